@@ -1,0 +1,19 @@
+"""Class-conditional rectified flow on scikit-learn's 8x8 digits: the default, minutes on a laptop.
+
+  python train.py
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('digits', resolution=8, steps=3000, batch_size=64)
+  steps = config.train.get_ref('steps')
+  config.objective = spec(
+    'objectives.flow.RectifiedFlow',
+    num_classes=10,
+    network=spec('networks.unet.UNet', width=32, multipliers=(1, 2), blocks=1, attention=(4,)),
+  )
+  config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=2e-3, steps=steps, warmup=100), clip=1.0)}
+  return config

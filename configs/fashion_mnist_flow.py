@@ -1,0 +1,16 @@
+"""Class-conditional rectified flow on Fashion-MNIST."""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('fashion_mnist', resolution=28, steps=6000, batch_size=32)
+  steps = config.train.get_ref('steps')
+  config.objective = spec(
+    'objectives.flow.RectifiedFlow',
+    num_classes=10,
+    network=spec('networks.unet.UNet', width=48, multipliers=(1, 2), blocks=1, attention=(7,), patch=2),
+  )
+  config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=1e-3, steps=steps, warmup=200), clip=1.0)}
+  return config

@@ -1,0 +1,17 @@
+"""Class-conditional DCGAN on Fashion-MNIST with the non-saturating loss."""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('fashion_mnist', resolution=28, steps=6000, batch_size=64)
+  config.objective = spec(
+    'objectives.gan.GAN',
+    num_classes=10,
+    generator=spec('networks.dcgan.DCGANGenerator', width=64),
+    discriminator=spec('networks.dcgan.DCGANDiscriminator', width=64),
+  )
+  adam = spec('optim.adam', learning_rate=2e-4, b1=0.5)
+  config.optim = {'discriminator': adam, 'generator': adam}
+  return config

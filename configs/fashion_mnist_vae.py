@@ -1,0 +1,18 @@
+"""Class-conditional convolutional VAE on Fashion-MNIST."""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('fashion_mnist', resolution=28, steps=4000, batch_size=128)
+  steps = config.train.get_ref('steps')
+  config.objective = spec(
+    'objectives.vae.VAE',
+    num_classes=10,
+    encoder=spec('networks.conv_vae.ConvEncoder', z_dim=32, width=32),
+    decoder=spec('networks.conv_vae.ConvDecoder', width=32),
+    likelihood=spec('objectives.likelihoods.Bernoulli'),
+  )
+  config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=1e-3, steps=steps, warmup=200))}
+  return config

@@ -1,0 +1,5 @@
+"""genjax: image generators in JAX. `genjax.load('runs/x').sample(jax.random.key(0), 16)` opens a trained one."""
+
+from genjax.run import load
+
+__all__ = ['load']

@@ -1,0 +1,129 @@
+"""{'cls': 'networks.unet.UNet', **kwargs} -> object. The only place in genjax that knows configs exist.
+
+A name is a path inside genjax: package, module, name. Nothing else resolves, so a config read from a stranger's run
+directory can name the classes and functions of these packages and no other code.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from genjax.errors import UsageError, did_you_mean
+
+PACKAGES = ('networks', 'objectives', 'optim')
+GIVEN = ('image_shape', 'dtype')  # parameters that follow from the data and the run; a spec may leave them out
+PLAIN = (bool, int, float, str, tuple)
+
+
+def resolve(name: str) -> Callable:
+  """The class or function of that name, e.g. 'networks.unet.UNet' or 'optim.adam'.
+
+  Raises:
+    UsageError: the name is not a public one defined in the packages above; near names are suggested.
+  """
+  if not isinstance(name, str) or not all(part.isidentifier() for part in name.split('.')):
+    raise UsageError(f'cls={name!r} is not a name like networks.unet.UNet.')
+  module_name, _, attribute = name.rpartition('.')
+  if module_name.split('.')[0] in PACKAGES and not attribute.startswith('_'):
+    path = f'genjax.{module_name}'
+    if module_name in _modules():
+      found = getattr(importlib.import_module(path), attribute, None)
+      if callable(found) and getattr(found, '__module__', None) == path:
+        return found
+  raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
+
+
+def _modules() -> list[str]:
+  found = []
+  for package in PACKAGES:
+    module = importlib.import_module(f'genjax.{package}')
+    if hasattr(module, '__path__'):
+      found += [f'{package}.{info.name}' for info in pkgutil.iter_modules(module.__path__)]
+    else:
+      found.append(package)
+  return found
+
+
+def _names() -> list[str]:
+  names = []
+  for module_name in _modules():
+    module = importlib.import_module(f'genjax.{module_name}')
+    names += [
+      f'{module_name}.{name}'
+      for name, value in vars(module).items()
+      if not name.startswith('_') and callable(value) and getattr(value, '__module__', None) == module.__name__
+    ]
+  return names
+
+
+def parameters(function: Callable) -> dict[str, inspect.Parameter]:
+  """The parameters that a config may set: all but linen's own `parent` and `name`."""
+  known = inspect.signature(function).parameters
+  linen = ('parent', 'name') if 'parent' in known else ()
+  return {key: parameter for key, parameter in known.items() if key not in linen}
+
+
+def defaults(function: Callable) -> dict[str, Any]:
+  """The plain defaults (numbers, strings, tuples) in a signature, so that no config repeats them."""
+  return {k: v.default for k, v in parameters(function).items() if isinstance(v.default, PLAIN)}
+
+
+def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
+  """Raises UsageError for a parameter that `function` does not have, or one that it needs and does not get."""
+  known = parameters(function)
+  for key in kwargs:
+    if key not in known:
+      raise UsageError(f'{name} has no parameter {key!r}.' + did_you_mean(key, known, 'It has'))
+  for key, parameter in known.items():
+    if parameter.default is inspect.Parameter.empty and key not in kwargs and key not in GIVEN:
+      raise UsageError(f'{name} needs {key!r}: give {key}=... in the config.')
+
+
+def spec(cls: str, **kwargs) -> dict[str, Any]:
+  """For config files: a checked {'cls': cls, ...} with every plain default written out, so each can be overridden."""
+  function = resolve(cls)
+  check(function, cls, kwargs)
+  return {'cls': cls, **defaults(function), **kwargs}
+
+
+def complete(value: Any, given: Mapping[str, Any]) -> Any:
+  """A spec with the parameters in `given` filled in, at every depth, where its class has them and it leaves them out."""
+  if not isinstance(value, Mapping):
+    return value
+  filled = {key: complete(item, given) for key, item in value.items()}
+  if 'cls' in value:
+    known = parameters(resolve(value['cls']))
+    filled = {key: item for key, item in given.items() if key in known} | filled
+  return filled
+
+
+def build(value: Any) -> Any:
+  """The object that a spec describes. Lists become tuples, nested specs objects.
+
+  Raises:
+    UsageError: an unknown name or parameter, or a value that the class refuses.
+  """
+  if isinstance(value, (list, tuple)):
+    return tuple(build(item) for item in value)
+  if not isinstance(value, Mapping):
+    return value
+  if 'cls' not in value:
+    return {key: build(item) for key, item in value.items()}
+  name = value['cls']
+  function = resolve(name)
+  kwargs = {key: build(item) for key, item in value.items() if key != 'cls'}
+  check(function, name, kwargs)
+  missing = [key for key in GIVEN if key in parameters(function) and key not in kwargs]
+  missing = [key for key in missing if parameters(function)[key].default is inspect.Parameter.empty]
+  if missing:
+    raise UsageError(f'{name} needs {missing[0]!r}: complete the spec first (genjax.build.complete).')
+  return function(**kwargs)
+
+
+def check_keys(config: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+  """Raises UsageError for a key of a config section that nothing reads."""
+  for key in config:
+    if key not in known:
+      raise UsageError(f'{where}.{key} is not an option.' + did_you_mean(key, known, 'There are'))

@@ -1,0 +1,1 @@
+"""Images from anywhere (sources), and batches that are a function of (seed, step) (pipeline)."""

@@ -1,0 +1,102 @@
+"""Batches as a pure function of (seed, step): no iterator state, nothing to save, nothing to lose on resume.
+
+The order of the images is a fresh permutation in each epoch; batches run on across epochs, so each image is seen once an
+epoch whatever the batch size. Sets in memory are put on the devices once, as uint8, and indexed there; larger ones are
+read by threads a few steps ahead. Both give the same batches.
+"""
+
+import functools
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int64
+
+from genjax import rng
+from genjax.data.sources import Arrays, Source
+from genjax.errors import UsageError
+from genjax.images import to_float
+from genjax.parallel import batch_sharding, replicated
+from genjax.types import Batch
+
+
+@functools.lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, 'n']:
+  """A permutation of range(size). From Philox's raw bits, which NumPy keeps the same in all versions (its NEP 19)."""
+  bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(size)
+  return np.argsort(bits, kind='stable')
+
+
+def batch_rows(seed: int, step: int, batch_size: int, size: int) -> Int64[np.ndarray, 'b']:
+  """The images of the batch of `step`: places in a data set of `size` images."""
+  places = step * batch_size + np.arange(batch_size)
+  return np.array([epoch_order(seed, int(p) // size, size)[int(p) % size] for p in places])
+
+
+def finish(images, labels, index, key, step, flip: bool) -> Batch:
+  """uint8 images to a Batch; half of them mirrored, each as its own key says (stream 0 of genjax/step.py)."""
+  images = to_float(images)
+  if flip:
+    keys = rng.fold_in(rng.image_keys(jax.random.fold_in(key, step), index), 0)
+    mirrored = rng.bernoulli(keys, 0.5)[:, None, None, None]
+    images = jnp.where(mirrored, images[:, :, ::-1], images)
+  return Batch(images, labels, index)
+
+
+class Pipeline:
+  """`pipeline(step)` is the batch of that step, sharded over the mesh; each process reads only its own part.
+
+  Args:
+    source: where the images come from.
+    batch_size: images per step over all devices.
+    key: the run's root key, for augmentation.
+    seed: of the order of the images.
+    flip: mirror half of the images, left to right.
+
+  Raises:
+    UsageError: the devices do not divide the batch size.
+  """
+
+  def __init__(self, source: Source, batch_size: int, key: jax.Array, seed: int, mesh: Mesh, flip: bool = False, ahead: int = 3):
+    if batch_size < 1 or batch_size % mesh.size:
+      raise UsageError(f'train.batch_size={batch_size} must be a multiple of the {mesh.size} devices.')
+    self.source, self.batch_size, self.seed, self.ahead = source, batch_size, seed, ahead
+    self.key = jax.device_put(key, replicated(mesh))
+    self.sharding = batch_sharding(mesh)
+    parts = self.sharding.addressable_devices_indices_map((batch_size,)).values()
+    self.mine = np.concatenate(sorted((np.arange(batch_size)[p] for p in parts), key=lambda part: part[0]))
+    self.index = self.put(self.mine.astype(np.int32))
+    finish_jit = functools.partial(jax.jit, out_shardings=self.sharding)
+    self.resident = isinstance(source, Arrays)
+    if self.resident:
+      self.arrays = jax.device_put((source.images, source.labels), replicated(mesh))
+      self.take = finish_jit(
+        lambda arrays, rows, index, key, step: finish(arrays[0][rows], arrays[1][rows], index, key, step, flip)
+      )
+    else:
+      self.finish = finish_jit(functools.partial(finish, flip=flip))
+      self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+      self.pending: dict[int, Future] = {}
+
+  def put(self, local: np.ndarray) -> jax.Array:
+    return jax.make_array_from_process_local_data(self.sharding, local)
+
+  def rows(self, step: int) -> np.ndarray:
+    return batch_rows(self.seed, step, self.batch_size, len(self.source))[self.mine]
+
+  def __call__(self, step: int) -> Batch:
+    if self.resident:
+      return self.take(self.arrays, self.put(self.rows(step).astype(np.int32)), self.index, self.key, np.int32(step))
+    for soon in range(step, step + 1 + self.ahead):
+      if soon not in self.pending:
+        self.pending[soon] = self.pool.submit(self.source.read, self.rows(soon))
+    images, labels = self.pending.pop(step).result()
+    return self.finish(self.put(images), self.put(labels), self.index, self.key, np.int32(step))
+
+  def close(self) -> None:
+    """Stops the reading threads; batches already read are dropped."""
+    if not self.resident:
+      self.pool.shutdown(cancel_futures=True)

@@ -1,0 +1,258 @@
+"""Data sources: the digits in scikit-learn's wheel, TensorFlow Datasets, a folder of images, an npz file.
+
+A source has `name`, `image_shape` (H, W, C), `num_classes` (0: no labels), a length, and `read(indices)` -> uint8
+[n, H, W, C] and int32 [n]. `open_data` picks one by name and brings it into memory if it fits.
+"""
+
+import dataclasses
+import difflib
+import os
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image, ImageOps
+
+from genjax.errors import UsageError
+from genjax.images import resize
+
+Read = tuple[UInt8[np.ndarray, 'n h w c'], Int32[np.ndarray, 'n']]
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
+
+
+class Source(Protocol):
+  name: str
+  image_shape: tuple[int, int, int]
+  num_classes: int
+
+  def __len__(self) -> int: ...
+
+  def read(self, indices: np.ndarray) -> Read: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+  """A source in memory: `images` uint8 [N, H, W, C], `labels` int32 [N]."""
+
+  name: str
+  images: UInt8[np.ndarray, 'n h w c']
+  labels: Int32[np.ndarray, 'n']
+  num_classes: int
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return self.images.shape[1:]
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def read(self, indices: np.ndarray) -> Read:
+    return self.images[indices], self.labels[indices]
+
+
+def open_data(
+  name: str,  # 'digits', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
+  resolution: int,  # side of the square images in pixels
+  split: str = 'train',  # of digits ('train', 'test') and TensorFlow Datasets; a path names its images itself
+  channels: int = 0,  # 1 greyscale, 3 RGB, 0 as they are
+  skip: bool = False,  # leave out images of a folder that cannot be read, and say how many
+  data_dir: str = '',  # of TensorFlow Datasets; '': $TFDS_DATA_DIR or its default
+  memory_gib: float = 4.0,  # larger sets are streamed from disk
+) -> Source:
+  """The images of `name`, at `resolution`.
+
+  Raises:
+    UsageError: an unknown or unprepared data set, a path without images, an unreadable image, mixed channel counts,
+      labels that are not 0, 1, 2, ...
+  """
+  if resolution < 1:
+    raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
+  if channels not in (0, 1, 3):
+    raise UsageError(f'data.channels={channels}: give 1 (greyscale), 3 (RGB) or 0 (as they are).')
+  path = Path(name).expanduser()
+  if name == 'digits':
+    source = digits(split, resolution, channels)
+  elif name.endswith('.npz'):
+    source = npz(path, resolution, channels)
+  elif path.is_dir():
+    source = ImageFolder(path, resolution, channels, skip)
+  elif name.startswith(('.', '/', '~')):
+    raise UsageError(f'data.name={name!r} is a path, and there is no folder or .npz file at it.')
+  else:
+    source = Tfds(name, split, resolution, channels, data_dir)
+  if not len(source):
+    raise UsageError(f'data.name={name!r} holds no images.')
+  if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
+    return source
+  images = np.empty((len(source), *source.image_shape), np.uint8)
+  labels = np.empty(len(source), np.int32)
+  for start in range(0, len(source), 1024):
+    part = np.arange(start, min(start + 1024, len(source)))
+    images[part], labels[part] = source.read(part)
+  return Arrays(source.name, images, labels, source.num_classes)
+
+
+def digits(split: str, resolution: int, channels: int) -> Arrays:
+  """scikit-learn's 1,797 handwritten digits (UCI, 8x8, 17 levels): the first 1,500 are 'train', the others 'test'."""
+  from sklearn.datasets import load_digits
+
+  parts = {'train': slice(0, 1500), 'test': slice(1500, None)}
+  if split not in parts:
+    raise UsageError(f'digits has no split {split!r}: give data.split=train or test.')
+  data = load_digits()
+  images = np.round(data.images[parts[split]] * (255 / 16)).astype(np.uint8)
+  return from_arrays('digits', images, data.target[parts[split]], 10, resolution, channels)
+
+
+def npz(path: Path, resolution: int, channels: int) -> Arrays:
+  """An npz file with `image` uint8 [N, H, W] or [N, H, W, C] and, for labels, `label` [N] of whole numbers from 0."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {key: file[key] for key in ('image', 'label') if key in file.files}
+      found = file.files
+  except FileNotFoundError:
+    raise UsageError(f'{path}: there is no such file.') from None
+  except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    raise UsageError(f'{path} is not an npz file of plain arrays ({error}); write it with numpy.savez.') from None
+  if 'image' not in arrays:
+    raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
+  images, labels = arrays['image'], arrays.get('label')
+  if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
+    raise UsageError(f"{path}: 'image' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, 1 or 3].")
+  if labels is None:
+    return from_arrays(str(path), images, np.zeros(len(images), np.int32), 0, resolution, channels)
+  if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
+    raise UsageError(f"{path}: 'label' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
+  if len(labels) and (labels.min() < 0 or labels.max() >= 2**31 - 1):
+    raise UsageError(f'{path}: labels run from {labels.min()} to {labels.max()}; they must be 0, 1, 2, ...')
+  return from_arrays(str(path), images, labels, int(labels.max(initial=-1)) + 1, resolution, channels)
+
+
+def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, num_classes: int, resolution: int, channels: int) -> Arrays:
+  """Arrays [N, H, W] or [N, H, W, C] at another resolution or channel count."""
+  images = images if images.ndim == 4 else images[..., None]
+  if channels and channels != images.shape[-1]:
+    mode = 'L' if channels == 1 else 'RGB'
+    images = np.stack([to_array(Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x), mode) for x in images])
+  if images.shape[1:3] != (resolution, resolution):
+    images = np.stack([resize(x, resolution) for x in images]) if len(images) else images
+  return Arrays(name, np.ascontiguousarray(images), labels.astype(np.int32), num_classes)
+
+
+def to_array(image: Image.Image, mode: str) -> UInt8[np.ndarray, 'h w c']:
+  array = np.asarray(image.convert(mode))
+  return array[..., None] if array.ndim == 2 else array
+
+
+class ImageFolder:
+  """Image files below a folder. Its sub-folders, sorted by name, are the labels; without any there are no labels.
+
+  Rotations noted by cameras are applied; alpha channels and palettes become RGB. All images have the channels of the
+  first unless `channels` says which to make of them.
+  """
+
+  def __init__(self, root: Path, resolution: int, channels: int, skip: bool):
+    self.name, self.root = str(root), root
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    files = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    if not files:
+      raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
+    loose = [p for p in files if p.parent == root]
+    if folders and loose and len(loose) < len(files):
+      raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
+    folders = [] if len(loose) == len(files) else [f for f in folders if any(p.relative_to(root).parts[0] == f for p in files)]
+    self.num_classes, self.resolution, self.channels = len(folders), resolution, channels
+    self.files = files
+    self.skipped: list[Path] = []
+    if skip:
+      for path in files:
+        try:
+          self.load(path)
+        except UsageError:
+          self.skipped.append(path)
+      self.files = [p for p in files if p not in set(self.skipped)]
+      print(f'{root}: skipped {len(self.skipped)} of {len(files)} images that cannot be read.')
+      if not self.files:
+        raise UsageError(f'{root}: none of its {len(files)} images can be read.')
+    if not channels:
+      self.channels = self.load(self.files[0]).shape[-1]
+    number = {folder: i for i, folder in enumerate(folders)}
+    self.labels = np.array([number.get(p.relative_to(root).parts[0], 0) for p in self.files], np.int32)
+    self.image_shape = (resolution, resolution, self.channels)
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def load(self, path: Path) -> UInt8[np.ndarray, 'h w c']:
+    try:
+      with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)
+        grey = image.mode in ('1', 'L', 'LA')
+        if self.channels and not grey and self.channels == 1 or grey and self.channels == 3:
+          convert = {1: 'L', 3: 'RGB'}[self.channels]
+        else:
+          convert = 'L' if grey else 'RGB'
+        return resize(to_array(image, convert), self.resolution)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+      raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
+
+  def read(self, indices: np.ndarray) -> Read:
+    return np.stack([self.load(self.files[i]) for i in indices]), self.labels[indices]
+
+
+class Tfds:
+  """An image data set of TensorFlow Datasets, prepared as ArrayRecord and read by random access without TensorFlow."""
+
+  def __init__(self, name: str, split: str, resolution: int, channels: int, data_dir: str):
+    import tensorflow_datasets as tfds
+
+    self.name = name
+    where = data_dir or os.environ.get('TFDS_DATA_DIR') or None
+    if name.split('/')[0].split(':')[0] not in (known := tfds.list_builders(with_community_datasets=False)):
+      near = difflib.get_close_matches(name, ['digits', *known])
+      raise UsageError(
+        f'data.name={name!r} is not digits, a data set of TensorFlow Datasets, a folder or an .npz file.'
+        + (f' Did you mean {" or ".join(near)}?' if near else '')
+      )
+    builder = tfds.builder(name, data_dir=where, file_format='array_record')
+    if not builder.info.splits:
+      raise UsageError(f'{name} is not prepared in {builder.data_dir}. ' + how_to_prepare(name))
+    if split.split('[')[0] not in builder.info.splits:
+      raise UsageError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}.')
+    image = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
+    label = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if not image:
+      raise UsageError(f'{name} has no image feature; it has {", ".join(builder.info.features)}.')
+    self.image_key, self.label_key = image[0], label[0] if label else None
+    self.num_classes = builder.info.features[label[0]].num_classes if label else 0
+    try:
+      self.examples = builder.as_data_source(split=split)
+    except NotImplementedError as error:
+      raise UsageError(f'{name} in {builder.data_dir}: {error}. ' + how_to_prepare(name)) from None
+    self.channels = channels or builder.info.features[image[0]].shape[-1] or 3
+    self.resolution = resolution
+    self.image_shape = (resolution, resolution, self.channels)
+
+  def __len__(self) -> int:
+    return len(self.examples)
+
+  def read(self, indices: np.ndarray) -> Read:
+    examples = self.examples.__getitems__([int(i) for i in indices])
+    images = np.stack([resize(self.as_channels(e[self.image_key]), self.resolution) for e in examples])
+    labels = np.array([e[self.label_key] if self.label_key else 0 for e in examples], np.int32)
+    return images, labels
+
+  def as_channels(self, image: np.ndarray) -> np.ndarray:
+    if image.shape[-1] == self.channels:
+      return image
+    return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), 'L' if self.channels == 1 else 'RGB')
+
+
+def how_to_prepare(name: str) -> str:
+  from genjax.data.prepare import DATASETS
+
+  if name in DATASETS:
+    return f'Run: python -m genjax.data.prepare {name}'
+  return f'Run, where TensorFlow is installed: tfds build {name} --file_format=array_record'

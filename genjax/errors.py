@@ -1,0 +1,17 @@
+"""The one exception for a user's mistake: scripts print its text and no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+  """Something the user wrote or supplied is wrong. The text names the thing and the remedy, in one or two lines."""
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:
+  """' Did you mean X?' for the nearest of `known`, else the whole list."""
+  known = sorted(known)
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+  if near:
+    return f' Did you mean {" or ".join(near)}?'
+  return f' {what}: {", ".join(known) or "none"}.'

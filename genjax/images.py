@@ -1,0 +1,66 @@
+"""Images: uint8 <-> [-1, 1], the one resizing rule, grids as PNG."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from genjax.errors import UsageError
+
+
+def to_float(images: UInt8[Array, '*b h w c']) -> Float[Array, '*b h w c']:
+  """0..255 -> [-1, 1]."""
+  return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: Float[Array, '*b h w c']) -> UInt8[Array, '*b h w c']:
+  """[-1, 1] -> 0..255, rounded; values outside are clipped."""
+  return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+
+def resize(image: UInt8[np.ndarray, 'h w c'], resolution: int) -> UInt8[np.ndarray, 'r r c']:
+  """The largest centred square, then Pillow's bicubic filter, which is antialiased. The right size passes untouched."""
+  h, w, channels = image.shape
+  side = min(h, w)
+  top, left = (h - side) // 2, (w - side) // 2
+  image = image[top : top + side, left : left + side]
+  if side == resolution:
+    return image
+  pil = Image.fromarray(image[..., 0] if channels == 1 else image)
+  return np.asarray(pil.resize((resolution, resolution), Image.Resampling.BICUBIC)).reshape(resolution, resolution, channels)
+
+
+def enlarge(images: UInt8[np.ndarray, '*n h w c'], scale: int) -> UInt8[np.ndarray, '*n sh sw c']:
+  """Each pixel as `scale` x `scale`."""
+  return np.repeat(np.repeat(images, scale, axis=-3), scale, axis=-2)
+
+
+def grid(images: UInt8[np.ndarray, 'n h w c'], columns: int, margin: int = 0) -> UInt8[np.ndarray, 'gh gw c']:
+  """Images row by row beside each other, `margin` grey pixels between them; places left over are grey too."""
+  n, h, w, c = images.shape
+  rows = -(-n // columns)
+  padded = np.full((rows * columns, h + margin, w + margin, c), 96, np.uint8)
+  padded[:n, :h, :w] = images
+  h, w = h + margin, w + margin
+  tiles = padded.reshape(rows, columns, h, w, c).transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, c)
+  return tiles[: rows * h - margin, : columns * w - margin]
+
+
+def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
+  """Writes a one- or three-channel image; parent folders are made.
+
+  Raises:
+    UsageError: the place cannot be written to.
+  """
+  try:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path, format='PNG')
+  except OSError as error:
+    raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
+
+
+def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int) -> None:
+  """A grid as PNG, small images enlarged so that a person can read them."""
+  save_png(path, grid(enlarge(images, max(1, 64 // images.shape[1])), columns, margin=2))

@@ -1,0 +1,93 @@
+"""Where a run's numbers go: metrics.jsonl is the truth; TensorBoard, Weights & Biases and the terminal mirror it."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from genjax.errors import UsageError
+
+
+class Metrics:
+  """Appends to metrics.jsonl and mirrors under the same names, keyed by images seen.
+
+  On resume, lines after the step resumed from are cut: those steps are taken again.
+
+  Args:
+    workdir: the run directory.
+    step: the step resumed from, 0 for a new run.
+    batch_size: images per step.
+    wandb_project: for Weights & Biases, if not empty (WANDB_MODE=offline needs no account).
+  """
+
+  def __init__(self, workdir: Path, step: int, batch_size: int, config: dict[str, Any], wandb_project: str = ''):
+    from tensorboardX import SummaryWriter
+
+    self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
+    if self.path.exists():
+      kept = [line for line in self.path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+      scratch = self.path.with_suffix('.tmp')
+      scratch.write_text(''.join(kept))
+      scratch.replace(self.path)
+    self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step * batch_size + 1 if step else None)
+    self.wandb = None
+    if wandb_project:
+      try:
+        import wandb
+      except ModuleNotFoundError:
+        raise UsageError('--wandb needs the package: pip install wandb') from None
+      name = workdir.resolve().name
+      self.wandb = wandb.init(project=wandb_project, id=name, name=name, dir=str(workdir), config=config, resume='allow')
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """One line. A number that is not finite becomes null, which JSON has."""
+    images = step * self.batch_size
+    line = {'step': step, 'kimg': images / 1000} | values
+    with open(self.path, 'a') as file:
+      file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + '\n')
+    for name, value in line.items():
+      self.tensorboard.add_scalar(name, value, images)
+    if self.wandb:
+      self.wandb.log(line, step=images)
+
+  def close(self) -> None:
+    self.tensorboard.close()
+    if self.wandb:
+      self.wandb.finish()
+
+
+def _step_of(line: str) -> float:
+  """The step of a line; infinity for one that a kill cut short."""
+  try:
+    return json.loads(line)['step'] if line.endswith('\n') else math.inf
+  except (ValueError, KeyError, TypeError):
+    return math.inf
+
+
+class Progress:
+  """A bar with step, speed, time left and losses; plain lines where there is no terminal."""
+
+  def __init__(self, step: int, steps: int, batch_size: int):
+    self.batch_size, self.steps = batch_size, steps
+    interactive = sys.stderr.isatty() and os.environ.get('TERM') != 'dumb'
+    self.bar = tqdm(total=steps, initial=step, unit='step', dynamic_ncols=True, disable=not interactive)
+
+  def advance(self) -> None:
+    self.bar.update()
+
+  def show(self, step: int, values: dict[str, float]) -> None:
+    """The main losses and the speed; called when a line is logged."""
+    rate = values['images_per_second']
+    losses = ' '.join(f'{name} {value:.4g}' for name, value in values.items() if name.endswith('/loss'))
+    if not self.bar.disable:
+      self.bar.set_postfix_str(f'{rate:.0f} images/s {losses}')
+    else:
+      left = (self.steps - step) * self.batch_size / rate
+      print(f'step {step}/{self.steps}  {rate:.0f} images/s  {left / 60:.1f} min left  {losses}', flush=True)
+
+  def close(self) -> None:
+    self.bar.close()

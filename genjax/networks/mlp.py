@@ -1,0 +1,86 @@
+"""Fully connected networks for small images of any shape: encoder, decoder, generator, discriminator."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax.networks.layers import concat_label
+
+
+class Hidden(nn.Module):
+  """`depth` layers of `width` units with LeakyReLU (slope 0.2)."""
+
+  width: int
+  depth: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, h: Float[Array, 'b d']) -> Float[Array, 'b w']:
+    for _ in range(self.depth):
+      h = nn.leaky_relu(nn.Dense(self.width, dtype=self.dtype)(h), 0.2)
+    return h
+
+
+class MLPEncoder(nn.Module):
+  """Image [B, H, W, C] -> mean and log-variance of q(z|x), each [B, z_dim]."""
+
+  z_dim: int = 16
+  width: int = 256
+  depth: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    h = concat_label(x.reshape(x.shape[0], -1), label)
+    h = Hidden(self.width, self.depth, self.dtype)(h)
+    return jnp.split(nn.Dense(2 * self.z_dim)(h.astype(jnp.float32)), 2, axis=-1)
+
+
+class MLPDecoder(nn.Module):
+  """Latent [B, z_dim] -> parameters of p(x|z), float32 [B, H, W, C]."""
+
+  image_shape: tuple[int, int, int]
+  width: int = 256
+  depth: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    h = Hidden(self.width, self.depth, self.dtype)(concat_label(z, label))
+    x = nn.Dense(math.prod(self.image_shape))(h.astype(jnp.float32))
+    return x.reshape(-1, *self.image_shape)
+
+
+class MLPGenerator(nn.Module):
+  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Layers and batch normalisation as in DCGAN's."""
+
+  image_shape: tuple[int, int, int]
+  z_dim: int = 32
+  width: int = 256
+  depth: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    h = concat_label(z, label)
+    for _ in range(self.depth):
+      h = nn.Dense(self.width, use_bias=False, dtype=self.dtype)(h)
+      h = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(h))
+    x = jnp.tanh(nn.Dense(math.prod(self.image_shape))(h.astype(jnp.float32)))
+    return x.reshape(-1, *self.image_shape)
+
+
+class MLPDiscriminator(nn.Module):
+  """Image [B, H, W, C] -> logit of being real, float32 [B]."""
+
+  width: int = 256
+  depth: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    h = concat_label(x.reshape(x.shape[0], -1), label)
+    h = Hidden(self.width, self.depth, self.dtype)(h)
+    return nn.Dense(1)(h.astype(jnp.float32))[:, 0]

@@ -1,0 +1,19 @@
+"""What objectives share about labels."""
+
+import jax
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.types import Keys, Labels
+
+
+def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
+  """What networks take: one-hot rows [B, K], zeros for the null label `num_classes`; None if K = 0."""
+  return jax.nn.one_hot(labels, num_classes) if num_classes else None
+
+
+def labels_or_random(labels: Labels | None, keys: Keys, num_classes: int) -> Labels | None:
+  """The labels given, else uniform ones from the images' keys; None for an unconditional model."""
+  if labels is None and num_classes:
+    return rng.labels(keys, num_classes)
+  return labels

@@ -1,0 +1,73 @@
+"""Generative adversarial network with the non-saturating loss (Goodfellow et al. 1406.2661, section 3)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from genjax import rng
+from genjax.objectives.common import labels_or_random, one_hot
+from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class GAN:
+  """A game of two: the discriminator learns real from generated, then the generator learns to be taken for real.
+
+  `generator(z, label, train) -> image`, `discriminator(x, label, train) -> logit`. Their batch statistics, if they have
+  any, are buffers under the same names. Labels, if any, are the real images' own (1411.1784).
+  """
+
+  generator: nn.Module
+  discriminator: nn.Module
+  num_classes: int = 0  # 0: unconditional
+
+  @property
+  def players(self) -> dict[str, Player]:
+    return {'discriminator': Player(self.discriminator_loss), 'generator': Player(self.generator_loss)}
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    generator_key, discriminator_key = jax.random.split(key)
+    label = one_hot(batch.label, self.num_classes)
+    z = jnp.zeros((batch.image.shape[0], self.generator.z_dim))
+    variables = {
+      'discriminator': self.discriminator.init(discriminator_key, batch.image, label),
+      'generator': self.generator.init(generator_key, z, label),
+    }
+    params = {name: v.pop('params') for name, v in variables.items()}
+    return Variables(params, {name: v for name, v in variables.items() if v})
+
+  def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """L_D = E softplus(-D(x)) + E softplus(D(G(z))), the cross-entropy of 1406.2661, eq. 1, in logits."""
+    label = one_hot(batch.label, self.num_classes)
+    fake, _ = self.generate(params, context.buffers, keys, label)
+    real_logits, buffers = self.apply('discriminator', params, context.buffers, batch.image, label)
+    fake_logits, buffers = self.apply('discriminator', params, context.buffers | buffers, fake, label)
+    loss = jax.nn.softplus(-real_logits).mean() + jax.nn.softplus(fake_logits).mean()
+    return loss, Aux({'d_real': real_logits.mean(), 'd_fake': fake_logits.mean()}, buffers)
+
+  def generator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """L_G = E softplus(-D(G(z))) = -E log D(G(z)), the non-saturating form."""
+    label = one_hot(batch.label, self.num_classes)
+    fake, buffers = self.generate(params, context.buffers, keys, label)
+    logits, _ = self.apply('discriminator', params, context.buffers, fake, label)
+    return jax.nn.softplus(-logits).mean(), Aux({}, buffers)
+
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, truncation: float = 1.0) -> Images:
+    """G(z) for z ~ N(0, truncation^2 I), with running batch statistics. A conditional model without labels draws them."""
+    z_keys, label_keys = rng.split(keys, 2)
+    labels = labels_or_random(labels, label_keys, self.num_classes)
+    z = truncation * rng.normal(z_keys, (self.generator.z_dim,))
+    collections = {'params': variables.params['generator'], **variables.buffers.get('generator', {})}
+    return self.generator.apply(collections, z, one_hot(labels, self.num_classes), train=False)
+
+  def generate(self, params: dict, buffers: dict, keys: Keys, label):
+    """Images from fresh latents, in training mode, and the generator's new buffers."""
+    return self.apply('generator', params, buffers, rng.normal(keys, (self.generator.z_dim,)), label)
+
+  def apply(self, name: str, params: dict, buffers: dict, x, label):
+    """A player's network in training mode: its output, and its new buffers under its name."""
+    mine = buffers.get(name, {})
+    out, new = getattr(self, name).apply({'params': params[name], **mine}, x, label, train=True, mutable=list(mine))
+    return out, ({name: new} if mine else {})

@@ -1,0 +1,31 @@
+"""One optax chain per player: schedule, clipping, Adam. A learning rate is a number or one of the schedules here.
+
+A schedule counts the player's own updates: a player with `every=5` makes a fifth as many as the run has steps.
+"""
+
+import optax
+
+
+def adam(
+  learning_rate: float | optax.Schedule,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,  # decoupled, as in AdamW (1711.05101)
+  clip: float = 0.0,  # global norm of the gradient, 0: off
+) -> optax.GradientTransformation:
+  """Adam (1412.6980) with decoupled weight decay and clipping of the gradient's global norm."""
+  chain = [optax.clip_by_global_norm(clip)] if clip else []
+  chain.append(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
+  return optax.chain(*chain)
+
+
+def constant(value: float, warmup: int = 0) -> optax.Schedule:
+  """`value` after a linear rise from 0 over `warmup` updates."""
+  return optax.linear_schedule(0.0, value, warmup) if warmup else optax.constant_schedule(value)
+
+
+def cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
+  """A linear rise to `peak` over `warmup` updates, then half a cosine down to `end` at update `steps` (1608.03983)."""
+  warmup = min(warmup, steps - 1)
+  return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps, end)

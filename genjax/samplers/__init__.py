@@ -1,0 +1,1 @@
+"""Solvers that take any denoiser, noise paths, guidance. None knows a network or a loss."""

@@ -1,0 +1,102 @@
+"""The training step, the core of genjax: read this first, then one objective, then one network.
+
+`train_step` is a pure function of (state, batch, key) for every family of models: each player of the objective in turn
+computes its loss, the step differentiates it with respect to that player's parameters alone, and the next player sees
+the result. Everything that changes during training is in `TrainState`; no random state is (see genjax/rng.py).
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from genjax import rng
+from genjax.types import Batch, Context, Objective, Tree, Variables
+
+
+@struct.dataclass
+class TrainState:
+  """All that is saved. `params`, `opt_states` and `ema` are keyed by player (`params` also by frozen network)."""
+
+  step: Int[Array, '']  # steps taken
+  params: dict[str, Tree]
+  buffers: dict[str, Tree]  # non-trained variables: batch statistics, codebooks, ...
+  opt_states: dict[str, Tree]
+  ema: dict[str, Tree]
+
+  def variables(self, ema: bool = True) -> Variables:
+    """What `objective.sample` takes; the moving average of the parameters unless `ema=False`."""
+    return Variables({**self.params, **self.ema} if ema else self.params, self.buffers)
+
+
+def init_state(
+  objective: Objective,
+  optimizers: Mapping[str, optax.GradientTransformation],
+  key: Key[Array, ''],
+  batch: Batch,
+) -> TrainState:
+  """The state before the first step. Call it under jit: outside, `ema` and `params` would share their buffers."""
+  params, buffers = objective.init(key, batch)
+  opt_states = {name: optimizers[name].init(params[name]) for name in objective.players}
+  ema = {name: params[name] for name in objective.players}
+  return TrainState(jnp.zeros((), jnp.int32), params, buffers, opt_states, ema)
+
+
+def playing(objective: Objective, step: int) -> tuple[str, ...]:
+  """The players whose turn it is at `step`, known on the host: a static argument of the compiled step."""
+  return tuple(name for name, player in objective.players.items() if step % player.every == 0)
+
+
+def ema_decay(step: Int[Array, ''], batch_size: int, halflife: float) -> Float[Array, '']:
+  """Decay per step for a half-life in images. Early it is held to 5 % of the images seen (as in EDM, 2206.00364)."""
+  seen = (step + 1).astype(jnp.float32) * batch_size
+  return 0.5 ** (batch_size / jnp.minimum(halflife, 0.05 * seen))
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  key: Key[Array, ''],  # the run's root key; the same at every step
+  *,
+  objective: Objective,
+  optimizers: Mapping[str, optax.GradientTransformation],  # one per player
+  playing: tuple[str, ...],  # whose turn it is
+  ema_halflife: float,  # images
+  accumulate: int = 1,  # microbatches, unrolled: one after the other in the same program
+  axis_name: str | None = None,  # set under pmap, where each device sees its own part of the batch
+) -> tuple[TrainState, dict[str, Float[Array, '']]]:
+  """One step of the game: the new state, and the scalars to log (`<player>/loss`, ... averaged over the batch)."""
+  keys = rng.image_keys(jax.random.fold_in(key, state.step), batch.index)
+  params, opt_states, buffers, metrics = dict(state.params), dict(state.opt_states), dict(state.buffers), {}
+
+  def mean_over_devices(tree):
+    return jax.lax.pmean(tree, axis_name) if axis_name else tree
+
+  for i, (name, player) in enumerate(objective.players.items()):
+    if name not in playing:
+      continue
+    player_keys = rng.fold_in(keys, 1 + i)  # stream 0 is the data pipeline's
+
+    def loss(player_params, buffers, batch, keys, name=name, player=player):
+      context = Context(state.step, state.ema, buffers)
+      return player.loss({**params, name: player_params}, context, batch, keys)
+
+    parts = []
+    for j in range(accumulate):  # rows j, j + k, ...: each device keeps its own rows
+      part, part_keys = jax.tree.map(lambda x, j=j: x[j::accumulate], (batch, player_keys))
+      (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params[name], buffers, part, part_keys)
+      buffers |= aux.buffers
+      parts.append((grads, {f'{name}/loss': value, **aux.metrics}))
+    grads, logs = mean_over_devices(jax.tree.map(lambda *xs: sum(xs) / accumulate, *parts))
+    buffers = mean_over_devices(buffers)
+    updates, opt_states[name] = optimizers[name].update(grads, opt_states[name], params[name])
+    params[name] = optax.apply_updates(params[name], updates)
+    metrics |= logs | {f'{name}/grad_norm': optax.tree.norm(grads)}
+
+  batch_size = batch.index.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+  decay = ema_decay(state.step, batch_size, ema_halflife)
+  ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, {name: params[name] for name in state.ema})
+  return TrainState(state.step + 1, params, buffers, opt_states, ema), metrics

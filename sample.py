@@ -1,0 +1,98 @@
+"""Sample from a run: python sample.py --run runs/x --n 64 --seed 0 --out grid.png --label 3 --solver heun --steps 25
+
+Options beyond those below are the objective's own; --help with --run lists them.
+"""
+
+import argparse
+import json
+import sys
+
+import jax
+import numpy as np
+
+from genjax import parallel
+from genjax.errors import UsageError, did_you_mean
+from genjax.images import save_grid, to_uint8
+from genjax.run import grid_columns, grid_labels, load
+
+
+def main(argv: list[str]) -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
+  parser.add_argument('--run', help='the run directory')
+  parser.add_argument('--n', type=int, default=64, help='how many images (64)')
+  parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
+  parser.add_argument('--label', help='a class, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)')
+  parser.add_argument('--out', help='a PNG with the grid')
+  parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
+  parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
+  parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
+  parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
+  parser.add_argument('-h', '--help', action='store_true', help='this text')
+  args, rest = parser.parse_known_args(argv)
+  if args.help and not args.run:
+    return print(parser.format_help())
+  if not args.run:
+    raise UsageError('say which run: --run runs/x')
+  if not args.help and not (args.out or args.npz):
+    raise UsageError('say where to: --out grid.png, --npz out.npz, or both.')
+  parallel.use_compilation_cache()
+  run = load(args.run, args.step, ema=not args.no_ema)
+  if args.help:
+    shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
+    return print(parser.format_help() + f'\noptions of {type(run.objective).__name__}: {shown}')
+  options = parse_options(rest, run.options)
+
+  columns = grid_columns(run.objective)
+  key = jax.random.key(args.seed)
+  labels = run.labels(parse_label(args.label, args.n, run), args.n, key)
+  images = np.asarray(to_uint8(run.sample(key, args.n, labels, args.batch_size, **options)))
+  if args.out:
+    save_grid(args.out, images, columns)
+    print(args.out)
+  if args.npz:
+    arrays = {} if labels is None else {'label': labels}
+    protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, **run.options, **options}
+    with open(args.npz, 'wb') as file:
+      np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **arrays)
+    print(args.npz)
+
+
+def parse_options(words: list[str], known: dict) -> dict:
+  """['--steps', '20'] or ['--steps=20'] as the type of the option's default."""
+  options, words = {}, list(words)
+  while words:
+    name, equals, value = words.pop(0).partition('=')
+    if not name.startswith('--'):
+      raise UsageError(f'{name!r} is not an option.')
+    name = name[2:]
+    if name not in known:
+      raise UsageError(f'this model has no option --{name}.' + did_you_mean(name, known, 'It has'))
+    if not equals and not words:
+      raise UsageError(f'--{name} needs a value.')
+    value = value if equals else words.pop(0)
+    kind = type(known[name])
+    try:
+      options[name] = kind(value)
+    except ValueError:
+      raise UsageError(f'--{name}={value}: it takes {"a whole number" if kind is int else "a number"}.') from None
+  return options
+
+
+def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
+  """Labels int32 [n], or None if the user said nothing."""
+  if text is None:
+    return None
+  if text == 'each':
+    return grid_labels(run.objective, n)
+  try:
+    labels = [int(part) for part in text.split(',')]
+  except ValueError:
+    raise UsageError(f'--label {text}: give a class, several as 0,1,2, or each.') from None
+  return np.resize(np.array(labels, np.int32), n)
+
+
+if __name__ == '__main__':
+  try:
+    main(sys.argv[1:])
+  except UsageError as error:
+    sys.exit(f'error: {error}')

@@ -1,0 +1,206 @@
+"""Train a model: python train.py --config configs/fashion_mnist_vae.py --workdir runs/x --config.train.steps=2000
+
+The same command again resumes. Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130
+interrupted.
+"""
+
+import functools
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from genjax import parallel, rng
+from genjax.build import build, check, complete
+from genjax.checkpoint import Checkpoints
+from genjax.data.pipeline import Pipeline
+from genjax.data.sources import open_data
+from genjax.errors import UsageError, did_you_mean
+from genjax.images import save_grid, to_uint8
+from genjax.logging import Metrics, Progress
+from genjax.run import Training, abstract_state, grid_columns, grid_labels, open_workdir, write_environment
+from genjax.step import TrainState, init_state, playing, train_step
+from genjax.types import example_batch
+
+CONFIG = config_flags.DEFINE_config_file('config', 'configs/digits_flow.py', 'The config file; its values are --config.x.y=z.')
+WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<name of the config file>.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parameters, FLOPs and bytes, and exit.')
+WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & Biases project.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise UsageError(f'{argv[1]!r} is not an option; options look like --config.train.steps=100.')
+  parallel.use_compilation_cache()
+  logging.set_verbosity(logging.ERROR)
+  config = CONFIG.value.to_dict()
+
+  # Config -> objects. Nothing below this block sees a config.
+  for name in config:
+    if name not in ('data', 'train', 'objective', 'optim'):
+      raise UsageError(f'config.{name} is not an option.' + did_you_mean(name, ('data', 'train', 'objective', 'optim')))
+  check(Training, 'config.train', config['train'])
+  train = Training(**config['train'])
+  data = {name: value for name, value in config['data'].items() if name != 'flip'}
+  check(open_data, 'config.data', data)
+  source = open_data(**data)
+  given = {'image_shape': source.image_shape, 'dtype': train.dtype}
+  resolved = config | {
+    'data': config['data'] | {'image_shape': source.image_shape},
+    'objective': complete(config['objective'], given),
+  }
+  objective = build(resolved['objective'])
+  optimizers = build(resolved['optim'])
+  check_fit(objective, optimizers, source)
+
+  # What is computed where.
+  mesh = parallel.make_mesh()
+  init_key, key, sample_key = jax.random.split(jax.random.key(train.seed), 3)
+  pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, config['data'].get('flip', False))
+  step = functools.partial(
+    train_step,
+    objective=objective,
+    optimizers=optimizers,
+    ema_halflife=train.ema_halflife,
+    accumulate=train.accumulate,
+  )
+  compiled_step = parallel.compile_step(step, mesh, train.strategy)
+  like = abstract_state(objective, source.image_shape, optimizers)
+  if DRY_RUN.value:
+    return dry_run(resolved, objective, like, compiled_step, train.batch_size)
+
+  # The run directory, and the state: from the newest checkpoint, or new.
+  workdir = Path(WORKDIR.value or Path('runs') / Path(flags.FLAGS['config'].config_filename).stem)
+  open_workdir(workdir, resolved)
+  write_environment(workdir)
+  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep)
+  sharding = parallel.replicated(mesh)
+  if checkpoints.steps():
+    first = checkpoints.steps()[-1]
+    state = TrainState(**checkpoints.restore(first, like, sharding))
+    print(f'{workdir}: resuming from step {first}.')
+  else:
+    first = 0
+    init = functools.partial(init_state, objective, optimizers)
+    state = jax.jit(init, out_shardings=sharding)(init_key, example_batch(source.image_shape))
+    print(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')
+  if first >= train.steps:
+    checkpoints.close()
+    print(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
+    return
+  key = jax.device_put(key, sharding)
+
+  # The same latents each time, one class a column.
+  columns = grid_columns(objective)
+  labels = grid_labels(objective, 8 * columns)
+  sample_keys = rng.image_keys(sample_key, np.arange(8 * columns))
+  sample = jax.jit(lambda variables: to_uint8(objective.sample(variables, sample_keys, labels)))
+
+  # The loop. The metrics of a step are read after the next one is dispatched, so that the device never waits for the host.
+  metrics = Metrics(workdir, first, train.batch_size, resolved, WANDB.value)
+  progress = Progress(first, train.steps, train.batch_size)
+  window, pending, compile_logged, start = [], None, 0.0, time.perf_counter()
+  try:
+    for t in range(first, train.steps + 1):
+      dispatched = None
+      if t < train.steps:
+        state, dispatched = compiled_step(state, pipeline(t), key, playing(objective, t))
+      if pending is not None:  # the metrics of step t, the t-th taken
+        window.append(read(pending, t, workdir))
+        progress.advance()
+        if t % train.log_every == 0 or t == train.steps:
+          values = averages(window)
+          seconds = time.perf_counter() - start - (compiled_step.compile_seconds - compile_logged)
+          values['images_per_second'] = len(window) * train.batch_size / seconds
+          if compiled_step.compile_seconds > compile_logged:
+            values['compile_seconds'] = compiled_step.compile_seconds - compile_logged
+            compile_logged = compiled_step.compile_seconds
+          metrics.write(t, values)
+          progress.show(t, values)
+          window, start = [], time.perf_counter()
+      pending = dispatched
+      done = t + 1  # steps that `state` has behind it
+      if dispatched is not None and (done % train.checkpoint_every == 0 or done == train.steps):
+        checkpoints.save(state)
+      if dispatched is not None and (done % train.sample_every == 0 or done == train.steps):
+        save_grid(workdir / 'samples' / f'step_{done:08d}.png', np.asarray(sample(state.variables())), columns)
+  except KeyboardInterrupt:
+    print(f'\n{workdir}: interrupted. The same command resumes from the newest checkpoint.', file=sys.stderr)
+    sys.exit(130)
+  finally:
+    progress.close()
+    pipeline.close()
+    metrics.close()
+    checkpoints.close()
+  print(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
+
+
+def check_fit(objective, optimizers, source) -> None:
+  """Raises UsageError where objective, optimisers and data do not belong together."""
+  if not isinstance(optimizers, dict) or set(optimizers) != set(objective.players):
+    have = ', '.join(optimizers) if isinstance(optimizers, dict) else type(optimizers).__name__
+    raise UsageError(f'config.optim has {have}; it needs one optimiser for each of {", ".join(objective.players)}.')
+  if objective.num_classes and not source.num_classes:
+    raise UsageError(f'{source.name} has no labels: set config.objective.num_classes=0.')
+  if objective.num_classes and source.num_classes > objective.num_classes:
+    raise UsageError(
+      f'{source.name} has labels up to {source.num_classes - 1}, config.objective.num_classes={objective.num_classes}: '
+      f'set it to {source.num_classes}.'
+    )
+
+
+def read(metrics: dict, step: int, workdir: Path) -> dict[str, float]:
+  """The scalars of a step, on the host. Stops the run when one is not finite."""
+  values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+  bad = [name for name, value in values.items() if not math.isfinite(value)]
+  if bad:
+    raise UsageError(
+      f'{workdir}: {", ".join(bad)} not finite at step {step}. Lower the learning rate or set clip; '
+      'the same command resumes from the newest checkpoint.'
+    )
+  return values
+
+
+def averages(window: list[dict[str, float]]) -> dict[str, float]:
+  """Of each scalar over the steps that have it."""
+  names = dict.fromkeys(name for values in window for name in values)
+  return {name: float(np.mean([values[name] for values in window if name in values])) for name in names}
+
+
+def parameter_report(like: TrainState) -> str:
+  sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in like.params.items()}
+  return 'parameters ' + ', '.join(f'{name} {size:,}' for name, size in sizes.items())
+
+
+def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_size: int) -> None:
+  """What a run would be, from shapes alone."""
+  print(json.dumps(resolved, indent=2))
+  print(parameter_report(like))
+  batch = jax.eval_shape(lambda: example_batch(resolved['data']['image_shape'], batch_size))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  lowered = jax.jit(functools.partial(compiled_step.step, playing=tuple(objective.players))).lower(like, batch, key)
+  print(f'FLOPs per step {lowered.cost_analysis()["flops"]:.4g} (before optimisation by the compiler; all players)')
+  print(f'bytes of state {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)):,}')
+
+
+def parse(argv: list[str]) -> list[str]:
+  """absl's flags, with ml_collections' errors in one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (AttributeError, KeyError, TypeError) as error:
+    raise UsageError(' '.join(str(error.args[0] if error.args else error).split())) from None
+  except (FileNotFoundError, IsADirectoryError) as error:
+    raise UsageError(f'--config: there is no config file {error.filename}; see configs/.') from None
+
+
+if __name__ == '__main__':
+  try:
+    app.run(main, flags_parser=parse)
+  except UsageError as error:
+    sys.exit(f'error: {error}')
