@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import jax
@@ -28,7 +29,8 @@ from genjax.run import Training, abstract_state, grid_columns, grid_labels, open
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import example_batch
 
-CONFIG = config_flags.DEFINE_config_file('config', 'configs/digits_flow.py', 'The config file; its values are --config.x.y=z.')
+DEFAULT = 'configs/digits_flow.py'
+CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<name of the config file>.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parameters, FLOPs and bytes, and exit.')
 WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & Biases project.')
@@ -76,7 +78,7 @@ def main(argv: list[str]) -> None:
     return dry_run(resolved, objective, like, compiled_step, train.batch_size)
 
   # The run directory, and the state: from the newest checkpoint, or new.
-  workdir = Path(WORKDIR.value or Path('runs') / Path(flags.FLAGS['config'].config_filename).stem)
+  workdir = Path(WORKDIR.value or Path('runs') / Path(config_path(sys.argv) or DEFAULT).stem)
   open_workdir(workdir, resolved)
   write_environment(workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints', train.keep)
@@ -102,34 +104,37 @@ def main(argv: list[str]) -> None:
   sample_keys = rng.image_keys(sample_key, np.arange(8 * columns))
   sample = jax.jit(lambda variables: to_uint8(objective.sample(variables, sample_keys, labels)))
 
-  # The loop. The metrics of a step are read after the next one is dispatched, so that the device never waits for the host.
+  # The loop. The metrics of a step are read after the next one is dispatched, so that the device does not wait for the
+  # host; before anything is written all are read, so that no checkpoint holds what is not finite.
   metrics = Metrics(workdir, first, train.batch_size, resolved, WANDB.value)
   progress = Progress(first, train.steps, train.batch_size)
-  window, pending, compile_logged, start = [], None, 0.0, time.perf_counter()
+  window, pending, logged_compile = [], [], 0.0
+  start = time.perf_counter()
   try:
-    for t in range(first, train.steps + 1):
-      dispatched = None
-      if t < train.steps:
-        state, dispatched = compiled_step(state, pipeline(t), key, playing(objective, t))
-      if pending is not None:  # the metrics of step t, the t-th taken
-        window.append(read(pending, t, workdir))
+    for t in range(first, train.steps):
+      state, scalars = compiled_step(state, pipeline(t), key, playing(objective, t))
+      pending.append(scalars)
+      done = t + 1
+      due = [
+        done % every == 0 or done == train.steps for every in (train.log_every, train.checkpoint_every, train.sample_every)
+      ]
+      while len(pending) > (0 if any(due) else 1):
+        window.append(read(pending.pop(0), done - len(pending), workdir))
         progress.advance()
-        if t % train.log_every == 0 or t == train.steps:
-          values = averages(window)
-          seconds = time.perf_counter() - start - (compiled_step.compile_seconds - compile_logged)
-          values['images_per_second'] = len(window) * train.batch_size / seconds
-          if compiled_step.compile_seconds > compile_logged:
-            values['compile_seconds'] = compiled_step.compile_seconds - compile_logged
-            compile_logged = compiled_step.compile_seconds
-          metrics.write(t, values)
-          progress.show(t, values)
-          window, start = [], time.perf_counter()
-      pending = dispatched
-      done = t + 1  # steps that `state` has behind it
-      if dispatched is not None and (done % train.checkpoint_every == 0 or done == train.steps):
+      log, save, show = due
+      if log:
+        compiling = compiled_step.compile_seconds - logged_compile
+        seconds = time.perf_counter() - start - compiling
+        values = averages(window) | {'images_per_second': len(window) * train.batch_size / seconds}
+        metrics.write(done, values | ({'compile_seconds': compiling} if compiling else {}))
+        progress.show(done, values)
+        window, start, logged_compile = [], time.perf_counter(), compiled_step.compile_seconds
+      if save:
         checkpoints.save(state)
-      if dispatched is not None and (done % train.sample_every == 0 or done == train.steps):
+      if show:
+        began = time.perf_counter()
         save_grid(workdir / 'samples' / f'step_{done:08d}.png', np.asarray(sample(state.variables())), columns)
+        start += time.perf_counter() - began  # sampling is not training
   except KeyboardInterrupt:
     print(f'\n{workdir}: interrupted. The same command resumes from the newest checkpoint.', file=sys.stderr)
     sys.exit(130)
@@ -189,14 +194,34 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
   print(f'bytes of state {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)):,}')
 
 
+def config_path(argv: list[str]) -> str:
+  """The config file named last on the command line, else ''."""
+  path = ''
+  for word, after in zip(argv[1:], [*argv[2:], ''], strict=True):
+    flag, equals, value = word.partition('=')
+    if flag in ('--config', '-config'):
+      path = (value if equals else after).split(':')[0]
+  return path
+
+
 def parse(argv: list[str]) -> list[str]:
-  """absl's flags, with ml_collections' errors in one line."""
+  """absl's flags, and the config behind them, with their errors in one line."""
+  path = config_path(argv) or DEFAULT
+  if not config_path(argv):
+    argv = [argv[0], f'--config={DEFAULT}', *argv[1:]]
+  if not Path(path).is_file():
+    raise UsageError(f'--config: there is no config file {path}; see configs/.')
   try:
     return flags.FLAGS(argv)
+  except flags.Error as error:
+    raise UsageError(' '.join(str(error).split())) from None
   except (AttributeError, KeyError, TypeError) as error:
-    raise UsageError(' '.join(str(error.args[0] if error.args else error).split())) from None
-  except (FileNotFoundError, IsADirectoryError) as error:
-    raise UsageError(f'--config: there is no config file {error.filename}; see configs/.') from None
+    if any(frame.f_code.co_filename.endswith(path) for frame, _ in traceback.walk_tb(error.__traceback__)):
+      raise  # a bug in the user's file deserves its traceback
+    text = error
+    while isinstance(text, BaseException):
+      text = text.args[0] if text.args else repr(text)
+    raise UsageError(f'--config has no {" ".join(str(text).split())}') from None
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Class-conditional rectified flow on scikit-learn's 8x8 digits: the default, minutes on a laptop.
 
-  python train.py
+python train.py
 """
 
 from configs.common import base
@@ -8,7 +8,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('digits', resolution=8, steps=3000, batch_size=64)
+  config = base('digits', resolution=8, steps=1000, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.flow.RectifiedFlow',

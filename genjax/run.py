@@ -1,10 +1,10 @@
 """A run directory: open it, resume it, `load(run).sample(key, n)` in a notebook.
 
-  config.json       resolved: every option written out, so that later defaults cannot change an old run
-  environment.json  versions, devices, commit, command of this and earlier sessions
-  metrics.jsonl     one object a line: step, kimg, losses, images_per_second
-  samples/          step_*.png, the same latents each time
-  checkpoints/      the whole state
+config.json       resolved: every option written out, so that later defaults cannot change an old run
+environment.json  versions, devices, commit, command of this and earlier sessions
+metrics.jsonl     one object a line: step, kimg, losses, images_per_second
+samples/          step_*.png, the same latents each time
+checkpoints/      the whole state
 """
 
 import dataclasses
@@ -135,7 +135,9 @@ def write_environment(workdir: Path) -> None:
     'python': platform.python_version(),
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
   }
-  write_json(path, now | {'earlier': [{k: v for k, v in earlier.items() if k != 'earlier'}, *earlier['earlier']] if earlier else []})
+  write_json(
+    path, now | {'earlier': [{k: v for k, v in earlier.items() if k != 'earlier'}, *earlier['earlier']] if earlier else []}
+  )
 
 
 def abstract_state(objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
@@ -191,7 +193,9 @@ class Run:
       raise UsageError(f'batch_size={batch_size} must be 1 or more.')
     for name in options:
       if name not in self.options:
-        raise UsageError(f'{type(self.objective).__name__} has no option {name!r}.' + did_you_mean(name, self.options, 'It has'))
+        raise UsageError(
+          f'{type(self.objective).__name__} has no option {name!r}.' + did_you_mean(name, self.options, 'It has')
+        )
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
     parts = []

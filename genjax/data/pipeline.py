@@ -60,7 +60,9 @@ class Pipeline:
     UsageError: the devices do not divide the batch size.
   """
 
-  def __init__(self, source: Source, batch_size: int, key: jax.Array, seed: int, mesh: Mesh, flip: bool = False, ahead: int = 3):
+  def __init__(
+    self, source: Source, batch_size: int, key: jax.Array, seed: int, mesh: Mesh, flip: bool = False, ahead: int = 3
+  ):
     if batch_size < 1 or batch_size % mesh.size:
       raise UsageError(f'train.batch_size={batch_size} must be a multiple of the {mesh.size} devices.')
     self.source, self.batch_size, self.seed, self.ahead = source, batch_size, seed, ahead

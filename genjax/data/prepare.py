@@ -71,12 +71,18 @@ def tensorflow_free(name: str):
         return {split: self._generate_examples(path, split) for split in ('train', 'test')}
       root = self.URL if name == 'fashion_mnist' else 'https://storage.googleapis.com/cvdf-datasets/mnist/'
       paths = dl_manager.download({file: root + file for file in IDX})
-      return {'train': self._generate_examples(*(paths[f] for f in IDX[:2])), 'test': self._generate_examples(*(paths[f] for f in IDX[2:]))}
+      return {
+        'train': self._generate_examples(*(paths[f] for f in IDX[:2])),
+        'test': self._generate_examples(*(paths[f] for f in IDX[2:])),
+      }
 
     def _generate_examples(self, first, second):
       pairs = read_cifar10(first, second) if name == 'cifar10' else zip(read_idx(first), read_idx(second), strict=True)
       for i, (image, label) in enumerate(pairs):  # a Pillow image needs no TensorFlow to be encoded
-        yield i, {'image': Image.fromarray(image), 'label': int(label)} | ({'id': f'{i:05d}'} if 'id' in self.info.features else {})
+        yield (
+          i,
+          {'image': Image.fromarray(image), 'label': int(label)} | ({'id': f'{i:05d}'} if 'id' in self.info.features else {}),
+        )
 
   Builder.name = name
   return Builder
@@ -95,9 +101,12 @@ def prepare(name: str, manual_dir: str = '', data_dir: str = '', examples: int =
     UsageError: an unknown name, a missing file, or one whose checksum is not the registered one.
   """
   import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
   if name not in DATASETS:
-    raise UsageError(f'{name} is not one of {", ".join(DATASETS)}; others need TensorFlow once: tfds build NAME --file_format=array_record')
+    raise UsageError(
+      f'{name} is not one of {", ".join(DATASETS)}; others need TensorFlow once: tfds build NAME --file_format=array_record'
+    )
   with tempfile.TemporaryDirectory() as scratch:
     if manual_dir:
       for file in DATASETS[name]:
@@ -108,13 +117,11 @@ def prepare(name: str, manual_dir: str = '', data_dir: str = '', examples: int =
           restore_header(source, Path(scratch) / file)
         else:
           shutil.copyfile(source, Path(scratch) / file)
-    config = tfds.download.DownloadConfig(
-      manual_dir=scratch if manual_dir else None, max_examples_per_split=examples or None
-    )
+    config = tfds.download.DownloadConfig(manual_dir=scratch if manual_dir else None, max_examples_per_split=examples or None)
     builder = tensorflow_free(name)(data_dir=data_dir or None, file_format='array_record')
     try:
       builder.download_and_prepare(download_config=config)
-    except tfds.download.checksums_lib.NonMatchingChecksumError as error:
+    except NonMatchingChecksumError as error:
       raise UsageError(f'{name}: a file is not the published one. {" ".join(str(error).split())}') from None
   return Path(builder.data_dir)
 

@@ -19,6 +19,7 @@ from genjax.errors import UsageError
 from genjax.images import resize
 
 Read = tuple[UInt8[np.ndarray, 'n h w c'], Int32[np.ndarray, 'n']]
+MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 
 
@@ -134,8 +135,7 @@ def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, num_classes: 
   """Arrays [N, H, W] or [N, H, W, C] at another resolution or channel count."""
   images = images if images.ndim == 4 else images[..., None]
   if channels and channels != images.shape[-1]:
-    mode = 'L' if channels == 1 else 'RGB'
-    images = np.stack([to_array(Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x), mode) for x in images])
+    images = np.stack([to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), MODES[channels]) for x in images])
   if images.shape[1:3] != (resolution, resolution):
     images = np.stack([resize(x, resolution) for x in images]) if len(images) else images
   return Arrays(name, np.ascontiguousarray(images), labels.astype(np.int32), num_classes)
@@ -163,7 +163,7 @@ class ImageFolder:
     if folders and loose and len(loose) < len(files):
       raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
     folders = [] if len(loose) == len(files) else [f for f in folders if any(p.relative_to(root).parts[0] == f for p in files)]
-    self.num_classes, self.resolution, self.channels = len(folders), resolution, channels
+    self.num_classes, self.resolution, self.convert = len(folders), resolution, channels
     self.files = files
     self.skipped: list[Path] = []
     if skip:
@@ -176,30 +176,32 @@ class ImageFolder:
       print(f'{root}: skipped {len(self.skipped)} of {len(files)} images that cannot be read.')
       if not self.files:
         raise UsageError(f'{root}: none of its {len(files)} images can be read.')
-    if not channels:
-      self.channels = self.load(self.files[0]).shape[-1]
     number = {folder: i for i, folder in enumerate(folders)}
     self.labels = np.array([number.get(p.relative_to(root).parts[0], 0) for p in self.files], np.int32)
-    self.image_shape = (resolution, resolution, self.channels)
+    self.image_shape = self.load(self.files[0]).shape
 
   def __len__(self) -> int:
     return len(self.files)
 
   def load(self, path: Path) -> UInt8[np.ndarray, 'h w c']:
+    """One image at the folder's resolution, with the channels asked for or its own."""
     try:
       with Image.open(path) as image:
         image = ImageOps.exif_transpose(image)
-        grey = image.mode in ('1', 'L', 'LA')
-        if self.channels and not grey and self.channels == 1 or grey and self.channels == 3:
-          convert = {1: 'L', 3: 'RGB'}[self.channels]
-        else:
-          convert = 'L' if grey else 'RGB'
-        return resize(to_array(image, convert), self.resolution)
+        own = 1 if image.mode in ('1', 'L', 'LA') else 3
+        return resize(to_array(image, MODES[self.convert or own]), self.resolution)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
       raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
 
   def read(self, indices: np.ndarray) -> Read:
-    return np.stack([self.load(self.files[i]) for i in indices]), self.labels[indices]
+    images = [self.load(self.files[i]) for i in indices]
+    for i, image in zip(indices, images, strict=True):
+      if image.shape[-1] != self.image_shape[-1]:
+        raise UsageError(
+          f'{self.files[i]} has {image.shape[-1]} channel{"s"[: image.shape[-1] - 1]}, the first image '
+          f'{self.image_shape[-1]}: set data.channels=3 or 1.'
+        )
+    return np.stack(images), self.labels[indices]
 
 
 class Tfds:
@@ -247,7 +249,7 @@ class Tfds:
   def as_channels(self, image: np.ndarray) -> np.ndarray:
     if image.shape[-1] == self.channels:
       return image
-    return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), 'L' if self.channels == 1 else 'RGB')
+    return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), MODES[self.channels])
 
 
 def how_to_prepare(name: str) -> str:

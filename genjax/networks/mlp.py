@@ -54,7 +54,7 @@ class MLPDecoder(nn.Module):
 
 
 class MLPGenerator(nn.Module):
-  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Layers and batch normalisation as in DCGAN's."""
+  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]."""
 
   image_shape: tuple[int, int, int]
   z_dim: int = 32
@@ -64,12 +64,7 @@ class MLPGenerator(nn.Module):
 
   @nn.compact
   def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
-    h = concat_label(z, label)
-    for _ in range(self.depth):
-      h = nn.Dense(self.width, use_bias=False, dtype=self.dtype)(h)
-      h = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(h))
-    x = jnp.tanh(nn.Dense(math.prod(self.image_shape))(h.astype(jnp.float32)))
-    return x.reshape(-1, *self.image_shape)
+    return jnp.tanh(MLPDecoder(self.image_shape, self.width, self.depth, self.dtype)(z, label))
 
 
 class MLPDiscriminator(nn.Module):

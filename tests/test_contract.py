@@ -1,0 +1,207 @@
+"""What every objective, network and config keeps; a new file is covered by being there."""
+
+import ast
+import functools
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import genjax.networks
+import genjax.objectives
+from genjax import rng
+from genjax.build import PACKAGES
+from genjax.parallel import compile_step, make_mesh, replicated
+from genjax.run import abstract_state
+from genjax.step import TrainState, ema_decay, init_state, playing, train_step
+from genjax.types import Batch, Objective, example_batch
+from tests.conftest import CONFIGS, FAMILIES, ROOT, config_of, image_shape, objects
+
+
+@functools.cache
+def family(name):
+  """Objective, plain gradient descent, a batch of 8 random images, a state whose parameters are all non-zero."""
+  objective, _ = objects(name)
+  optimizers = {player: optax.sgd(0.1) for player in objective.players}
+  shape = image_shape(config_of(name))
+  image = jnp.tanh(jax.random.normal(jax.random.key(1), (8, *shape)))
+  batch = Batch(image, jnp.arange(8) % 10, jnp.arange(8, dtype=jnp.int32))
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
+  leaves, tree = jax.tree.flatten(state.params)
+  keys = jax.random.split(jax.random.key(2), len(leaves))
+  params = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+  return objective, optimizers, batch, state.replace(params=jax.tree.unflatten(tree, params))
+
+
+def step_of(objective, optimizers, **options):
+  return functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=100.0, **options)
+
+
+def assert_close(a, b, tolerance):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_builds_at_full_size_and_takes_a_step(name):
+  config = config_of(name)
+  shape = image_shape(config)
+  objective, optimizers = objects(name, small=False)
+  assert isinstance(objective, Objective)
+  assert set(config['optim']) == set(objective.players)
+  like = abstract_state(objective, shape, optimizers)
+  batch = jax.eval_shape(lambda: example_batch(shape, config['train']['batch_size']))
+  step = step_of(objective, optimizers, playing=tuple(objective.players))
+  after, metrics = jax.eval_shape(step, like, batch, jax.eval_shape(lambda: jax.random.key(0)))
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), like)
+  assert all(m.shape == () for m in metrics.values())
+  images = jax.eval_shape(
+    lambda variables: objective.sample(variables, rng.image_keys(jax.random.key(0), jnp.arange(3))), like.variables()
+  )
+  assert images.shape == (3, *shape)
+  assert images.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_trains_when_shrunk(name):
+  objective, optimizers = objects(name)
+  shape = image_shape(config_of(name))
+  batch = Batch(jax.random.uniform(jax.random.key(1), (4, *shape), minval=-1), jnp.arange(4), jnp.arange(4, dtype=jnp.int32))
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
+  step = jax.jit(step_of(objective, optimizers, playing=playing(objective, 0)))
+  after = state
+  for _ in range(2):  # a learning rate that warms up starts at 0
+    after, metrics = step(after, batch, jax.random.key(2))
+  assert int(after.step) == 2
+  assert all(np.isfinite(float(m)) for m in metrics.values()), metrics
+  for player in objective.players:
+    assert float(metrics[f'{player}/grad_norm']) > 0
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.params[player], state.params[player])
+    assert max(jax.tree.leaves(moved)) > 0, player
+
+
+def test_every_objective_and_network_is_in_some_config():
+  text = ' '.join(str(config_of(name)) for name in CONFIGS)
+  for package, helpers in ((genjax.networks, {'layers'}), (genjax.objectives, {'common'})):
+    for module in pkgutil.iter_modules(package.__path__):
+      assert module.name in helpers or f'{package.__name__.split(".")[1]}.{module.name}.' in text, module.name
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('accumulate', [2, 4])
+def test_microbatches_give_the_same_gradient(name, accumulate):
+  objective, optimizers, batch, state = family(name)
+  everyone = tuple(objective.players)
+  whole, _ = jax.jit(step_of(objective, optimizers, playing=everyone))(state, batch, jax.random.key(3))
+  split, _ = jax.jit(step_of(objective, optimizers, playing=everyone, accumulate=accumulate))(state, batch, jax.random.key(3))
+  assert_close(whole.params, split.params, 1e-5)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('strategy', ['jit', 'pmap'])
+def test_four_devices_train_as_one(name, strategy):
+  objective, optimizers, batch, state = family(name)
+  step = step_of(objective, optimizers)
+  one, _ = jax.jit(functools.partial(step, playing=tuple(objective.players)))(state, batch, jax.random.key(3))
+  mesh = make_mesh()
+  assert mesh.size == 4
+  state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
+  compiled = compile_step(step, mesh, strategy)
+  batch = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))
+  four, metrics = compiled(state, batch, jax.device_put(jax.random.key(3), replicated(mesh)), tuple(objective.players))
+  assert_close(one.params, four.params, 1e-5)
+  assert_close(one.ema, four.ema, 1e-5)
+  assert all(np.isfinite(float(m)) for m in metrics.values())
+  assert compiled.compile_seconds > 0
+
+
+@pytest.mark.parametrize('name', [*FAMILIES, 'fashion_mnist_gan'])
+def test_first_four_of_eight_images_are_a_batch_of_four(name):
+  objective, _ = objects(name)
+  shape = image_shape(config_of(name))
+  variables = objective.init(jax.random.key(0), example_batch(shape, 2))
+  params = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(1), x.shape), variables.params)
+  sample = jax.jit(lambda n: objective.sample(variables._replace(params=params), keys[:n]), static_argnums=0)
+  keys = rng.image_keys(jax.random.key(5), jnp.arange(8))
+  eight, four = sample(8), sample(4)
+  np.testing.assert_allclose(eight[:4], four, atol=2e-5)
+  assert float(jnp.abs(eight[0] - eight[4]).max()) > 1e-4
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_only_those_who_play_move(name):
+  objective, optimizers, batch, state = family(name)
+  for player in objective.players:
+    after, _ = jax.jit(step_of(objective, optimizers, playing=(player,)))(state, batch, jax.random.key(3))
+    for other in objective.players:
+      same = jax.tree.map(lambda a, b: bool((a == b).all()), after.params[other], state.params[other])
+      assert all(jax.tree.leaves(same)) == (other != player)
+
+
+def test_players_take_turns():
+  objective, *_ = family('digits_gan')
+
+  class Slow(type(objective)):
+    @property
+    def players(self):
+      return {k: p._replace(every=3 if k == 'generator' else 1) for k, p in super().players.items()}
+
+  slow = Slow(**vars(objective))
+  assert [playing(slow, t) for t in range(4)] == [
+    ('discriminator', 'generator'), ('discriminator',), ('discriminator',), ('discriminator', 'generator')
+  ]  # fmt: skip
+
+
+def test_ema_halves_after_its_halflife():
+  # Constant parameters 1 from an average of 0: after `halflife` images half of the 0 is left, whatever the batch size.
+  for batch_size in (10, 50):
+    left = 1.0
+    start = 10**6 // batch_size
+    for step in range(start, start + 1000 // batch_size):
+      left *= float(ema_decay(jnp.asarray(step), batch_size, 1000.0))
+    assert left == pytest.approx(0.5, rel=1e-4)
+  assert float(ema_decay(jnp.asarray(0), 64, 1e6)) == pytest.approx(0.5**20)  # 5 % of 64 images seen
+
+
+def test_batch_statistics_move_in_training_and_not_in_sampling():
+  objective, optimizers = objects('fashion_mnist_gan')
+  batch = example_batch((28, 28, 1), 4)
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
+  after, _ = jax.jit(step_of(objective, optimizers, playing=('generator',)))(state, batch, jax.random.key(1))
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.buffers, state.buffers)
+  assert all(jax.tree.leaves(moved['generator']))
+  assert not any(jax.tree.leaves(moved['discriminator']))
+
+
+def test_state_is_all_that_changes_and_holds_no_key():
+  objective, *_ = family('digits_gan')
+  like = abstract_state(objective, (8, 8, 1))
+  assert set(TrainState.__dataclass_fields__) == {'step', 'params', 'buffers', 'opt_states', 'ema'}
+  assert not any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(like))
+
+
+def test_nothing_imports_upwards():
+  order = ['errors', 'types', 'rng', 'images', 'networks', 'samplers', 'objectives', 'step']
+  for path in (ROOT / 'genjax').rglob('*.py'):
+    here = path.relative_to(ROOT / 'genjax').parts[0].removesuffix('.py')
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('genjax'):
+        parts = node.module.split('.')[1:] or [alias.name for alias in node.names]
+        if here in order:
+          assert parts[0] in order, f'{path}: {node.module}'
+          assert order.index(parts[0]) <= order.index(here), f'{path}: {node.module}'
+
+
+def test_nothing_in_the_library_takes_a_config_or_pickles():
+  assert set(PACKAGES) == {'networks', 'objectives', 'optim'}
+  for path in (ROOT / 'genjax').rglob('*.py'):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Import):
+        assert not {'pickle', 'ml_collections', 'dill', 'cloudpickle'} & {a.name.split('.')[0] for a in node.names}, path
+      if isinstance(node, ast.ImportFrom):
+        assert (node.module or '').split('.')[0] not in ('pickle', 'ml_collections'), path
+      if isinstance(node, ast.keyword) and node.arg == 'allow_pickle':
+        assert not node.value.value, path

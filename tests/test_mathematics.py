@@ -1,0 +1,200 @@
+"""Losses, solvers and layers against closed forms."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from genjax import optim, rng
+from genjax.networks.layers import TransposedConv, halvings
+from genjax.objectives.flow import RectifiedFlow
+from genjax.objectives.gan import GAN
+from genjax.objectives.likelihoods import Bernoulli, Gaussian
+from genjax.objectives.vae import VAE
+from genjax.samplers import paths, solvers
+from genjax.samplers.guidance import classifier_free
+from genjax.types import Batch, Context, Variables
+
+N = 4096
+KEYS = rng.image_keys(jax.random.key(0), jnp.arange(N))
+W = np.array([[0.5, 0.3], [0.2, 0.4], [-0.6, -0.1], [0.3, 0.7]])  # linear decoder, 4 pixels from 2 latents
+MEAN, SIGMA = np.array([0.1, -0.2, 0.0, 0.3]), 0.4
+
+
+class Decoder(nn.Module):
+  @nn.compact
+  def __call__(self, z, label=None, train=True):
+    self.param('unused', nn.initializers.zeros, ())
+    return (z @ jnp.asarray(W.T, jnp.float32) + jnp.asarray(MEAN, jnp.float32)[None]).reshape(-1, 2, 2, 1)
+
+
+class Posterior(nn.Module):
+  """The posterior of the linear-Gaussian model, if its covariance were diagonal: its mean, and 1 / diag(precision)."""
+
+  z_dim: int = 2
+
+  @nn.compact
+  def __call__(self, x, label=None, train=True):
+    self.param('unused', nn.initializers.zeros, ())
+    precision = np.eye(2) + W.T @ W / SIGMA**2
+    mean = (x.reshape(-1, 4) - MEAN[None]) @ (W / SIGMA**2) @ np.linalg.inv(precision)
+    return mean, jnp.broadcast_to(-jnp.log(jnp.asarray(np.diag(precision), jnp.float32))[None], mean.shape)
+
+
+def test_elbo_of_a_linear_gaussian_vae():
+  # log p(x) is Gaussian with covariance W W' + sigma^2 I. The bound is below it by KL(q || posterior), both Gaussians.
+  vae = VAE(Posterior(), Decoder(), Gaussian(SIGMA))
+  x = np.array([0.5, -0.4, 0.2, 0.6])
+  batch = Batch(
+    jnp.broadcast_to(jnp.asarray(x, jnp.float32).reshape(1, 2, 2, 1), (N, 2, 2, 1)), jnp.zeros(N, int), jnp.arange(N)
+  )
+  params, buffers = vae.init(jax.random.key(0), batch)
+  loss, aux = jax.jit(vae.loss)(params, Context(jnp.zeros((), int), {}, buffers), batch, KEYS)
+  covariance = W @ W.T + SIGMA**2 * np.eye(4)
+  evidence = -0.5 * (x - MEAN) @ np.linalg.solve(covariance, x - MEAN) - 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
+  precision = np.eye(2) + W.T @ W / SIGMA**2
+  q = np.diag(1 / np.diag(precision))
+  gap = 0.5 * (np.trace(precision @ q) - 2 - np.linalg.slogdet(precision @ q)[1])
+  levels = 4 * np.log(2 / 255)  # the density is per level of an 8-bit image
+  assert gap > 0.01
+  assert -float(loss) == pytest.approx(evidence - gap + levels, abs=0.05)
+  assert float(aux.metrics['bits_per_dim']) == pytest.approx(float(loss) / 4 / np.log(2), rel=1e-5)
+
+
+def test_beta_weighs_the_kl():
+  x = jnp.zeros((8, 2, 2, 1))
+  batch = Batch(x, jnp.zeros(8, int), jnp.arange(8))
+  context = Context(jnp.zeros((), int), {}, {})
+  one, four = (VAE(Posterior(), Decoder(), Gaussian(SIGMA), beta=beta) for beta in (1.0, 4.0))
+  params = one.init(jax.random.key(0), batch).params
+  (a, aux), (b, _) = one.loss(params, context, batch, KEYS[:8]), four.loss(params, context, batch, KEYS[:8])
+  assert float(b - a) == pytest.approx(3 * float(aux.metrics['kl_nats']), rel=1e-5)
+
+
+def test_bernoulli_is_the_mean_over_binarisations():
+  logits, p = np.array([0.3, -1.2, 2.0, 0.0]), np.array([0.2, 0.9, 0.5, 0.0])
+  rows = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T  # all 16 binary images
+  weight = np.prod(np.where(rows, p, 1 - p), axis=1)
+  theta = 1 / (1 + np.exp(-logits))
+  expected = (weight * np.log(np.where(rows, theta, 1 - theta)).sum(axis=1)).sum()
+  shaped = lambda a: jnp.asarray(a, jnp.float32).reshape(1, 2, 2, 1)  # noqa: E731
+  assert float(Bernoulli().log_prob(shaped(logits), shaped(2 * p - 1), KEYS[:1])[0]) == pytest.approx(expected, rel=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+  """The exact velocity E[eps - x_0 | x_t] for data N(mu, s^2)."""
+
+  mu: float = 0.3
+  s: float = 0.5
+
+  def denoise(self, x, t):
+    variance = (1 - t) ** 2 * self.s**2 + t**2
+    return self.mu + (1 - t) * self.s**2 / variance * (x - (1 - t) * self.mu)
+
+  def apply(self, variables, x, t, label):
+    t = t[:, None, None, None]
+    variance = (1 - t) ** 2 * self.s**2 + t**2
+    eps = t / variance * (x - (1 - t) * self.mu)
+    return eps - self.denoise(x, t)
+
+
+@pytest.mark.parametrize(('solver', 'order'), [('euler', 1), ('heun', 2)])
+def test_solver_converges_with_its_order(solver, order):
+  # For Gaussian data the flow's map is known: x_1 = eps goes to mu + s eps.
+  normal, counts = Normal(), np.array([8, 16, 32, 64])
+  x = jnp.linspace(-2, 2, 16).reshape(1, 4, 4, 1)
+  run = jax.jit(lambda times: solvers.SOLVERS[solver](normal.denoise, paths.RectifiedFlow(), x, times))
+  errors = [float(jnp.abs(run(solvers.uniform_times(int(n))) - (normal.mu + normal.s * x)).max()) for n in counts]
+  slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+  assert slope == pytest.approx(order, abs=0.3), errors
+
+
+def test_flow_samples_have_the_moments_of_the_data_and_the_loss_its_minimum():
+  normal = Normal()
+  flow = RectifiedFlow(normal, (2, 2, 1))
+  images = jax.jit(lambda: flow.sample(Variables({'model': {}}, {}), KEYS[:2048], steps=30))()
+  clipped = np.clip(np.random.default_rng(0).normal(normal.mu, normal.s, 10**6), -1, 1)  # as samples are
+  assert float(images.mean()) == pytest.approx(clipped.mean(), abs=0.02)
+  assert float(images.std()) == pytest.approx(clipped.std(), abs=0.02)
+
+  # The least loss is E_t Var[eps - x_0 | x_t], and Var = s^2 / ((1 - t)^2 s^2 + t^2) for this path.
+  x_0 = normal.mu + normal.s * rng.normal(rng.fold_in(KEYS, 9), (2, 2, 1))
+  batch = Batch(x_0, jnp.zeros(N, int), jnp.arange(N))
+  loss, _ = jax.jit(flow.loss)({'model': {}}, Context(jnp.zeros((), int), {}, {}), batch, KEYS)
+  t = 1 / (1 + np.exp(-np.random.default_rng(1).normal(size=10**6)))
+  assert float(loss) == pytest.approx((normal.s**2 / ((1 - t) ** 2 * normal.s**2 + t**2)).mean(), rel=0.04)
+
+
+def test_guidance_interpolates_and_extrapolates():
+  a, b = Normal(mu=0.5), Normal(mu=-0.5)
+  x, t = jnp.full((1, 1, 1, 1), 0.2), jnp.asarray(0.5)
+  at = lambda scale: float(classifier_free(a.denoise, b.denoise, scale)(x, t)[0, 0, 0, 0])  # noqa: E731
+  assert at(1.0) == pytest.approx(float(a.denoise(x, t)[0, 0, 0, 0]))
+  assert at(0.0) == pytest.approx(float(b.denoise(x, t)[0, 0, 0, 0]))
+  assert at(3.0) - at(1.0) == pytest.approx(2 * (at(1.0) - at(0.0)), rel=1e-4)
+
+
+class LinearGenerator(nn.Module):
+  z_dim: int = 4
+
+  @nn.compact
+  def __call__(self, z, label=None, train=True):
+    return (self.param('a', nn.initializers.constant(0.5), ()) * z).reshape(-1, 2, 2, 1)
+
+
+class LinearDiscriminator(nn.Module):
+  @nn.compact
+  def __call__(self, x, label=None, train=True):
+    return (self.param('w', nn.initializers.constant(0.3), ()) * x).sum(axis=(1, 2, 3))
+
+
+def test_gan_losses_and_gradients_of_linear_players():
+  gan = GAN(LinearGenerator(), LinearDiscriminator())
+  x = np.random.default_rng(0).normal(size=(16, 2, 2, 1)).astype(np.float32)
+  batch = Batch(jnp.asarray(x), jnp.zeros(16, int), jnp.arange(16))
+  params, _ = gan.init(jax.random.key(0), batch)
+  context, keys = Context(jnp.zeros((), int), {}, {}), KEYS[:16]
+  z = np.asarray(rng.normal(keys, (4,)))
+  a, w = 0.5, 0.3
+  sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
+  real, fake = w * x.sum(axis=(1, 2, 3)), w * a * z.sum(axis=1)
+  (loss, _), grads = jax.value_and_grad(gan.discriminator_loss, has_aux=True)(params, context, batch, keys)
+  assert float(loss) == pytest.approx(-np.log(sigmoid(real)).mean() - np.log(1 - sigmoid(fake)).mean(), rel=1e-5)
+  by_hand = (-sigmoid(-real) * real / w).mean() + (sigmoid(fake) * fake / w).mean()
+  assert float(grads['discriminator']['w']) == pytest.approx(by_hand, rel=1e-4)
+  (loss, _), grads = jax.value_and_grad(gan.generator_loss, has_aux=True)(params, context, batch, keys)
+  assert float(loss) == pytest.approx(-np.log(sigmoid(fake)).mean(), rel=1e-5)
+  assert float(grads['generator']['a']) == pytest.approx((-sigmoid(-fake) * fake / a).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize('side', [1, 4, 7])
+def test_transposed_convolution_is_flax_s(side):
+  x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+  ours, flax = TransposedConv(5), nn.ConvTranspose(5, (4, 4), strides=(2, 2), padding='SAME')
+  params = ours.init(jax.random.key(1), x)
+  params['params']['bias'] += 0.1
+  np.testing.assert_allclose(ours.apply(params, x), flax.apply(params, x), atol=1e-5)
+
+
+def test_halvings():
+  assert [halvings(n) for n in (7, 8, 28, 32, 64)] == [0, 1, 2, 3, 4]
+
+
+def test_schedules():
+  cosine = optim.cosine(peak=2.0, steps=110, warmup=10, end=0.5)
+  assert [float(cosine(t)) for t in (0, 5, 10, 60, 110)] == pytest.approx([0, 1, 2, 1.25, 0.5], abs=1e-6)
+  constant = optim.constant(3.0, warmup=4)
+  assert [float(constant(t)) for t in (0, 2, 4, 99)] == pytest.approx([0, 1.5, 3, 3])
+
+
+def test_clipping_bounds_the_gradient_before_adam():
+  chain = optim.adam(1.0, clip=1.0)
+  params = {'x': jnp.zeros(2)}
+  _, state = chain.update({'x': jnp.array([30.0, 40.0])}, chain.init(params), params)
+  mu = jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, 'mu'))
+  mu = next(s.mu['x'] for s in mu if hasattr(s, 'mu'))
+  np.testing.assert_allclose(mu, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)

@@ -1,0 +1,262 @@
+"""A run directory: trained by train.py, opened by load and sample.py; mistakes end in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import genjax
+import sample
+from genjax.errors import UsageError
+from genjax.logging import Metrics
+from genjax.run import _sample, open_workdir
+from tests.conftest import ROOT
+
+TINY = {
+  'digits_vae': ['--config.objective.encoder.width=8', '--config.objective.decoder.width=8'],
+  'digits_gan': ['--config.objective.generator.width=8', '--config.objective.discriminator.width=8'],
+  'digits_flow': [
+    '--config.objective.network.width=8',
+    '--config.objective.network.multipliers=(1,)',
+    '--config.objective.network.attention=(8,)',
+  ],
+}
+
+
+def command(name, workdir, *more):
+  """train.py on one device, as a user calls it."""
+  options = ['--config.train.batch_size=8', '--config.train.sample_every=1000', '--config.train.log_every=5']
+  return [sys.executable, 'train.py', f'--config=configs/{name}.py', f'--workdir={workdir}', *TINY[name], *options, *more]
+
+
+ENV = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
+
+
+def size(path):
+  with Image.open(path) as image:
+    return image.size
+
+
+def train(name, workdir, *more, status=0):
+  done = subprocess.run(command(name, workdir, *more), cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
+  assert done.returncode == status, done.stdout + done.stderr
+  return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """A run of each family, 10 steps, made when first asked for."""
+  made = {}
+
+  def run(name):
+    if name not in made:
+      made[name] = tmp_path_factory.mktemp(name) / 'run'
+      train(name, made[name], '--config.train.steps=10', '--config.train.checkpoint_every=5')
+    return made[name]
+
+  return run
+
+
+def test_a_run_directory_holds_what_is_promised(runs):
+  path = runs('digits_flow')
+  config = json.loads((path / 'config.json').read_text())
+  assert config['data']['image_shape'] == [8, 8, 1]
+  assert config['objective']['network']['width'] == 8
+  assert config['objective']['label_dropout'] == 0.1  # defaults written out
+  environment = json.loads((path / 'environment.json').read_text())
+  assert environment['versions']['jax'] == jax.__version__
+  lines = [json.loads(line) for line in (path / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines] == [5, 10]
+  assert lines[1]['kimg'] == 0.08
+  assert {'model/loss', 'model/grad_norm', 'images_per_second'} <= set(lines[1])
+  assert [line for line in lines if 'compile_seconds' in line] == lines[:1]
+  assert size(path / 'samples' / 'step_00000010.png') == (10 * 66 - 2, 8 * 66 - 2)
+  assert list((path / 'tensorboard').iterdir())
+
+
+def test_load_and_sample(runs):
+  run = genjax.load(runs('digits_flow'))
+  images = run.sample(jax.random.key(0), 6, label=3, steps=2)
+  assert images.shape == (6, 8, 8, 1)
+  assert float(images.min()) >= -1
+  assert float(images.max()) <= 1
+  np.testing.assert_allclose(images[:4], run.sample(jax.random.key(0), 4, label=3, steps=2), atol=1e-5)
+  np.testing.assert_allclose(images, run.sample(jax.random.key(0), 6, label=3, steps=2, batch_size=4), atol=1e-5)
+  other = run.sample(jax.random.key(0), 6, label=[3, 3, 3, 3, 3, 4], steps=2)
+  np.testing.assert_allclose(images[:5], other[:5], atol=1e-5)
+  before = _sample._cache_size()
+  run.sample(jax.random.key(9), 6, label=5, steps=2)
+  assert _sample._cache_size() == before  # compiled once per shape and options
+  assert run.options == {'solver': 'heun', 'steps': 25, 'guidance': 1.0}
+
+
+def test_the_moving_average_is_not_the_parameters(runs):
+  path = runs('digits_vae')
+  a, b = (jax.tree.leaves(genjax.load(path, ema=ema).variables.params) for ema in (True, False))
+  assert any((x != y).any() for x, y in zip(a, b, strict=True))
+  assert genjax.load(path, step=5).step == 5
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda run: run.sample(jax.random.key(0), 0), 'n=0: ask for at least one image'),
+    (lambda run: run.sample(jax.random.key(0), 2, label=10), 'label=10: this model has the classes 0 to 9'),
+    (lambda run: run.sample(jax.random.key(0), 2, label=[1, 2, 3]), 'one for each of the 2 images'),
+    (lambda run: run.sample(jax.random.key(0), 2, stepz=3), "RectifiedFlow has no option 'stepz'. Did you mean steps"),
+    (lambda run: run.sample(jax.random.key(0), 2, solver='hein'), "solver='hein' is not there. Did you mean heun"),
+    (lambda run: run.sample(jax.random.key(0), 2, steps=0), 'steps=0: a solver takes at least 1'),
+    (lambda run: genjax.load(run.path, step=7), 'no checkpoint of step 7; it has 5, 10'),
+    (lambda run: genjax.load(run.path / 'samples'), 'is not a run directory: it has no config.json'),
+  ],
+)
+def test_sampling_mistakes(runs, call, message):
+  with pytest.raises(UsageError, match=message):
+    call(genjax.load(runs('digits_flow')))
+
+
+def test_sample_py(runs, tmp_path, capsys):
+  out, npz = tmp_path / 'new' / 'grid.png', tmp_path / 'x.npz'
+  sample.main(
+    [
+      '--run',
+      str(runs('digits_flow')),
+      '--n',
+      '12',
+      '--label',
+      'each',
+      '--out',
+      str(out),
+      '--npz',
+      str(npz),
+      '--steps',
+      '2',
+      '--solver=euler',
+    ]
+  )
+  assert size(out) == (10 * 66 - 2, 2 * 66 - 2)
+  with np.load(npz) as file:
+    assert file['image'].shape == (12, 8, 8, 1)
+    assert file['image'].dtype == np.uint8
+    assert file['label'].tolist() == [*range(10), 0, 1]
+    assert int(file['seed']) == 0
+    assert json.loads(str(file['options']))['solver'] == 'euler'
+  sample.main(['--run', str(runs('digits_gan')), '--n', '3', '--npz', str(npz)])
+  with np.load(npz) as file:
+    assert file['label'].shape == (3,)  # drawn, and written down
+  sample.main(['--run', str(runs('digits_gan')), '--help'])
+  assert '--truncation (1.0)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['--stepz', '2'], 'no option --stepz. Did you mean steps'),
+    (['--steps', 'two'], '--steps=two: it takes a whole number'),
+    (['--steps'], '--steps needs a value'),
+    (['--label', 'cat'], '--label cat: give a class'),
+    (['--label', '11'], 'this model has the classes 0 to 9'),
+  ],
+)
+def test_sample_py_mistakes(runs, tmp_path, words, message):
+  with pytest.raises(UsageError, match=message):
+    sample.main(['--run', str(runs('digits_flow')), '--out', str(tmp_path / 'x.png'), *words])
+
+
+def test_sample_py_says_what_is_missing():
+  with pytest.raises(UsageError, match='say which run'):
+    sample.main(['--out', 'x.png'])
+  with pytest.raises(UsageError, match='say where to'):
+    sample.main(['--run', 'x'])
+  done = subprocess.run([sys.executable, 'sample.py', '--run', 'x', '--out', 'x.png'], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 1
+  assert done.stderr == 'error: x is not a run directory: it has no config.json.\n'
+
+
+@pytest.mark.parametrize(
+  ('more', 'message'),
+  [
+    (['--config.train.stepz=5'], 'Did you mean "steps"'),
+    (['--config.data.name=digit'], 'Did you mean digits?'),
+    (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
+    (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, pmap"),
+    (['--config.objective.num_classes=5'], 'digits has labels up to 9, config.objective.num_classes=5: set it to 10'),
+    (['--config=configs/digit_vae.py'], 'there is no config file configs/digit_vae.py'),
+    (['--config.train.steps=many'], '--config.train.steps=many: invalid literal for int'),
+    (['--confg=x'], "Unknown command line flag 'confg'"),
+    (['stray'], "'stray' is not an option"),
+  ],
+)
+def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, message):
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=5', *more, status=1)
+  assert message in text
+  assert 'Traceback' not in text
+  assert len(text.strip().splitlines()) <= 2, text
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path):
+  open_workdir(tmp_path / 'run', {'train': {'steps': 5, 'seed': 0}, 'objective': {'beta': 1.0}})
+  open_workdir(tmp_path / 'run', {'train': {'steps': 9, 'seed': 0}, 'objective': {'beta': 1.0}})  # longer is no other
+  with pytest.raises(UsageError, match=r'belongs to another config \(objective.beta: 1.0 -> 2.0; train.seed: 0 -> 1\)'):
+    open_workdir(tmp_path / 'run', {'train': {'steps': 9, 'seed': 1}, 'objective': {'beta': 2.0}})
+  (tmp_path / 'other').mkdir()
+  (tmp_path / 'other' / 'thesis.tex').write_text('mine')
+  with pytest.raises(UsageError, match='is not empty and not a run directory'):
+    open_workdir(tmp_path / 'other', {'objective': {}})
+
+
+def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
+  text = train('digits_gan', tmp_path / 'run', '--dry_run')
+  assert '"cls": "objectives.gan.GAN"' in text
+  # 74 inputs (64 pixels, 10 classes) -> 8 -> 8 -> 1, and 42 -> 8 -> 8 -> 64, with biases
+  assert 'parameters discriminator 681, generator 992' in text
+  flops = float(text.split('FLOPs per step ')[1].split()[0])
+  assert flops > 1e4
+  assert 'bytes of state' in text
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
+  first = ['--config.train.steps=4', '--config.train.checkpoint_every=2']
+  train('digits_gan', tmp_path / 'run', *first)
+  assert 'nothing to do. Raise train.steps' in train('digits_gan', tmp_path / 'run', *first)
+  text = train('digits_gan', tmp_path / 'run', '--config.train.steps=6', '--config.train.checkpoint_every=2')
+  assert 'resuming from step 4' in text
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
+  path = tmp_path / 'x.npz'
+  np.savez(path, image=np.zeros((16, 8, 8), np.uint8), label=np.arange(16) % 10)
+  more = ['--config.train.steps=200', '--config.train.checkpoint_every=1', '--config.optim.model.learning_rate.peak=1e30']
+  text = train('digits_vae', tmp_path / 'run', f'--config.data.name={path}', *more, status=1)
+  assert 'not finite at step' in text
+  state = genjax.load(tmp_path / 'run', ema=False)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.variables.params))
+  assert 'Traceback' not in text
+
+
+def test_metrics_after_the_resumed_step_are_cut(tmp_path):
+  log = Metrics(tmp_path, 0, 8, {})
+  for step in (5, 10, 15):
+    log.write(step, {'loss': float(step)})
+  log.close()
+  with open(tmp_path / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 2')  # a kill in the middle of a line
+  log = Metrics(tmp_path, 10, 8, {})
+  log.write(15, {'loss': float('nan')})
+  log.close()
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines] == [5, 10, 15]
+  assert lines[-1]['loss'] is None
+
+
+def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  with pytest.raises(UsageError, match='--wandb needs the package: pip install wandb'):
+    Metrics(tmp_path, 0, 8, {}, 'project')
