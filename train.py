@@ -11,9 +11,11 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -21,14 +23,15 @@ from genjax import parallel, rng
 from genjax.build import build, check, complete
 from genjax.checkpoint import Checkpoints
 from genjax.data.pipeline import Pipeline
-from genjax.data.sources import open_data
+from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
 from genjax.images import save_grid, to_uint8
 from genjax.logging import Metrics, Progress
 from genjax.run import Training, abstract_state, grid_columns, grid_labels, open_workdir, write_environment
 from genjax.step import TrainState, init_state, playing, train_step
-from genjax.types import example_batch
+from genjax.types import Objective, example_batch
 
+SECTIONS = ('data', 'train', 'objective', 'optim')
 DEFAULT = 'configs/digits_flow.py'
 CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<name of the config file>.')
@@ -41,45 +44,21 @@ def main(argv: list[str]) -> None:
     raise UsageError(f'{argv[1]!r} is not an option; options look like --config.train.steps=100.')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)
-  config = CONFIG.value.to_dict()
-
-  # Config -> objects. Nothing below this block sees a config.
-  for name in config:
-    if name not in ('data', 'train', 'objective', 'optim'):
-      raise UsageError(f'config.{name} is not an option.' + did_you_mean(name, ('data', 'train', 'objective', 'optim')))
-  check(Training, 'config.train', config['train'])
-  train = Training(**config['train'])
-  data = {name: value for name, value in config['data'].items() if name != 'flip'}
-  check(open_data, 'config.data', data)
-  source = open_data(**data)
-  given = {'image_shape': source.image_shape, 'dtype': train.dtype}
-  resolved = config | {
-    'data': config['data'] | {'image_shape': source.image_shape},
-    'objective': complete(config['objective'], given),
-  }
-  objective = build(resolved['objective'])
-  optimizers = build(resolved['optim'])
-  check_fit(objective, optimizers, source)
+  made = objects(CONFIG.value.to_dict())
+  train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
   # What is computed where.
   mesh = parallel.make_mesh()
   init_key, key, sample_key = jax.random.split(jax.random.key(train.seed), 3)
-  pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, config['data'].get('flip', False))
-  step = functools.partial(
-    train_step,
-    objective=objective,
-    optimizers=optimizers,
-    ema_halflife=train.ema_halflife,
-    accumulate=train.accumulate,
-  )
-  compiled_step = parallel.compile_step(step, mesh, train.strategy)
+  pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, made.flip)
+  compiled_step = made.compile_step(mesh)
   like = abstract_state(objective, source.image_shape, optimizers)
   if DRY_RUN.value:
-    return dry_run(resolved, objective, like, compiled_step, train.batch_size)
+    return dry_run(made.resolved, objective, like, compiled_step, train.batch_size)
 
   # The run directory, and the state: from the newest checkpoint, or new.
   workdir = Path(WORKDIR.value or Path('runs') / Path(config_path(sys.argv) or DEFAULT).stem)
-  open_workdir(workdir, resolved)
+  open_workdir(workdir, made.resolved)
   write_environment(workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints', train.keep)
   sharding = parallel.replicated(mesh)
@@ -106,7 +85,7 @@ def main(argv: list[str]) -> None:
 
   # The loop. The metrics of a step are read after the next one is dispatched, so that the device does not wait for the
   # host; before anything is written all are read, so that no checkpoint holds what is not finite.
-  metrics = Metrics(workdir, first, train.batch_size, resolved, WANDB.value)
+  metrics = Metrics(workdir, first, train.batch_size, made.resolved, WANDB.value)
   progress = Progress(first, train.steps, train.batch_size)
   window, pending, logged_compile = [], [], 0.0
   start = time.perf_counter()
@@ -144,6 +123,49 @@ def main(argv: list[str]) -> None:
     metrics.close()
     checkpoints.close()
   print(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
+
+
+class Objects(NamedTuple):
+  """What a config says, as objects, and the config itself with every default and given value written out."""
+
+  train: Training
+  source: Source
+  flip: bool
+  objective: Objective
+  optimizers: dict[str, optax.GradientTransformation]
+  resolved: dict
+
+  def compile_step(self, mesh: jax.sharding.Mesh) -> parallel.CompiledStep:
+    step = functools.partial(
+      train_step,
+      objective=self.objective,
+      optimizers=self.optimizers,
+      ema_halflife=self.train.ema_halflife,
+      accumulate=self.train.accumulate,
+    )
+    return parallel.compile_step(step, mesh, self.train.strategy)
+
+
+def objects(config: dict) -> Objects:
+  """Config -> objects. Nothing behind this function sees a config."""
+  for name in config:
+    if name not in SECTIONS:
+      raise UsageError(f'config.{name} is not an option.' + did_you_mean(name, SECTIONS))
+  for name in SECTIONS:
+    if name not in config:
+      raise UsageError(f'the config has no section {name!r}: start from configs.common.base, add objective and optim.')
+  check(Training, 'config.train', config['train'])
+  train = Training(**config['train'])
+  data = {name: value for name, value in config['data'].items() if name != 'flip'}
+  check(open_data, 'config.data', data)
+  source = open_data(**data)
+  resolved = config | {
+    'data': config['data'] | {'image_shape': source.image_shape},
+    'objective': complete(config['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}),
+  }
+  objective, optimizers = build(resolved['objective']), build(resolved['optim'])
+  check_fit(objective, optimizers, source)
+  return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
 
 
 def check_fit(objective, optimizers, source) -> None:

@@ -10,7 +10,7 @@ def get_config():
   config.objective = spec(
     'objectives.vae.VAE',
     num_classes=10,
-    encoder=spec('networks.conv_vae.ConvEncoder', z_dim=32, width=32),
+    encoder=spec('networks.conv_vae.ConvEncoder', z_dim=16, width=32),
     decoder=spec('networks.conv_vae.ConvDecoder', width=32),
     likelihood=spec('objectives.likelihoods.Bernoulli'),
   )

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import TransposedConv, concat_label, halvings, square_side
+from genjax.networks.layers import LatentInput, TransposedConv, concat_label, halvings, square_side
 
 
 class ConvEncoder(nn.Module):
@@ -37,7 +37,7 @@ class ConvDecoder(nn.Module):
     side = square_side(self.image_shape, 'ConvDecoder')
     levels = halvings(side)
     base, features = side >> levels, self.width << (levels - 1)
-    h = nn.silu(nn.Dense(self.hidden, dtype=self.dtype)(concat_label(z, label)))
+    h = nn.silu(LatentInput(self.hidden, self.dtype)(z, label))
     h = nn.silu(nn.Dense(base * base * features, dtype=self.dtype)(h)).reshape(-1, base, base, features)
     for level in reversed(range(levels)):
       h = nn.silu(TransposedConv(self.width << level, dtype=self.dtype)(h))

@@ -67,6 +67,24 @@ def concat_label(x: Float[Array, 'b *d c'], label: Float[Array, 'b k'] | None) -
   return jnp.concatenate([x, jnp.broadcast_to(label, (*x.shape[:-1], label.shape[-1])).astype(x.dtype)], axis=-1)
 
 
+class LatentInput(nn.Module):
+  """First layer of a decoder: [B, z] and a one-hot label -> [B, features] before the nonlinearity.
+
+  The label's weights start at N(0, 1): beside a latent of unit variance, a one-hot row among its inputs would start out
+  too weak to be heard, and the latent would come to carry the class.
+  """
+
+  features: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b d']:
+    h = nn.Dense(self.features, dtype=self.dtype)(z)
+    if label is not None:
+      h = h + nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.normal(1.0), dtype=self.dtype)(label)
+    return h
+
+
 def sinusoidal_embedding(t: Float[Array, 'b'], features: int, max_period: float = 10_000.0) -> Float[Array, 'b d']:
   """cos and sin of t at `features / 2` geometric frequencies from 1 to 1 / max_period (1706.03762, section 3.5)."""
   half = features // 2

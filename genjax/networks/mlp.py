@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import concat_label
+from genjax.networks.layers import LatentInput, concat_label
 
 
 class Hidden(nn.Module):
@@ -48,7 +48,8 @@ class MLPDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
-    h = Hidden(self.width, self.depth, self.dtype)(concat_label(z, label))
+    h = nn.leaky_relu(LatentInput(self.width, self.dtype)(z, label), 0.2)
+    h = Hidden(self.width, self.depth - 1, self.dtype)(h)
     x = nn.Dense(math.prod(self.image_shape))(h.astype(jnp.float32))
     return x.reshape(-1, *self.image_shape)
 
