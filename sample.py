@@ -6,6 +6,7 @@ Options beyond those below are the objective's own; --help with --run lists them
 import argparse
 import json
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -52,8 +53,12 @@ def main(argv: list[str]) -> None:
   if args.npz:
     arrays = {} if labels is None else {'label': labels}
     protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, **run.options, **options}
-    with open(args.npz, 'wb') as file:
-      np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **arrays)
+    try:
+      Path(args.npz).parent.mkdir(parents=True, exist_ok=True)
+      with open(args.npz, 'wb') as file:
+        np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **arrays)
+    except OSError as error:
+      raise UsageError(f'{args.npz} cannot be written: {error.strerror or error}.') from None
     print(args.npz)
 
 

@@ -85,7 +85,7 @@ def spec(cls: str, **kwargs) -> dict[str, Any]:
   """For config files: a checked {'cls': cls, ...} with every plain default written out, so each can be overridden."""
   function = resolve(cls)
   check(function, cls, kwargs)
-  return {'cls': cls, **defaults(function), **kwargs}
+  return {'cls': cls} | {key: value for key, value in defaults(function).items() if key not in GIVEN} | kwargs
 
 
 def complete(value: Any, given: Mapping[str, Any]) -> Any:

@@ -73,18 +73,14 @@ class CompiledStep:
     return jax.tree.map(lambda x: x.reshape(self.mesh.size, -1, *x.shape[1:]), batch)
 
   def __call__(self, state: Tree, batch: Tree, key: jax.Array, playing: tuple[str, ...]):
-    if playing not in self.compiled:
-      start = time.perf_counter()
-      function = self.transformed(playing)
-      if self.strategy == 'jit':
-        function = function.lower(state, batch, key).compile()
-      self.compiled[playing] = function
-      if self.strategy == 'pmap':  # compiles at its first call
-        result = function(state, batch, key)
-        self.compile_seconds += time.perf_counter() - start
-        return result
+    first = playing not in self.compiled
+    if first:
+      self.compiled[playing] = self.transformed(playing)
+    start = time.perf_counter()
+    result = self.compiled[playing](state, batch, key)
+    if first:  # this call traced and compiled; running it goes on in the background
       self.compile_seconds += time.perf_counter() - start
-    return self.compiled[playing](state, batch, key)
+    return result
 
 
 def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit') -> CompiledStep:

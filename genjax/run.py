@@ -55,6 +55,8 @@ class Training:
     for name in ('steps', 'batch_size', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'accumulate'):
       if getattr(self, name) < 1:
         raise UsageError(f'train.{name}={getattr(self, name)} must be 1 or more.')
+    if not 0 <= self.seed < 2**32:
+      raise UsageError(f'train.seed={self.seed} must be from 0 to {2**32 - 1}.')
     if self.ema_halflife <= 0:
       raise UsageError(f'train.ema_halflife={self.ema_halflife} must be positive: it is in images.')
     if self.batch_size % self.accumulate:
@@ -91,7 +93,7 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
     if found:
       shown = '; '.join(found[:5]) + (f'; and {len(found) - 5} more' if len(found) > 5 else '')
       raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
-  elif workdir.exists() and any(workdir.iterdir()):
+  elif workdir.exists() and any(p.suffix != '.tmp' for p in workdir.iterdir()):  # .tmp: killed while starting
     raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(path, config)

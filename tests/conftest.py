@@ -40,10 +40,10 @@ def shrink(spec):
   return {key: small.get(key, shrink(value)) for key, value in spec.items()}
 
 
-def objects(name: str, small: bool = True):
-  """Objective and optimisers of a config."""
+def objects(name: str, small: bool = True, dtype: str = 'float32', **options):
+  """Objective and optimisers of a config; `options` replace the objective's own."""
   config = config_of(name)
-  spec = complete(config['objective'], {'image_shape': image_shape(config), 'dtype': 'float32'})
+  spec = complete(config['objective'] | options, {'image_shape': image_shape(config), 'dtype': dtype})
   return build(shrink(spec) if small else spec), build(config['optim'])
 
 

@@ -45,23 +45,40 @@ def assert_close(a, b, tolerance):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_config_builds_at_full_size_and_takes_a_step(name):
+@pytest.mark.parametrize('options', [{}, {'dtype': 'bfloat16'}, {'num_classes': 0}], ids=['as_is', 'bfloat16', 'unconditional'])
+def test_config_builds_at_full_size_and_takes_a_step(name, options):
   config = config_of(name)
   shape = image_shape(config)
-  objective, optimizers = objects(name, small=False)
+  objective, optimizers = objects(name, small=False, **options)
   assert isinstance(objective, Objective)
   assert set(config['optim']) == set(objective.players)
   like = abstract_state(objective, shape, optimizers)
+  assert {x.dtype for x in jax.tree.leaves((like.params, like.ema))} == {jnp.dtype('float32')}  # whatever computes
   batch = jax.eval_shape(lambda: example_batch(shape, config['train']['batch_size']))
   step = step_of(objective, optimizers, playing=tuple(objective.players))
   after, metrics = jax.eval_shape(step, like, batch, jax.eval_shape(lambda: jax.random.key(0)))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), like)
-  assert all(m.shape == () for m in metrics.values())
+  assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
   images = jax.eval_shape(
     lambda variables: objective.sample(variables, rng.image_keys(jax.random.key(0), jnp.arange(3))), like.variables()
   )
   assert images.shape == (3, *shape)
   assert images.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_bfloat16_computes_what_float32_does_roughly(name):
+  objective, optimizers, batch, state = family(name)
+  half, _ = objects(name, dtype='bfloat16')
+  for player in objective.players:
+    grads = []
+    for version in (objective, half):
+      step = step_of(version, optimizers, playing=(player,))
+      after, _ = jax.jit(step)(state, batch, jax.random.key(3))
+      delta = jax.tree.map(lambda a, b: a - b, after.params[player], state.params[player])
+      grads.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(delta)]))
+    cosine = grads[0] @ grads[1] / np.linalg.norm(grads[0]) / np.linalg.norm(grads[1])
+    assert 0.95 < cosine < 1 - 1e-9
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -32,8 +32,8 @@ def epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, 'n']:
 
 def batch_rows(seed: int, step: int, batch_size: int, size: int) -> Int64[np.ndarray, 'b']:
   """The images of the batch of `step`: places in a data set of `size` images."""
-  places = step * batch_size + np.arange(batch_size)
-  return np.array([epoch_order(seed, int(p) // size, size)[int(p) % size] for p in places])
+  epochs, places = np.divmod(step * batch_size + np.arange(batch_size), size)
+  return np.concatenate([epoch_order(seed, int(e), size)[places[epochs == e]] for e in np.unique(epochs)])
 
 
 def finish(images, labels, index, key, step, flip: bool) -> Batch:
