@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from genjax import parallel
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError
 from genjax.images import save_grid, to_uint8
 from genjax.run import grid_columns, grid_labels, load
 
@@ -44,6 +44,10 @@ def main(argv: list[str]) -> None:
   options = parse_options(rest, run.options)
 
   columns = grid_columns(run.objective)
+  if not 0 <= args.seed < 2**32:
+    raise UsageError(f'--seed {args.seed}: give a number from 0 to {2**32 - 1}.')
+  if args.n < 1:
+    raise UsageError(f'--n {args.n}: ask for at least one image.')
   key = jax.random.key(args.seed)
   labels = run.labels(parse_label(args.label, args.n, run), args.n, key)
   images = np.asarray(to_uint8(run.sample(key, args.n, labels, args.batch_size, **options)))
@@ -71,15 +75,16 @@ def parse_options(words: list[str], known: dict) -> dict:
       raise UsageError(f'{name!r} is not an option.')
     name = name[2:]
     if name not in known:
-      raise UsageError(f'this model has no option --{name}.' + did_you_mean(name, known, 'It has'))
+      raise UsageError(f'this model has no option --{name}; it has {", ".join(f"--{k}" for k in known) or "none"}.')
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')
     value = value if equals else words.pop(0)
     kind = type(known[name])
     try:
-      options[name] = kind(value)
-    except ValueError:
-      raise UsageError(f'--{name}={value}: it takes {"a whole number" if kind is int else "a number"}.') from None
+      options[name] = {'true': True, 'false': False}[value.lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+      takes = {int: 'a whole number', float: 'a number', bool: 'true or false'}[kind]
+      raise UsageError(f'--{name}={value}: it takes {takes}.') from None
   return options
 
 
@@ -88,12 +93,14 @@ def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
   if text is None:
     return None
   if text == 'each':
+    if not run.objective.num_classes:
+      raise UsageError('--label each: this model was trained without labels.')
     return grid_labels(run.objective, n)
   try:
     labels = [int(part) for part in text.split(',')]
   except ValueError:
     raise UsageError(f'--label {text}: give a class, several as 0,1,2, or each.') from None
-  return np.resize(np.array(labels, np.int32), n)
+  return np.resize(np.array(labels), n)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,13 @@
 """Train a model: python train.py --config configs/fashion_mnist_vae.py --workdir runs/x --config.train.steps=2000
 
-The same command again resumes. Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130
-interrupted.
+The same command again resumes. On SIGINT (Ctrl-C) or SIGTERM the step is finished and saved; a second one ends at once.
+Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
 import functools
 import json
 import math
+import signal
 import sys
 import time
 import traceback
@@ -32,7 +33,7 @@ from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Objective, example_batch
 
 SECTIONS = ('data', 'train', 'objective', 'optim')
-DEFAULT = 'configs/digits_flow.py'
+DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
 CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<name of the config file>.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parameters, FLOPs and bytes, and exit.')
@@ -42,6 +43,7 @@ WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & B
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UsageError(f'{argv[1]!r} is not an option; options look like --config.train.steps=100.')
+  stopped = stop_on_signals()
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)
   made = objects(CONFIG.value.to_dict())
@@ -57,7 +59,7 @@ def main(argv: list[str]) -> None:
     return dry_run(made.resolved, objective, like, compiled_step, train.batch_size)
 
   # The run directory, and the state: from the newest checkpoint, or new.
-  workdir = Path(WORKDIR.value or Path('runs') / Path(config_path(sys.argv) or DEFAULT).stem)
+  workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
   open_workdir(workdir, made.resolved)
   write_environment(workdir)
   checkpoints = Checkpoints(workdir / 'checkpoints', train.keep)
@@ -75,7 +77,7 @@ def main(argv: list[str]) -> None:
     checkpoints.close()
     print(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
     return
-  key = jax.device_put(key, sharding)
+  key = parallel.put_everywhere(key, mesh)
 
   # The same latents each time, one class a column.
   columns = grid_columns(objective)
@@ -94,9 +96,9 @@ def main(argv: list[str]) -> None:
       state, scalars = compiled_step(state, pipeline(t), key, playing(objective, t))
       pending.append(scalars)
       done = t + 1
-      due = [
-        done % every == 0 or done == train.steps for every in (train.log_every, train.checkpoint_every, train.sample_every)
-      ]
+      stopping = bool(stopped)  # asked once: a signal that comes later is for the next step
+      last = done == train.steps or stopping
+      due = [done % every == 0 or last for every in (train.log_every, train.checkpoint_every, train.sample_every)]
       while len(pending) > (0 if any(due) else 1):
         window.append(read(pending.pop(0), done - len(pending), workdir))
         progress.advance()
@@ -110,19 +112,34 @@ def main(argv: list[str]) -> None:
         window, start, logged_compile = [], time.perf_counter(), compiled_step.compile_seconds
       if save:
         checkpoints.save(state)
+      if stopping:
+        break
       if show:
         began = time.perf_counter()
         save_grid(workdir / 'samples' / f'step_{done:08d}.png', np.asarray(sample(state.variables())), columns)
         start += time.perf_counter() - began  # sampling is not training
-  except KeyboardInterrupt:
-    print(f'\n{workdir}: interrupted. The same command resumes from the newest checkpoint.', file=sys.stderr)
-    sys.exit(130)
   finally:
     progress.close()
     pipeline.close()
     metrics.close()
     checkpoints.close()
+  if stopping and done < train.steps:
+    print(f'{workdir}: stopped by {signal.Signals(stopped[0]).name} and saved at step {done}. The same command resumes.')
+    sys.exit(128 + stopped[0])
   print(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
+
+
+def stop_on_signals() -> list[int]:
+  """An empty list that will hold the number of the first SIGINT or SIGTERM; a second signal has its usual effect."""
+  caught = []
+
+  def handler(number, frame):
+    caught.append(number)
+    signal.signal(number, signal.SIG_DFL)
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, handler)
+  return caught
 
 
 class Objects(NamedTuple):
@@ -136,6 +153,13 @@ class Objects(NamedTuple):
   resolved: dict
 
   def compile_step(self, mesh: jax.sharding.Mesh) -> parallel.CompiledStep:
+    """Raises UsageError if the devices do not get equal microbatches."""
+    parts = mesh.size * self.train.accumulate
+    if self.train.batch_size % parts:
+      raise UsageError(
+        f'train.batch_size={self.train.batch_size} must be a multiple of {parts}: {mesh.size} devices '
+        f'times train.accumulate={self.train.accumulate}.'
+      )
     step = functools.partial(
       train_step,
       objective=self.objective,
@@ -154,13 +178,15 @@ def objects(config: dict) -> Objects:
   for name in SECTIONS:
     if name not in config:
       raise UsageError(f'the config has no section {name!r}: start from configs.common.base, add objective and optim.')
+    if not isinstance(config[name], dict):
+      raise UsageError(f'config.{name}={config[name]!r} must be a section, as configs.common.base and spec() make them.')
   check(Training, 'config.train', config['train'])
   train = Training(**config['train'])
   data = {name: value for name, value in config['data'].items() if name != 'flip'}
   check(open_data, 'config.data', data)
   source = open_data(**data)
   resolved = config | {
-    'data': config['data'] | {'image_shape': source.image_shape},
+    'data': config['data'] | {'image_shape': source.image_shape, 'size': len(source)},
     'objective': complete(config['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}),
   }
   objective, optimizers = build(resolved['objective']), build(resolved['optim'])
@@ -170,6 +196,8 @@ def objects(config: dict) -> Objects:
 
 def check_fit(objective, optimizers, source) -> None:
   """Raises UsageError where objective, optimisers and data do not belong together."""
+  if not isinstance(objective, Objective):
+    raise UsageError(f'config.objective is {type(objective).__name__}, which is no objective: give spec("objectives....").')
   if not isinstance(optimizers, dict) or set(optimizers) != set(objective.players):
     have = ', '.join(optimizers) if isinstance(optimizers, dict) else type(optimizers).__name__
     raise UsageError(f'config.optim has {have}; it needs one optimiser for each of {", ".join(objective.players)}.')
@@ -188,8 +216,8 @@ def read(metrics: dict, step: int, workdir: Path) -> dict[str, float]:
   bad = [name for name, value in values.items() if not math.isfinite(value)]
   if bad:
     raise UsageError(
-      f'{workdir}: {", ".join(bad)} not finite at step {step}. Lower the learning rate or set clip; '
-      'the same command resumes from the newest checkpoint.'
+      f'{workdir}: {", ".join(bad)} not finite at step {step}; this state was not saved.\n'
+      'Train anew in another --workdir with a lower learning rate or with clip.'
     )
   return values
 
@@ -216,9 +244,9 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
   print(f'bytes of state {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)):,}')
 
 
-def config_path(argv: list[str]) -> str:
-  """The config file named last on the command line, else ''."""
-  path = ''
+def config_path(argv: list[str]) -> str | None:
+  """The config file named last on the command line."""
+  path = None
   for word, after in zip(argv[1:], [*argv[2:], ''], strict=True):
     flag, equals, value = word.partition('=')
     if flag in ('--config', '-config'):
@@ -228,22 +256,32 @@ def config_path(argv: list[str]) -> str:
 
 def parse(argv: list[str]) -> list[str]:
   """absl's flags, and the config behind them, with their errors in one line."""
-  path = config_path(argv) or DEFAULT
-  if not config_path(argv):
-    argv = [argv[0], f'--config={DEFAULT}', *argv[1:]]
-  if not Path(path).is_file():
-    raise UsageError(f'--config: there is no config file {path}; see configs/.')
+  path = config_path(argv)
+  if path is None:
+    path = DEFAULT
+    argv = [argv[0], f'--config={path}', *argv[1:]]
+  if not (path.endswith('.py') and Path(path).is_file()):
+    raise UsageError(f'--config: there is no config file {path!r}; see configs/.')
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    raise UsageError(' '.join(str(error).split())) from None
+    text = str(error).strip()
+    if 'Traceback' in text:  # absl's wrapping of a ValueError in the config file
+      last = text.splitlines()[-1]
+      if 'UsageError: ' not in last:
+        sys.exit(text)
+      text = f'{path}: ' + last.partition('UsageError: ')[2]
+    raise UsageError(' '.join(text.split())) from None
   except (AttributeError, KeyError, TypeError) as error:
     if any(frame.f_code.co_filename.endswith(path) for frame, _ in traceback.walk_tb(error.__traceback__)):
       raise  # a bug in the user's file deserves its traceback
     text = error
     while isinstance(text, BaseException):
       text = text.args[0] if text.args else repr(text)
-    raise UsageError(f'--config has no {" ".join(str(text).split())}') from None
+    if 'get_config' in str(text):
+      raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
+    name, *hint = str(text).splitlines()
+    raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
 
 
 if __name__ == '__main__':

@@ -6,7 +6,10 @@ directory can name the classes and functions of these packages and no other code
 
 import importlib
 import inspect
+import math
 import pkgutil
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,14 +74,39 @@ def defaults(function: Callable) -> dict[str, Any]:
 
 
 def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
-  """Raises UsageError for a parameter that `function` does not have, or one that it needs and does not get."""
+  """Raises UsageError for a parameter that `function` lacks, one that it needs and does not get, or a wrong type."""
   known = parameters(function)
-  for key in kwargs:
+  for key, value in kwargs.items():
     if key not in known:
       raise UsageError(f'{name} has no parameter {key!r}.' + did_you_mean(key, known, 'It has'))
+    expected = known[key].annotation
+    if not fits(value, expected):
+      raise UsageError(f'{name}: {key}={value!r} must be {getattr(expected, "__name__", expected)}.')
+    sizes = value if isinstance(value, tuple) else (value,)
+    if name.startswith('networks.') and any(
+      isinstance(size, int) and not isinstance(size, bool) and size < 1 for size in sizes
+    ):
+      raise UsageError(f'{name}: {key}={value!r} must be 1 or more.')
   for key, parameter in known.items():
     if parameter.default is inspect.Parameter.empty and key not in kwargs and key not in GIVEN:
       raise UsageError(f'{name} needs {key!r}: give {key}=... in the config.')
+
+
+def fits(value: Any, expected: Any) -> bool:
+  """Whether a value has the annotated type, as far as that is a plain class, tuple or union; specs are built later."""
+  if 'cls' in value if isinstance(value, Mapping) else hasattr(value, 'get'):
+    return True  # a spec, or ml_collections' reference to another value
+  if typing.get_origin(expected) is tuple:
+    item = typing.get_args(expected)[0]
+    return isinstance(value, (tuple, list)) and all(fits(x, item) for x in value)
+  if expected in (int, float):
+    kinds = int if expected is int else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+  if typing.get_origin(expected) in (typing.Union, types.UnionType):
+    return any(fits(value, option) for option in typing.get_args(expected))
+  if typing.get_origin(expected) is not None:
+    return callable(value)  # a schedule
+  return not isinstance(expected, type) or isinstance(value, expected)
 
 
 def spec(cls: str, **kwargs) -> dict[str, Any]:
@@ -120,10 +148,3 @@ def build(value: Any) -> Any:
   if missing:
     raise UsageError(f'{name} needs {missing[0]!r}: complete the spec first (genjax.build.complete).')
   return function(**kwargs)
-
-
-def check_keys(config: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
-  """Raises UsageError for a key of a config section that nothing reads."""
-  for key in config:
-    if key not in known:
-      raise UsageError(f'{where}.{key} is not an option.' + did_you_mean(key, known, 'There are'))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.sharding import Sharding
 
 from genjax.step import TrainState
@@ -18,8 +19,18 @@ class Checkpoints:
   """The folder `directory`, of which the newest `keep` checkpoints are kept. Close it, or the last save may be lost."""
 
   def __init__(self, directory: str | Path, keep: int = 2, read_only: bool = False):
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
-    self.manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
+    if read_only:
+      options = ocp.CheckpointManagerOptions(
+        create=False, read_only=True, save_interval_steps=0, enable_async_checkpointing=False
+      )
+    else:
+      options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of `read_only` itself
+    try:
+      self.manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
+    finally:
+      logging.set_verbosity(verbosity)
 
   def steps(self) -> list[int]:
     """The steps there are checkpoints of, in order."""

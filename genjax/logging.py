@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ class Metrics:
   def __init__(self, workdir: Path, step: int, batch_size: int, config: dict[str, Any], wandb_project: str = ''):
     from tensorboardX import SummaryWriter
 
+    if wandb_project:
+      try:
+        import wandb
+      except ModuleNotFoundError:
+        raise UsageError('--wandb needs the package: pip install wandb') from None
     self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
     if self.path.exists():
       kept = [line for line in self.path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
@@ -36,12 +42,11 @@ class Metrics:
     self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step * batch_size + 1 if step else None)
     self.wandb = None
     if wandb_project:
-      try:
-        import wandb
-      except ModuleNotFoundError:
-        raise UsageError('--wandb needs the package: pip install wandb') from None
-      name = workdir.resolve().name
-      self.wandb = wandb.init(project=wandb_project, id=name, name=name, dir=str(workdir), config=config, resume='allow')
+      identity = workdir / 'wandb_id'  # the run directory's own: a resumed run goes on, another of its name does not
+      if not identity.exists():
+        identity.write_text(secrets.token_hex(8))
+      name, identity = workdir.resolve().name, identity.read_text()
+      self.wandb = wandb.init(project=wandb_project, id=identity, name=name, dir=str(workdir), config=config, resume='allow')
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """One line. A number that is not finite becomes null, which JSON has."""

@@ -5,6 +5,8 @@ A schedule counts the player's own updates: a player with `every=5` makes a fift
 
 import optax
 
+from genjax.errors import UsageError
+
 
 def adam(
   learning_rate: float | optax.Schedule,
@@ -14,7 +16,9 @@ def adam(
   weight_decay: float = 0.0,  # decoupled, as in AdamW (1711.05101)
   clip: float = 0.0,  # global norm of the gradient, 0: off
 ) -> optax.GradientTransformation:
-  """Adam (1412.6980) with decoupled weight decay and clipping of the gradient's global norm."""
+  """Adam (1412.6980) with decoupled weight decay and clipping of the gradient's global norm. Negative rates are refused."""
+  if weight_decay < 0 or clip < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
+    raise UsageError(f'optim.adam: learning_rate, weight_decay={weight_decay} and clip={clip} must not be negative.')
   chain = [optax.clip_by_global_norm(clip)] if clip else []
   chain.append(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
   return optax.chain(*chain)
@@ -22,10 +26,18 @@ def adam(
 
 def constant(value: float, warmup: int = 0) -> optax.Schedule:
   """`value` after a linear rise from 0 over `warmup` updates."""
+  check_schedule(value, warmup)
   return optax.linear_schedule(0.0, value, warmup) if warmup else optax.constant_schedule(value)
 
 
 def cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0) -> optax.Schedule:
   """A linear rise to `peak` over `warmup` updates, then half a cosine down to `end` at update `steps` (1608.03983)."""
+  check_schedule(peak, warmup)
   warmup = min(warmup, steps - 1)
   return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps, end)
+
+
+def check_schedule(rate: float, warmup: int) -> None:
+  """Raises UsageError for a negative rate or warm-up."""
+  if rate < 0 or warmup < 0:
+    raise UsageError(f'a schedule with rate {rate} and warmup={warmup}: neither may be negative.')

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -31,6 +32,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def put_everywhere(arrays: Tree, mesh: Mesh) -> Tree:
+  """Arrays and keys that each process has, replicated over the mesh; `device_put` refuses keys where hosts are several."""
+
+  def put(x):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(x))
+      return jax.jit(wrap, out_shardings=replicated(mesh))(np.asarray(jax.random.key_data(x)))
+    return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
+
+  return jax.tree.map(put, arrays)
 
 
 def use_compilation_cache() -> None:

@@ -27,7 +27,8 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError
+from genjax.objectives.common import labels_or_random
 from genjax.parallel import STRATEGIES, make_mesh, replicated
 from genjax.step import TrainState, init_state
 from genjax.types import Objective, Variables, example_batch
@@ -57,7 +58,7 @@ class Training:
         raise UsageError(f'train.{name}={getattr(self, name)} must be 1 or more.')
     if not 0 <= self.seed < 2**32:
       raise UsageError(f'train.seed={self.seed} must be from 0 to {2**32 - 1}.')
-    if self.ema_halflife <= 0:
+    if not 0 < self.ema_halflife < float('inf'):
       raise UsageError(f'train.ema_halflife={self.ema_halflife} must be positive: it is in images.')
     if self.batch_size % self.accumulate:
       raise UsageError(f'train.batch_size={self.batch_size} must be a multiple of train.accumulate={self.accumulate}.')
@@ -67,36 +68,50 @@ class Training:
       raise UsageError(f'train.dtype={self.dtype!r}: give float32 or bfloat16.')
 
 
-MAY_CHANGE = ('steps', 'log_every', 'checkpoint_every', 'sample_every', 'keep')  # on resume: not a matter of the result
+# On resume: what does not change the result (DESIGN, invariant 4), and how far to go.
+MAY_CHANGE = {
+  f'train.{n}' for n in ('steps', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'strategy', 'accumulate')
+}
+MAY_CHANGE |= {'data.memory_gib', 'data.data_dir'}
 
 
-def differences(old: Any, new: Any, name: str = '') -> list[str]:
-  """'name: old -> new' for each leaf in which two JSON trees differ."""
+def differences(old: Any, new: Any, name: str = '') -> list[tuple[str, Any, Any]]:
+  """(name, old, new) for each leaf in which two JSON trees differ."""
   if isinstance(old, dict) and isinstance(new, dict):
     keys = sorted(old.keys() | new.keys())
     return [d for k in keys for d in differences(old.get(k), new.get(k), f'{name}.{k}' if name else k)]
-  return [] if old == new else [f'{name}: {json.dumps(old)} -> {json.dumps(new)}']
+  return [] if old == new else [(name, old, new)]
 
 
 def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
   """Makes the run directory, or checks that it belongs to this config.
 
+  Once there is a checkpoint, only MAY_CHANGE may differ, and schedules whose length is `train.steps`.
+
   Raises:
-    UsageError: it belongs to another config; the differences are named. Only what does not change the training
-      (MAY_CHANGE) may differ.
+    UsageError: it belongs to another config (the differences are named), or it cannot be written to.
   """
   path = workdir / 'config.json'
   config = json.loads(json.dumps(config))
   if path.exists():
-    found = differences(read_config(workdir), config)
-    found = [d for d in found if d.split(':')[0] not in {f'train.{name}' for name in MAY_CHANGE}]
+    old = read_config(workdir)
+    trained = any(p.name.isdigit() for p in workdir.glob('checkpoints/*'))
+    found = [d for d in differences(old, config) if d[0] not in MAY_CHANGE] if trained else []
+    for name, *lengths in list(found):
+      if name.startswith('optim.') and name.endswith('.steps') and lengths == [old['train']['steps'], config['train']['steps']]:
+        print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule is stretched.')
+        found.remove((name, *lengths))
     if found:
-      shown = '; '.join(found[:5]) + (f'; and {len(found) - 5} more' if len(found) > 5 else '')
+      shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
+      shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
       raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
-  elif workdir.exists() and any(p.suffix != '.tmp' for p in workdir.iterdir()):  # .tmp: killed while starting
+  elif workdir.is_dir() and any(p.suffix != '.tmp' for p in workdir.iterdir()):  # .tmp: killed while starting
     raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
-  workdir.mkdir(parents=True, exist_ok=True)
-  write_json(path, config)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+  except OSError as error:
+    raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): give another --workdir.') from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -115,31 +130,42 @@ def read_config(workdir: Path) -> dict[str, Any]:
     config = json.loads(path.read_text())
   except ValueError as error:
     raise UsageError(f'{path} is not JSON ({error}); restore it, or start anew in another folder.') from None
-  if not isinstance(config, dict) or not isinstance(config.get('objective'), dict):
-    raise UsageError(f'{path} describes no objective: it was not written by genjax.')
+  sections = config if isinstance(config, dict) else {}
+  if not all(isinstance(sections.get(name), dict) for name in ('data', 'train', 'objective', 'optim')):
+    raise UsageError(f'{path} lacks one of the sections data, train, objective, optim: it was not written by genjax.')
   return config
 
 
 def write_environment(workdir: Path) -> None:
   """Versions, devices, commit and command, with those of earlier sessions below them."""
   path = workdir / 'environment.json'
-  earlier = json.loads(path.read_text()) if path.exists() else None
-  git = functools.partial(subprocess.run, capture_output=True, text=True, cwd=Path(__file__).parent)
+  try:
+    last = json.loads(path.read_text())
+    earlier = [{k: v for k, v in last.items() if k != 'earlier'}, *last['earlier']]
+  except (OSError, ValueError, KeyError, AttributeError):  # a new run, or a file that somebody cut short
+    earlier = []
   devices = jax.devices()
   now = {
     'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
     'command': sys.argv,
-    'commit': git(['git', 'rev-parse', 'HEAD']).stdout.strip() or None,
-    'uncommitted_changes': bool(git(['git', 'status', '--porcelain']).stdout.strip()),
+    'commit': git('rev-parse', 'HEAD'),
+    'uncommitted_changes': bool(git('status', '--porcelain')),
     'devices': [f'{len(devices)} x {devices[0].device_kind}'],
     'processes': jax.process_count(),
     'platform': platform.platform(),
     'python': platform.python_version(),
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
   }
-  write_json(
-    path, now | {'earlier': [{k: v for k, v in earlier.items() if k != 'earlier'}, *earlier['earlier']] if earlier else []}
-  )
+  write_json(path, now | {'earlier': earlier})
+
+
+def git(*words: str) -> str | None:
+  """What git says about genjax's own checkout; None without git or without a checkout."""
+  try:
+    done = subprocess.run(['git', *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return done.stdout.strip() or None
 
 
 def abstract_state(objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
@@ -193,11 +219,10 @@ class Run:
       raise UsageError(f'n={n}: ask for at least one image.')
     if batch_size < 1:
       raise UsageError(f'batch_size={batch_size} must be 1 or more.')
-    for name in options:
-      if name not in self.options:
-        raise UsageError(
-          f'{type(self.objective).__name__} has no option {name!r}.' + did_you_mean(name, self.options, 'It has')
-        )
+    for option in options.keys() - self.options.keys():
+      raise UsageError(f'this model has no option {option!r}; it has {", ".join(self.options) or "none"}.')
+    check(functools.partial(self.objective.sample, None, None, None), 'sample', options)
+    options = {k: type(self.options[k])(v) for k, v in options.items()}
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
     parts = []
@@ -218,10 +243,10 @@ class Run:
     classes = self.objective.num_classes
     if label is None:
       keys = rng.image_keys(key, np.arange(n, dtype=np.int32))
-      return np.asarray(rng.labels(rng.fold_in(keys, 1), classes)) if classes else None
+      return np.asarray(labels_or_random(None, keys, classes)) if classes else None
     if not classes:
       raise UsageError(f'label={label}: this model was trained without labels.')
-    labels = np.atleast_1d(np.asarray(label))
+    labels = np.atleast_1d(np.asarray(label))  # int64: checked before it is narrowed
     if labels.dtype.kind not in 'iu' or labels.ndim != 1 or labels.size not in (1, n):
       raise UsageError(f'label={label}: give one whole number, or one for each of the {n} images.')
     if labels.min() < 0 or labels.max() >= classes:
@@ -247,8 +272,9 @@ def load(path: str | Path, step: int | None = None, ema: bool = True) -> Run:
   """
   path = Path(path)
   config = read_config(path)
-  objective = build(config['objective'])
-  check(Training, 'train', config['train'])
+  objective, image_shape = build(config['objective']), config['data'].get('image_shape')
+  if not isinstance(objective, Objective) or not isinstance(image_shape, list) or len(image_shape) != 3:
+    raise UsageError(f"{path}/config.json: 'objective' is not an objective, or data.image_shape is missing.")
   if not (path / 'checkpoints').is_dir():
     raise UsageError(f'{path} has no checkpoint yet: train it first.')
   checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
@@ -259,9 +285,13 @@ def load(path: str | Path, step: int | None = None, ema: bool = True) -> Run:
     step = steps[-1] if step is None else step
     if step not in steps:
       raise UsageError(f'{path} has no checkpoint of step {step}; it has {", ".join(map(str, steps))}.')
-    like = abstract_state(objective, tuple(config['data']['image_shape']))
+    like = abstract_state(objective, tuple(image_shape))
     sharding = replicated(make_mesh(jax.local_devices()[:1]))
-    restored = checkpoints.restore(step, like, sharding, ('params', 'buffers', 'ema'))
+    try:
+      restored = checkpoints.restore(step, like, sharding, ('params', 'buffers', 'ema'))
+    except (ValueError, KeyError, OSError) as error:
+      first_line = str(error).strip().split(chr(10))[0][:200]
+      raise UsageError(f'{path}: the checkpoint of step {step} does not fit config.json ({first_line}).') from None
   finally:
     checkpoints.close()
   state = TrainState(jnp.asarray(step), restored['params'], restored['buffers'], {}, restored['ema'])

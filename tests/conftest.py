@@ -29,7 +29,8 @@ def config_of(name: str) -> dict:
 
 
 def image_shape(config: dict) -> tuple[int, int, int]:
-  return config['data']['resolution'], config['data']['resolution'], CHANNELS[config['data']['name']]
+  data = config['data']
+  return data['resolution'], data['resolution'], data['channels'] or CHANNELS.get(data['name'], 3)
 
 
 def shrink(spec):

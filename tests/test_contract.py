@@ -182,6 +182,50 @@ def test_ema_halves_after_its_halflife():
   assert float(ema_decay(jnp.asarray(0), 64, 1e6)) == pytest.approx(0.5**20)  # 5 % of 64 images seen
 
 
+@pytest.mark.parametrize('name', FAMILIES)
+def test_the_average_moves_towards_the_new_parameters(name):
+  objective, optimizers, batch, state = family(name)
+  state = state.replace(step=jnp.asarray(10**6))  # past the early phase
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=8.0)  # one batch
+  after, _ = jax.jit(functools.partial(step, playing=tuple(objective.players)))(state, batch, jax.random.key(3))
+  half_way = jax.tree.map(lambda e, p: (e + p) / 2, state.ema, after.params)
+  assert_close(after.ema, half_way, 1e-5)
+
+
+@pytest.mark.parametrize('name', [*FAMILIES, 'fashion_mnist_vae', 'fashion_mnist_gan', 'fashion_mnist_flow'])
+def test_labels_are_heard(name):
+  objective, _ = objects(name)
+  variables = objective.init(jax.random.key(0), example_batch(image_shape(config_of(name)), 2))
+  params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape), variables.params)
+  keys = rng.image_keys(jax.random.key(5), jnp.arange(4))
+  sample = jax.jit(lambda label: objective.sample(variables._replace(params=params), keys, jnp.full(4, label)))
+  assert (jnp.abs(sample(3) - sample(4)).max(axis=(1, 2, 3)) > 1e-3).all()
+
+
+def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
+  # Over a mesh the compiler normalises with the whole batch; pmap and microbatches with their part of it.
+  objective, _ = objects('fashion_mnist_gan')
+  optimizers = {player: optax.sgd(0.1) for player in objective.players}
+  batch = Batch(jax.random.uniform(jax.random.key(1), (8, 28, 28, 1)), jnp.arange(8), jnp.arange(8, dtype=jnp.int32))
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
+  step = step_of(objective, optimizers)
+  one, _ = jax.jit(functools.partial(step, playing=('discriminator',)))(state, batch, jax.random.key(3))
+  mesh = make_mesh()
+  key = jax.device_put(jax.random.key(3), replicated(mesh))
+  split = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))
+
+  def largest_difference(other):
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one.params, other.params)))
+
+  for strategy in ('jit', 'pmap'):
+    everywhere = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
+    other, _ = compile_step(step, mesh, strategy)(everywhere, split, key, ('discriminator',))
+    assert (largest_difference(other) < 1e-5) == (strategy == 'jit')
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(other.buffers)} == {4}
+  other, _ = jax.jit(functools.partial(step, playing=('discriminator',), accumulate=2))(state, batch, jax.random.key(3))
+  assert largest_difference(other) > 1e-5
+
+
 def test_batch_statistics_move_in_training_and_not_in_sampling():
   objective, optimizers = objects('fashion_mnist_gan')
   batch = example_batch((28, 28, 1), 4)
@@ -204,11 +248,16 @@ def test_nothing_imports_upwards():
   for path in (ROOT / 'genjax').rglob('*.py'):
     here = path.relative_to(ROOT / 'genjax').parts[0].removesuffix('.py')
     for node in ast.walk(ast.parse(path.read_text())):
-      if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('genjax'):
-        parts = node.module.split('.')[1:] or [alias.name for alias in node.names]
-        if here in order:
-          assert parts[0] in order, f'{path}: {node.module}'
-          assert order.index(parts[0]) <= order.index(here), f'{path}: {node.module}'
+      names = []
+      if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f'{path}: a relative import'
+        names = [f'{node.module}.{alias.name}' for alias in node.names]
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      for name in names:
+        if here in order and name.startswith('genjax.'):
+          below = name.split('.')[1]
+          assert below in order[: order.index(here) + 1], f'{path} imports {name}'
 
 
 def test_nothing_in_the_library_takes_a_config_or_pickles():

@@ -2,7 +2,11 @@
 
 import gzip
 import io
+import os
+import socket
 import struct
+import subprocess
+import sys
 import tarfile
 
 import jax
@@ -16,6 +20,7 @@ from genjax.data.sources import Arrays, open_data
 from genjax.errors import UsageError
 from genjax.images import grid, resize, to_float, to_uint8
 from genjax.parallel import make_mesh
+from tests.conftest import ROOT
 
 KEY = jax.random.key(7)
 
@@ -77,6 +82,22 @@ def test_batches_do_not_depend_on_devices_or_on_streaming():
   assert same(reference, batches(arrays(), range(4), devices=4, flip=True))
   assert same(reference, batches(Streamed(arrays()), range(4), flip=True))
   assert same(reference, batches(Streamed(arrays()), range(4), devices=4, flip=True))
+
+
+def test_the_halves_of_two_hosts_are_the_whole_of_one(tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
+  env = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}
+  hosts = [
+    subprocess.Popen([sys.executable, '-m', 'tests.two_hosts', port, str(i), str(tmp_path / f'{i}.npz')], cwd=ROOT, env=env)
+    for i in range(2)
+  ]
+  assert [host.wait(timeout=120) for host in hosts] == [0, 0]
+  whole = batches(arrays(), range(4), flip=True) * 2  # resident, then streamed
+  with np.load(tmp_path / '0.npz') as first, np.load(tmp_path / '1.npz') as second:
+    for i, batch in enumerate(whole):
+      assert np.array_equal(np.concatenate([first[f'arr_{i}'], second[f'arr_{i}']]), batch.image)
 
 
 def test_a_batch_holds_the_images_of_its_rows():
@@ -197,6 +218,22 @@ def test_image_folder(tmp_path):
   assert same(streamed.read(np.array([3, 0])), source.read(np.array([3, 0])))
 
 
+def test_hidden_folders_are_no_labels(tmp_path):
+  folder(tmp_path)
+  (tmp_path / '.thumbnails').mkdir()
+  Image.new('RGB', (8, 8)).save(tmp_path / '.thumbnails' / 'a.png')
+  source = open_data(str(tmp_path), 8)
+  assert len(source) == 4
+  assert source.num_classes == 2
+
+
+def test_sixteen_bit_greyscale_becomes_eight(tmp_path):
+  levels = np.arange(64).reshape(8, 8) * 1040
+  Image.fromarray(levels.astype(np.uint16)).save(tmp_path / 'a.png')
+  image = open_data(str(tmp_path), 8).images[0, ..., 0]
+  assert abs(image - levels / 257).max() <= 1
+
+
 def test_image_folder_without_labels_greyscale(tmp_path):
   Image.new('L', (8, 8), 7).save(tmp_path / 'a.png')
   source = open_data(str(tmp_path), 8)
@@ -237,6 +274,10 @@ def test_unreadable_image_is_named_while_streaming(tmp_path):
 
 
 def test_unknown_and_unprepared_tfds(tmp_path):
+  with pytest.raises(UsageError, match=r'data.name is empty'):
+    open_data('', 28)
+  with pytest.raises(UsageError, match=r"'lsun/bedrom': TensorFlow Datasets has no such config or version"):
+    open_data('lsun/bedrom', 28, data_dir=str(tmp_path))
   with pytest.raises(UsageError, match=r"'fashion_minst' is not digits.* Did you mean fashion_mnist"):
     open_data('fashion_minst', 28)
   with pytest.raises(UsageError, match=r'cifar10 is not prepared in .* python -m genjax.data.prepare cifar10'):

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from genjax import optim, rng
+from genjax.errors import UsageError
 from genjax.networks.layers import TransposedConv, halvings
 from genjax.objectives.flow import RectifiedFlow
 from genjax.objectives.gan import GAN
@@ -138,6 +139,39 @@ def test_guidance_interpolates_and_extrapolates():
   assert at(3.0) - at(1.0) == pytest.approx(2 * (at(1.0) - at(0.0)), rel=1e-4)
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelSum:
+  """A network that answers 10 where it is told a label and 0 where it is not."""
+
+  def apply(self, variables, x, t, label):
+    return jnp.broadcast_to(10 * label.sum(axis=-1)[:, None, None, None], x.shape)
+
+
+def test_label_dropout_hides_that_share_of_the_labels():
+  # The image is 0 and the network's answer independent of eps: E (answer - eps)^2 = 1 + 100 (1 - p).
+  batch = Batch(jnp.zeros((N, 2, 2, 1)), jnp.arange(N) % 3, jnp.arange(N))
+  for p in (0.0, 0.3, 1.0):
+    flow = RectifiedFlow(LabelSum(), (2, 2, 1), num_classes=3, label_dropout=p)
+    loss, _ = flow.loss({'model': {}}, Context(jnp.zeros((), int), {}, {}), batch, KEYS)
+    assert float(loss) == pytest.approx(1 + 100 * (1 - p), abs=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalOfLabel:
+  """The exact velocity for data N(mu, 0.1^2), mu = -0.5, 0.5 by label and 0 for the null label."""
+
+  def apply(self, variables, x, t, label):
+    mu = (label * jnp.array([[-0.5, 0.5]])).sum(axis=-1)[:, None, None, None]
+    return Normal(mu, 0.1).apply(variables, x, t, label)
+
+
+def test_guidance_leaves_the_null_label_for_the_label():
+  flow = RectifiedFlow(NormalOfLabel(), (2, 2, 1), num_classes=2)
+  sample = lambda g, y: flow.sample(Variables({'model': {}}, {}), KEYS[:512], jnp.full(512, y), guidance=g)  # noqa: E731
+  for guidance, label, mean in ((0.0, 1, 0.0), (1.0, 0, -0.5), (1.0, 1, 0.5), (1.5, 1, 0.75)):
+    assert float(sample(guidance, label).mean()) == pytest.approx(mean, abs=0.02), (guidance, label)
+
+
 class LinearGenerator(nn.Module):
   z_dim: int = 4
 
@@ -189,6 +223,29 @@ def test_schedules():
   assert [float(cosine(t)) for t in (0, 5, 10, 60, 110)] == pytest.approx([0, 1, 2, 1.25, 0.5], abs=1e-6)
   constant = optim.constant(3.0, warmup=4)
   assert [float(constant(t)) for t in (0, 2, 4, 99)] == pytest.approx([0, 1.5, 3, 3])
+
+
+def test_weight_decay_is_decoupled():
+  chain = optim.adam(0.1, weight_decay=0.2)
+  params = {'x': jnp.array([1.0, -3.0])}
+  updates, _ = chain.update({'x': jnp.zeros(2)}, chain.init(params), params)
+  np.testing.assert_allclose(updates['x'], -0.1 * 0.2 * params['x'], rtol=1e-6)  # AdamW's: not through the moments
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: optim.adam(-1e-3), 'must not be negative'),
+    (lambda: optim.adam(1e-3, clip=-1.0), 'clip=-1.0 must not be negative'),
+    (lambda: optim.constant(1.0, warmup=-1), 'warmup=-1: neither may be negative'),
+    (lambda: optim.cosine(-1.0, 10), 'a schedule with rate -1.0'),
+    (lambda: RectifiedFlow(LabelSum(), (2, 2, 1), label_dropout=1.5), 'label_dropout=1.5 is a probability'),
+    (lambda: RectifiedFlow(LabelSum(), (2, 2, 1), time_scale=0.0), 'time_scale=0.0 must be positive'),
+  ],
+)
+def test_values_out_of_range_are_refused(call, message):
+  with pytest.raises(UsageError, match=message):
+    call()
 
 
 def test_clipping_bounds_the_gradient_before_adam():

@@ -15,48 +15,65 @@ from genjax.run import abstract_state, read_config
 from tests.conftest import FAMILIES, ROOT
 from tests.test_run import ENV, command
 
-STEPS = ['--config.train.steps=30', '--config.train.checkpoint_every=10']
+STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 
 def final_state(path):
   config = read_config(path)
   like = abstract_state(build(config['objective']), tuple(config['data']['image_shape']), build(config['optim']))
   checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
-  assert checkpoints.steps()[-1] == 30
-  state = checkpoints.restore(30, like, replicated(make_mesh(jax.devices()[:1])))
+  assert checkpoints.steps()[-1] == 60
+  state = checkpoints.restore(60, like, replicated(make_mesh(jax.devices()[:1])))
   checkpoints.close()
   return state
 
 
-def kill_when(name, path, moment):
-  """Starts train.py and kills it with SIGKILL when `moment()` is true; true if it was alive then."""
+def interrupt(name, path, moment, number=signal.SIGKILL):
+  """Starts train.py, sends it a signal when `moment()` is true, and gives its status."""
   process = subprocess.Popen(command(name, path, *STEPS), cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
   end = time.monotonic() + 300
   while process.poll() is None and time.monotonic() < end and not moment():
     time.sleep(0.002)
-  alive = process.poll() is None
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  return alive
+  assert process.poll() is None, 'the run ended before it could be interrupted'
+  process.send_signal(number)
+  process.communicate(timeout=120)
+  return process.returncode
+
+
+def run_to_the_end(name, path):
+  return subprocess.run(
+    command(name, path, *STEPS), cwd=ROOT, env=ENV, check=True, capture_output=True, text=True, timeout=300
+  ).stdout
+
+
+def assert_same_bits(a, b):
+  paths = jax.tree_util.tree_leaves_with_path(a)
+  assert len(paths) > 10
+  for (path, x), y in zip(paths, jax.tree.leaves(b), strict=True):
+    assert np.array_equal(x, y), jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize('name', FAMILIES)
 def test_killed_twice_and_resumed_ends_in_the_same_bits(name, tmp_path):
   straight, killed = tmp_path / 'straight', tmp_path / 'killed'
-  subprocess.run(command(name, straight, *STEPS), cwd=ROOT, env=ENV, check=True, capture_output=True, timeout=300)
-
+  run_to_the_end(name, straight)
   folder = killed / 'checkpoints'
   saving = lambda: any('tmp' in p.name for p in folder.glob('*'))  # noqa: E731
-  saved = lambda: (folder / '10').exists()  # noqa: E731
-  assert kill_when(name, killed, saving), 'the run ended before it could be killed'
-  kill_when(name, killed, saved)
-  again = subprocess.run(
-    command(name, killed, *STEPS), cwd=ROOT, env=ENV, check=True, capture_output=True, text=True, timeout=300
-  )
-  assert 'resuming from step' in again.stdout
+  saved = lambda: (folder / '20').exists()  # noqa: E731
+  assert interrupt(name, killed, saving) == -signal.SIGKILL
+  assert interrupt(name, killed, saved) == -signal.SIGKILL
+  assert 'resuming from step' in run_to_the_end(name, killed)
+  assert_same_bits(final_state(straight), final_state(killed))
 
-  a, b = final_state(straight), final_state(killed)
-  paths = jax.tree_util.tree_leaves_with_path(a)
-  assert len(paths) > 10
-  for (path, x), y in zip(paths, jax.tree.leaves(b), strict=True):
-    assert np.array_equal(x, y), jax.tree_util.keystr(path)
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_by_a_signal_saves_the_step_and_resumes_in_the_same_bits(number, status, tmp_path):
+  straight, stopped = tmp_path / 'straight', tmp_path / 'stopped'
+  run_to_the_end('digits_vae', straight)
+  started = lambda: (stopped / 'metrics.jsonl').exists()  # noqa: E731
+  assert interrupt('digits_vae', stopped, started, number) == status
+  checkpoints = Checkpoints(stopped / 'checkpoints', read_only=True)
+  (step,) = checkpoints.steps()[-1:]
+  checkpoints.close()
+  assert f'resuming from step {step}' in run_to_the_end('digits_vae', stopped)
+  assert_same_bits(final_state(straight), final_state(stopped))

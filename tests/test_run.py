@@ -12,9 +12,12 @@ from PIL import Image
 
 import genjax
 import sample
+from genjax.build import build
+from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
 from genjax.logging import Metrics
-from genjax.run import _sample, open_workdir
+from genjax.parallel import make_mesh, replicated
+from genjax.run import _sample, abstract_state, open_workdir, read_config
 from tests.conftest import ROOT
 
 TINY = {
@@ -24,6 +27,7 @@ TINY = {
     '--config.objective.network.width=8',
     '--config.objective.network.multipliers=(1,)',
     '--config.objective.network.attention=(8,)',
+    '--config.objective.network.head_features=8',
   ],
 }
 
@@ -99,6 +103,13 @@ def test_the_moving_average_is_not_the_parameters(runs):
   path = runs('digits_vae')
   a, b = (jax.tree.leaves(genjax.load(path, ema=ema).variables.params) for ema in (True, False))
   assert any((x != y).any() for x, y in zip(a, b, strict=True))
+  config = read_config(path)
+  like = abstract_state(build(config['objective']), tuple(config['data']['image_shape']))
+  checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
+  saved = checkpoints.restore(10, like, replicated(make_mesh(jax.devices()[:1])), ('ema', 'params'))
+  checkpoints.close()
+  assert all((x == y).all() for x, y in zip(a, jax.tree.leaves(saved['ema']), strict=True))
+  assert all((x == y).all() for x, y in zip(b, jax.tree.leaves(saved['params']), strict=True))
   assert genjax.load(path, step=5).step == 5
 
 
@@ -108,7 +119,7 @@ def test_the_moving_average_is_not_the_parameters(runs):
     (lambda run: run.sample(jax.random.key(0), 0), 'n=0: ask for at least one image'),
     (lambda run: run.sample(jax.random.key(0), 2, label=10), 'label=10: this model has the classes 0 to 9'),
     (lambda run: run.sample(jax.random.key(0), 2, label=[1, 2, 3]), 'one for each of the 2 images'),
-    (lambda run: run.sample(jax.random.key(0), 2, stepz=3), "RectifiedFlow has no option 'stepz'. Did you mean steps"),
+    (lambda run: run.sample(jax.random.key(0), 2, stepz=3), "no option 'stepz'; it has solver, steps, guidance"),
     (lambda run: run.sample(jax.random.key(0), 2, solver='hein'), "solver='hein' is not there. Did you mean heun"),
     (lambda run: run.sample(jax.random.key(0), 2, steps=0), 'steps=0: a solver takes at least 1'),
     (lambda run: genjax.load(run.path, step=7), 'no checkpoint of step 7; it has 5, 10'),
@@ -156,7 +167,7 @@ def test_sample_py(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
-    (['--stepz', '2'], 'no option --stepz. Did you mean steps'),
+    (['--stepz', '2'], 'no option --stepz; it has --solver, --steps, --guidance'),
     (['--steps', 'two'], '--steps=two: it takes a whole number'),
     (['--steps'], '--steps needs a value'),
     (['--label', 'cat'], '--label cat: give a class'),
@@ -186,10 +197,14 @@ def test_sample_py_says_what_is_missing():
     (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
     (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, pmap"),
     (['--config.objective.num_classes=5'], 'digits has labels up to 9, config.objective.num_classes=5: set it to 10'),
-    (['--config=configs/digit_vae.py'], 'there is no config file configs/digit_vae.py'),
+    (['--config=configs/digit_vae.py'], "there is no config file 'configs/digit_vae.py'"),
     (['--config.train.steps=many'], '--config.train.steps=many: invalid literal for int'),
     (['--confg=x'], "Unknown command line flag 'confg'"),
     (['stray'], "'stray' is not an option"),
+    (['--config.train.accumulate=3'], 'train.batch_size=8 must be a multiple of train.accumulate=3'),
+    (['--config.objective.encoder.width=-4'], 'networks.mlp.MLPEncoder: width=-4 must be 1 or more'),
+    (['--config.data.split=val'], "digits has no split 'val': give data.split=train or test"),
+    (['--workdir=/proc/nobody/x'], '/proc/nobody/x cannot be written to'),
   ],
 )
 def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, message):
@@ -200,11 +215,19 @@ def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, mes
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path):
-  open_workdir(tmp_path / 'run', {'train': {'steps': 5, 'seed': 0}, 'objective': {'beta': 1.0}})
-  open_workdir(tmp_path / 'run', {'train': {'steps': 9, 'seed': 0}, 'objective': {'beta': 1.0}})  # longer is no other
+def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, capsys):
+  config = {'data': {}, 'train': {'steps': 5, 'seed': 0}, 'objective': {'beta': 1.0}, 'optim': {'model': {'steps': 5}}}
+  longer = config | {'train': {'steps': 9, 'seed': 0}, 'optim': {'model': {'steps': 9}}}
+  other = config | {'train': {'steps': 9, 'seed': 1}, 'objective': {'beta': 2.0}}
+  open_workdir(tmp_path / 'run', config)
+  open_workdir(tmp_path / 'run', other)  # nothing is trained yet
+  open_workdir(tmp_path / 'run', config)
+  (tmp_path / 'run' / 'checkpoints' / '5').mkdir(parents=True)
   with pytest.raises(UsageError, match=r'belongs to another config \(objective.beta: 1.0 -> 2.0; train.seed: 0 -> 1\)'):
-    open_workdir(tmp_path / 'run', {'train': {'steps': 9, 'seed': 1}, 'objective': {'beta': 2.0}})
+    open_workdir(tmp_path / 'run', other)
+  open_workdir(tmp_path / 'run', longer)
+  assert 'optim.model.steps goes from 5 to 9 with train.steps: the schedule is stretched' in capsys.readouterr().out
+  assert read_config(tmp_path / 'run') == longer
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
@@ -224,10 +247,13 @@ def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
 
 def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   first = ['--config.train.steps=4', '--config.train.checkpoint_every=2']
-  train('digits_gan', tmp_path / 'run', *first)
-  assert 'nothing to do. Raise train.steps' in train('digits_gan', tmp_path / 'run', *first)
-  text = train('digits_gan', tmp_path / 'run', '--config.train.steps=6', '--config.train.checkpoint_every=2')
+  train('digits_vae', tmp_path / 'run', *first)
+  assert 'nothing to do. Raise train.steps' in train('digits_vae', tmp_path / 'run', *first)
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=6', '--config.train.checkpoint_every=2')
   assert 'resuming from step 4' in text
+  assert 'optim.model.learning_rate.steps goes from 4 to 6' in text
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=6', '--config.objective.beta=2.0', status=1)
+  assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
@@ -260,3 +286,19 @@ def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
   with pytest.raises(UsageError, match='--wandb needs the package: pip install wandb'):
     Metrics(tmp_path, 0, 8, {}, 'project')
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('{', 'is not JSON'),
+    ('[]', 'lacks one of the sections'),
+    ('{"data": {}, "train": {}, "optim": {}}', 'lacks one of the sections'),
+    ('{"data": {}, "train": {}, "optim": {}, "objective": {"cls": "os.system"}}', "cls='os.system' names nothing in genjax"),
+    ('{"data": {}, "train": {}, "optim": {}, "objective": {}}', 'is not an objective'),
+  ],
+)
+def test_a_config_that_genjax_did_not_write(tmp_path, text, message):
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(UsageError, match=message):
+    genjax.load(tmp_path)

@@ -19,7 +19,7 @@ from genjax import rng
 from genjax.data.sources import Arrays, Source
 from genjax.errors import UsageError
 from genjax.images import to_float
-from genjax.parallel import batch_sharding, replicated
+from genjax.parallel import batch_sharding, put_everywhere
 from genjax.types import Batch
 
 
@@ -66,7 +66,7 @@ class Pipeline:
     if batch_size < 1 or batch_size % mesh.size:
       raise UsageError(f'train.batch_size={batch_size} must be a multiple of the {mesh.size} devices.')
     self.source, self.batch_size, self.seed, self.ahead = source, batch_size, seed, ahead
-    self.key = jax.device_put(key, replicated(mesh))
+    self.key = put_everywhere(key, mesh)
     self.sharding = batch_sharding(mesh)
     parts = self.sharding.addressable_devices_indices_map((batch_size,)).values()
     self.mine = np.concatenate(sorted((np.arange(batch_size)[p] for p in parts), key=lambda part: part[0]))
@@ -74,7 +74,7 @@ class Pipeline:
     finish_jit = functools.partial(jax.jit, out_shardings=self.sharding)
     self.resident = isinstance(source, Arrays)
     if self.resident:
-      self.arrays = jax.device_put((source.images, source.labels), replicated(mesh))
+      self.arrays = put_everywhere((source.images, source.labels), mesh)
       self.take = finish_jit(
         lambda arrays, rows, index, key, step: finish(arrays[0][rows], arrays[1][rows], index, key, step, flip)
       )

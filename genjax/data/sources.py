@@ -24,6 +24,8 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '
 
 
 class Source(Protocol):
+  """Images by number: `read` gives uint8 [n, H, W, C] and labels int32 [n] in [0, num_classes), 0 if there are none."""
+
   name: str
   image_shape: tuple[int, int, int]
   num_classes: int
@@ -72,6 +74,8 @@ def open_data(
     raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
   if channels not in (0, 1, 3):
     raise UsageError(f'data.channels={channels}: give 1 (greyscale), 3 (RGB) or 0 (as they are).')
+  if not name:
+    raise UsageError('data.name is empty: give digits, a data set of TensorFlow Datasets, a folder or an .npz file.')
   path = Path(name).expanduser()
   if name == 'digits':
     source = digits(split, resolution, channels)
@@ -142,6 +146,7 @@ def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, num_classes: 
 
 
 def to_array(image: Image.Image, mode: str) -> UInt8[np.ndarray, 'h w c']:
+  """Pillow's image as an array with a channel axis, in mode 'L' or 'RGB'."""
   array = np.asarray(image.convert(mode))
   return array[..., None] if array.ndim == 2 else array
 
@@ -149,14 +154,15 @@ def to_array(image: Image.Image, mode: str) -> UInt8[np.ndarray, 'h w c']:
 class ImageFolder:
   """Image files below a folder. Its sub-folders, sorted by name, are the labels; without any there are no labels.
 
-  Rotations noted by cameras are applied; alpha channels and palettes become RGB. All images have the channels of the
-  first unless `channels` says which to make of them.
+  Hidden files and folders are passed over. Rotations noted by cameras are applied; alpha channels and palettes become
+  RGB, 16-bit greyscale 8-bit. All images have the channels of the first unless `channels` says which to make of them.
   """
 
   def __init__(self, root: Path, resolution: int, channels: int, skip: bool):
     self.name, self.root = str(root), root
     folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
     files = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    files = [p for p in files if not any(part.startswith('.') for part in p.relative_to(root).parts)]
     if not files:
       raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
     loose = [p for p in files if p.parent == root]
@@ -188,7 +194,9 @@ class ImageFolder:
     try:
       with Image.open(path) as image:
         image = ImageOps.exif_transpose(image)
-        own = 1 if image.mode in ('1', 'L', 'LA') else 3
+        if image.mode.startswith('I'):  # 16-bit greyscale, 0..65535
+          image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+        own = 1 if image.mode in ('1', 'L', 'LA', 'F') else 3
         return resize(to_array(image, MODES[self.convert or own]), self.resolution)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
       raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
@@ -218,11 +226,14 @@ class Tfds:
         f'data.name={name!r} is not digits, a data set of TensorFlow Datasets, a folder or an .npz file.'
         + (f' Did you mean {" or ".join(near)}?' if near else '')
       )
-    builder = tfds.builder(name, data_dir=where, file_format='array_record')
+    try:
+      builder = tfds.builder(name, data_dir=where, file_format='array_record')
+    except (ValueError, KeyError, AssertionError, RuntimeError, tfds.core.DatasetNotFoundError) as error:
+      raise UsageError(
+        f'data.name={name!r}: TensorFlow Datasets has no such config or version ({first_line(error)}).'
+      ) from None
     if not builder.info.splits:
       raise UsageError(f'{name} is not prepared in {builder.data_dir}. ' + how_to_prepare(name))
-    if split.split('[')[0] not in builder.info.splits:
-      raise UsageError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}.')
     image = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
     label = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.ClassLabel)]
     if not image:
@@ -231,9 +242,13 @@ class Tfds:
     self.num_classes = builder.info.features[label[0]].num_classes if label else 0
     try:
       self.examples = builder.as_data_source(split=split)
+    except (ValueError, KeyError, AssertionError):
+      have = ', '.join(builder.info.splits)
+      raise UsageError(f'{name} has no split {split!r}; it has {have}, and parts like train[:10%].') from None
     except NotImplementedError as error:
       raise UsageError(f'{name} in {builder.data_dir}: {error}. ' + how_to_prepare(name)) from None
-    self.channels = channels or builder.info.features[image[0]].shape[-1] or 3
+    own = builder.info.features[image[0]].shape[-1]
+    self.channels = channels or (1 if own == 1 else 3)
     self.resolution = resolution
     self.image_shape = (resolution, resolution, self.channels)
 
@@ -244,12 +259,19 @@ class Tfds:
     examples = self.examples.__getitems__([int(i) for i in indices])
     images = np.stack([resize(self.as_channels(e[self.image_key]), self.resolution) for e in examples])
     labels = np.array([e[self.label_key] if self.label_key else 0 for e in examples], np.int32)
+    if labels.min(initial=0) < 0:
+      raise UsageError(f'{self.name} has images without a label (-1) in this split: choose another data.split.')
     return images, labels
 
   def as_channels(self, image: np.ndarray) -> np.ndarray:
     if image.shape[-1] == self.channels:
       return image
     return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), MODES[self.channels])
+
+
+def first_line(error: Exception) -> str:
+  """The start of a long message."""
+  return str(error.args[0] if error.args else error).strip().split('\n')[0][:160]
 
 
 def how_to_prepare(name: str) -> str:

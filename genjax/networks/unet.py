@@ -22,6 +22,8 @@ def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
+  """[B, H, W, C] and an embedding [B, E] -> [B, H, W, features]; the identity (or a projection) at the start."""
+
   features: int
   dtype: str
 
@@ -47,7 +49,9 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
-    heads = max(c // self.head_features, 1)
+    if c % self.head_features:
+      raise UsageError(f'head_features={self.head_features} must divide the {c} channels of a UNet: change it or width.')
+    heads = c // self.head_features
     y = group_norm(c, self.dtype)(x).reshape(b, h * w, c)
     q, k, v = jnp.split(nn.Dense(3 * c, dtype=self.dtype)(y).reshape(b, h * w, heads, -1), 3, axis=-1)
     y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
@@ -73,6 +77,8 @@ class UNet(nn.Module):
     self, x: Float[Array, 'b h w c'], t: Float[Array, 'b'], label: Float[Array, 'b k'] | None = None
   ) -> Float[Array, 'b h w c']:
     b, height, width, channels = x.shape
+    if not self.multipliers:
+      raise UsageError('a UNet needs at least one of multipliers.')
     p = self.patch
     factor = p << (len(self.multipliers) - 1)
     if height % factor or width % factor:

@@ -13,7 +13,7 @@ def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
 
 
 def labels_or_random(labels: Labels | None, keys: Keys, num_classes: int) -> Labels | None:
-  """The labels given, else uniform ones from the images' keys; None for an unconditional model."""
+  """The labels given, else uniform ones from stream 1 of the images' keys; None for an unconditional model."""
   if labels is None and num_classes:
-    return rng.labels(keys, num_classes)
+    return rng.labels(rng.fold_in(keys, 1), num_classes)
   return labels

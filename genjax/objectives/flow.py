@@ -29,6 +29,12 @@ class RectifiedFlow:
   label_dropout: float = 0.1
   time_scale: float = 1.0
 
+  def __post_init__(self):
+    if not 0 <= self.label_dropout <= 1:
+      raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
+    if self.time_scale <= 0:
+      raise UsageError(f'time_scale={self.time_scale} must be positive.')
+
   @property
   def players(self) -> dict[str, Player]:
     return {'model': Player(self.loss)}
@@ -72,7 +78,8 @@ class RectifiedFlow:
   ) -> Images:
     """Images from the ODE from t = 1 to 0. A conditional model without labels draws them uniformly.
 
-    `guidance`: 1 none, above 1 towards the label, 0 the unconditional model; another value doubles the evaluations.
+    `guidance`: 1 none, above 1 towards the label, 0 the unconditional model; anything but 1 doubles the evaluations.
+    Raises UsageError for an unknown solver, `steps` below 1, or guidance of an unconditional model.
     """
     if solver not in SOLVERS:
       raise UsageError(f'solver={solver!r} is not there.' + did_you_mean(solver, SOLVERS, 'There are'))
@@ -80,11 +87,10 @@ class RectifiedFlow:
       raise UsageError(f'steps={steps}: a solver takes at least 1.')
     if guidance != 1 and not self.num_classes:
       raise UsageError(f'guidance={guidance} needs a class-conditional model; this one has no labels.')
-    eps_keys, label_keys = rng.split(keys, 2)
-    labels = labels_or_random(labels, label_keys, self.num_classes)
+    labels = labels_or_random(labels, keys, self.num_classes)
     denoise = self.denoiser(variables, labels)
     if guidance != 1:
       unconditional = self.denoiser(variables, jnp.full(keys.shape, self.num_classes))
       denoise = classifier_free(denoise, unconditional, guidance)
-    x = rng.normal(eps_keys, self.image_shape)
+    x = rng.normal(rng.fold_in(keys, 0), self.image_shape)
     return jnp.clip(SOLVERS[solver](denoise, Path(), x, uniform_times(steps)), -1, 1)

@@ -56,9 +56,8 @@ class GAN:
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, truncation: float = 1.0) -> Images:
     """G(z) for z ~ N(0, truncation^2 I), with running batch statistics. A conditional model without labels draws them."""
-    z_keys, label_keys = rng.split(keys, 2)
-    labels = labels_or_random(labels, label_keys, self.num_classes)
-    z = truncation * rng.normal(z_keys, (self.generator.z_dim,))
+    labels = labels_or_random(labels, keys, self.num_classes)
+    z = truncation * rng.normal(rng.fold_in(keys, 0), (self.generator.z_dim,))
     collections = {'params': variables.params['generator'], **variables.buffers.get('generator', {})}
     return self.generator.apply(collections, z, one_hot(labels, self.num_classes), train=False)
 

@@ -55,8 +55,7 @@ class VAE:
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""
-    z_keys, label_keys = rng.split(keys, 2)
-    labels = labels_or_random(labels, label_keys, self.num_classes)
-    z = temperature * rng.normal(z_keys, (self.encoder.z_dim,))
+    labels = labels_or_random(labels, keys, self.num_classes)
+    z = temperature * rng.normal(rng.fold_in(keys, 0), (self.encoder.z_dim,))
     out = self.decoder.apply({'params': variables.params['model']['decoder']}, z, one_hot(labels, self.num_classes))
     return self.likelihood.mean(out)
