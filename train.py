@@ -247,7 +247,7 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
 def config_path(argv: list[str]) -> str | None:
   """The config file named last on the command line."""
   path = None
-  for word, after in zip(argv[1:], [*argv[2:], ''], strict=True):
+  for word, after in zip(argv, [*argv[1:], ''], strict=True):
     flag, equals, value = word.partition('=')
     if flag in ('--config', '-config'):
       path = (value if equals else after).split(':')[0]

@@ -1,96 +1,102 @@
 """What the training loop costs: images per second of the bare compiled step against the same step inside train.py.
 
-  python -m benchmarks.loop --config=configs/fashion_mnist_vae.py --steps=400 --rounds=3
+  python -m benchmarks.loop --config=configs/fashion_mnist_vae.py --steps=1000
 
-Inside train.py data, metrics and checkpoints are on, at the config's own intervals, except that one checkpoint is saved in
-the middle of the run at least. Each round times the bare step, then train.py; the medians are compared. Prints JSON.
+Runs the real train.py, with data, metrics and checkpoints on and one save in the middle, and stops it every few steps to
+time as many bare steps: the compiled step alone, on one batch that stays on the device. Neighbours in time are compared,
+because a shared machine's speed drifts by more than the loop costs. Waiting for a save to end counts as the loop's, and
+the first pair, in which the step is compiled, is dropped. Prints JSON.
 """
 
 import argparse
-import importlib.util
+import contextlib
 import json
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from genjax import parallel
-from genjax.data.pipeline import Pipeline
-from genjax.step import init_state, playing
-from genjax.types import example_batch
-from train import objects
-
-ROOT = Path(__file__).parent.parent
+import train
+from genjax import checkpoint, parallel
 
 
-def load_config(path: str) -> dict:
-  spec = importlib.util.spec_from_file_location('config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config().to_dict()
+class PausedStep(parallel.CompiledStep):
+  """A compiled step that, after each `block` calls, times as many bare ones on a state of its own."""
+
+  block = 20
+  inside: list[float] = []  # seconds of each block of calls, by train.py
+  bare: list[float] = []  # seconds of as many bare steps, right after it
+  saving = None  # Orbax's manager of a save that may be under way
+  turns: list[tuple[str, ...]] = []
+  own_state = None
+  start = 0.0
+
+  def __call__(self, state, batch, key, playing):
+    if len(self.turns) == self.block:
+      jax.block_until_ready(state)
+      if self.saving:
+        self.saving.wait_until_finished()
+      self.inside.append(time.perf_counter() - self.start)
+      self.time_bare_steps(state, batch, key)
+      self.turns.clear()
+      self.start = time.perf_counter()
+    self.turns.append(playing)
+    return super().__call__(state, batch, key, playing)
+
+  def time_bare_steps(self, state, batch, key):
+    if self.own_state is None:
+      self.own_state = jax.tree.map(jnp.copy, state)
+    jax.block_until_ready((self.own_state, batch))
+    start = time.perf_counter()
+    previous = None
+    for playing in self.turns:
+      self.own_state, metrics = super().__call__(self.own_state, batch, key, playing)
+      jax.block_until_ready(previous)  # train.py too reads a step's metrics after dispatching the next
+      previous = metrics
+    jax.block_until_ready(self.own_state)
+    self.bare.append(time.perf_counter() - start)
 
 
-def bare(config: dict, steps: int) -> float:
-  """Images per second of the compiled step on one batch that stays on the device."""
-  made, mesh = objects(config), parallel.make_mesh()
-  sharding = parallel.replicated(mesh)
-  init = lambda key: init_state(made.objective, made.optimizers, key, example_batch(made.source.image_shape))  # noqa: E731
-  state = jax.jit(init, out_shardings=sharding)(jax.random.key(0))
-  key = jax.device_put(jax.random.key(1), sharding)
-  pipeline = Pipeline(made.source, made.train.batch_size, key, 0, mesh)
-  batch, step = jax.block_until_ready(pipeline(0)), made.compile_step(mesh)
-  pipeline.close()
-  for t in range(5):
-    state, metrics = step(state, batch, key, playing(made.objective, t))
-  jax.block_until_ready(state)
-  start = time.perf_counter()
-  for t in range(steps):
-    previous, (state, metrics) = metrics, step(state, batch, key, playing(made.objective, t))
-    jax.block_until_ready(previous)
-  jax.block_until_ready(state)
-  return steps * made.train.batch_size / (time.perf_counter() - start)
+class NotedCheckpoints(checkpoint.Checkpoints):
+  """Lets the paused step wait for a save."""
 
-
-def inside(path: str, config: dict, steps: int) -> float:
-  """Images per second that train.py logs over `steps` steps, without compiling and without drawing samples."""
-  with tempfile.TemporaryDirectory() as folder:
-    save = min(config['train']['checkpoint_every'], steps // 2)
-    options = [
-      f'--config.train.{k}={v}' for k, v in {'steps': steps, 'checkpoint_every': save, 'sample_every': 10 * steps}.items()
-    ]
-    command = [sys.executable, 'train.py', f'--config={path}', f'--workdir={folder}/run', *options]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    lines = [json.loads(line) for line in Path(folder, 'run', 'metrics.jsonl').read_text().splitlines()]
-  images = np.diff([0, *(line['kimg'] * 1000 for line in lines)])
-  seconds = sum(n / line['images_per_second'] for n, line in zip(images, lines, strict=True))
-  return float(images.sum() / seconds)
+  def save(self, state):
+    PausedStep.saving = self.manager
+    super().save(state)
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/digits_flow.py')
-  parser.add_argument('--steps', type=int, default=400)
-  parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--steps', type=int, default=1000)
+  parser.add_argument('--block', type=int, default=20, help='steps between two pauses (20)')
   args = parser.parse_args()
-  parallel.use_compilation_cache()
-  config = load_config(args.config)
-  rounds = [(bare(config, args.steps), inside(args.config, config, args.steps)) for _ in range(args.rounds)]
-  bare_rate, inside_rate = (statistics.median(column) for column in zip(*rounds, strict=True))
+  parallel.CompiledStep, train.Checkpoints, PausedStep.block = PausedStep, NotedCheckpoints, args.block
+  with tempfile.TemporaryDirectory() as folder:
+    options = {'steps': args.steps, 'checkpoint_every': args.steps // 2, 'sample_every': 10 * args.steps}
+    words = [f'--config.train.{name}={value}' for name, value in options.items()]
+    sys.argv = ['train.py', f'--config={args.config}', f'--workdir={folder}/run', *words]  # ml_collections reads it
+    with contextlib.redirect_stdout(sys.stderr):
+      train.main(train.parse(sys.argv))
+  batch_size = train.CONFIG.value.train.batch_size
+  inside, bare = np.array(PausedStep.inside[1:]), np.array(PausedStep.bare[1:])
+  draws = np.random.default_rng(0).integers(0, len(bare), (10_000, len(bare)))  # bootstrap over the pairs
+  low, high = np.percentile(100 * (inside[draws].sum(axis=1) / bare[draws].sum(axis=1) - 1), [2.5, 97.5])
+  images = args.block * len(bare) * batch_size
   report = {
     'config': args.config,
-    'batch_size': config['train']['batch_size'],
+    'batch_size': batch_size,
     'steps': args.steps,
+    'pairs': len(bare),
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'jax': jax.__version__,
-    'bare_images_per_second': round(bare_rate, 1),
-    'train_py_images_per_second': round(inside_rate, 1),
-    'overhead_percent': round(100 * (bare_rate / inside_rate - 1), 2),
-    'rounds': [[round(x, 1) for x in pair] for pair in rounds],
+    'bare_images_per_second': round(images / bare.sum(), 1),
+    'train_py_images_per_second': round(images / inside.sum(), 1),
+    'overhead_percent': round(100 * (inside.sum() / bare.sum() - 1), 2),
+    'overhead_percent_95': [round(low, 2), round(high, 2)],
   }
   print(json.dumps(report, indent=2))
 

@@ -8,7 +8,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('digits', resolution=8, steps=1000, batch_size=64)
+  config = base('digits', resolution=8, steps=700, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.flow.RectifiedFlow',

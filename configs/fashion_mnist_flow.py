@@ -1,4 +1,10 @@
-"""Class-conditional rectified flow on Fashion-MNIST."""
+"""Class-conditional rectified flow on Fashion-MNIST.
+
+python train.py --config configs/fashion_mnist_flow.py
+
+Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit e327064): 32 minutes; mean squared error of the velocity over the
+last 100 steps 0.187. Grid: docs/gallery/. FID: not measured.
+"""
 
 from configs.common import base
 from genjax.build import spec

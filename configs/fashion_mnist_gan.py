@@ -1,4 +1,10 @@
-"""Class-conditional DCGAN on Fashion-MNIST with the non-saturating loss."""
+"""Class-conditional DCGAN on Fashion-MNIST with the non-saturating loss.
+
+python train.py --config configs/fashion_mnist_gan.py
+
+Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit 064b642): 14 minutes; losses of the last 100 steps 1.15
+(discriminator) and 1.08 (generator). Grid: docs/gallery/. FID: not measured.
+"""
 
 from configs.common import base
 from genjax.build import spec

@@ -1,4 +1,10 @@
-"""Class-conditional convolutional VAE on Fashion-MNIST."""
+"""Class-conditional convolutional VAE on Fashion-MNIST.
+
+python train.py --config configs/fashion_mnist_vae.py
+
+Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit e327064): 15 minutes; -ELBO of the training images, as binarised,
+232.8 nats over the last 100 steps. Grid: docs/gallery/. FID: not measured.
+"""
 
 from configs.common import base
 from genjax.build import spec

@@ -12,6 +12,7 @@ from PIL import Image
 
 import genjax
 import sample
+import train as train_py
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
@@ -243,6 +244,14 @@ def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
   assert flops > 1e4
   assert 'bytes of state' in text
   assert not (tmp_path / 'run').exists()
+
+
+def test_without_arguments_it_is_the_digits_flow():
+  assert train_py.config_path(['train.py']) is None
+  done = subprocess.run([sys.executable, 'train.py', '--dry_run'], cwd=ROOT, env=ENV, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert '"name": "digits"' in done.stdout
+  assert '"cls": "objectives.flow.RectifiedFlow"' in done.stdout
 
 
 def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
