@@ -1,6 +1,9 @@
 """Class-conditional rectified flow on scikit-learn's 8x8 digits: the default, minutes on a laptop.
 
 python train.py
+
+Measured 2026-11-21 on 2 CPU cores (Python 3.11, jax 0.10.2, commit ca1ce74): 1.6 minutes with compiling; mean squared error
+of the velocity over the last 100 steps 0.345. Grid: docs/gallery/.
 """
 
 from configs.common import base
