@@ -28,15 +28,17 @@ from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
 from genjax.images import save_grid, to_uint8
 from genjax.logging import Metrics, Progress
-from genjax.run import Training, abstract_state, grid_columns, grid_labels, open_workdir, write_environment
+from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Objective, example_batch
+from genjax.workdir import Training, open_workdir, write_environment
 
 SECTIONS = ('data', 'train', 'objective', 'optim')
 DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
 CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<name of the config file>.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parameters, FLOPs and bytes, and exit.')
+STRICT = flags.DEFINE_bool('strict', False, 'Stop at a damaged checkpoint instead of going back to the one before.')
 WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & Biases project.')
 
 
@@ -62,14 +64,13 @@ def main(argv: list[str]) -> None:
   workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
   open_workdir(workdir, made.resolved)
   write_environment(workdir)
-  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep)
+  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every)
   sharding = parallel.replicated(mesh)
-  if checkpoints.steps():
-    first = checkpoints.steps()[-1]
-    state = TrainState(**checkpoints.restore(first, like, sharding))
+  state = checkpoints.restore_newest(like, sharding, STRICT.value)
+  first = int(state.step) if state else 0
+  if state:
     print(f'{workdir}: resuming from step {first}.')
   else:
-    first = 0
     init = functools.partial(init_state, objective, optimizers)
     state = jax.jit(init, out_shardings=sharding)(init_key, example_batch(source.image_shape))
     print(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from genjax.build import defaults
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
-from genjax.run import Training
+from genjax.workdir import Training
 
 
 def base(name: str, resolution: int, steps: int, batch_size: int) -> ConfigDict:

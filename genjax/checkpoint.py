@@ -1,34 +1,68 @@
 """Checkpoints of the whole training state with Orbax, restored onto whatever devices there are now.
 
 Saving is asynchronous and atomic: a process killed while it saves leaves the checkpoint before. Each field of the state
-is stored by itself, so that sampling reads a model without its optimiser.
+is stored by itself, so that sampling reads a model without its optimiser. Beside them stand checksums of all arrays, taken
+on the devices before saving: Orbax by itself restores a flipped bit without a word.
 """
 
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.sharding import Sharding
+from jaxtyping import Array, UInt32
 
+from genjax.errors import UsageError
 from genjax.step import TrainState
 from genjax.types import Tree
 
 
-class Checkpoints:
-  """The folder `directory`, of which the newest `keep` checkpoints are kept. Close it, or the last save may be lost."""
+class DamagedCheckpoint(UsageError):
+  """A checkpoint that cannot be read, or that reads as something else than what was saved."""
 
-  def __init__(self, directory: str | Path, keep: int = 2, read_only: bool = False):
+
+def checksum(x: Array) -> UInt32[Array, '']:
+  """sum_i (2 i + 1) w_i mod 2^32 over the array's words w: no single changed word leaves it as it was.
+
+  Integers add up to the same in any order, so the layout over devices does not matter.
+  """
+  bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+  words = x.astype(bits) if x.dtype == bool else jax.lax.bitcast_convert_type(x, bits)
+  place = jnp.zeros(x.shape, jnp.uint32)
+  for axis, size in enumerate(x.shape):
+    place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+  return jnp.sum(words.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+
+
+@jax.jit
+def checksums(tree: Tree) -> UInt32[Array, 'n']:
+  """Of each array of a tree, in its order."""
+  return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)] or [jnp.uint32(0)])
+
+
+class Checkpoints:
+  """The folder `directory`. Close it, or the last save may be lost.
+
+  Args:
+    directory: made if it is not there, unless `read_only`.
+    keep: how many of the newest are kept.
+    keep_every: those of every so many steps are kept for good; 0: none.
+    read_only: for sampling from a run that may be training.
+  """
+
+  def __init__(self, directory: str | Path, keep: int = 2, keep_every: int = 0, read_only: bool = False):
     if read_only:
       options = ocp.CheckpointManagerOptions(
         create=False, read_only=True, save_interval_steps=0, enable_async_checkpointing=False
       )
     else:
-      options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+      options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None)
+    self.directory = Path(directory).resolve()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # Orbax warns of `read_only` itself
     try:
-      self.manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
+      self.manager = ocp.CheckpointManager(self.directory, options=options)
     finally:
       logging.set_verbosity(verbosity)
 
@@ -37,29 +71,99 @@ class Checkpoints:
     return sorted(self.manager.all_steps())
 
   def save(self, state: TrainState) -> None:
-    """Starts saving; training may go on. A step already saved is not saved again."""
-    step = int(state.step)
-    if step not in self.manager.all_steps():
-      items = {name: ocp.args.StandardSave({name: getattr(state, name)}) for name in state.__dataclass_fields__}
-      self.manager.save(step, args=ocp.args.Composite(**items))
+    """Starts saving; training may go on. A step already saved is not saved again.
 
-  def restore(self, step: int, like: Tree, sharding: Sharding, names: tuple[str, ...] = ()) -> dict[str, Tree]:
+    Raises:
+      UsageError: this save, or the one before, could not be written.
+    """
+    step = int(state.step)
+    if step in self.manager.all_steps():
+      return
+    fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
+    items = {name: ocp.args.StandardSave({name: tree}) for name, tree in fields.items()}
+    sums = {name: checksums(tree) for name, tree in fields.items()}
+    try:
+      self.manager.save(step, args=ocp.args.Composite(**items, checksums=ocp.args.StandardSave(sums)))
+    except Exception as error:  # Orbax lets through what TensorStore throws
+      raise self.not_saved(error) from error
+
+  def restore(self, step: int, like: Tree, sharding: Tree, names: tuple[str, ...] = ()) -> dict[str, Tree]:
     """The fields `names` (default: all) of the state saved at `step`, laid out as `sharding`.
 
     Args:
       step: one of `steps()`.
       like: a TrainState of shapes, as from `jax.eval_shape`.
+      sharding: one for all arrays, or a TrainState of them.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read as `like`, or the checksums of what was read are not those of what was saved.
     """
     names = names or tuple(like.__dataclass_fields__)
+    layouts = sharding if isinstance(sharding, TrainState) else jax.tree.map(lambda _: sharding, like)
 
     def target(name):
-      tree = {name: getattr(like, name)}
-      return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+      shape = lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)  # noqa: E731
+      return {name: jax.tree.map(shape, getattr(like, name), getattr(layouts, name))}
 
     items = {name: ocp.args.StandardRestore(target(name)) for name in names}
-    restored = self.manager.restore(step, args=ocp.args.Composite(**items))
-    return {name: restored[name][name] for name in names}
+    try:
+      restored = self.manager.restore(step, args=ocp.args.Composite(**items, checksums=ocp.args.StandardRestore()))
+    except Exception as error:  # whatever the damage made Orbax, TensorStore or json throw
+      raise DamagedCheckpoint(f'{self.directory / str(step)} cannot be read ({first_line(error)}).') from error
+    trees = {name: restored[name][name] for name in names}
+    changed = [n for n in names if not (jax.device_get(checksums(trees[n])) == jax.device_get(restored.checksums[n])).all()]
+    if changed:
+      raise DamagedCheckpoint(f'{self.directory / str(step)}: {", ".join(changed)} changed since saving (checksums differ).')
+    return trees
+
+  def restore_newest(self, like: Tree, sharding: Tree, strict: bool = False) -> TrainState | None:
+    """The newest state that is whole; None if there are no checkpoints.
+
+    Damaged ones are named and moved to `damaged/` beside the folder, so that their steps can be saved again.
+
+    Raises:
+      DamagedCheckpoint: the newest is damaged and `strict`, or all are.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        return TrainState(**self.restore(step, like, sharding))
+      except DamagedCheckpoint as error:
+        if strict or step == steps[0]:
+          remedy = 'Leave out --strict to go back to the one before' if step != steps[0] else 'No older one is left: restore it'
+          raise DamagedCheckpoint(f'{error}\n{remedy}, or train anew in another --workdir.') from None
+        print(f'warning: {error} Going back to the one before; moved to {self.directory.parent / "damaged"}.', flush=True)
+        self.set_aside(step)
+    return None
+
+  def set_aside(self, step: int) -> None:
+    """Moves a checkpoint to `damaged/`."""
+    target = self.directory.parent / 'damaged' / str(step)
+    target.parent.mkdir(exist_ok=True)
+    while target.exists():
+      target = target.with_name(target.name + '_')
+    (self.directory / str(step)).rename(target)
+    self.manager.reload()
 
   def close(self) -> None:
-    """Waits for the last save."""
-    self.manager.close()
+    """Waits for the last save. Raises UsageError if it could not be written."""
+    try:
+      self.manager.wait_until_finished()
+    except Exception as error:
+      raise self.not_saved(error) from error
+    finally:
+      self.manager.close()
+
+  def not_saved(self, error: Exception) -> UsageError:
+    whole = self.steps()
+    last = f'the newest whole one is that of step {whole[-1]}' if whole else 'there is none yet'
+    return UsageError(
+      f'{self.directory}: a checkpoint could not be written ({first_line(error)}); {last}.\n'
+      'Make room, then give the same command again: it resumes there.'
+    )
+
+
+def first_line(error: BaseException) -> str:
+  """What an exception says, in short: Orbax's and TensorStore's go on for pages."""
+  lines = str(error).strip().splitlines()
+  return (lines[0] if lines else type(error).__name__)[:200]

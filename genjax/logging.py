@@ -35,7 +35,7 @@ class Metrics:
         raise UsageError('--wandb needs the package: pip install wandb') from None
     self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
     if self.path.exists():
-      kept = [line for line in self.path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+      kept = [line for line in self.path.read_text().splitlines(keepends=True) if step_of(line) <= step]
       scratch = self.path.with_suffix('.tmp')
       scratch.write_text(''.join(kept))
       scratch.replace(self.path)
@@ -65,7 +65,7 @@ class Metrics:
       self.wandb.finish()
 
 
-def _step_of(line: str) -> float:
+def step_of(line: str) -> float:
   """The step of a line; infinity for one that a kill cut short."""
   try:
     return json.loads(line)['step'] if line.endswith('\n') else math.inf

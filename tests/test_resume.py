@@ -11,7 +11,8 @@ import pytest
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.parallel import make_mesh, replicated
-from genjax.run import abstract_state, read_config
+from genjax.run import abstract_state
+from genjax.workdir import read_config
 from tests.conftest import FAMILIES, ROOT
 from tests.test_run import ENV, command
 

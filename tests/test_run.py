@@ -18,7 +18,8 @@ from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
 from genjax.logging import Metrics
 from genjax.parallel import make_mesh, replicated
-from genjax.run import _sample, abstract_state, open_workdir, read_config
+from genjax.run import _sample, abstract_state
+from genjax.workdir import open_workdir, read_config
 from tests.conftest import ROOT
 
 TINY = {
@@ -220,19 +221,23 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
   config = {'data': {}, 'train': {'steps': 5, 'seed': 0}, 'objective': {'beta': 1.0}, 'optim': {'model': {'steps': 5}}}
   longer = config | {'train': {'steps': 9, 'seed': 0}, 'optim': {'model': {'steps': 9}}}
   other = config | {'train': {'steps': 9, 'seed': 1}, 'objective': {'beta': 2.0}}
-  open_workdir(tmp_path / 'run', config)
-  open_workdir(tmp_path / 'run', other)  # nothing is trained yet
-  open_workdir(tmp_path / 'run', config)
+  os.close(open_workdir(tmp_path / 'run', config))
+  os.close(open_workdir(tmp_path / 'run', other))  # nothing is trained yet
+  held = open_workdir(tmp_path / 'run', config)
+  with pytest.raises(UsageError, match=rf'run is in use by process {os.getpid()} on .*: wait for it'):
+    open_workdir(tmp_path / 'run', config)
+  os.close(held)
   (tmp_path / 'run' / 'checkpoints' / '5').mkdir(parents=True)
   with pytest.raises(UsageError, match=r'belongs to another config \(objective.beta: 1.0 -> 2.0; train.seed: 0 -> 1\)'):
     open_workdir(tmp_path / 'run', other)
-  open_workdir(tmp_path / 'run', longer)
+  os.close(open_workdir(tmp_path / 'run', longer))
   assert 'optim.model.steps goes from 5 to 9 with train.steps: the schedule is stretched' in capsys.readouterr().out
   assert read_config(tmp_path / 'run') == longer
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
     open_workdir(tmp_path / 'other', {'objective': {}})
+  assert [p.name for p in (tmp_path / 'other').iterdir()] == ['thesis.tex']
 
 
 def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):

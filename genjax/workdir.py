@@ -1,0 +1,211 @@
+"""A run directory, as train.py makes and resumes it.
+
+config.json       resolved: every option written out, so that later defaults cannot change an old run
+environment.json  versions, devices, commit, command of this and earlier sessions
+metrics.jsonl     one object a line: step, kimg, losses, images_per_second
+samples/          step_*.png, the same latents each time
+checkpoints/      the whole state
+lock              held while a process trains in it
+"""
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from genjax.errors import UsageError
+from genjax.logging import step_of
+from genjax.parallel import STRATEGIES
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """The section `train` of a config."""
+
+  steps: int
+  batch_size: int  # images per step over all devices
+  seed: int = 0  # of the initial parameters, the order of the images and all noise
+  log_every: int = 100  # steps
+  checkpoint_every: int = 1000  # steps
+  sample_every: int = 1000  # steps
+  keep: int = 2  # newest checkpoints kept
+  keep_every: int = 0  # steps whose multiples are kept for good; 0: none
+  ema_halflife: float = 10_000.0  # images
+  accumulate: int = 1  # microbatches per step
+  strategy: str = 'jit'  # or 'pmap'
+  dtype: str = 'float32'  # of the computation; 'bfloat16' on GPU and TPU. Parameters stay float32
+
+  def __post_init__(self):
+    for name in ('steps', 'batch_size', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'accumulate'):
+      if getattr(self, name) < 1:
+        raise UsageError(f'train.{name}={getattr(self, name)} must be 1 or more.')
+    if self.keep_every % self.checkpoint_every or self.keep_every < 0:
+      raise UsageError(
+        f'train.keep_every={self.keep_every} must be 0 or a multiple of checkpoint_every={self.checkpoint_every}.'
+      )
+    if not 0 <= self.seed < 2**32:
+      raise UsageError(f'train.seed={self.seed} must be from 0 to {2**32 - 1}.')
+    if not 0 < self.ema_halflife < float('inf'):
+      raise UsageError(f'train.ema_halflife={self.ema_halflife} must be positive: it is in images.')
+    if self.batch_size % self.accumulate:
+      raise UsageError(f'train.batch_size={self.batch_size} must be a multiple of train.accumulate={self.accumulate}.')
+    if self.strategy not in STRATEGIES:
+      raise UsageError(f'train.strategy={self.strategy!r}: give one of {", ".join(STRATEGIES)}.')
+    if self.dtype not in ('float32', 'bfloat16'):
+      raise UsageError(f'train.dtype={self.dtype!r}: give float32 or bfloat16.')
+
+
+# On resume: what does not change the result (DESIGN, invariant 4), and how far to go.
+MAY_CHANGE = {
+  f'train.{name}'
+  for name in ('steps', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'keep_every', 'strategy', 'accumulate')
+}
+MAY_CHANGE |= {'data.memory_gib', 'data.data_dir'}
+
+
+def differences(old: Any, new: Any, name: str = '') -> list[tuple[str, Any, Any]]:
+  """(name, old, new) for each leaf in which two JSON trees differ."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    keys = sorted(old.keys() | new.keys())
+    return [d for k in keys for d in differences(old.get(k), new.get(k), f'{name}.{k}' if name else k)]
+  return [] if old == new else [(name, old, new)]
+
+
+def lock(workdir: Path) -> int:
+  """Makes the folder and takes its lock, which the system lets go when the process ends, however it ends.
+
+  Returns the file descriptor; closing it lets go. Raises UsageError if another process has the lock, or the folder cannot
+  be written to.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    held = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT)
+  except OSError as error:
+    raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): give another --workdir.') from None
+  try:
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    holder = os.read(held, 200).decode(errors='replace').strip()
+    os.close(held)
+    raise UsageError(f'{workdir} is in use by {holder}: wait for it, or give another --workdir.') from None
+  except OSError as error:
+    print(f'warning: {workdir} cannot be locked ({error.strerror}): let no second process train in it.')
+  os.ftruncate(held, 0)
+  os.write(held, f'process {os.getpid()} on {platform.node()}\n'.encode())
+  return held
+
+
+def open_workdir(workdir: Path, config: dict[str, Any]) -> int:
+  """Makes the run directory, or checks that it belongs to this config. Returns its lock.
+
+  Raises:
+    UsageError: it belongs to another config (the differences are named), another process trains in it, it cannot be
+      written to, or its checkpoints are gone.
+  """
+  path = workdir / 'config.json'
+  ours = ('config.tmp', 'lock')  # left by a process killed while starting
+  if workdir.is_dir() and not path.exists() and any(p.name not in ours for p in workdir.iterdir()):
+    raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
+  held = lock(workdir)
+  try:
+    config = json.loads(json.dumps(config))
+    if path.exists():
+      refuse_another_config(workdir, read_config(workdir), config)
+    write_json(path, config)
+  except BaseException:
+    os.close(held)
+    raise
+  return held
+
+
+def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+  """Once there is a checkpoint, only MAY_CHANGE may differ, and schedules whose length is `train.steps`."""
+  if not any(p.name.isdigit() for p in workdir.glob('checkpoints/*')):
+    return refuse_lost_checkpoints(workdir, old['train'].get('checkpoint_every', 1))
+  found = [d for d in differences(old, new) if d[0] not in MAY_CHANGE]
+  for name, *lengths in list(found):
+    if name.startswith('optim.') and name.endswith('.steps') and lengths == [old['train']['steps'], new['train']['steps']]:
+      print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule is stretched.')
+      found.remove((name, *lengths))
+  if found:
+    shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
+    shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
+    raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
+
+
+def refuse_lost_checkpoints(workdir: Path, checkpoint_every: int) -> None:
+  """Raises UsageError if the run once had a checkpoint: the second is not begun before the first is whole."""
+  path = workdir / 'metrics.jsonl'
+  logged = [step_of(line) for line in path.read_text().splitlines(keepends=True)] if path.exists() else []
+  reached = max((step for step in logged if step < math.inf), default=0)
+  if reached > 2 * checkpoint_every:
+    raise UsageError(
+      f'{workdir} was trained to step {reached} and has no checkpoint: restore {workdir}/checkpoints, '
+      'or train anew in another --workdir.'
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Whole or not at all: a kill leaves the old file."""
+  scratch = path.with_suffix('.tmp')
+  scratch.write_text(json.dumps(value, indent=2) + '\n')
+  scratch.replace(path)
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+  """Raises UsageError if the folder is not a run directory."""
+  path = Path(workdir) / 'config.json'
+  if not path.is_file():
+    raise UsageError(f'{workdir} is not a run directory: it has no config.json.')
+  try:
+    config = json.loads(path.read_text())
+  except ValueError as error:
+    raise UsageError(f'{path} is not JSON ({error}); restore it, or start anew in another folder.') from None
+  sections = config if isinstance(config, dict) else {}
+  if not all(isinstance(sections.get(name), dict) for name in ('data', 'train', 'objective', 'optim')):
+    raise UsageError(f'{path} lacks one of the sections data, train, objective, optim: it was not written by genjax.')
+  return config
+
+
+def write_environment(workdir: Path) -> None:
+  """Versions, devices, commit and command, with those of earlier sessions below them."""
+  path = workdir / 'environment.json'
+  try:
+    last = json.loads(path.read_text())
+    earlier = [{k: v for k, v in last.items() if k != 'earlier'}, *last['earlier']]
+  except (OSError, ValueError, KeyError, AttributeError):  # a new run, or a file that somebody cut short
+    earlier = []
+  devices = jax.devices()
+  now = {
+    'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+    'command': sys.argv,
+    'commit': git('rev-parse', 'HEAD'),
+    'uncommitted_changes': bool(git('status', '--porcelain')),
+    'devices': [f'{len(devices)} x {devices[0].device_kind}'],
+    'processes': jax.process_count(),
+    'platform': platform.platform(),
+    'python': platform.python_version(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+  }
+  write_json(path, now | {'earlier': earlier})
+
+
+def git(*words: str) -> str | None:
+  """What git says about genjax's own checkout; None without git or without a checkout."""
+  try:
+    done = subprocess.run(['git', *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return done.stdout.strip() or None

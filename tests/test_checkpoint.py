@@ -1,0 +1,160 @@
+"""Checkpoints that were damaged are found out; none is lost without a word."""
+
+import os
+import resource
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.checkpoint import Checkpoints, DamagedCheckpoint, checksums
+from genjax.errors import UsageError
+from genjax.parallel import make_mesh, replicated
+from genjax.step import TrainState
+from genjax.workdir import open_workdir
+from tests.conftest import ROOT
+from tests.test_run import ENV, command, train
+
+# TensorStore's failed reads and writes leave futures behind, of which asyncio complains when they are collected.
+pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+SHARDING = replicated(make_mesh(jax.devices()[:1]))
+
+
+def state_of(step):
+  array = lambda seed, *shape: jax.random.normal(jax.random.key(10 * step + seed), shape)  # noqa: E731
+  params = {'model': {'kernel': array(0, 40, 30), 'bias': array(1, 7).astype(jnp.bfloat16)}}
+  return TrainState(jnp.asarray(step, jnp.int32), params, {'seen': jnp.arange(9) > 4}, {'count': jnp.arange(5)}, params)
+
+
+def save(folder, *steps, **options):
+  checkpoints = Checkpoints(folder / 'checkpoints', **options)
+  for step in steps:
+    checkpoints.save(jax.device_put(state_of(step), SHARDING))
+  checkpoints.close()
+
+
+def restore_newest(folder, **options):
+  checkpoints = Checkpoints(folder / 'checkpoints')
+  try:
+    return checkpoints.restore_newest(jax.eval_shape(lambda: state_of(1)), SHARDING, **options)
+  finally:
+    checkpoints.close()
+
+
+def same(a, b):
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def data_files(folder):
+  return sorted(p for p in folder.rglob('*') if p.is_file() and p.parent.name == 'd')
+
+
+def test_a_checksum_sees_every_flipped_bit_and_no_layout():
+  x = np.arange(64, dtype=np.float32).reshape(4, 16)
+  whole = checksums({'x': jnp.asarray(x)})
+  assert (checksums({'x': jax.device_put(x, jax.NamedSharding(make_mesh(), jax.P('data')))}) == whole).all()
+  for place in range(64):
+    for bit in (0, 7, 22, 23, 30, 31):
+      words = x.reshape(-1).view(np.uint32).copy()
+      words[place] ^= np.uint32(1 << bit)
+      assert (checksums({'x': jnp.asarray(words.view(np.float32).reshape(4, 16))}) != whole).all()
+  swapped = x.copy()
+  swapped[0, 0], swapped[3, 3] = x[3, 3], x[0, 0]
+  assert (checksums({'x': jnp.asarray(swapped)}) != whole).all()
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'emptied', 'no arrays', 'no metadata', 'flipped'])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys, damage):
+  save(tmp_path, 1, 2)
+  newest = tmp_path / 'checkpoints' / '2'
+  data = max(data_files(newest), key=lambda p: p.stat().st_size)
+  if damage == 'no arrays':
+    for path in data_files(newest):
+      path.unlink()
+  elif damage == 'no metadata':
+    for path in newest.rglob('_METADATA'):
+      path.unlink()
+  else:
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 4
+    data.write_bytes({'truncated': bytes(content[: len(content) // 2]), 'emptied': b'', 'flipped': bytes(content)}[damage])
+  with pytest.raises(DamagedCheckpoint, match=r'checkpoints/2(:| cannot).*\nLeave out --strict to go back'):
+    restore_newest(tmp_path, strict=True)
+  assert same(restore_newest(tmp_path), state_of(1))
+  assert 'checkpoints/2' in capsys.readouterr().out
+  assert (tmp_path / 'damaged' / '2').is_dir()  # set aside, not thrown away
+  save(tmp_path, 2)
+  assert same(restore_newest(tmp_path), state_of(2))
+
+
+def test_no_flipped_bit_is_restored(tmp_path):
+  save(tmp_path, 1)
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', read_only=True)
+  like, found = jax.eval_shape(lambda: state_of(1)), 0
+  random = np.random.default_rng(0)
+  for path in data_files(tmp_path):
+    whole = path.read_bytes()
+    for place in random.integers(0, len(whole), 6):
+      content = bytearray(whole)
+      content[place] ^= 1 << int(random.integers(8))
+      path.write_bytes(bytes(content))
+      try:
+        assert same(TrainState(**checkpoints.restore(1, like, SHARDING)), state_of(1)), (path, place)
+      except DamagedCheckpoint:
+        found += 1
+    path.write_bytes(whole)
+  checkpoints.close()
+  assert found > 10
+
+
+def test_when_all_are_damaged_nothing_starts_from_scratch(tmp_path):
+  save(tmp_path, 1, 2)
+  for path in data_files(tmp_path):
+    path.write_bytes(b'')
+  with pytest.raises(DamagedCheckpoint, match=r'No older one is left: restore it, or train anew in another --workdir'):
+    restore_newest(tmp_path)
+
+
+def test_lost_checkpoints_are_not_a_new_run(tmp_path):
+  config = {'data': {}, 'train': {'checkpoint_every': 10}, 'objective': {}, 'optim': {}}
+  os.close(open_workdir(tmp_path, config))
+  lines = '{"step": 10}\n{"step": 20}\n'
+  (tmp_path / 'metrics.jsonl').write_text(lines)
+  os.close(open_workdir(tmp_path, config))  # killed during the first save: nothing is lost
+  (tmp_path / 'metrics.jsonl').write_text(lines + '{"step": 30}\n')
+  with pytest.raises(UsageError, match='was trained to step 30 and has no checkpoint: restore'):
+    open_workdir(tmp_path, config)
+
+
+def test_the_newest_and_every_nth_are_kept(tmp_path):
+  save(tmp_path, 1, 2, 3, keep=2, keep_every=3)
+  save(tmp_path, 4, 5, 6, 7, 8, keep=2, keep_every=3)  # another session
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', read_only=True)
+  assert checkpoints.steps() == [3, 6, 7, 8]
+  checkpoints.close()
+
+
+def test_a_disk_that_is_full_is_said_and_the_last_good_checkpoint_stays(tmp_path):
+  # A limit on the size of files stands in for the disk; wide layers, so that only a checkpoint exceeds it.
+  wide = ['--config.objective.encoder.width=200', '--config.train.checkpoint_every=5']
+  train('digits_vae', tmp_path / 'run', *wide, '--config.train.steps=5')
+  limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+  words = command('digits_vae', tmp_path / 'run', *wide, '--config.train.steps=10')
+  done = subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300, preexec_fn=limit)
+  assert done.returncode == 1, done.stdout + done.stderr
+  error, remedy = done.stderr.strip().splitlines()[-2:]  # above them asyncio's remarks on TensorStore's failed writes
+  assert error.startswith('error: ')
+  assert 'a checkpoint could not be written (' in error
+  assert error.endswith('the newest whole one is that of step 5.')
+  assert remedy == 'Make room, then give the same command again: it resumes there.'
+  assert 'resuming from step 5' in train('digits_vae', tmp_path / 'run', *wide, '--config.train.steps=10')
+
+
+def test_two_processes_on_one_workdir(tmp_path):
+  config = {'data': {}, 'train': {}, 'objective': {}, 'optim': {}}
+  held = open_workdir(tmp_path / 'run', config)
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=5', status=1)
+  assert f'run is in use by process {os.getpid()}' in text
+  os.close(held)
