@@ -20,7 +20,7 @@ import optax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from genjax import parallel, rng
+from genjax import parallel, replay, rng
 from genjax.build import build, check, complete
 from genjax.checkpoint import Checkpoints
 from genjax.data.pipeline import Pipeline
@@ -31,7 +31,7 @@ from genjax.logging import Metrics, Progress
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Objective, example_batch
-from genjax.workdir import Training, open_workdir, write_environment
+from genjax.workdir import Training, open_workdir, read_config, write_environment
 
 SECTIONS = ('data', 'train', 'objective', 'optim')
 DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
@@ -39,6 +39,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its 
 WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<name of the config file>.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parameters, FLOPs and bytes, and exit.')
 STRICT = flags.DEFINE_bool('strict', False, 'Stop at a damaged checkpoint instead of going back to the one before.')
+REPLAY = flags.DEFINE_string('replay', '', 'Take a step that was not finite again: runs/x/nan/step_00000123.')
 WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & Biases project.')
 
 
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> None:
   stopped = stop_on_signals()
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)
+  if REPLAY.value:
+    return replay_step(Path(REPLAY.value).resolve())
   made = objects(CONFIG.value.to_dict())
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
@@ -101,7 +104,12 @@ def main(argv: list[str]) -> None:
       last = done == train.steps or stopping
       due = [done % every == 0 or last for every in (train.log_every, train.checkpoint_every, train.sample_every)]
       while len(pending) > (0 if any(due) else 1):
-        window.append(read(pending.pop(0), done - len(pending), workdir))
+        scalars = jax.device_get(pending.pop(0))
+        number = done - len(pending)
+        window.append({name: float(value) for name, value in scalars.items()})
+        if not all(map(math.isfinite, window[-1].values())):
+          playing_then = playing(objective, number - 1)
+          raise UsageError(not_finite(workdir, number, made, state, pipeline(number - 1), key, window[-1], playing_then))
         progress.advance()
       log, save, show = due
       if log:
@@ -211,16 +219,30 @@ def check_fit(objective, optimizers, source) -> None:
     )
 
 
-def read(metrics: dict, step: int, workdir: Path) -> dict[str, float]:
-  """The scalars of a step, on the host. Stops the run when one is not finite."""
-  values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-  bad = [name for name, value in values.items() if not math.isfinite(value)]
-  if bad:
-    raise UsageError(
-      f'{workdir}: {", ".join(bad)} not finite at step {step}; this state was not saved.\n'
-      'Train anew in another --workdir with a lower learning rate or with clip.'
-    )
-  return values
+def not_finite(workdir: Path, step: int, made: Objects, state, batch, key, metrics: dict[str, float], playing) -> str:
+  """Keeps what is needed to take the step again, finds out where it went wrong, and says so."""
+  folder = workdir / 'nan' / f'step_{step:08d}'
+  replay.dump(folder, state, batch, key, metrics)
+  where = replay.diagnose(made.objective, made.optimizers, state.replace(step=~state.step), batch, key, playing)
+  bad = ', '.join(name for name, value in metrics.items() if not math.isfinite(value))
+  return (
+    f'{workdir}: {bad} not finite at step {step}; {where or "not so when taken again"}. To see it: --replay {folder}\n'
+    'Train anew in another --workdir with a lower learning rate or with clip; checkpoints are of the steps before.'
+  )
+
+
+def replay_step(folder: Path) -> None:
+  """Takes a step that was not finite again, on the first device, and says what it finds."""
+  config = read_config(folder.parent.parent)
+  objective, optimizers = build(config['objective']), build(config['optim'])
+  state, batch, key, then = replay.load(folder, objective, optimizers)
+  turn = playing(objective, int(state.step))
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, playing=turn, ema_halflife=1.0)
+  _, now = jax.jit(step)(state, batch, key)
+  print(f'step {int(state.step) + 1}, players {", ".join(turn)}; in training, and here on {jax.devices()[0].device_kind}:')
+  for name, value in then.items():
+    print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')
+  print(replay.diagnose(objective, optimizers, state, batch, key, turn) or 'Taken again here, the step is finite.')
 
 
 def averages(window: list[dict[str, float]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from genjax.types import Batch, Context, Objective, Tree, Variables
 class TrainState:
   """All that is saved. `params`, `opt_states` and `ema` are keyed by player (`params` also by frozen network)."""
 
-  step: Int[Array, '']  # steps taken
+  step: Int[Array, '']  # steps taken; ~step, a negative number, once a step was not finite
   params: dict[str, Tree]
   buffers: dict[str, Tree]  # non-trained variables: batch statistics, codebooks, ...
   opt_states: dict[str, Tree]
@@ -56,6 +56,11 @@ def ema_decay(step: Int[Array, ''], batch_size: int, halflife: float) -> Float[A
   return 0.5 ** (batch_size / jnp.minimum(halflife, 0.05 * seen))
 
 
+def player_keys(key: Key[Array, ''], step: Int[Array, ''], index: Int[Array, 'b'], player: int) -> Key[Array, 'b']:
+  """The keys with which the `player`-th player plays at `step`; stream 0 is the data pipeline's."""
+  return rng.fold_in(rng.image_keys(jax.random.fold_in(key, step), index), 1 + player)
+
+
 def train_step(
   state: TrainState,
   batch: Batch,
@@ -69,7 +74,6 @@ def train_step(
   axis_name: str | None = None,  # set under pmap, where each device sees its own part of the batch
 ) -> tuple[TrainState, dict[str, Float[Array, '']]]:
   """One step of the game: the new state, and the scalars to log (`<player>/loss`, ... averaged over the batch)."""
-  keys = rng.image_keys(jax.random.fold_in(key, state.step), batch.index)
   params, opt_states, buffers, metrics = dict(state.params), dict(state.opt_states), dict(state.buffers), {}
 
   def mean_over_devices(tree):
@@ -78,7 +82,7 @@ def train_step(
   for i, (name, player) in enumerate(objective.players.items()):
     if name not in playing:
       continue
-    player_keys = rng.fold_in(keys, 1 + i)  # stream 0 is the data pipeline's
+    keys = player_keys(key, state.step, batch.index, i)
 
     def loss(player_params, buffers, batch, keys, name=name, player=player):
       context = Context(state.step, state.ema, buffers)
@@ -86,7 +90,7 @@ def train_step(
 
     parts = []
     for j in range(accumulate):  # rows j, j + k, ...: each device keeps its own rows
-      part, part_keys = jax.tree.map(lambda x, j=j: x[j::accumulate], (batch, player_keys))
+      part, part_keys = jax.tree.map(lambda x, j=j: x[j::accumulate], (batch, keys))
       (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params[name], buffers, part, part_keys)
       buffers |= aux.buffers
       parts.append((grads, {f'{name}/loss': value, **aux.metrics}))
@@ -99,4 +103,9 @@ def train_step(
   batch_size = batch.index.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
   decay = ema_decay(state.step, batch_size, ema_halflife)
   ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, {name: params[name] for name in state.ema})
-  return TrainState(state.step + 1, params, buffers, opt_states, ema), metrics
+  after = TrainState(state.step + 1, params, buffers, opt_states, ema)
+
+  # A step that is not finite halts the game: it leaves the state as it was, its number turned to ~step, and so do all after.
+  finite = jnp.stack([jnp.isfinite(value) for value in metrics.values()]).all() & (state.step >= 0)
+  halted = state.replace(step=jnp.where(state.step < 0, state.step, ~state.step))
+  return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, halted), metrics

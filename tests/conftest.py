@@ -34,11 +34,11 @@ def image_shape(config: dict) -> tuple[int, int, int]:
 
 
 def shrink(spec):
-  """The same networks, narrow."""
+  """The same networks, narrow and of two resolutions at most."""
   if not isinstance(spec, dict):
     return spec
   small = {'width': 8, 'hidden': 16, 'blocks': 1, 'head_features': 8}
-  return {key: small.get(key, shrink(value)) for key, value in spec.items()}
+  return {key: value[:2] if key == 'multipliers' else small.get(key, shrink(value)) for key, value in spec.items()}
 
 
 def objects(name: str, small: bool = True, dtype: str = 'float32', **options):

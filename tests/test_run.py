@@ -13,6 +13,7 @@ from PIL import Image
 import genjax
 import sample
 import train as train_py
+from genjax import replay
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
@@ -270,15 +271,27 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tmp_path):
   path = tmp_path / 'x.npz'
   np.savez(path, image=np.zeros((16, 8, 8), np.uint8), label=np.arange(16) % 10)
   more = ['--config.train.steps=200', '--config.train.checkpoint_every=1', '--config.optim.model.learning_rate.peak=1e30']
   text = train('digits_vae', tmp_path / 'run', f'--config.data.name={path}', *more, status=1)
-  assert 'not finite at step' in text
-  state = genjax.load(tmp_path / 'run', ema=False)
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.variables.params))
   assert 'Traceback' not in text
+  error, remedy = text.strip().splitlines()[-2:]
+  step = int(error.split('not finite at step ')[1].split(';')[0])
+  assert 'player model: ' in error
+  assert remedy.startswith('Train anew in another --workdir with a lower learning rate')
+  run = genjax.load(tmp_path / 'run', ema=False)
+  assert run.step == step - 1  # the state before, and no later one, was saved
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.variables.params))
+  words = [sys.executable, 'train.py', f'--replay={tmp_path}/run/nan/step_{step:08d}']
+  again = subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, check=True).stdout
+  assert again.splitlines()[0].startswith(f'step {step}, players model; in training, and here on cpu')
+  assert again.splitlines()[-1] == error.split('; ')[1].removesuffix(
+    f'. To see it: --replay {tmp_path}/run/nan/step_{step:08d}'
+  )
+  with pytest.raises(UsageError, match='holds no step to replay'):
+    replay.load(tmp_path, None, None)
 
 
 def test_metrics_after_the_resumed_step_are_cut(tmp_path):

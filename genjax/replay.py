@@ -1,0 +1,87 @@
+"""What is kept of a step that was not finite, and what is found out from it: the player, and the module where it began.
+
+nan/step_N/ holds the state before step N (the step keeps it, see genjax/step.py) as a checkpoint, and in step.npz the
+batch, the run's key and the scalars of that step.
+"""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from genjax.checkpoint import Checkpoints
+from genjax.errors import UsageError
+from genjax.parallel import make_mesh, put_everywhere, replicated
+from genjax.run import abstract_state
+from genjax.step import TrainState, player_keys, train_step
+from genjax.types import Batch, Context
+
+
+def dump(folder: Path, state: TrainState, batch: Batch, key: jax.Array, metrics: dict[str, float]) -> None:
+  """Writes what `load` reads. `state` is the one that the step halted at."""
+  checkpoints = Checkpoints(folder)
+  checkpoints.save(state.replace(step=~state.step))
+  checkpoints.close()
+  arrays = {name: np.asarray(value) for name, value in batch._asdict().items()}
+  names = np.array(list(metrics))
+  np.savez(folder / 'step.npz', key=jax.random.key_data(key), names=names, values=list(metrics.values()), **arrays)
+
+
+def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Array, dict[str, float]]:
+  """State, batch, key and scalars of a step that was not finite, on the first device.
+
+  Raises:
+    UsageError: the folder does not hold such a step.
+  """
+  if not (folder / 'step.npz').is_file():
+    raise UsageError(f'{folder} holds no step to replay (no step.npz): give a folder like runs/x/nan/step_00000123.')
+  with np.load(folder / 'step.npz', allow_pickle=False) as file:
+    batch = Batch(*(jnp.asarray(file[name]) for name in Batch._fields))
+    key = jax.random.wrap_key_data(file['key'])
+    metrics = dict(zip(file['names'].tolist(), file['values'].tolist(), strict=True))
+  mesh = make_mesh(jax.local_devices()[:1])
+  checkpoints = Checkpoints(folder, read_only=True)
+  try:
+    like = abstract_state(objective, batch.image.shape[1:], optimizers)
+    state = TrainState(**checkpoints.restore(checkpoints.steps()[-1], like, replicated(mesh)))
+  finally:
+    checkpoints.close()
+  return state, put_everywhere(batch, mesh), put_everywhere(key, mesh), metrics
+
+
+def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Array, playing: tuple[str, ...]) -> str:
+  """Which player's loss or gradient is not finite at this step, and the first module whose output is not; '' if none."""
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=1.0)
+  for i, (name, player) in enumerate(objective.players.items()):
+    if name not in playing:
+      continue
+    keys, found = player_keys(key, state.step, batch.index, i), []
+
+    def watch(call, args, kwargs, context, found=found):
+      out = call(*args, **kwargs)
+      if not found and not all(_finite(x) for x in jax.tree.leaves(out)):  # the innermost module returns first
+        found.append('/'.join(context.module.path) or type(context.module).__name__)
+      return out
+
+    def loss(params, name=name, player=player, keys=keys):
+      everyone = {**state.params, name: params}
+      return player.loss(everyone, Context(state.step, state.ema, state.buffers), batch, keys)[0]
+
+    with nn.intercept_methods(watch):
+      value = loss(state.params[name])
+    if found or not _finite(value):
+      return f'player {name}: ' + (f'first in the module {found[0]}' if found else 'in its loss, after finite modules')
+    grads = jax.jit(jax.grad(loss))(state.params[name])
+    bad = [path for path, x in jax.tree_util.tree_leaves_with_path(grads) if not _finite(x)]
+    if bad:
+      return f'player {name}: activations are finite, the gradient of {jax.tree_util.keystr(bad[0])} is not'
+    after, _ = jax.jit(functools.partial(step, playing=(name,)))(state, batch, key)
+    state = after.replace(step=state.step)
+  return ''
+
+
+def _finite(x) -> bool:
+  return not jnp.issubdtype(jnp.result_type(x), jnp.inexact) or bool(jnp.isfinite(x).all())
