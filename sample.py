@@ -4,6 +4,7 @@ Options beyond those below are the objective's own; --help with --run lists them
 """
 
 import argparse
+import ast
 import json
 import sys
 from pathlib import Path
@@ -17,8 +18,15 @@ from genjax.images import save_grid, to_uint8
 from genjax.run import grid_columns, grid_labels, load
 
 
+class Parser(argparse.ArgumentParser):
+  """Its errors in one line, like all others."""
+
+  def error(self, message):
+    raise UsageError(f'{message}; see --help.')
+
+
 def main(argv: list[str]) -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
+  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
   parser.add_argument('--run', help='the run directory')
   parser.add_argument('--n', type=int, default=64, help='how many images (64)')
   parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
@@ -27,6 +35,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
+  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('-h', '--help', action='store_true', help='this text')
   args, rest = parser.parse_known_args(argv)
@@ -36,8 +45,10 @@ def main(argv: list[str]) -> None:
     raise UsageError('say which run: --run runs/x')
   if not args.help and not (args.out or args.npz):
     raise UsageError('say where to: --out grid.png, --npz out.npz, or both.')
+  if args.out and not args.out.lower().endswith('.png'):
+    raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png.')
   parallel.use_compilation_cache()
-  run = load(args.run, args.step, ema=not args.no_ema)
+  run = load(args.run, args.step, ema=not args.no_ema, allow_package=args.allow_package)
   if args.help:
     shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
     return print(parser.format_help() + f'\noptions of {type(run.objective).__name__}: {shown}')
@@ -81,9 +92,12 @@ def parse_options(words: list[str], known: dict) -> dict:
     value = value if equals else words.pop(0)
     kind = type(known[name])
     try:
-      options[name] = {'true': True, 'false': False}[value.lower()] if kind is bool else kind(value)
-    except (ValueError, KeyError):
-      takes = {int: 'a whole number', float: 'a number', bool: 'true or false'}[kind]
+      if kind is bool:
+        options[name] = {'true': True, 'false': False}[value.lower()]
+      else:
+        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value)
+    except (ValueError, KeyError, SyntaxError):
+      takes = {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(kind, 'a Python value')
       raise UsageError(f'--{name}={value}: it takes {takes}.') from None
   return options
 
@@ -100,6 +114,7 @@ def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
     labels = [int(part) for part in text.split(',')]
   except ValueError:
     raise UsageError(f'--label {text}: give a class, several as 0,1,2, or each.') from None
+  run.labels(labels if len(labels) > 1 else labels[0], len(labels), None)  # checked as they were given
   return np.resize(np.array(labels), n)
 
 

@@ -7,10 +7,10 @@ Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 
 import functools
 import json
 import math
+import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,16 +23,18 @@ from ml_collections import config_flags
 from genjax import parallel, replay, rng
 from genjax.build import build, check, complete
 from genjax.checkpoint import Checkpoints
+from genjax.commandline import config_path, parse
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
 from genjax.images import save_grid, to_uint8
-from genjax.logging import Metrics, Progress
+from genjax.logging import Metrics, Progress, Silent
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Objective, example_batch
-from genjax.workdir import Training, open_workdir, read_config, write_environment
+from genjax.workdir import Training, open_workdir, write_environment
 
+AHEAD = 2  # steps dispatched before the one before them is done
 SECTIONS = ('data', 'train', 'objective', 'optim')
 DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
 CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
@@ -40,6 +42,14 @@ WORKDIR = flags.DEFINE_string('workdir', '', 'The run directory. Default: runs/<
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parameters, FLOPs and bytes, and exit.')
 STRICT = flags.DEFINE_bool('strict', False, 'Stop at a damaged checkpoint instead of going back to the one before.')
 REPLAY = flags.DEFINE_string('replay', '', 'Take a step that was not finite again: runs/x/nan/step_00000123.')
+ALLOW_PACKAGE = flags.DEFINE_multi_string('allow_package', [], 'A package beside genjax whose classes the config may name.')
+COORDINATOR = flags.DEFINE_string(
+  'coordinator', os.environ.get('JAX_COORDINATOR_ADDRESS', ''), 'Several hosts: host:port of process 0, or auto on a cluster.'
+)
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', int(os.environ.get('JAX_NUM_PROCESSES', '0')), 'Several hosts: how many.')
+PROCESS_ID = flags.DEFINE_integer(
+  'process_id', int(os.environ.get('JAX_PROCESS_ID', '-1')), 'Several hosts: which one this is.'
+)
 WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & Biases project.')
 
 
@@ -49,14 +59,21 @@ def main(argv: list[str]) -> None:
   stopped = stop_on_signals()
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)
+  parallel.start_hosts(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  first_process = jax.process_index() == 0
+  say = print if first_process else lambda text: None
   if REPLAY.value:
-    return replay_step(Path(REPLAY.value).resolve())
-  made = objects(CONFIG.value.to_dict())
+    return replay.replay(Path(REPLAY.value).resolve(), ALLOW_PACKAGE.value)
+  made = objects(CONFIG.value.to_dict(), ALLOW_PACKAGE.value)
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
   # What is computed where.
   mesh = parallel.make_mesh()
-  init_key, key, sample_key = jax.random.split(jax.random.key(train.seed), 3)
+
+  def keys():  # of init, training and sampling; called under jit, so that they are on all devices
+    return jax.random.split(jax.random.key(train.seed), 3)
+
+  key = parallel.put_everywhere(keys()[1], mesh)
   pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, made.flip)
   compiled_step = made.compile_step(mesh)
   like = abstract_state(objective, source.image_shape, optimizers)
@@ -65,52 +82,70 @@ def main(argv: list[str]) -> None:
 
   # The run directory, and the state: from the newest checkpoint, or new.
   workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
-  open_workdir(workdir, made.resolved)
-  write_environment(workdir)
+  if first_process:
+    open_workdir(workdir, made.resolved)
+    write_environment(workdir)
+  parallel.wait_for_all('run directory')
   checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every)
-  sharding = parallel.replicated(mesh)
+  sharding = parallel.state_sharding(like, mesh, train.strategy)
   state = checkpoints.restore_newest(like, sharding, STRICT.value)
   first = int(state.step) if state else 0
   if state:
-    print(f'{workdir}: resuming from step {first}.')
+    say(f'{workdir}: resuming from step {first}.')
   else:
-    init = functools.partial(init_state, objective, optimizers)
-    state = jax.jit(init, out_shardings=sharding)(init_key, example_batch(source.image_shape))
-    print(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')
+    init = lambda: init_state(objective, optimizers, keys()[0], example_batch(source.image_shape))  # noqa: E731
+    state = jax.jit(init, out_shardings=sharding)()  # born where it will live
+    say(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')
   if first >= train.steps:
     checkpoints.close()
-    print(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
+    say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
     return
-  key = parallel.put_everywhere(key, mesh)
 
   # The same latents each time, one class a column.
   columns = grid_columns(objective)
   labels = grid_labels(objective, 8 * columns)
-  sample_keys = rng.image_keys(sample_key, np.arange(8 * columns))
-  sample = jax.jit(lambda variables: to_uint8(objective.sample(variables, sample_keys, labels)))
 
-  # The loop. The metrics of a step are read after the next one is dispatched, so that the device does not wait for the
-  # host; before anything is written all are read, so that no checkpoint holds what is not finite.
-  metrics = Metrics(workdir, first, train.batch_size, made.resolved, WANDB.value)
-  progress = Progress(first, train.steps, train.batch_size)
+  def sample(variables):
+    return to_uint8(objective.sample(variables, rng.image_keys(keys()[2], np.arange(8 * columns)), labels))
+
+  sample = jax.jit(sample, out_shardings=parallel.replicated(mesh))
+
+  # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
+  # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted
+  # the state (genjax/step.py).
+  metrics = progress = Silent()
+  if first_process:
+    metrics = Metrics(workdir, first, train.batch_size, made.resolved, WANDB.value)
+    progress = Progress(first, train.steps, train.batch_size)
   window, pending, logged_compile = [], [], 0.0
   start = time.perf_counter()
   try:
     for t in range(first, train.steps):
-      state, scalars = compiled_step(state, pipeline(t), key, playing(objective, t))
+      try:
+        batch = pipeline(t)
+      except UsageError:  # an image that cannot be read: nothing of what came before is lost
+        checkpoints.save(state)
+        raise
+      state, scalars = compiled_step(state, batch, key, playing(objective, t))
       pending.append(scalars)
       done = t + 1
-      stopping = bool(stopped)  # asked once: a signal that comes later is for the next step
+      # Asked once: a signal that comes later is for the next step. Several hosts agree when they log.
+      stopping = (
+        bool(stopped) if jax.process_count() == 1 else done % train.log_every == 0 and parallel.any_process(bool(stopped))
+      )
       last = done == train.steps or stopping
       due = [done % every == 0 or last for every in (train.log_every, train.checkpoint_every, train.sample_every)]
-      while len(pending) > (0 if any(due) else 1):
-        scalars = jax.device_get(pending.pop(0))
-        number = done - len(pending)
+      progress.advance()
+      if not any(due):
+        if len(pending) > AHEAD:
+          jax.block_until_ready(pending[-AHEAD])
+        continue
+      for number, scalars in enumerate(jax.device_get(pending), start=done + 1 - len(pending)):
         window.append({name: float(value) for name, value in scalars.items()})
         if not all(map(math.isfinite, window[-1].values())):
-          playing_then = playing(objective, number - 1)
-          raise UsageError(not_finite(workdir, number, made, state, pipeline(number - 1), key, window[-1], playing_then))
-        progress.advance()
+          turn = playing(objective, number - 1)
+          raise UsageError(not_finite(workdir, number, made, state, pipeline(number - 1), key, window[-1], turn))
+      pending.clear()
       log, save, show = due
       if log:
         compiling = compiled_step.compile_seconds - logged_compile
@@ -125,7 +160,9 @@ def main(argv: list[str]) -> None:
         break
       if show:
         began = time.perf_counter()
-        save_grid(workdir / 'samples' / f'step_{done:08d}.png', np.asarray(sample(state.variables())), columns)
+        images = np.asarray(sample(state.variables()))
+        if first_process:
+          save_grid(workdir / 'samples' / f'step_{done:08d}.png', images, columns)
         start += time.perf_counter() - began  # sampling is not training
   finally:
     progress.close()
@@ -133,9 +170,10 @@ def main(argv: list[str]) -> None:
     metrics.close()
     checkpoints.close()
   if stopping and done < train.steps:
-    print(f'{workdir}: stopped by {signal.Signals(stopped[0]).name} and saved at step {done}. The same command resumes.')
-    sys.exit(128 + stopped[0])
-  print(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
+    number = stopped[0] if stopped else signal.SIGTERM  # it came to another host
+    say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
+    sys.exit(128 + number)
+  say(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
 
 
 def stop_on_signals() -> list[int]:
@@ -179,8 +217,8 @@ class Objects(NamedTuple):
     return parallel.compile_step(step, mesh, self.train.strategy)
 
 
-def objects(config: dict) -> Objects:
-  """Config -> objects. Nothing behind this function sees a config."""
+def objects(config: dict, allow: list[str]) -> Objects:
+  """Config -> objects; `allow` names packages beside genjax. Nothing behind this function sees a config."""
   for name in config:
     if name not in SECTIONS:
       raise UsageError(f'config.{name} is not an option.' + did_you_mean(name, SECTIONS))
@@ -196,9 +234,9 @@ def objects(config: dict) -> Objects:
   source = open_data(**data)
   resolved = config | {
     'data': config['data'] | {'image_shape': source.image_shape, 'size': len(source)},
-    'objective': complete(config['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}),
+    'objective': complete(config['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}, allow),
   }
-  objective, optimizers = build(resolved['objective']), build(resolved['optim'])
+  objective, optimizers = build(resolved['objective'], allow), build(resolved['optim'], allow)
   check_fit(objective, optimizers, source)
   return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
 
@@ -212,10 +250,10 @@ def check_fit(objective, optimizers, source) -> None:
     raise UsageError(f'config.optim has {have}; it needs one optimiser for each of {", ".join(objective.players)}.')
   if objective.num_classes and not source.num_classes:
     raise UsageError(f'{source.name} has no labels: set config.objective.num_classes=0.')
-  if objective.num_classes and source.num_classes > objective.num_classes:
+  if objective.num_classes and source.num_classes != objective.num_classes:
     raise UsageError(
-      f'{source.name} has labels up to {source.num_classes - 1}, config.objective.num_classes={objective.num_classes}: '
-      f'set it to {source.num_classes}.'
+      f'{source.name} has {source.num_classes} classes, config.objective.num_classes={objective.num_classes}: '
+      f'set it to {source.num_classes}, or to 0 for a model without labels.'
     )
 
 
@@ -223,26 +261,14 @@ def not_finite(workdir: Path, step: int, made: Objects, state, batch, key, metri
   """Keeps what is needed to take the step again, finds out where it went wrong, and says so."""
   folder = workdir / 'nan' / f'step_{step:08d}'
   replay.dump(folder, state, batch, key, metrics)
-  where = replay.diagnose(made.objective, made.optimizers, state.replace(step=~state.step), batch, key, playing)
+  where = 'replay it to see where'
+  if jax.process_count() == 1:
+    where = replay.diagnose(made.objective, made.optimizers, state.replace(step=~state.step), batch, key, playing)
   bad = ', '.join(name for name, value in metrics.items() if not math.isfinite(value))
   return (
     f'{workdir}: {bad} not finite at step {step}; {where or "not so when taken again"}. To see it: --replay {folder}\n'
     'Train anew in another --workdir with a lower learning rate or with clip; checkpoints are of the steps before.'
   )
-
-
-def replay_step(folder: Path) -> None:
-  """Takes a step that was not finite again, on the first device, and says what it finds."""
-  config = read_config(folder.parent.parent)
-  objective, optimizers = build(config['objective']), build(config['optim'])
-  state, batch, key, then = replay.load(folder, objective, optimizers)
-  turn = playing(objective, int(state.step))
-  step = functools.partial(train_step, objective=objective, optimizers=optimizers, playing=turn, ema_halflife=1.0)
-  _, now = jax.jit(step)(state, batch, key)
-  print(f'step {int(state.step) + 1}, players {", ".join(turn)}; in training, and here on {jax.devices()[0].device_kind}:')
-  for name, value in then.items():
-    print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')
-  print(replay.diagnose(objective, optimizers, state, batch, key, turn) or 'Taken again here, the step is finite.')
 
 
 def averages(window: list[dict[str, float]]) -> dict[str, float]:
@@ -267,48 +293,8 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
   print(f'bytes of state {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)):,}')
 
 
-def config_path(argv: list[str]) -> str | None:
-  """The config file named last on the command line."""
-  path = None
-  for word, after in zip(argv, [*argv[1:], ''], strict=True):
-    flag, equals, value = word.partition('=')
-    if flag in ('--config', '-config'):
-      path = (value if equals else after).split(':')[0]
-  return path
-
-
-def parse(argv: list[str]) -> list[str]:
-  """absl's flags, and the config behind them, with their errors in one line."""
-  path = config_path(argv)
-  if path is None:
-    path = DEFAULT
-    argv = [argv[0], f'--config={path}', *argv[1:]]
-  if not (path.endswith('.py') and Path(path).is_file()):
-    raise UsageError(f'--config: there is no config file {path!r}; see configs/.')
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    text = str(error).strip()
-    if 'Traceback' in text:  # absl's wrapping of a ValueError in the config file
-      last = text.splitlines()[-1]
-      if 'UsageError: ' not in last:
-        sys.exit(text)
-      text = f'{path}: ' + last.partition('UsageError: ')[2]
-    raise UsageError(' '.join(text.split())) from None
-  except (AttributeError, KeyError, TypeError) as error:
-    if any(frame.f_code.co_filename.endswith(path) for frame, _ in traceback.walk_tb(error.__traceback__)):
-      raise  # a bug in the user's file deserves its traceback
-    text = error
-    while isinstance(text, BaseException):
-      text = text.args[0] if text.args else repr(text)
-    if 'get_config' in str(text):
-      raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
-    name, *hint = str(text).splitlines()
-    raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
-
-
 if __name__ == '__main__':
   try:
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=functools.partial(parse, default=DEFAULT))
   except UsageError as error:
     sys.exit(f'error: {error}')

@@ -21,6 +21,7 @@ import numpy as np
 
 import train
 from genjax import checkpoint, parallel
+from genjax.commandline import parse
 
 
 class PausedStep(parallel.CompiledStep):
@@ -80,7 +81,7 @@ def main() -> None:
     words = [f'--config.train.{name}={value}' for name, value in options.items()]
     sys.argv = ['train.py', f'--config={args.config}', f'--workdir={folder}/run', *words]  # ml_collections reads it
     with contextlib.redirect_stdout(sys.stderr):
-      train.main(train.parse(sys.argv))
+      train.main(parse(sys.argv, train.DEFAULT))
   batch_size = train.CONFIG.value.train.batch_size
   inside, bare = np.array(PausedStep.inside[1:]), np.array(PausedStep.bare[1:])
   draws = np.random.default_rng(0).integers(0, len(bare), (10_000, len(bare)))  # bootstrap over the pairs

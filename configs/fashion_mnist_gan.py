@@ -18,6 +18,5 @@ def get_config():
     generator=spec('networks.dcgan.DCGANGenerator', width=64),
     discriminator=spec('networks.dcgan.DCGANDiscriminator', width=64),
   )
-  adam = spec('optim.adam', learning_rate=2e-4, b1=0.5)
-  config.optim = {'discriminator': adam, 'generator': adam}
+  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.5) for player in ('discriminator', 'generator')}
   return config

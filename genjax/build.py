@@ -1,7 +1,7 @@
 """{'cls': 'networks.unet.UNet', **kwargs} -> object. The only place in genjax that knows configs exist.
 
 A name is a path inside genjax: package, module, name. Nothing else resolves, so a config read from a stranger's run
-directory can name the classes and functions of these packages and no other code.
+directory can name the classes and functions of these packages and no other code, but for packages that the user allows.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from genjax.errors import UsageError, did_you_mean
@@ -20,8 +20,12 @@ GIVEN = ('image_shape', 'dtype')  # parameters that follow from the data and the
 PLAIN = (bool, int, float, str, tuple)
 
 
-def resolve(name: str) -> Callable:
+def resolve(name: str, allow: Collection[str] = ()) -> Callable:
   """The class or function of that name, e.g. 'networks.unet.UNet' or 'optim.adam'.
+
+  Args:
+    name: relative to genjax; or from the root of a package in `allow`, 'mine.unet.UNet', defined in that module.
+    allow: further packages. Naming one lets a config run any function in it.
 
   Raises:
     UsageError: the name is not a public one defined in the packages above; near names are suggested.
@@ -35,6 +39,14 @@ def resolve(name: str) -> Callable:
       found = getattr(importlib.import_module(path), attribute, None)
       if callable(found) and getattr(found, '__module__', None) == path:
         return found
+  if module_name.split('.')[0] in allow:
+    try:
+      found = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+      raise UsageError(f'cls={name!r}: {error}.') from None
+    if callable(found) and getattr(found, '__module__', None) == module_name:
+      return found
+    raise UsageError(f'cls={name!r}: {module_name} defines no class or function {attribute!r}.')
   raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
 
 
@@ -94,6 +106,8 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
 
 def fits(value: Any, expected: Any) -> bool:
   """Whether a value has the annotated type, as far as that is a plain class, tuple or union; specs are built later."""
+  if expected is inspect.Parameter.empty:
+    return True  # not annotated
   if 'cls' in value if isinstance(value, Mapping) else hasattr(value, 'get'):
     return True  # a spec, or ml_collections' reference to another value
   if typing.get_origin(expected) is tuple:
@@ -116,32 +130,32 @@ def spec(cls: str, **kwargs) -> dict[str, Any]:
   return {'cls': cls} | {key: value for key, value in defaults(function).items() if key not in GIVEN} | kwargs
 
 
-def complete(value: Any, given: Mapping[str, Any]) -> Any:
+def complete(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
   """A spec with the parameters in `given` filled in, at every depth, where its class has them and it leaves them out."""
   if not isinstance(value, Mapping):
     return value
-  filled = {key: complete(item, given) for key, item in value.items()}
+  filled = {key: complete(item, given, allow) for key, item in value.items()}
   if 'cls' in value:
-    known = parameters(resolve(value['cls']))
+    known = parameters(resolve(value['cls'], allow))
     filled = {key: item for key, item in given.items() if key in known} | filled
   return filled
 
 
-def build(value: Any) -> Any:
-  """The object that a spec describes. Lists become tuples, nested specs objects.
+def build(value: Any, allow: Collection[str] = ()) -> Any:
+  """The object that a spec describes. Lists become tuples, nested specs objects. `allow` as in `resolve`.
 
   Raises:
     UsageError: an unknown name or parameter, or a value that the class refuses.
   """
   if isinstance(value, (list, tuple)):
-    return tuple(build(item) for item in value)
+    return tuple(build(item, allow) for item in value)
   if not isinstance(value, Mapping):
     return value
   if 'cls' not in value:
-    return {key: build(item) for key, item in value.items()}
+    return {key: build(item, allow) for key, item in value.items()}
   name = value['cls']
-  function = resolve(name)
-  kwargs = {key: build(item) for key, item in value.items() if key != 'cls'}
+  function = resolve(name, allow)
+  kwargs = {key: build(item, allow) for key, item in value.items() if key != 'cls'}
   check(function, name, kwargs)
   missing = [key for key in GIVEN if key in parameters(function) and key not in kwargs]
   missing = [key for key in missing if parameters(function)[key].default is inspect.Parameter.empty]

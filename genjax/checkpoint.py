@@ -5,6 +5,7 @@ is stored by itself, so that sampling reads a model without its optimiser. Besid
 on the devices before saving: Orbax by itself restores a flipped bit without a word.
 """
 
+import math
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from absl import logging
 from jaxtyping import Array, UInt32
 
 from genjax.errors import UsageError
+from genjax.parallel import replicated, wait_for_all
 from genjax.step import TrainState
 from genjax.types import Tree
 
@@ -38,7 +40,7 @@ def checksum(x: Array) -> UInt32[Array, '']:
 @jax.jit
 def checksums(tree: Tree) -> UInt32[Array, 'n']:
   """Of each array of a tree, in its order."""
-  return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)] or [jnp.uint32(0)])
+  return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)])
 
 
 class Checkpoints:
@@ -80,10 +82,12 @@ class Checkpoints:
     if step in self.manager.all_steps():
       return
     fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
-    items = {name: ocp.args.StandardSave({name: tree}) for name, tree in fields.items()}
-    sums = {name: checksums(tree) for name, tree in fields.items()}
+    items = {
+      name: ocp.args.StandardSave({name: tree} | ({'checksums': checksums(tree)} if jax.tree.leaves(tree) else {}))
+      for name, tree in fields.items()
+    }
     try:
-      self.manager.save(step, args=ocp.args.Composite(**items, checksums=ocp.args.StandardSave(sums)))
+      self.manager.save(step, args=ocp.args.Composite(**items))
     except Exception as error:  # Orbax lets through what TensorStore throws
       raise self.not_saved(error) from error
 
@@ -103,18 +107,39 @@ class Checkpoints:
 
     def target(name):
       shape = lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)  # noqa: E731
-      return {name: jax.tree.map(shape, getattr(like, name), getattr(layouts, name))}
+      tree = {name: jax.tree.map(shape, getattr(like, name), getattr(layouts, name))}
+      leaves = jax.tree.leaves(tree)
+      if leaves:
+        tree['checksums'] = jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=replicated(leaves[0].sharding.mesh))
+      return tree
 
     items = {name: ocp.args.StandardRestore(target(name)) for name in names}
     try:
-      restored = self.manager.restore(step, args=ocp.args.Composite(**items, checksums=ocp.args.StandardRestore()))
+      restored = self.manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # whatever the damage made Orbax, TensorStore or json throw
+      self.refuse_misfit(step, like, names)
       raise DamagedCheckpoint(f'{self.directory / str(step)} cannot be read ({first_line(error)}).') from error
     trees = {name: restored[name][name] for name in names}
-    changed = [n for n in names if not (jax.device_get(checksums(trees[n])) == jax.device_get(restored.checksums[n])).all()]
+    saved = {name: restored[name]['checksums'] for name in names if 'checksums' in restored[name]}
+    changed = [n for n, sums in saved.items() if not (jax.device_get(checksums(trees[n])) == jax.device_get(sums)).all()]
     if changed:
       raise DamagedCheckpoint(f'{self.directory / str(step)}: {", ".join(changed)} changed since saving (checksums differ).')
     return trees
+
+  def refuse_misfit(self, step: int, like: Tree, names: tuple[str, ...]) -> None:
+    """Raises UsageError if what was saved can be told, and is other arrays than those of `like`."""
+    for name in names:
+      try:
+        saved = jax.tree.leaves(dict(self.manager.item_metadata(step)[name])[name])
+      except Exception:  # damaged here too
+        continue
+      shapes = [sorted(tuple(x.shape) for x in leaves) for leaves in (saved, jax.tree.leaves(getattr(like, name)))]
+      if shapes[0] != shapes[1]:
+        a, b = (f'{len(s)} arrays of {sum(map(math.prod, s)):,} numbers' for s in shapes)
+        raise UsageError(
+          f'{self.directory / str(step)} is of another model than the code here makes of config.json: {name} has {a} in it, '
+          f'{b} now.\nUse the code that it was trained with, or train anew in another --workdir.'
+        )
 
   def restore_newest(self, like: Tree, sharding: Tree, strict: bool = False) -> TrainState | None:
     """The newest state that is whole; None if there are no checkpoints.
@@ -139,10 +164,12 @@ class Checkpoints:
   def set_aside(self, step: int) -> None:
     """Moves a checkpoint to `damaged/`."""
     target = self.directory.parent / 'damaged' / str(step)
-    target.parent.mkdir(exist_ok=True)
-    while target.exists():
-      target = target.with_name(target.name + '_')
-    (self.directory / str(step)).rename(target)
+    if jax.process_index() == 0:
+      target.parent.mkdir(exist_ok=True)
+      while target.exists():
+        target = target.with_name(target.name + '_')
+      (self.directory / str(step)).rename(target)
+    wait_for_all('set aside')
     self.manager.reload()
 
   def close(self) -> None:

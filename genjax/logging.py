@@ -13,6 +13,13 @@ from tqdm import tqdm
 from genjax.errors import UsageError
 
 
+class Silent:
+  """What processes other than the first have in place of Metrics and Progress."""
+
+  def __getattr__(self, name):
+    return lambda *args: None
+
+
 class Metrics:
   """Appends to metrics.jsonl and mirrors under the same names, keyed by images seen.
 

@@ -19,6 +19,8 @@ def adam(
   """Adam (1412.6980) with decoupled weight decay and clipping of the gradient's global norm. Negative rates are refused."""
   if weight_decay < 0 or clip < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
     raise UsageError(f'optim.adam: learning_rate, weight_decay={weight_decay} and clip={clip} must not be negative.')
+  if not (0 <= b1 < 1 and 0 <= b2 < 1 and eps > 0):
+    raise UsageError(f'optim.adam: b1={b1} and b2={b2} must be in [0, 1), eps={eps} positive.')
   chain = [optax.clip_by_global_norm(clip)] if clip else []
   chain.append(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
   return optax.chain(*chain)

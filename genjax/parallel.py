@@ -1,10 +1,13 @@
 """Where things run: the mesh, who holds what, and the compiled step.
 
-One program under every strategy: 'jit' lets the compiler split a global program over the mesh, 'pmap' runs the step on
-each device's part of the batch and averages. Both take and return the same arrays: state replicated, batch split.
+One program under every strategy. 'jit' lets the compiler split a global program over the mesh: the batch is split, the state
+whole on every device. 'fsdp' does the same and splits the state too (parameters, optimiser states, averages), so that its
+memory per device falls with their number; parameters are gathered for the loss, gradients scattered after it. 'pmap' runs
+the step on each device's part of the batch and averages.
 """
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,12 +16,55 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genjax.errors import UsageError
 from genjax.types import Tree
 
-STRATEGIES = ('jit', 'pmap')
+STRATEGIES = ('jit', 'fsdp', 'pmap')
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+SMALL = 1024  # elements of arrays that are not worth splitting
+
+
+def start_hosts(coordinator: str, num_processes: int, process_id: int) -> None:
+  """Joins the processes of a run on several hosts; nothing to do for one. Call it before anything asks for devices.
+
+  Args:
+    coordinator: host:port of process 0; 'auto' where JAX finds it out itself (Cloud TPU, Slurm, Kubernetes, MPI).
+    num_processes: how many there are.
+    process_id: this one's number, from 0.
+
+  When a process dies, the others end too, within HEARTBEAT seconds and with its number in the message.
+
+  Raises:
+    UsageError: the three do not fit together, or the processes do not find each other.
+  """
+  if not coordinator:
+    return
+  auto = coordinator == 'auto'
+  if not auto and (num_processes < 1 or not 0 <= process_id < num_processes):
+    raise UsageError(
+      f'--coordinator={coordinator} needs --num_processes (here {num_processes}) and --process_id from 0 (here {process_id}).'
+    )
+  where = {} if auto else {'coordinator_address': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+  try:
+    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=300, **where)
+  except (ValueError, RuntimeError) as error:
+    raise UsageError(f'--coordinator={coordinator}: the processes did not find each other ({error}).') from None
+
+
+def any_process(flag: bool) -> bool:
+  """Whether `flag` is true on any process; all must call it."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def wait_for_all(name: str) -> None:
+  """Goes on when every process has come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def make_mesh(devices: list | None = None) -> Mesh:
@@ -32,6 +78,37 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def split_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+  """The rule of 'fsdp': an array is split along its largest dimension that the number of devices divides, the last of equals.
+
+  Arrays without such a dimension, and those below SMALL elements, are whole on every device.
+  """
+  axes = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
+  if math.prod(shape) < SMALL or not axes:
+    return replicated(mesh)
+  axis = max(axes, key=lambda axis: (shape[axis], axis))
+  return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
+
+
+def state_sharding(like: Tree, mesh: Mesh, strategy: str) -> Tree:
+  """Who holds what of a state of shapes `like`: a sharding for each array."""
+  return jax.tree.map(lambda x: split_sharding(x.shape, mesh) if strategy == 'fsdp' else replicated(mesh), like)
+
+
+def gatherer(mesh: Mesh) -> Callable[[Tree], Tree]:
+  """Split arrays -> whole ones; their gradients come back split, so that no device adds up all of them."""
+
+  @jax.custom_vjp
+  def gather(x):
+    return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+  gather.defvjp(
+    lambda x: (gather(x), None),
+    lambda _, grad: (jax.lax.with_sharding_constraint(grad, split_sharding(grad.shape, mesh)),),
+  )
+  return functools.partial(jax.tree.map, gather)
 
 
 def put_everywhere(arrays: Tree, mesh: Mesh) -> Tree:
@@ -64,13 +141,15 @@ class CompiledStep:
     self.compiled: dict[tuple[str, ...], Callable] = {}
     self.compile_seconds = 0.0
 
-  def transformed(self, playing: tuple[str, ...]) -> Callable:
-    """The jitted or pmapped step for these players, not yet compiled."""
+  def transformed(self, state: Tree, playing: tuple[str, ...]) -> Callable:
+    """The jitted or pmapped step for these players and a state of this layout, not yet compiled."""
     step = functools.partial(self.step, playing=playing)
-    if self.strategy == 'jit':
-      everywhere = replicated(self.mesh)
-      shardings = (everywhere, batch_sharding(self.mesh), everywhere)
-      return jax.jit(step, in_shardings=shardings, out_shardings=everywhere, donate_argnums=0)
+    if self.strategy != 'pmap':
+      if self.strategy == 'fsdp':
+        step = functools.partial(step, gather=gatherer(self.mesh))
+      layout, everywhere = jax.tree.map(lambda x: x.sharding, state), replicated(self.mesh)
+      shardings = (layout, batch_sharding(self.mesh), everywhere)
+      return jax.jit(step, in_shardings=shardings, out_shardings=(layout, everywhere), donate_argnums=0)
     step = jax.pmap(
       functools.partial(step, axis_name='data'),
       axis_name='data',
@@ -88,7 +167,7 @@ class CompiledStep:
   def __call__(self, state: Tree, batch: Tree, key: jax.Array, playing: tuple[str, ...]):
     first = playing not in self.compiled
     if first:
-      self.compiled[playing] = self.transformed(playing)
+      self.compiled[playing] = self.transformed(state, playing)
     start = time.perf_counter()
     result = self.compiled[playing](state, batch, key)
     if first:  # this call traced and compiled; running it goes on in the background
@@ -97,11 +176,15 @@ class CompiledStep:
 
 
 def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit') -> CompiledStep:
-  """`step` is `genjax.step.train_step` with its keyword arguments bound but `playing` and `axis_name`.
+  """`step` is `genjax.step.train_step` with its keyword arguments bound but `playing`, `gather` and `axis_name`.
+
+  The state it is given must lie as `state_sharding` says, and keeps its layout.
 
   Raises:
-    UsageError: an unknown strategy.
+    UsageError: an unknown strategy, or pmap on several hosts.
   """
   if strategy not in STRATEGIES:
     raise UsageError(f'train.strategy={strategy!r}: give one of {", ".join(STRATEGIES)}.')
+  if strategy == 'pmap' and jax.process_count() > 1:
+    raise UsageError('train.strategy=pmap runs on one host: give jit or fsdp.')
   return CompiledStep(step, mesh, strategy)

@@ -5,19 +5,23 @@ batch, the run's key and the scalars of that step.
 """
 
 import functools
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.experimental import multihost_utils
 
+from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh, put_everywhere, replicated
 from genjax.run import abstract_state
-from genjax.step import TrainState, player_keys, train_step
+from genjax.step import TrainState, player_keys, playing, train_step
 from genjax.types import Batch, Context
+from genjax.workdir import read_config
 
 
 def dump(folder: Path, state: TrainState, batch: Batch, key: jax.Array, metrics: dict[str, float]) -> None:
@@ -25,6 +29,10 @@ def dump(folder: Path, state: TrainState, batch: Batch, key: jax.Array, metrics:
   checkpoints = Checkpoints(folder)
   checkpoints.save(state.replace(step=~state.step))
   checkpoints.close()
+  if jax.process_count() > 1:
+    batch = multihost_utils.process_allgather(batch, tiled=True)
+  if jax.process_index():
+    return
   arrays = {name: np.asarray(value) for name, value in batch._asdict().items()}
   names = np.array(list(metrics))
   np.savez(folder / 'step.npz', key=jax.random.key_data(key), names=names, values=list(metrics.values()), **arrays)
@@ -52,11 +60,14 @@ def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Ar
   return state, put_everywhere(batch, mesh), put_everywhere(key, mesh), metrics
 
 
-def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Array, playing: tuple[str, ...]) -> str:
-  """Which player's loss or gradient is not finite at this step, and the first module whose output is not; '' if none."""
+def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Array, turn: tuple[str, ...]) -> str:
+  """Which player's loss or gradient is not finite at this step, and the first module whose output is not; '' if none.
+
+  Runs op by op, where all arrays are at hand: on one host.
+  """
   step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=1.0)
   for i, (name, player) in enumerate(objective.players.items()):
-    if name not in playing:
+    if name not in turn:
       continue
     keys, found = player_keys(key, state.step, batch.index, i), []
 
@@ -81,6 +92,20 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
     after, _ = jax.jit(functools.partial(step, playing=(name,)))(state, batch, key)
     state = after.replace(step=state.step)
   return ''
+
+
+def replay(folder: Path, allow: Collection[str] = ()) -> None:
+  """Takes a step that was not finite again, on the first device, and says what it finds."""
+  config = read_config(folder.parent.parent)
+  objective, optimizers = build(config['objective'], allow), build(config['optim'], allow)
+  state, batch, key, then = load(folder, objective, optimizers)
+  turn = playing(objective, int(state.step))
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, playing=turn, ema_halflife=1.0)
+  _, now = jax.jit(step)(state, batch, key)
+  print(f'step {int(state.step) + 1}, players {", ".join(turn)}; in training, and here on {jax.devices()[0].device_kind}:')
+  for name, value in then.items():
+    print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')
+  print(diagnose(objective, optimizers, state, batch, key, turn) or 'Taken again here, the step is finite.')
 
 
 def _finite(x) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ class Run:
       raise UsageError(f'batch_size={batch_size} must be 1 or more.')
     for option in options.keys() - self.options.keys():
       raise UsageError(f'this model has no option {option!r}; it has {", ".join(self.options) or "none"}.')
+    options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
     check(functools.partial(self.objective.sample, None, None, None), 'sample', options)
-    options = {k: type(self.options[k])(v) for k, v in options.items()}
+    options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
     parts = []
@@ -99,12 +101,13 @@ class Run:
       keys = rng.image_keys(key, np.arange(n, dtype=np.int32))
       return np.asarray(labels_or_random(None, keys, classes)) if classes else None
     if not classes:
-      raise UsageError(f'label={label}: this model was trained without labels.')
+      raise UsageError('label: this model was trained without labels.')
     labels = np.atleast_1d(np.asarray(label))  # int64: checked before it is narrowed
     if labels.dtype.kind not in 'iu' or labels.ndim != 1 or labels.size not in (1, n):
-      raise UsageError(f'label={label}: give one whole number, or one for each of the {n} images.')
-    if labels.min() < 0 or labels.max() >= classes:
-      raise UsageError(f'label={label}: this model has the classes 0 to {classes - 1}.')
+      raise UsageError(f'label: give one whole number, or one for each of the {n} images.')
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+      raise UsageError(f'label={wrong[0]}: this model has the classes 0 to {classes - 1}.')
     return np.broadcast_to(labels.astype(np.int32), (n,))
 
 
@@ -113,20 +116,21 @@ def _sample(objective, options, variables, key, index, labels):
   return objective.sample(variables, rng.image_keys(key, index), labels, **dict(options))
 
 
-def load(path: str | Path, step: int | None = None, ema: bool = True) -> Run:
+def load(path: str | Path, step: int | None = None, ema: bool = True, allow_package: Collection[str] = ()) -> Run:
   """Opens a run directory for sampling, on the first device.
 
   Args:
     path: the run directory.
     step: which checkpoint; the newest if None.
     ema: the moving average of the parameters rather than the parameters.
+    allow_package: packages beside genjax whose classes the run may name; it can then run any code in them.
 
   Raises:
     UsageError: not a run directory, no checkpoint yet, a damaged one, or names in it that are not genjax's.
   """
   path = Path(path)
   config = read_config(path)
-  objective, image_shape = build(config['objective']), config['data'].get('image_shape')
+  objective, image_shape = build(config['objective'], allow_package), config['data'].get('image_shape')
   if not isinstance(objective, Objective) or not isinstance(image_shape, list) or len(image_shape) != 3:
     raise UsageError(f"{path}/config.json: 'objective' is not an objective, or data.image_shape is missing.")
   if not (path / 'checkpoints').is_dir():

@@ -5,7 +5,7 @@ computes its loss, the step differentiates it with respect to that player's para
 the result. Everything that changes during training is in `TrainState`; no random state is (see genjax/rng.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,7 @@ def train_step(
   playing: tuple[str, ...],  # whose turn it is
   ema_halflife: float,  # images
   accumulate: int = 1,  # microbatches, unrolled: one after the other in the same program
+  gather: Callable[[Tree], Tree] = lambda params: params,  # set where parameters are split over devices
   axis_name: str | None = None,  # set under pmap, where each device sees its own part of the batch
 ) -> tuple[TrainState, dict[str, Float[Array, '']]]:
   """One step of the game: the new state, and the scalars to log (`<player>/loss`, ... averaged over the batch)."""
@@ -86,7 +87,7 @@ def train_step(
 
     def loss(player_params, buffers, batch, keys, name=name, player=player):
       context = Context(state.step, state.ema, buffers)
-      return player.loss({**params, name: player_params}, context, batch, keys)
+      return player.loss(gather({**params, name: player_params}), context, batch, keys)
 
     parts = []
     for j in range(accumulate):  # rows j, j + k, ...: each device keeps its own rows

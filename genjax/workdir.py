@@ -44,7 +44,7 @@ class Training:
   keep_every: int = 0  # steps whose multiples are kept for good; 0: none
   ema_halflife: float = 10_000.0  # images
   accumulate: int = 1  # microbatches per step
-  strategy: str = 'jit'  # or 'pmap'
+  strategy: str = 'jit'  # data parallel; 'fsdp': the state split too; or 'pmap'
   dtype: str = 'float32'  # of the computation; 'bfloat16' on GPU and TPU. Parameters stay float32
 
   def __post_init__(self):
@@ -73,6 +73,7 @@ MAY_CHANGE = {
   for name in ('steps', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'keep_every', 'strategy', 'accumulate')
 }
 MAY_CHANGE |= {'data.memory_gib', 'data.data_dir'}
+MAY_CHANGE |= {'data.skip', 'data.size', 'data.channels'}  # the remedies for bad images, after which the order is another
 
 
 def differences(old: Any, new: Any, name: str = '') -> list[tuple[str, Any, Any]]:
@@ -121,9 +122,13 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> int:
   held = lock(workdir)
   try:
     config = json.loads(json.dumps(config))
-    if path.exists():
+    newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdigit()), default=0)
+    if path.exists() and newest:
       refuse_another_config(workdir, read_config(workdir), config)
-    write_json(path, config)
+    elif path.exists():
+      refuse_lost_checkpoints(workdir, read_config(workdir)['train'].get('checkpoint_every', 1))
+    if not newest or newest < config['train']['steps']:  # a run that is done keeps the record of how it was done
+      write_json(path, config)
   except BaseException:
     os.close(held)
     raise
@@ -132,12 +137,13 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> int:
 
 def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
   """Once there is a checkpoint, only MAY_CHANGE may differ, and schedules whose length is `train.steps`."""
-  if not any(p.name.isdigit() for p in workdir.glob('checkpoints/*')):
-    return refuse_lost_checkpoints(workdir, old['train'].get('checkpoint_every', 1))
+  sizes = [old['data'].get('size'), new['data'].get('size')]
+  if sizes[0] != sizes[1]:
+    print(f'{workdir}: the data had {sizes[0]} images and has {sizes[1]}: from here on their order is another.')
   found = [d for d in differences(old, new) if d[0] not in MAY_CHANGE]
   for name, *lengths in list(found):
     if name.startswith('optim.') and name.endswith('.steps') and lengths == [old['train']['steps'], new['train']['steps']]:
-      print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule is stretched.')
+      print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule follows.')
       found.remove((name, *lengths))
   if found:
     shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])

@@ -1,20 +1,26 @@
-"""Strict settings, four simulated devices, and tiny versions of every config."""
+"""Strict settings, eight simulated devices, and tiny versions of every config."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault('JAX_NUM_CPU_DEVICES', '4')
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path(__file__).parent.parent / '.pytest_cache' / 'xla'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 if '--xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):  # compiling dominates: 2.4 times faster
   os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
 
+import functools
 import importlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from genjax.build import build, complete
+from genjax.step import init_state, train_step
+from genjax.types import Batch
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -46,6 +52,29 @@ def objects(name: str, small: bool = True, dtype: str = 'float32', **options):
   config = config_of(name)
   spec = complete(config['objective'] | options, {'image_shape': image_shape(config), 'dtype': dtype})
   return build(shrink(spec) if small else spec), build(config['optim'])
+
+
+@functools.cache
+def family(name):
+  """Objective, plain gradient descent, a batch of 8 random images, a state whose parameters are all non-zero."""
+  objective, _ = objects(name)
+  optimizers = {player: optax.sgd(0.1) for player in objective.players}
+  shape = image_shape(config_of(name))
+  image = jnp.tanh(jax.random.normal(jax.random.key(1), (8, *shape)))
+  batch = Batch(image, jnp.arange(8) % 10, jnp.arange(8, dtype=jnp.int32))
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
+  leaves, tree = jax.tree.flatten(state.params)
+  keys = jax.random.split(jax.random.key(2), len(leaves))
+  params = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+  return objective, optimizers, batch, state.replace(params=jax.tree.unflatten(tree, params))
+
+
+def step_of(objective, optimizers, **options):
+  return functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=100.0, **options)
+
+
+def assert_close(a, b, tolerance):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
 
 
 @pytest.fixture(scope='session')

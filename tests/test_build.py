@@ -3,7 +3,7 @@
 import pytest
 from flax import linen as nn
 
-from genjax.build import build, complete, defaults, resolve, spec
+from genjax.build import build, check, complete, defaults, resolve, spec
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDecoder
 from genjax.networks.unet import UNet
@@ -53,6 +53,12 @@ def test_mistakes_are_named(call, message):
 def test_a_stranger_s_config_reaches_nothing_else(name):
   with pytest.raises(UsageError, match='cls='):
     build({'cls': name})
+
+
+def test_parameters_that_are_not_annotated_take_anything():
+  check(lambda a, b=None, *, c=1.0: None, 'mine', {'a': 'x', 'b': 3, 'c': 2.0})
+  with pytest.raises(UsageError, match="mine has no parameter 'd'"):
+    check(lambda a: None, 'mine', {'a': 1, 'd': 2})
 
 
 def test_names_are_public_things_of_their_module():

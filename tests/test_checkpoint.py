@@ -1,5 +1,6 @@
 """Checkpoints that were damaged are found out; none is lost without a word."""
 
+import gc
 import os
 import resource
 import subprocess
@@ -20,6 +21,12 @@ from tests.test_run import ENV, command, train
 # TensorStore's failed reads and writes leave futures behind, of which asyncio complains when they are collected.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 SHARDING = replicated(make_mesh(jax.devices()[:1]))
+
+
+@pytest.fixture(autouse=True)
+def collect():
+  yield
+  gc.collect()  # those futures, while their complaints are ignored
 
 
 def state_of(step):
@@ -54,7 +61,7 @@ def data_files(folder):
 def test_a_checksum_sees_every_flipped_bit_and_no_layout():
   x = np.arange(64, dtype=np.float32).reshape(4, 16)
   whole = checksums({'x': jnp.asarray(x)})
-  assert (checksums({'x': jax.device_put(x, jax.NamedSharding(make_mesh(), jax.P('data')))}) == whole).all()
+  assert (checksums({'x': jax.device_put(x, jax.NamedSharding(make_mesh(), jax.P(None, 'data')))}) == whole).all()
   for place in range(64):
     for bit in (0, 7, 22, 23, 30, 31):
       words = x.reshape(-1).view(np.uint32).copy()
@@ -65,7 +72,7 @@ def test_a_checksum_sees_every_flipped_bit_and_no_layout():
   assert (checksums({'x': jnp.asarray(swapped)}) != whole).all()
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'emptied', 'no arrays', 'no metadata', 'flipped'])
+@pytest.mark.parametrize('damage', ['truncated', 'emptied', 'no arrays', 'no manifest', 'flipped'])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys, damage):
   save(tmp_path, 1, 2)
   newest = tmp_path / 'checkpoints' / '2'
@@ -73,8 +80,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
   if damage == 'no arrays':
     for path in data_files(newest):
       path.unlink()
-  elif damage == 'no metadata':
-    for path in newest.rglob('_METADATA'):
+  elif damage == 'no manifest':
+    for path in newest.rglob('manifest.ocdbt'):
       path.unlink()
   else:
     content = bytearray(data.read_bytes())
@@ -115,6 +122,17 @@ def test_when_all_are_damaged_nothing_starts_from_scratch(tmp_path):
     path.write_bytes(b'')
   with pytest.raises(DamagedCheckpoint, match=r'No older one is left: restore it, or train anew in another --workdir'):
     restore_newest(tmp_path)
+
+
+def test_another_model_is_not_damage(tmp_path):
+  save(tmp_path, 1, 2)
+  checkpoints = Checkpoints(tmp_path / 'checkpoints')
+  like = jax.eval_shape(lambda: state_of(1))
+  wider = like.replace(params={'model': {**like.params['model'], 'bias': jax.ShapeDtypeStruct((8,), jnp.bfloat16)}})
+  with pytest.raises(UsageError, match=r'params has 2 arrays of 1,207 numbers in it, 2 arrays of 1,208 numbers now'):
+    checkpoints.restore_newest(wider, SHARDING)
+  assert checkpoints.steps() == [1, 2]  # none was set aside
+  checkpoints.close()
 
 
 def test_lost_checkpoints_are_not_a_new_run(tmp_path):

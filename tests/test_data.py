@@ -120,7 +120,7 @@ def test_half_of_the_images_are_mirrored():
 
 
 def test_batch_size_that_the_devices_do_not_divide():
-  with pytest.raises(UsageError, match=r'train.batch_size=6 must be a multiple of the 4 devices'):
+  with pytest.raises(UsageError, match=r'train.batch_size=6 must be a multiple of the 8 devices'):
     Pipeline(arrays(), 6, KEY, 0, make_mesh())
 
 
@@ -280,7 +280,9 @@ def test_unknown_and_unprepared_tfds(tmp_path):
     open_data('lsun/bedrom', 28, data_dir=str(tmp_path))
   with pytest.raises(UsageError, match=r"'fashion_minst' is not digits.* Did you mean fashion_mnist"):
     open_data('fashion_minst', 28)
-  with pytest.raises(UsageError, match=r'cifar10 is not prepared in .* python -m genjax.data.prepare cifar10'):
+  with pytest.raises(UsageError, match=r"'CIFAR-10' is not digits.* Did you mean cifar10"):
+    open_data('CIFAR-10', 32)
+  with pytest.raises(UsageError, match=r'cifar10 is not prepared in .* python -m genjax.data.prepare cifar10 --data_dir '):
     open_data('cifar10', 32, data_dir=str(tmp_path))
   with pytest.raises(UsageError, match=r'tfds build celeb_a --file_format=array_record'):
     open_data('celeb_a', 32, data_dir=str(tmp_path))
@@ -322,6 +324,17 @@ def test_fashion_mnist_through_tfds(tmp_path, shared_data):
   assert source.images.shape == (300, 28, 28, 1)
   originals = {x.tobytes(): int(y) for x, y in zip(raw[:300], labels[:300], strict=True)}
   assert {x.tobytes(): int(y) for x, y in zip(source.images, source.labels, strict=True)} == originals
+
+
+def test_prepare_from_the_command_line(tmp_path):
+  for split, n in (('train', 3), ('t10k', 2)):
+    images = b'\0\0\x08\x03' + struct.pack('>3I', n, 28, 28) + bytes(n * 784)
+    (tmp_path / f'{split}-images-idx3-ubyte.gz').write_bytes(gzip.compress(images))
+    (tmp_path / f'{split}-labels-idx1-ubyte.gz').write_bytes(gzip.compress(b'\0\0\x08\x01' + struct.pack('>I', n) + bytes(n)))
+  words = [sys.executable, '-m', 'genjax.data.prepare', 'mnist', f'--manual_dir={tmp_path}', f'--data_dir={tmp_path}/out']
+  done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1].startswith('error: mnist: a file is not the published one.')  # as far as the files go
 
 
 def test_prepare_errors(tmp_path):

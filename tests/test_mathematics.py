@@ -11,6 +11,8 @@ from flax import linen as nn
 from genjax import optim, rng
 from genjax.errors import UsageError
 from genjax.networks.layers import TransposedConv, halvings
+from genjax.networks.unet import UNet
+from genjax.objectives.common import labels_or_random
 from genjax.objectives.flow import RectifiedFlow
 from genjax.objectives.gan import GAN
 from genjax.objectives.likelihoods import Bernoulli, Gaussian
@@ -186,6 +188,33 @@ class LinearDiscriminator(nn.Module):
     return (self.param('w', nn.initializers.constant(0.3), ()) * x).sum(axis=(1, 2, 3))
 
 
+def test_temperature_and_truncation_scale_the_latent():
+  # x = W z + mean in the decoder, x = 0.5 z in the generator: the deviation of samples follows that of z.
+  vae, gan = VAE(Posterior(), Decoder(), Gaussian(SIGMA)), GAN(LinearGenerator(), LinearDiscriminator())
+  example = Batch(jnp.zeros((1, 2, 2, 1)), jnp.zeros(1, int), jnp.arange(1))
+  small, half = (vae.sample(vae.init(jax.random.key(0), example), KEYS, temperature=t) for t in (0.1, 0.2))
+  np.testing.assert_allclose(half - MEAN.reshape(1, 2, 2, 1), 2 * (small - MEAN.reshape(1, 2, 2, 1)), atol=1e-5)
+  assert float(small[:, 0, 0, 0].std()) == pytest.approx(0.1 * np.hypot(*W[0]), rel=0.05)
+  variables = gan.init(jax.random.key(0), example)
+  np.testing.assert_allclose(gan.sample(variables, KEYS, truncation=0.5), 0.5 * gan.sample(variables, KEYS), atol=1e-6)
+
+
+def test_the_u_net_hears_the_time():
+  network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8)
+  x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+  t = jnp.array([0.1, 0.4, 0.5, 0.9])
+  variables = network.init(jax.random.key(1), x, t)
+  variables = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), variables)
+  same = network.apply(variables, jnp.broadcast_to(x[:1], x.shape), t)
+  assert all(float(jnp.abs(same[i] - same[j]).max()) > 1e-3 for i in range(4) for j in range(i))
+
+
+def test_drawn_labels_are_uniform():
+  labels = np.asarray(labels_or_random(None, KEYS, 5))
+  assert np.bincount(labels, minlength=5).min() > N / 5 - 5 * np.sqrt(N * 0.16)
+  assert np.bincount(labels).max() < N / 5 + 5 * np.sqrt(N * 0.16)
+
+
 def test_gan_losses_and_gradients_of_linear_players():
   gan = GAN(LinearGenerator(), LinearDiscriminator())
   x = np.random.default_rng(0).normal(size=(16, 2, 2, 1)).astype(np.float32)
@@ -239,6 +268,9 @@ def test_weight_decay_is_decoupled():
     (lambda: optim.adam(1e-3, clip=-1.0), 'clip=-1.0 must not be negative'),
     (lambda: optim.constant(1.0, warmup=-1), 'warmup=-1: neither may be negative'),
     (lambda: optim.cosine(-1.0, 10), 'a schedule with rate -1.0'),
+    (lambda: optim.adam(1e-3, b1=2.0), r'b1=2.0 and b2=0.999 must be in \[0, 1\)'),
+    (lambda: Gaussian(0.0), 'sigma=0.0 must be positive'),
+    (lambda: VAE(Posterior(), Decoder(), Gaussian(), beta=-1.0), 'beta=-1.0 must not be negative'),
     (lambda: RectifiedFlow(LabelSum(), (2, 2, 1), label_dropout=1.5), 'label_dropout=1.5 is a probability'),
     (lambda: RectifiedFlow(LabelSum(), (2, 2, 1), time_scale=0.0), 'time_scale=0.0 must be positive'),
   ],

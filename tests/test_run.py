@@ -12,10 +12,10 @@ from PIL import Image
 
 import genjax
 import sample
-import train as train_py
 from genjax import replay
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
+from genjax.commandline import config_path
 from genjax.errors import UsageError
 from genjax.logging import Metrics
 from genjax.parallel import make_mesh, replicated
@@ -174,7 +174,13 @@ def test_sample_py(runs, tmp_path, capsys):
     (['--steps', 'two'], '--steps=two: it takes a whole number'),
     (['--steps'], '--steps needs a value'),
     (['--label', 'cat'], '--label cat: give a class'),
-    (['--label', '11'], 'this model has the classes 0 to 9'),
+    (['--label', '11'], '^label=11: this model has the classes 0 to 9.$'),
+    (['--label', '3,12'], '^label=12: this model has the classes 0 to 9.$'),
+    (['--label', '99999999999999999999'], 'label: give one whole number'),
+    (['--n', 'many'], "argument --n: invalid int value: 'many'; see --help"),
+    (['--n', '0'], '--n 0: ask for at least one image'),
+    (['--seed', '-1'], '--seed -1: give a number from 0'),
+    (['--out', 'grid.jpg'], 'the grid is a PNG'),
   ],
 )
 def test_sample_py_mistakes(runs, tmp_path, words, message):
@@ -198,11 +204,13 @@ def test_sample_py_says_what_is_missing():
     (['--config.train.stepz=5'], 'Did you mean "steps"'),
     (['--config.data.name=digit'], 'Did you mean digits?'),
     (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
-    (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, pmap"),
-    (['--config.objective.num_classes=5'], 'digits has labels up to 9, config.objective.num_classes=5: set it to 10'),
+    (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, fsdp, pmap"),
+    (['--config.objective.num_classes=5'], 'digits has 10 classes, config.objective.num_classes=5: set it to 10'),
     (['--config=configs/digit_vae.py'], "there is no config file 'configs/digit_vae.py'"),
     (['--config.train.steps=many'], '--config.train.steps=many: invalid literal for int'),
     (['--confg=x'], "Unknown command line flag 'confg'"),
+    (['--config.optim.model.learning_rate=1e-4'], '--config.optim.model.learning_rate is a section: override a value in it'),
+    (['--config.data.memory_gib=-1.0'], 'data.memory_gib=-1.0 must not be negative'),
     (['stray'], "'stray' is not an option"),
     (['--config.train.accumulate=3'], 'train.batch_size=8 must be a multiple of train.accumulate=3'),
     (['--config.objective.encoder.width=-4'], 'networks.mlp.MLPEncoder: width=-4 must be 1 or more'),
@@ -232,13 +240,28 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
   with pytest.raises(UsageError, match=r'belongs to another config \(objective.beta: 1.0 -> 2.0; train.seed: 0 -> 1\)'):
     open_workdir(tmp_path / 'run', other)
   os.close(open_workdir(tmp_path / 'run', longer))
-  assert 'optim.model.steps goes from 5 to 9 with train.steps: the schedule is stretched' in capsys.readouterr().out
+  assert 'optim.model.steps goes from 5 to 9 with train.steps: the schedule follows' in capsys.readouterr().out
   assert read_config(tmp_path / 'run') == longer
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
     open_workdir(tmp_path / 'other', {'objective': {}})
   assert [p.name for p in (tmp_path / 'other').iterdir()] == ['thesis.tex']
+
+
+def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
+  (tmp_path / 'images').mkdir()
+  for i in range(24):
+    Image.new('L', (8, 8), i).save(tmp_path / 'images' / f'{i:02}.png')
+  (tmp_path / 'images' / '13.png').write_bytes(b'')
+  more = [f'--config.data.name={tmp_path}/images', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']
+  more += ['--config.train.steps=20', '--config.train.batch_size=1']
+  text = train('digits_vae', tmp_path / 'run', *more, status=1)
+  assert '13.png cannot be read' in text
+  reached = genjax.load(tmp_path / 'run').step
+  text = train('digits_vae', tmp_path / 'run', *more, '--config.data.skip=True')
+  assert 'the data had 24 images and has 23: from here on their order is another' in text
+  assert f'resuming from step {reached}' in text
 
 
 def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
@@ -253,7 +276,7 @@ def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
 
 
 def test_without_arguments_it_is_the_digits_flow():
-  assert train_py.config_path(['train.py']) is None
+  assert config_path(['train.py']) is None
   done = subprocess.run([sys.executable, 'train.py', '--dry_run'], cwd=ROOT, env=ENV, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert '"name": "digits"' in done.stdout
@@ -266,8 +289,11 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   assert 'nothing to do. Raise train.steps' in train('digits_vae', tmp_path / 'run', *first)
   text = train('digits_vae', tmp_path / 'run', '--config.train.steps=6', '--config.train.checkpoint_every=2')
   assert 'resuming from step 4' in text
-  assert 'optim.model.learning_rate.steps goes from 4 to 6' in text
-  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=6', '--config.objective.beta=2.0', status=1)
+  assert 'optim.model.learning_rate.steps goes from 4 to 6 with train.steps: the schedule follows' in text
+  record = read_config(tmp_path / 'run')
+  assert 'nothing to do' in train('digits_vae', tmp_path / 'run', '--config.train.steps=2')
+  assert read_config(tmp_path / 'run') == record  # of how it was trained
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=7', '--config.objective.beta=2.0', status=1)
   assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text
 
 

@@ -139,4 +139,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  from genjax.data import prepare as module  # under its own name: TensorFlow Datasets takes no builder from __main__
+
+  module.main()

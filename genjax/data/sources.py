@@ -7,6 +7,7 @@ A source has `name`, `image_shape` (H, W, C), `num_classes` (0: no labels), a le
 import dataclasses
 import difflib
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from genjax.images import resize
 
 Read = tuple[UInt8[np.ndarray, 'n h w c'], Int32[np.ndarray, 'n']]
 MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
+MAX_PIXELS = 64_000_000  # of an image file: larger ones are refused before they are unpacked
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 
 
@@ -74,6 +76,8 @@ def open_data(
     raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
   if channels not in (0, 1, 3):
     raise UsageError(f'data.channels={channels}: give 1 (greyscale), 3 (RGB) or 0 (as they are).')
+  if memory_gib < 0:
+    raise UsageError(f'data.memory_gib={memory_gib} must not be negative.')
   if not name:
     raise UsageError('data.name is empty: give digits, a data set of TensorFlow Datasets, a folder or an .npz file.')
   path = Path(name).expanduser()
@@ -114,13 +118,18 @@ def digits(split: str, resolution: int, channels: int) -> Arrays:
 def npz(path: Path, resolution: int, channels: int) -> Arrays:
   """An npz file with `image` uint8 [N, H, W] or [N, H, W, C] and, for labels, `label` [N] of whole numbers from 0."""
   try:
+    with zipfile.ZipFile(path) as archive:
+      size = sum(member.file_size for member in archive.infolist())
+    if size > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+      raise MemoryError(f'it unpacks to {size / 2**30:,.0f} GiB, more than this machine has')
     with np.load(path, allow_pickle=False) as file:
       arrays = {key: file[key] for key in ('image', 'label') if key in file.files}
       found = file.files
   except FileNotFoundError:
     raise UsageError(f'{path}: there is no such file.') from None
-  except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-    raise UsageError(f'{path} is not an npz file of plain arrays ({error}); write it with numpy.savez.') from None
+  except Exception as error:  # numpy, zipfile and zlib each have their own for bytes that make no sense
+    reason = str(error).splitlines()[0] if str(error) and 'pickle' not in str(error) else type(error).__name__
+    raise UsageError(f'{path} is not an npz file of plain arrays ({reason}); write it with numpy.savez.') from None
   if 'image' not in arrays:
     raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
   images, labels = arrays['image'], arrays.get('label')
@@ -163,6 +172,9 @@ class ImageFolder:
     folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
     files = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file()]
     files = [p for p in files if not any(part.startswith('.') for part in p.relative_to(root).parts)]
+    for path in files:
+      if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f'{path} is a link out of the folder, to {path.resolve()}: put the file there, or remove the link.')
     if not files:
       raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
     loose = [p for p in files if p.parent == root]
@@ -193,12 +205,14 @@ class ImageFolder:
     """One image at the folder's resolution, with the channels asked for or its own."""
     try:
       with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+          raise ValueError(f'{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):  # 16-bit greyscale, 0..65535
           image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
         own = 1 if image.mode in ('1', 'L', 'LA', 'F') else 3
         return resize(to_array(image, MODES[self.convert or own]), self.resolution)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders each have their own for bytes that make no sense
       raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
 
   def read(self, indices: np.ndarray) -> Read:
@@ -221,7 +235,8 @@ class Tfds:
     self.name = name
     where = data_dir or os.environ.get('TFDS_DATA_DIR') or None
     if name.split('/')[0].split(':')[0] not in (known := tfds.list_builders(with_community_datasets=False)):
-      near = difflib.get_close_matches(name, ['digits', *known])
+      exact = [k for k in known if k.replace('_', '') == re.sub('[^a-z0-9]', '', name.lower())]  # CIFAR-10 is cifar10
+      near = exact or difflib.get_close_matches(name.lower(), ['digits', *known])
       raise UsageError(
         f'data.name={name!r} is not digits, a data set of TensorFlow Datasets, a folder or an .npz file.'
         + (f' Did you mean {" or ".join(near)}?' if near else '')
@@ -229,11 +244,11 @@ class Tfds:
     try:
       builder = tfds.builder(name, data_dir=where, file_format='array_record')
     except (ValueError, KeyError, AssertionError, RuntimeError, tfds.core.DatasetNotFoundError) as error:
-      raise UsageError(
-        f'data.name={name!r}: TensorFlow Datasets has no such config or version ({first_line(error)}).'
-      ) from None
+      configs = list(tfds.builder_cls(name.split('/')[0].split(':')[0]).builder_configs)
+      has = f'; its configs are {", ".join(configs[:12])}' if configs else ''
+      raise UsageError(f'data.name={name!r}: TensorFlow Datasets has no such config or version{has}.') from error
     if not builder.info.splits:
-      raise UsageError(f'{name} is not prepared in {builder.data_dir}. ' + how_to_prepare(name))
+      raise UsageError(f'{name} is not prepared in {builder.data_dir}. ' + how_to_prepare(name, data_dir))
     image = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
     label = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.ClassLabel)]
     if not image:
@@ -246,7 +261,7 @@ class Tfds:
       have = ', '.join(builder.info.splits)
       raise UsageError(f'{name} has no split {split!r}; it has {have}, and parts like train[:10%].') from None
     except NotImplementedError as error:
-      raise UsageError(f'{name} in {builder.data_dir}: {error}. ' + how_to_prepare(name)) from None
+      raise UsageError(f'{name} in {builder.data_dir}: {error}. ' + how_to_prepare(name, data_dir)) from None
     own = builder.info.features[image[0]].shape[-1]
     self.channels = channels or (1 if own == 1 else 3)
     self.resolution = resolution
@@ -269,14 +284,10 @@ class Tfds:
     return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), MODES[self.channels])
 
 
-def first_line(error: Exception) -> str:
-  """The start of a long message."""
-  return str(error.args[0] if error.args else error).strip().split('\n')[0][:160]
-
-
-def how_to_prepare(name: str) -> str:
+def how_to_prepare(name: str, data_dir: str) -> str:
   from genjax.data.prepare import DATASETS
 
+  where = f' --data_dir {data_dir}' if data_dir else ''
   if name in DATASETS:
-    return f'Run: python -m genjax.data.prepare {name}'
-  return f'Run, where TensorFlow is installed: tfds build {name} --file_format=array_record'
+    return f'Run: python -m genjax.data.prepare {name}{where}'
+  return f'Run, where TensorFlow is installed: tfds build {name} --file_format=array_record{where}'

@@ -70,6 +70,7 @@ class UNet(nn.Module):
   attention: tuple[int, ...] = (7, 8)  # sides of the feature maps that have it
   head_features: int = 32
   patch: int = 1  # 2: fold 2x2 pixels into channels first, so that the whole network works at half the side
+  remat: bool = False  # compute each block's activations again in the backward pass rather than keep them
   dtype: str = 'float32'
 
   @nn.compact
@@ -91,9 +92,18 @@ class UNet(nn.Module):
       emb = emb + nn.Dense(4 * self.width, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
     emb = nn.Dense(4 * self.width)(nn.silu(emb)).astype(self.dtype)
 
+    counts = {ResBlock: 0, Attention: 0}
+
+    def make(cls, features):  # named by number, so that parameters are the same with and without remat
+      counts[cls] += 1
+      lifted = nn.remat(cls) if self.remat else cls
+      return lifted(features, self.dtype, name=f'{cls.__name__}_{counts[cls] - 1}')
+
+    def attend(h):
+      return make(Attention, self.head_features)(h) if h.shape[1] in self.attention else h
+
     def block(h, multiplier):
-      h = ResBlock(self.width * multiplier, self.dtype)(h, emb)
-      return Attention(self.head_features, self.dtype)(h) if h.shape[1] in self.attention else h
+      return attend(make(ResBlock, self.width * multiplier)(h, emb))
 
     h = x.reshape(b, height // p, p, width // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
     h = h.reshape(b, height // p, width // p, p * p * channels)
@@ -107,9 +117,8 @@ class UNet(nn.Module):
         h = block(h, multiplier)
         skips.append(h)
 
-    h = ResBlock(h.shape[-1], self.dtype)(h, emb)
-    h = Attention(self.head_features, self.dtype)(h) if h.shape[1] in self.attention else h
-    h = ResBlock(h.shape[-1], self.dtype)(h, emb)
+    h = attend(make(ResBlock, h.shape[-1])(h, emb))
+    h = make(ResBlock, h.shape[-1])(h, emb)
 
     for level, multiplier in reversed(list(enumerate(self.multipliers))):
       for _ in range(self.blocks + 1):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.errors import UsageError
 from genjax.types import Images, Keys
 
 
@@ -37,6 +38,10 @@ class Gaussian:
   """
 
   sigma: float = 0.1
+
+  def __post_init__(self):
+    if self.sigma <= 0:
+      raise UsageError(f'sigma={self.sigma} must be positive.')
 
   def log_prob(self, params: Float[Array, 'b h w c'], x: Images, keys: Keys) -> Float[Array, 'b']:
     level = 2 / 255

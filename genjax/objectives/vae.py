@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genjax import rng
+from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random, one_hot
 from genjax.objectives.likelihoods import Bernoulli, Gaussian
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
@@ -25,6 +26,10 @@ class VAE:
   likelihood: Bernoulli | Gaussian
   beta: float = 1.0
   num_classes: int = 0  # 0: unconditional
+
+  def __post_init__(self):
+    if self.beta < 0:
+      raise UsageError(f'beta={self.beta} must not be negative.')
 
   @property
   def players(self) -> dict[str, Player]:

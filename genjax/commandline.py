@@ -1,0 +1,57 @@
+"""absl's flags and the config file behind them, with a user's mistakes in one line."""
+
+import sys
+import traceback
+from pathlib import Path
+
+from absl import flags
+
+from genjax.errors import UsageError
+
+
+def config_path(argv: list[str]) -> str | None:
+  """The config file named last on the command line."""
+  path = None
+  for word, after in zip(argv, [*argv[1:], ''], strict=True):
+    flag, equals, value = word.partition('=')
+    if flag in ('--config', '-config'):
+      path = (value if equals else after).split(':')[0]
+  return path
+
+
+def parse(argv: list[str], default: str) -> list[str]:
+  """Parses absl's flags, the config file `default` if the command line names none; returns the other words.
+
+  Raises:
+    UsageError: an unknown flag, a config file that is not there or defines no config, a mistyped or misfitting override.
+  """
+  path = config_path(argv)
+  if path is None:
+    path = default
+    argv = [argv[0], f'--config={path}', *argv[1:]]
+  if not (path.endswith('.py') and Path(path).is_file()):
+    raise UsageError(f'--config: there is no config file {path!r}; see configs/.')
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    text = str(error).strip()
+    if 'Traceback' in text:  # absl's wrapping of a ValueError in the config file
+      last = text.splitlines()[-1]
+      if 'UsageError: ' not in last:
+        sys.exit(text)
+      text = f'{path}: ' + last.partition('UsageError: ')[2]
+    text = ' '.join(text.split())
+    if 'as a ConfigDict' in text:
+      text = text.split('flag --')[-1].split('=')[0].split(':')[0]
+      text = f'--{text} is a section: override a value in it, such as --{text}.NAME=VALUE; --dry_run shows them.'
+    raise UsageError(text) from None
+  except (AttributeError, KeyError, TypeError) as error:
+    if any(frame.f_code.co_filename.endswith(path) for frame, _ in traceback.walk_tb(error.__traceback__)):
+      raise  # a bug in the user's file deserves its traceback
+    text = error
+    while isinstance(text, BaseException):
+      text = text.args[0] if text.args else repr(text)
+    if 'get_config' in str(text):
+      raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
+    name, *hint = str(text).splitlines()
+    raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
