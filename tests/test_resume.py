@@ -19,12 +19,12 @@ from tests.test_run import ENV, command
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 
-def final_state(path):
+def final_state(path, step=60):
   config = read_config(path)
   like = abstract_state(build(config['objective']), tuple(config['data']['image_shape']), build(config['optim']))
   checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
-  assert checkpoints.steps()[-1] == 60
-  state = checkpoints.restore(60, like, replicated(make_mesh(jax.devices()[:1])))
+  assert checkpoints.steps()[-1] == step
+  state = checkpoints.restore(step, like, replicated(make_mesh(jax.devices()[:1])))
   checkpoints.close()
   return state
 
@@ -78,3 +78,25 @@ def test_stopped_by_a_signal_saves_the_step_and_resumes_in_the_same_bits(number,
   checkpoints.close()
   assert f'resuming from step {step}' in run_to_the_end('digits_vae', stopped)
   assert_same_bits(final_state(straight), final_state(stopped))
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_end_in_the_same_bits(tmp_path):
+  steps = ['--config.train.steps=2000', '--config.train.checkpoint_every=50', '--config.train.log_every=50']
+  words = lambda path: command('digits_gan', path, *steps)  # noqa: E731
+  subprocess.run(words(tmp_path / 'straight'), cwd=ROOT, env=ENV, check=True, capture_output=True, timeout=300)
+  random, killed, during_a_save = np.random.default_rng(0), tmp_path / 'killed', 0
+  for _ in range(20):
+    process = subprocess.Popen(words(killed), cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = {p.name for p in killed.glob('checkpoints/*')}
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end and {p.name for p in killed.glob('checkpoints/*')} == before:
+      time.sleep(0.001)  # until something is being saved
+    time.sleep(random.uniform(0, 0.2))
+    during_a_save += any('tmp' in p.name for p in killed.glob('checkpoints/*'))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, 'the run ended before it could be killed'
+  done = subprocess.run(words(killed), cwd=ROOT, env=ENV, check=True, capture_output=True, text=True, timeout=300)
+  assert 'resuming from step' in done.stdout
+  print(f'{during_a_save} of 20 kills met a save')
+  assert_same_bits(final_state(tmp_path / 'straight', 2000), final_state(killed, 2000))

@@ -87,14 +87,14 @@ class Pipeline:
     return jax.make_array_from_process_local_data(self.sharding, local)
 
   def rows(self, step: int) -> np.ndarray:
-    return batch_rows(self.seed, step, self.batch_size, len(self.source))[self.mine]
+    return batch_rows(self.seed, step, self.batch_size, len(self.source))
 
   def __call__(self, step: int) -> Batch:
-    if self.resident:
-      return self.take(self.arrays, self.put(self.rows(step).astype(np.int32)), self.index, self.key, np.int32(step))
+    if self.resident:  # every device has all images and takes those of its own rows
+      return self.take(self.arrays, self.rows(step).astype(np.int32), self.index, self.key, np.int32(step))
     for soon in range(step, step + 1 + self.ahead):
       if soon not in self.pending:
-        self.pending[soon] = self.pool.submit(self.source.read, self.rows(soon))
+        self.pending[soon] = self.pool.submit(self.source.read, self.rows(soon)[self.mine])
     images, labels = self.pending.pop(step).result()
     return self.finish(self.put(images), self.put(labels), self.index, self.key, np.int32(step))
 
