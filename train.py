@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from genjax import parallel, replay, rng
 from genjax.build import build, check, complete
-from genjax.checkpoint import Checkpoints
+from genjax.checkpoint import Checkpoints, NotSaved
 from genjax.commandline import config_path, parse
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
@@ -296,5 +296,8 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
 if __name__ == '__main__':
   try:
     app.run(main, flags_parser=functools.partial(parse, default=DEFAULT))
+  except NotSaved as error:
+    print(f'error: {error}', file=sys.stderr, flush=True)
+    os._exit(1)  # at a proper exit the threads of the failed save would have the last word, in tracebacks
   except UsageError as error:
     sys.exit(f'error: {error}')

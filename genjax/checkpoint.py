@@ -24,6 +24,10 @@ class DamagedCheckpoint(UsageError):
   """A checkpoint that cannot be read, or that reads as something else than what was saved."""
 
 
+class NotSaved(UsageError):
+  """A checkpoint that could not be written."""
+
+
 def checksum(x: Array) -> UInt32[Array, '']:
   """sum_i (2 i + 1) w_i mod 2^32 over the array's words w: no single changed word leaves it as it was.
 
@@ -76,7 +80,7 @@ class Checkpoints:
     """Starts saving; training may go on. A step already saved is not saved again.
 
     Raises:
-      UsageError: this save, or the one before, could not be written.
+      NotSaved: this save, or the one before, could not be written.
     """
     step = int(state.step)
     if step in self.manager.all_steps():
@@ -173,7 +177,7 @@ class Checkpoints:
     self.manager.reload()
 
   def close(self) -> None:
-    """Waits for the last save. Raises UsageError if it could not be written."""
+    """Waits for the last save. Raises NotSaved if it could not be written."""
     try:
       self.manager.wait_until_finished()
     except Exception as error:
@@ -181,10 +185,10 @@ class Checkpoints:
     finally:
       self.manager.close()
 
-  def not_saved(self, error: Exception) -> UsageError:
+  def not_saved(self, error: Exception) -> NotSaved:
     whole = self.steps()
     last = f'the newest whole one is that of step {whole[-1]}' if whole else 'there is none yet'
-    return UsageError(
+    return NotSaved(
       f'{self.directory}: a checkpoint could not be written ({first_line(error)}); {last}.\n'
       'Make room, then give the same command again: it resumes there.'
     )
