@@ -124,7 +124,8 @@ def main(argv: list[str]) -> None:
       try:
         batch = pipeline(t)
       except UsageError:  # an image that cannot be read: nothing of what came before is lost
-        checkpoints.save(state)
+        if jax.process_count() == 1:  # others have no reason to save now
+          checkpoints.save(state)
         raise
       state, scalars = compiled_step(state, batch, key, playing(objective, t))
       pending.append(scalars)

@@ -77,13 +77,13 @@ class Checkpoints:
     return sorted(self.manager.all_steps())
 
   def save(self, state: TrainState) -> None:
-    """Starts saving; training may go on. A step already saved is not saved again.
+    """Starts saving; training may go on. A step already saved is not saved again, a halted state not at all.
 
     Raises:
       NotSaved: this save, or the one before, could not be written.
     """
     step = int(state.step)
-    if step in self.manager.all_steps():
+    if step < 0 or step in self.manager.all_steps():
       return
     fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
     items = {

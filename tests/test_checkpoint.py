@@ -146,6 +146,13 @@ def test_lost_checkpoints_are_not_a_new_run(tmp_path):
     open_workdir(tmp_path, config)
 
 
+def test_a_halted_state_is_not_saved(tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(jax.device_put(state_of(1).replace(step=jnp.asarray(~1, jnp.int32)), SHARDING))
+  assert checkpoints.steps() == []
+  checkpoints.close()
+
+
 def test_the_newest_and_every_nth_are_kept(tmp_path):
   save(tmp_path, 1, 2, 3, keep=2, keep_every=3)
   save(tmp_path, 4, 5, 6, 7, 8, keep=2, keep_every=3)  # another session

@@ -98,7 +98,7 @@ def test_a_checkpoint_of_eight_devices_opens_on_any_number(tmp_path):
   checkpoints.close()
 
 
-@pytest.mark.parametrize('name', ['digits_flow', 'cifar10_flow'])
+@pytest.mark.parametrize('name', ['digits_flow', pytest.param('cifar10_flow', marks=pytest.mark.slow)])
 def test_remat_saves_memory_and_changes_nothing(name):
   objective, _ = objects(name)
   again, _ = objects(name)
