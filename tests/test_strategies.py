@@ -19,7 +19,7 @@ from tests.conftest import FAMILIES, assert_close, config_of, family, image_shap
 
 
 @pytest.mark.parametrize('name', FAMILIES)
-@pytest.mark.parametrize('accumulate', [2, 4])
+@pytest.mark.parametrize('accumulate', [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_microbatches_give_the_same_gradient(name, accumulate):
   objective, optimizers, batch, state = family(name)
   everyone = tuple(objective.players)
@@ -142,7 +142,7 @@ def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
   assert largest_difference(other) > 1e-5
 
 
-@pytest.mark.parametrize('name', ['digits_vae', 'digits_gan', 'cifar10_flow'])
+@pytest.mark.parametrize('name', ['digits_vae', 'digits_gan', pytest.param('cifar10_flow', marks=pytest.mark.slow)])
 def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   objective, optimizers = objects(name, small=name == 'cifar10_flow')
   shape = image_shape(config_of(name))
