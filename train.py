@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
   # The run directory, and the state: from the newest checkpoint, or new.
   workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
   if first_process:
-    open_workdir(workdir, made.resolved)
+    open_workdir(workdir, made.resolved, ALLOW_PACKAGE.value)
     write_environment(workdir)
   parallel.wait_for_all('run directory')
   checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every)
@@ -297,8 +297,10 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
 if __name__ == '__main__':
   try:
     app.run(main, flags_parser=functools.partial(parse, default=DEFAULT))
-  except NotSaved as error:
-    print(f'error: {error}', file=sys.stderr, flush=True)
-    os._exit(1)  # at a proper exit the threads of the failed save would have the last word, in tracebacks
   except UsageError as error:
-    sys.exit(f'error: {error}')
+    print(f'error: {error}', file=sys.stderr, flush=True)
+    # A proper exit waits for the other hosts, which wait for this one; after a failed save its threads print tracebacks.
+    if jax.distributed.is_initialized() or isinstance(error, NotSaved):
+      sys.stdout.flush()
+      os._exit(1)
+    sys.exit(1)

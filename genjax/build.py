@@ -85,6 +85,11 @@ def defaults(function: Callable) -> dict[str, Any]:
   return {k: v.default for k, v in parameters(function).items() if isinstance(v.default, PLAIN)}
 
 
+def own_defaults(function: Callable) -> dict[str, Any]:
+  """`defaults` without the parameters that follow from data and run."""
+  return {key: value for key, value in defaults(function).items() if key not in GIVEN}
+
+
 def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
   """Raises UsageError for a parameter that `function` lacks, one that it needs and does not get, or a wrong type."""
   known = parameters(function)
@@ -127,7 +132,7 @@ def spec(cls: str, **kwargs) -> dict[str, Any]:
   """For config files: a checked {'cls': cls, ...} with every plain default written out, so each can be overridden."""
   function = resolve(cls)
   check(function, cls, kwargs)
-  return {'cls': cls} | {key: value for key, value in defaults(function).items() if key not in GIVEN} | kwargs
+  return {'cls': cls} | own_defaults(function) | kwargs
 
 
 def complete(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
@@ -139,6 +144,14 @@ def complete(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) 
     known = parameters(resolve(value['cls'], allow))
     filled = {key: item for key, item in given.items() if key in known} | filled
   return filled
+
+
+def with_defaults(value: Any, allow: Collection[str] = ()) -> Any:
+  """A spec with every plain default that it leaves out, at every depth."""
+  if not isinstance(value, Mapping):
+    return value
+  filled = {key: with_defaults(item, allow) for key, item in value.items()}
+  return own_defaults(resolve(value['cls'], allow)) | filled if 'cls' in value else filled
 
 
 def build(value: Any, allow: Collection[str] = ()) -> Any:

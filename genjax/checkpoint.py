@@ -5,6 +5,7 @@ is stored by itself, so that sampling reads a model without its optimiser. Besid
 on the devices before saving: Orbax by itself restores a flipped bit without a word.
 """
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from absl import logging
 from jaxtyping import Array, UInt32
 
 from genjax.errors import UsageError
-from genjax.parallel import replicated, wait_for_all
+from genjax.parallel import replicated
 from genjax.step import TrainState
 from genjax.types import Tree
 
@@ -151,8 +152,10 @@ class Checkpoints:
     Damaged ones are named and moved to `damaged/` beside the folder, so that their steps can be saved again.
 
     Raises:
-      DamagedCheckpoint: the newest is damaged and `strict`, or all are.
+      DamagedCheckpoint: the newest is damaged and `strict`, or all are; or one is and there are several hosts, of which
+        some may have read it whole: ended and started again they agree.
     """
+    folder = self.directory.parent / 'damaged'
     steps = self.steps()
     for step in reversed(steps):
       try:
@@ -161,19 +164,22 @@ class Checkpoints:
         if strict or step == steps[0]:
           remedy = 'Leave out --strict to go back to the one before' if step != steps[0] else 'No older one is left: restore it'
           raise DamagedCheckpoint(f'{error}\n{remedy}, or train anew in another --workdir.') from None
-        print(f'warning: {error} Going back to the one before; moved to {self.directory.parent / "damaged"}.', flush=True)
-        self.set_aside(step)
+        self.set_aside(step, folder)
+        if jax.process_count() > 1:
+          raise DamagedCheckpoint(
+            f'{error}\nIt is in {folder} now: the same command again goes back to the one before.'
+          ) from None
+        print(f'warning: {error} Going back to the one before; moved to {folder}.', flush=True)
     return None
 
-  def set_aside(self, step: int) -> None:
-    """Moves a checkpoint to `damaged/`."""
-    target = self.directory.parent / 'damaged' / str(step)
-    if jax.process_index() == 0:
-      target.parent.mkdir(exist_ok=True)
-      while target.exists():
-        target = target.with_name(target.name + '_')
+  def set_aside(self, step: int, folder: Path) -> None:
+    """Moves a checkpoint to `folder`, unless another host was first."""
+    folder.mkdir(exist_ok=True)
+    target = folder / str(step)
+    while target.exists():
+      target = target.with_name(target.name + '_')
+    with contextlib.suppress(FileNotFoundError):
       (self.directory / str(step)).rename(target)
-    wait_for_all('set aside')
     self.manager.reload()
 
   def close(self) -> None:

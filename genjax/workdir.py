@@ -10,6 +10,7 @@ lock              held while a process trains in it
 
 import dataclasses
 import fcntl
+import fnmatch
 import importlib.metadata
 import json
 import math
@@ -18,11 +19,15 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from genjax.build import defaults, with_defaults
+from genjax.data.pipeline import Pipeline
+from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.logging import step_of
 from genjax.parallel import STRATEGIES
@@ -67,12 +72,17 @@ class Training:
       raise UsageError(f'train.dtype={self.dtype!r}: give float32 or bfloat16.')
 
 
+def section_defaults() -> dict[str, dict[str, Any]]:
+  """The options of the sections `data` and `train` that have defaults, with them."""
+  return {'data': defaults(open_data) | {'flip': defaults(Pipeline)['flip']}, 'train': defaults(Training)}
+
+
 # On resume: what does not change the result (DESIGN, invariant 4), and how far to go.
 MAY_CHANGE = {
   f'train.{name}'
   for name in ('steps', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'keep_every', 'strategy', 'accumulate')
 }
-MAY_CHANGE |= {'data.memory_gib', 'data.data_dir'}
+MAY_CHANGE |= {'data.memory_gib', 'data.data_dir', '*.remat'}
 MAY_CHANGE |= {'data.skip', 'data.size', 'data.channels'}  # the remedies for bad images, after which the order is another
 
 
@@ -108,8 +118,8 @@ def lock(workdir: Path) -> int:
   return held
 
 
-def open_workdir(workdir: Path, config: dict[str, Any]) -> int:
-  """Makes the run directory, or checks that it belongs to this config. Returns its lock.
+def open_workdir(workdir: Path, config: dict[str, Any], allow: Collection[str] = ()) -> int:
+  """Makes the run directory, or checks that it belongs to this config. Returns its lock. `allow` as in `build.resolve`.
 
   Raises:
     UsageError: it belongs to another config (the differences are named), another process trains in it, it cannot be
@@ -124,7 +134,7 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> int:
     config = json.loads(json.dumps(config))
     newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdigit()), default=0)
     if path.exists() and newest:
-      refuse_another_config(workdir, read_config(workdir), config)
+      refuse_another_config(workdir, read_config(workdir), config, allow)
     elif path.exists():
       refuse_lost_checkpoints(workdir, read_config(workdir)['train'].get('checkpoint_every', 1))
     if not newest or newest < config['train']['steps']:  # a run that is done keeps the record of how it was done
@@ -135,12 +145,17 @@ def open_workdir(workdir: Path, config: dict[str, Any]) -> int:
   return held
 
 
-def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-  """Once there is a checkpoint, only MAY_CHANGE may differ, and schedules whose length is `train.steps`."""
+def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any], allow: Collection[str] = ()) -> None:
+  """Once there is a checkpoint, only MAY_CHANGE may differ, and schedules whose length is `train.steps`.
+
+  An option that genjax did not have when the run began counts as its default, which must do what was done before.
+  """
+  old = json.loads(json.dumps(with_defaults(old, allow)))
+  old |= {section: options | old[section] for section, options in section_defaults().items()}
   sizes = [old['data'].get('size'), new['data'].get('size')]
   if sizes[0] != sizes[1]:
     print(f'{workdir}: the data had {sizes[0]} images and has {sizes[1]}: from here on their order is another.')
-  found = [d for d in differences(old, new) if d[0] not in MAY_CHANGE]
+  found = [d for d in differences(old, new) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in MAY_CHANGE)]
   for name, *lengths in list(found):
     if name.startswith('optim.') and name.endswith('.steps') and lengths == [old['train']['steps'], new['train']['steps']]:
       print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule follows.')

@@ -81,6 +81,16 @@ def step_of(objective, optimizers, **options):
   return functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=100.0, **options)
 
 
+def noise(n=20, shape=(8, 8, 3), seed=0):
+  """Random images, uint8."""
+  return np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
+
+
+def same_bits(a, b):
+  """Whether two trees are equal in every array."""
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
 def assert_close(a, b, tolerance):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
 

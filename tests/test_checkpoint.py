@@ -15,8 +15,8 @@ from genjax.errors import UsageError
 from genjax.parallel import make_mesh, replicated
 from genjax.step import TrainState
 from genjax.workdir import open_workdir
-from tests.conftest import ROOT
-from tests.test_run import ENV, command, train
+from tests.conftest import ROOT, same_bits
+from tests.programs import ENV, command, train
 
 # TensorStore's failed reads and writes leave futures behind, of which asyncio complains when they are collected.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
@@ -48,10 +48,6 @@ def restore_newest(folder, **options):
     return checkpoints.restore_newest(jax.eval_shape(lambda: state_of(1)), SHARDING, **options)
   finally:
     checkpoints.close()
-
-
-def same(a, b):
-  return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
 def data_files(folder):
@@ -89,11 +85,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
     data.write_bytes({'truncated': bytes(content[: len(content) // 2]), 'emptied': b'', 'flipped': bytes(content)}[damage])
   with pytest.raises(DamagedCheckpoint, match=r'checkpoints/2(:| cannot).*\nLeave out --strict to go back'):
     restore_newest(tmp_path, strict=True)
-  assert same(restore_newest(tmp_path), state_of(1))
+  assert same_bits(restore_newest(tmp_path), state_of(1))
   assert 'checkpoints/2' in capsys.readouterr().out
   assert (tmp_path / 'damaged' / '2').is_dir()  # set aside, not thrown away
   save(tmp_path, 2)
-  assert same(restore_newest(tmp_path), state_of(2))
+  assert same_bits(restore_newest(tmp_path), state_of(2))
 
 
 def test_no_flipped_bit_is_restored(tmp_path):
@@ -108,7 +104,7 @@ def test_no_flipped_bit_is_restored(tmp_path):
       content[place] ^= 1 << int(random.integers(8))
       path.write_bytes(bytes(content))
       try:
-        assert same(TrainState(**checkpoints.restore(1, like, SHARDING)), state_of(1)), (path, place)
+        assert same_bits(TrainState(**checkpoints.restore(1, like, SHARDING)), state_of(1)), (path, place)
       except DamagedCheckpoint:
         found += 1
     path.write_bytes(whole)

@@ -10,20 +10,21 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from genjax.parallel import HEARTBEAT
 from tests.conftest import ROOT
+from tests.programs import ENV, command
 from tests.test_resume import final_state
-from tests.test_run import ENV, command
 
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 
-def start_two(path, *more):
+def start_two(path, *more, steps=STEPS):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
-  words = command('digits_vae', path, *STEPS, f'--coordinator=127.0.0.1:{port}', '--num_processes=2', *more)
+  words = command('digits_vae', path, *steps, f'--coordinator=127.0.0.1:{port}', '--num_processes=2', *more)
   env = ENV | {'JAX_NUM_CPU_DEVICES': '2'}
   start = lambda i: subprocess.Popen(  # noqa: E731
     [*words, f'--process_id={i}'], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -70,3 +71,42 @@ def test_a_dead_process_ends_the_other_and_one_resumes(tmp_path):
   hosts[1].communicate()
   assert 'resuming from step' in run_one(tmp_path / 'two')
   assert_close(final_state(tmp_path / 'one'), final_state(tmp_path / 'two'))
+
+
+def ends(hosts):
+  """What each printed, and that all ended in time and with an error."""
+  start = time.monotonic()
+  texts = [host.communicate(timeout=4 * HEARTBEAT)[0] for host in hosts]
+  assert time.monotonic() - start < 3 * HEARTBEAT  # of which some is for starting
+  assert all(host.returncode for host in hosts)
+  return texts
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_host_cannot_read_ends_both_and_the_next_start_agrees(tmp_path):
+  path, split = tmp_path / 'two', '--config.train.strategy=fsdp'
+  wide = '--config.objective.encoder.width=64'  # arrays large enough to be split
+  for host in start_two(path, split, wide, steps=['--config.train.steps=40', '--config.train.checkpoint_every=20']):
+    host.communicate(timeout=300)
+  second = [p for p in (path / 'checkpoints' / '40').rglob('ocdbt.process_1/d/*') if p.is_file()]
+  assert second
+  for file in second:
+    file.write_bytes(file.read_bytes()[:20])
+  texts = ends(start_two(path, split, wide))
+  assert 'checkpoints/40 cannot be read' in texts[1]
+  assert f'It is in {path}/damaged now: the same command again goes back to the one before.' in texts[1]
+  hosts = start_two(path, split, wide)
+  texts = [host.communicate(timeout=300)[0] for host in hosts]
+  assert [host.returncode for host in hosts] == [0, 0], texts
+  assert 'resuming from step 20' in texts[0]
+
+
+@pytest.mark.slow
+def test_an_image_that_one_host_cannot_read_ends_both(tmp_path):
+  (tmp_path / 'images').mkdir()
+  for i in range(24):
+    Image.new('L', (8, 8), i).save(tmp_path / 'images' / f'{i:02}.png')
+  (tmp_path / 'images' / '13.png').write_bytes(b'')
+  data = [f'--config.data.name={tmp_path}/images', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']
+  texts = ends(start_two(tmp_path / 'two', *data))
+  assert sum('13.png cannot be read' in text for text in texts) == 1

@@ -14,7 +14,7 @@ from genjax.parallel import make_mesh, replicated
 from genjax.run import abstract_state
 from genjax.workdir import read_config
 from tests.conftest import FAMILIES, ROOT
-from tests.test_run import ENV, command
+from tests.programs import ENV, command
 
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 

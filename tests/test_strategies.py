@@ -149,7 +149,7 @@ def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   one = measure(objective, optimizers, shape, 16, 1, 'jit')
   assert one['moved_bytes'] == {}
   # A GAN's discriminator sees real and generated images. The CPU's compiler reduces its two gradients before it adds them;
-  # XLA's AllReduceReassociate, which adds first, is not among the CPU's passes.
+  # the GPU's has a pass that adds first (docs/scaling.md).
   params = jax.eval_shape(lambda: objective.init(jax.random.key(0), example_batch(shape))).params
   twice = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params.get('discriminator', {})))
   for strategy in ('jit', 'fsdp'):

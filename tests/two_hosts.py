@@ -1,4 +1,4 @@
-"""One of two hosts, for test_data.py: two_hosts.py PORT PROCESS OUT writes the rows of four batches that this one reads."""
+"""One of two hosts, for test_pipeline.py: two_hosts.py PORT PROCESS OUT writes the rows of four batches that this one reads."""
 
 import sys
 
@@ -10,7 +10,7 @@ jax.distributed.initialize(f'127.0.0.1:{sys.argv[1]}', num_processes=2, process_
 
 from genjax.data.pipeline import Pipeline  # noqa: E402
 from genjax.parallel import make_mesh  # noqa: E402
-from tests.test_data import KEY, Streamed, arrays  # noqa: E402
+from tests.test_pipeline import KEY, Streamed, arrays  # noqa: E402
 
 rows = []
 for source in (arrays(), Streamed(arrays())):

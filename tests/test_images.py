@@ -1,0 +1,30 @@
+"""Resizing, rounding, grids."""
+
+import numpy as np
+
+from genjax.images import grid, resize, to_float, to_uint8
+
+
+def test_resize_crops_the_centre_and_averages():
+  wide = np.zeros((4, 12, 1), np.uint8)
+  wide[:, 4:8] = 255  # the centred square
+  assert (resize(wide, 4) == 255).all()
+  checks = np.indices((32, 32)).sum(axis=0).astype(np.uint8)[..., None] % 2 * 255
+  assert abs(resize(checks, 8).astype(float).mean() - 127.5) < 2  # antialiased: without, it is 0 or 255
+  assert abs(resize(checks, 8).astype(float) - 127.5).max() < 30
+  assert resize(wide[:, :4], 4) is not None
+
+
+def test_uint8_round_trip():
+  levels = np.arange(256, dtype=np.uint8)
+  assert (np.asarray(to_uint8(to_float(levels))) == levels).all()
+  assert np.asarray(to_uint8(np.array([-3.0, 3.0], np.float32))).tolist() == [0, 255]
+
+
+def test_grid_places_images_row_by_row():
+  images = np.stack([np.full((2, 2, 1), i, np.uint8) for i in range(5)])
+  out = grid(images, 3, margin=1)
+  assert out.shape == (5, 8, 1)
+  assert out[0, [0, 3, 6], 0].tolist() == [0, 1, 2]
+  assert out[3, [0, 3, 6], 0].tolist() == [3, 4, 96]
+  assert out[2, 0, 0] == out[0, 2, 0] == 96

@@ -1,0 +1,59 @@
+"""metrics.jsonl and its mirrors never go back."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from genjax.errors import UsageError
+from genjax.logging import Metrics
+
+
+def test_metrics_after_the_resumed_step_are_cut(tmp_path):
+  log = Metrics(tmp_path, 0, 8, {})
+  for step in (5, 10, 15):
+    log.write(step, {'loss': float(step)})
+  log.close()
+  with open(tmp_path / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 2')  # a kill in the middle of a line
+  log = Metrics(tmp_path, 10, 8, {})
+  log.write(15, {'loss': float('nan')})
+  log.close()
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [line['step'] for line in lines] == [5, 10, 15]
+  assert lines[-1]['loss'] is None
+
+
+def test_wandb_goes_on_in_a_resumed_run_and_never_back(tmp_path, monkeypatch):
+  sessions = []
+
+  class Session:  # in place of the service's client
+    def __init__(self, **options):
+      self.options, self.steps = options, []
+      sessions.append(self)
+
+    def log(self, values, step):
+      self.steps.append((step, values['kimg']))
+
+    def finish(self):
+      self.steps.append('finished')
+
+  monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=Session))
+  for workdir, start in (('a', 0), ('a', 10), ('b', 0)):
+    (tmp_path / workdir).mkdir(exist_ok=True)
+    log = Metrics(tmp_path / workdir, start, 8, {'seed': 0}, 'project')
+    for step in (start + 5, start + 10):
+      log.write(step, {'loss': 1.0})
+    log.close()
+  first, resumed, other = sessions
+  assert first.options == resumed.options
+  assert first.options['resume'] == 'allow'
+  assert first.options['id'] != other.options['id']
+  assert first.steps + resumed.steps == [(40, 0.04), (80, 0.08), 'finished', (120, 0.12), (160, 0.16), 'finished']
+
+
+def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  with pytest.raises(UsageError, match='--wandb needs the package: pip install wandb'):
+    Metrics(tmp_path, 0, 8, {}, 'project')

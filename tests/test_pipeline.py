@@ -1,0 +1,109 @@
+"""Batches as a function of (seed, step)."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from genjax.data.pipeline import Pipeline, batch_rows
+from genjax.data.sources import Arrays
+from genjax.errors import UsageError
+from genjax.parallel import make_mesh
+from tests.conftest import ROOT, noise, same_bits
+
+KEY = jax.random.key(7)
+
+
+def arrays(n=20):
+  return Arrays('noise', noise(n), np.arange(n, dtype=np.int32) % 5, 5)
+
+
+class Streamed:
+  """The same images behind the interface of a set too large for memory."""
+
+  def __init__(self, source):
+    self.source, self.name = source, source.name
+    self.image_shape, self.num_classes = source.image_shape, source.num_classes
+
+  def __len__(self):
+    return len(self.source)
+
+  def read(self, indices):
+    return self.source.read(indices)
+
+
+def batches(source, steps, devices=1, **options):
+  pipeline = Pipeline(source, 8, KEY, seed=3, mesh=make_mesh(jax.devices()[:devices]), **options)
+  found = [jax.device_get(pipeline(t)) for t in steps]
+  pipeline.close()
+  return found
+
+
+def test_each_epoch_shows_each_image_once_and_in_another_order():
+  rows = np.concatenate([batch_rows(0, t, 8, 20) for t in range(10)]).reshape(4, 20)
+  assert (np.sort(rows, axis=1) == np.arange(20)[None]).all()
+  assert not (rows[0] == rows[1]).all()
+  assert not (rows[0] == np.concatenate([batch_rows(1, t, 4, 20) for t in range(5)])).all()
+
+
+def test_the_order_is_pinned():
+  # Resuming with another NumPy must go on with the same batches: these rows were written down once.
+  assert batch_rows(0, 0, 8, 20).tolist() == [0, 2, 11, 17, 9, 1, 8, 13]
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_batches_after_a_resume_are_those_without(flip):
+  through = batches(arrays(), range(6), flip=flip)
+  resumed = batches(arrays(), range(3, 6), flip=flip)
+  assert same_bits(through[3:], resumed)
+
+
+def test_batches_do_not_depend_on_devices_or_on_streaming():
+  reference = batches(arrays(), range(4), flip=True)
+  assert same_bits(reference, batches(arrays(), range(4), devices=4, flip=True))
+  assert same_bits(reference, batches(Streamed(arrays()), range(4), flip=True))
+  assert same_bits(reference, batches(Streamed(arrays()), range(4), devices=4, flip=True))
+
+
+def test_the_halves_of_two_hosts_are_the_whole_of_one(tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
+  env = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}
+  hosts = [
+    subprocess.Popen([sys.executable, '-m', 'tests.two_hosts', port, str(i), str(tmp_path / f'{i}.npz')], cwd=ROOT, env=env)
+    for i in range(2)
+  ]
+  assert [host.wait(timeout=120) for host in hosts] == [0, 0]
+  whole = batches(arrays(), range(4), flip=True) * 2  # resident, then streamed
+  with np.load(tmp_path / '0.npz') as first, np.load(tmp_path / '1.npz') as second:
+    for i, batch in enumerate(whole):
+      assert np.array_equal(np.concatenate([first[f'arr_{i}'], second[f'arr_{i}']]), batch.image)
+
+
+def test_a_batch_holds_the_images_of_its_rows():
+  source = arrays()
+  (batch,) = batches(source, [5])
+  rows = batch_rows(3, 5, 8, 20)
+  np.testing.assert_allclose(batch.image, source.images[rows] / 127.5 - 1, atol=1e-6)
+  assert (batch.label == source.labels[rows]).all()
+  assert (batch.index == np.arange(8)).all()
+
+
+def test_half_of_the_images_are_mirrored():
+  plain, flipped = batches(arrays(), range(20)), batches(arrays(), range(20), flip=True)
+  mirrored = 0
+  for a, b in zip(plain, flipped, strict=True):
+    for x, y in zip(a.image, b.image, strict=True):
+      assert (y == x).all() or (y == x[:, ::-1]).all()
+      mirrored += (y == x[:, ::-1]).all()
+  assert 55 < mirrored < 105  # of 160
+
+
+def test_batch_size_that_the_devices_do_not_divide():
+  with pytest.raises(UsageError, match=r'train.batch_size=6 must be a multiple of the 8 devices'):
+    Pipeline(arrays(), 6, KEY, 0, make_mesh())

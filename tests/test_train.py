@@ -1,0 +1,116 @@
+"""train.py as its user meets it: mistakes, dry run, going on, a loss that is not finite."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import genjax
+from genjax import replay
+from genjax.commandline import config_path
+from genjax.errors import UsageError
+from genjax.workdir import read_config
+from tests.conftest import ROOT
+from tests.programs import ENV, train
+
+
+@pytest.mark.parametrize(
+  ('more', 'message'),
+  [
+    (['--config.train.stepz=5'], 'Did you mean "steps"'),
+    (['--config.data.name=digit'], 'Did you mean digits?'),
+    (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
+    (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, fsdp, pmap"),
+    (['--config.objective.num_classes=5'], 'digits has 10 classes, config.objective.num_classes=5: set it to 10'),
+    (['--config=configs/digit_vae.py'], "there is no config file 'configs/digit_vae.py'"),
+    (['--config.train.steps=many'], '--config.train.steps=many: invalid literal for int'),
+    (['--confg=x'], "Unknown command line flag 'confg'"),
+    (['--config.optim.model.learning_rate=1e-4'], '--config.optim.model.learning_rate is a section: override a value in it'),
+    (['--config.data.memory_gib=-1.0'], 'data.memory_gib=-1.0 must not be negative'),
+    (['stray'], "'stray' is not an option"),
+    (['--config.train.accumulate=3'], 'train.batch_size=8 must be a multiple of train.accumulate=3'),
+    (['--config.objective.encoder.width=-4'], 'networks.mlp.MLPEncoder: width=-4 must be 1 or more'),
+    (['--config.data.split=val'], "digits has no split 'val': give data.split=train or test"),
+    (['--workdir=/proc/nobody/x'], '/proc/nobody/x cannot be written to'),
+  ],
+)
+def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, message):
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=5', *more, status=1)
+  assert message in text
+  assert 'Traceback' not in text
+  assert len(text.strip().splitlines()) <= 2, text
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
+  (tmp_path / 'images').mkdir()
+  for i in range(24):
+    Image.new('L', (8, 8), i).save(tmp_path / 'images' / f'{i:02}.png')
+  (tmp_path / 'images' / '13.png').write_bytes(b'')
+  more = [f'--config.data.name={tmp_path}/images', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']
+  more += ['--config.train.steps=20', '--config.train.batch_size=1']
+  text = train('digits_vae', tmp_path / 'run', *more, status=1)
+  assert '13.png cannot be read' in text
+  reached = genjax.load(tmp_path / 'run').step
+  text = train('digits_vae', tmp_path / 'run', *more, '--config.data.skip=True')
+  assert 'the data had 24 images and has 23: from here on their order is another' in text
+  assert f'resuming from step {reached}' in text
+
+
+def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
+  text = train('digits_gan', tmp_path / 'run', '--dry_run')
+  assert '"cls": "objectives.gan.GAN"' in text
+  # 74 inputs (64 pixels, 10 classes) -> 8 -> 8 -> 1, and 42 -> 8 -> 8 -> 64, with biases
+  assert 'parameters discriminator 681, generator 992' in text
+  flops = float(text.split('FLOPs per step ')[1].split()[0])
+  assert flops > 1e4
+  assert 'bytes of state' in text
+  assert not (tmp_path / 'run').exists()
+
+
+def test_without_arguments_it_is_the_digits_flow():
+  assert config_path(['train.py']) is None
+  done = subprocess.run([sys.executable, 'train.py', '--dry_run'], cwd=ROOT, env=ENV, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert '"name": "digits"' in done.stdout
+  assert '"cls": "objectives.flow.RectifiedFlow"' in done.stdout
+
+
+def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
+  first = ['--config.train.steps=4', '--config.train.checkpoint_every=2']
+  train('digits_vae', tmp_path / 'run', *first)
+  assert 'nothing to do. Raise train.steps' in train('digits_vae', tmp_path / 'run', *first)
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=6', '--config.train.checkpoint_every=2')
+  assert 'resuming from step 4' in text
+  assert 'optim.model.learning_rate.steps goes from 4 to 6 with train.steps: the schedule follows' in text
+  record = read_config(tmp_path / 'run')
+  assert 'nothing to do' in train('digits_vae', tmp_path / 'run', '--config.train.steps=2')
+  assert read_config(tmp_path / 'run') == record  # of how it was trained
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=7', '--config.objective.beta=2.0', status=1)
+  assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tmp_path):
+  path = tmp_path / 'x.npz'
+  np.savez(path, image=np.zeros((16, 8, 8), np.uint8), label=np.arange(16) % 10)
+  more = ['--config.train.steps=200', '--config.train.checkpoint_every=1', '--config.optim.model.learning_rate.peak=1e30']
+  text = train('digits_vae', tmp_path / 'run', f'--config.data.name={path}', *more, status=1)
+  assert 'Traceback' not in text
+  error, remedy = text.strip().splitlines()[-2:]
+  step = int(error.split('not finite at step ')[1].split(';')[0])
+  assert 'player model: ' in error
+  assert remedy.startswith('Train anew in another --workdir with a lower learning rate')
+  run = genjax.load(tmp_path / 'run', ema=False)
+  assert run.step == step - 1  # the state before, and no later one, was saved
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.variables.params))
+  words = [sys.executable, 'train.py', f'--replay={tmp_path}/run/nan/step_{step:08d}']
+  again = subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, check=True).stdout
+  assert again.splitlines()[0].startswith(f'step {step}, players model; in training, and here on cpu')
+  assert again.splitlines()[-1] == error.split('; ')[1].removesuffix(
+    f'. To see it: --replay {tmp_path}/run/nan/step_{step:08d}'
+  )
+  with pytest.raises(UsageError, match='holds no step to replay'):
+    replay.load(tmp_path, None, None)
