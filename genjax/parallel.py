@@ -158,11 +158,26 @@ class CompiledStep:
       devices=list(self.mesh.devices.flat),
       donate_argnums=0,
     )
-    return lambda state, batch, key: step(state, self.stacked(batch), key)
+    return lambda state, batch, key: self.on_all_hosts(step(state, self.on_this_host(batch), key))
 
-  def stacked(self, batch: Tree) -> Tree:
-    """[B, ...] -> [devices, B / devices, ...], as pmap wants it."""
-    return jax.tree.map(lambda x: x.reshape(self.mesh.size, -1, *x.shape[1:]), batch)
+  def on_this_host(self, batch: Tree) -> Tree:
+    """[B, ...] over all hosts -> [devices, B / all devices, ...] of this one, as pmap wants it."""
+    here = Mesh(
+      np.array([device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]), ('data',)
+    )
+
+    def stack(x):
+      rows = [shard.data[None] for shard in sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)]
+      return jax.make_array_from_single_device_arrays((len(rows), *rows[0].shape[1:]), batch_sharding(here), rows)
+
+    return jax.tree.map(stack, batch)
+
+  def on_all_hosts(self, tree: Tree) -> Tree:
+    """Arrays that pmap returned, whole on each of this host's devices -> the same, whole on every host's."""
+    join = lambda x: jax.make_array_from_single_device_arrays(  # noqa: E731
+      x.shape, replicated(self.mesh), [shard.data for shard in x.addressable_shards]
+    )
+    return jax.tree.map(join, tree) if jax.process_count() > 1 else tree
 
   def __call__(self, state: Tree, batch: Tree, key: jax.Array, playing: tuple[str, ...]):
     first = playing not in self.compiled
@@ -181,10 +196,8 @@ def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit') -> CompiledS
   The state it is given must lie as `state_sharding` says, and keeps its layout.
 
   Raises:
-    UsageError: an unknown strategy, or pmap on several hosts.
+    UsageError: an unknown strategy.
   """
   if strategy not in STRATEGIES:
     raise UsageError(f'train.strategy={strategy!r}: give one of {", ".join(STRATEGIES)}.')
-  if strategy == 'pmap' and jax.process_count() > 1:
-    raise UsageError('train.strategy=pmap runs on one host: give jit or fsdp.')
   return CompiledStep(step, mesh, strategy)
