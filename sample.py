@@ -4,25 +4,19 @@ Options beyond those below are the objective's own; --help with --run lists them
 """
 
 import argparse
-import ast
 import json
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 
 from genjax import parallel
+from genjax.commandline import Parser, options_help, parse_options
 from genjax.errors import UsageError
 from genjax.images import save_grid, to_uint8
 from genjax.run import grid_columns, grid_labels, load
-
-
-class Parser(argparse.ArgumentParser):
-  """Its errors in one line, like all others."""
-
-  def error(self, message):
-    raise UsageError(f'{message}; see --help.')
 
 
 def main(argv: list[str]) -> None:
@@ -48,10 +42,10 @@ def main(argv: list[str]) -> None:
   if args.out and not args.out.lower().endswith('.png'):
     raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png.')
   parallel.use_compilation_cache()
+  logging.set_verbosity(logging.ERROR)  # Orbax's warnings
   run = load(args.run, args.step, ema=not args.no_ema, allow_package=args.allow_package)
   if args.help:
-    shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
-    return print(parser.format_help() + f'\noptions of {type(run.objective).__name__}: {shown}')
+    return print(parser.format_help() + options_help(run))
   options = parse_options(rest, run.options)
 
   columns = grid_columns(run.objective)
@@ -75,31 +69,6 @@ def main(argv: list[str]) -> None:
     except OSError as error:
       raise UsageError(f'{args.npz} cannot be written: {error.strerror or error}.') from None
     print(args.npz)
-
-
-def parse_options(words: list[str], known: dict) -> dict:
-  """['--steps', '20'] or ['--steps=20'] as the type of the option's default."""
-  options, words = {}, list(words)
-  while words:
-    name, equals, value = words.pop(0).partition('=')
-    if not name.startswith('--'):
-      raise UsageError(f'{name!r} is not an option.')
-    name = name[2:]
-    if name not in known:
-      raise UsageError(f'this model has no option --{name}; it has {", ".join(f"--{k}" for k in known) or "none"}.')
-    if not equals and not words:
-      raise UsageError(f'--{name} needs a value.')
-    value = value if equals else words.pop(0)
-    kind = type(known[name])
-    try:
-      if kind is bool:
-        options[name] = {'true': True, 'false': False}[value.lower()]
-      else:
-        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value)
-    except (ValueError, KeyError, SyntaxError):
-      takes = {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(kind, 'a Python value')
-      raise UsageError(f'--{name}={value}: it takes {takes}.') from None
-  return options
 
 
 def parse_label(text: str | None, n: int, run) -> np.ndarray | None:

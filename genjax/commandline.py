@@ -1,5 +1,7 @@
-"""absl's flags and the config file behind them, with a user's mistakes in one line."""
+"""Command lines: absl's flags and the config file behind them, a model's own options; mistakes in one line."""
 
+import argparse
+import ast
 import sys
 import traceback
 from pathlib import Path
@@ -55,3 +57,41 @@ def parse(argv: list[str], default: str) -> list[str]:
       raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
     name, *hint = str(text).splitlines()
     raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
+
+
+class Parser(argparse.ArgumentParser):
+  """Its errors in one line, like all others."""
+
+  def error(self, message):
+    raise UsageError(f'{message}; see --help.')
+
+
+def parse_options(words: list[str], known: dict) -> dict:
+  """['--steps', '20'] or ['--steps=20'] as the type of the option's default."""
+  options, words = {}, list(words)
+  while words:
+    name, equals, value = words.pop(0).partition('=')
+    if not name.startswith('--'):
+      raise UsageError(f'{name!r} is not an option.')
+    name = name[2:]
+    if name not in known:
+      raise UsageError(f'this model has no option --{name}; it has {", ".join(f"--{k}" for k in known) or "none"}.')
+    if not equals and not words:
+      raise UsageError(f'--{name} needs a value.')
+    value = value if equals else words.pop(0)
+    kind = type(known[name])
+    try:
+      if kind is bool:
+        options[name] = {'true': True, 'false': False}[value.lower()]
+      else:
+        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value)
+    except (ValueError, KeyError, SyntaxError):
+      takes = {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(kind, 'a Python value')
+      raise UsageError(f'--{name}={value}: it takes {takes}.') from None
+  return options
+
+
+def options_help(run) -> str:
+  """The options of a run's own model, for --help."""
+  shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
+  return f'\noptions of {type(run.objective).__name__}: {shown or "none"}'

@@ -1,5 +1,6 @@
 """Images: uint8 <-> [-1, 1], the one resizing rule, grids as PNG."""
 
+import io
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -48,6 +49,13 @@ def grid(images: UInt8[np.ndarray, 'n h w c'], columns: int, margin: int = 0) ->
   return tiles[: rows * h - margin, : columns * w - margin]
 
 
+def png(image: UInt8[np.ndarray, 'h w c']) -> bytes:
+  """A one- or three-channel image as a PNG file."""
+  out = io.BytesIO()
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, format='PNG')
+  return out.getvalue()
+
+
 def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   """Writes a one- or three-channel image; parent folders are made.
 
@@ -56,11 +64,16 @@ def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   """
   try:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path, format='PNG')
+    Path(path).write_bytes(png(image))
   except OSError as error:
     raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
 
 
+def grid_image(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> UInt8[np.ndarray, 'gh gw c']:
+  """A grid of small images, enlarged so that a person can read them."""
+  return grid(enlarge(images, max(1, 64 // images.shape[1])), columns, margin=2)
+
+
 def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int) -> None:
-  """A grid as PNG, small images enlarged so that a person can read them."""
-  save_png(path, grid(enlarge(images, max(1, 64 // images.shape[1])), columns, margin=2))
+  """`grid_image` as a PNG file."""
+  save_png(path, grid_image(images, columns))

@@ -80,6 +80,13 @@ def step_of(line: str) -> float:
     return math.inf
 
 
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+  """The whole lines of metrics.jsonl; none if there is no such file."""
+  path = workdir / 'metrics.jsonl'
+  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+  return [json.loads(line) for line in lines if step_of(line) < math.inf]
+
+
 class Progress:
   """A bar with step, speed, time left and losses; plain lines where there is no terminal."""
 

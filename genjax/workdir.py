@@ -13,7 +13,6 @@ import fcntl
 import fnmatch
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import subprocess
@@ -29,7 +28,7 @@ from genjax.build import defaults, with_defaults
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
-from genjax.logging import step_of
+from genjax.logging import read_metrics
 from genjax.parallel import STRATEGIES
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
@@ -168,9 +167,7 @@ def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any
 
 def refuse_lost_checkpoints(workdir: Path, checkpoint_every: int) -> None:
   """Raises UsageError if the run once had a checkpoint: the second is not begun before the first is whole."""
-  path = workdir / 'metrics.jsonl'
-  logged = [step_of(line) for line in path.read_text().splitlines(keepends=True)] if path.exists() else []
-  reached = max((step for step in logged if step < math.inf), default=0)
+  reached = max((line['step'] for line in read_metrics(workdir)), default=0)
   if reached > 2 * checkpoint_every:
     raise UsageError(
       f'{workdir} was trained to step {reached} and has no checkpoint: restore {workdir}/checkpoints, '

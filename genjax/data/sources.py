@@ -6,6 +6,7 @@ A source has `name`, `image_shape` (H, W, C), `num_classes` (0: no labels), a le
 
 import dataclasses
 import difflib
+import hashlib
 import os
 import re
 import zipfile
@@ -57,6 +58,23 @@ class Arrays:
     return self.images[indices], self.labels[indices]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+  """The images of `source` at the places `rows`."""
+
+  source: Source
+  rows: np.ndarray
+
+  def __getattr__(self, name):
+    return getattr(self.source, name)
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def read(self, indices: np.ndarray) -> Read:
+    return self.source.read(self.rows[indices])
+
+
 def open_data(
   name: str,  # 'digits', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
   resolution: int,  # side of the square images in pixels
@@ -101,6 +119,15 @@ def open_data(
     part = np.arange(start, min(start + 1024, len(source)))
     images[part], labels[part] = source.read(part)
   return Arrays(source.name, images, labels, source.num_classes)
+
+
+def data_hash(source: Source) -> str:
+  """sha256 (16 digits) over shape, images and labels in order."""
+  digest = hashlib.sha256(f'{source.image_shape} {len(source)}'.encode())
+  for start in range(0, len(source), 1024):
+    for array in source.read(np.arange(start, min(start + 1024, len(source)))):
+      digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def digits(split: str, resolution: int, channels: int) -> Arrays:

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
@@ -47,16 +48,24 @@ class VAE:
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-ELBO (1312.6114, eq. 3 with one sample of the reparameterised z), beta times its KL (eq. 10)."""
+    nll, kl = (terms.mean() for terms in self.terms(params, batch, keys))
+    dimensions = math.prod(batch.image.shape[1:])
+    metrics = {'nll_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl), 'bits_per_dim': (nll + kl) / dimensions / math.log(2)}
+    return nll + self.beta * kl, Aux(metrics)
+
+  def terms(self, params: dict, batch: Batch, keys: Keys) -> tuple[Float[Array, 'b'], Float[Array, 'b']]:
+    """-log p(x|z) for one z ~ q(z|x), and KL(q(z|x) || N(0, I)), of each image, in nats."""
     z_keys, x_keys = rng.split(keys, 2)
     label = one_hot(batch.label, self.num_classes)
     mean, log_var = self.encoder.apply({'params': params['model']['encoder']}, batch.image, label)
     z = mean + jnp.exp(0.5 * log_var) * rng.normal(z_keys, mean.shape[1:])
     out = self.decoder.apply({'params': params['model']['decoder']}, z, label)
-    nll = -self.likelihood.log_prob(out, batch.image, x_keys).mean()
-    kl = 0.5 * (mean**2 + jnp.exp(log_var) - 1 - log_var).sum(axis=-1).mean()
-    dimensions = math.prod(batch.image.shape[1:])
-    metrics = {'nll_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl), 'bits_per_dim': (nll + kl) / dimensions / math.log(2)}
-    return nll + self.beta * kl, Aux(metrics)
+    kl = 0.5 * (mean**2 + jnp.exp(log_var) - 1 - log_var).sum(axis=-1)
+    return -self.likelihood.log_prob(out, batch.image, x_keys), kl
+
+  def nll(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
+    """An upper bound of -log p(x), -ELBO in nats per image, of what `likelihood` says that it measures."""
+    return sum(self.terms(variables.params, batch, keys))
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""

@@ -1,0 +1,151 @@
+"""Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json)
+Side by side:  python evaluate.py compare runs/a runs/b --out comparison
+
+Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+
+from genjax import parallel
+from genjax.commandline import Parser, options_help, parse_options
+from genjax.errors import UsageError
+from genjax.images import grid_image, png, to_uint8
+from genjax.metrics import card, compare
+from genjax.metrics.evaluation import classification_accuracy, compare_sets, draw, evaluations, likelihood, memorised
+from genjax.metrics.extractors import cache_folder, open_extractor
+from genjax.metrics.reference import real_images, reference
+from genjax.run import grid_columns, grid_labels, load
+
+
+def main(argv: list[str]) -> None:
+  if argv[:1] == ['compare']:
+    return side_by_side(argv[1:])
+  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
+  parser.add_argument('--run', help='the run directory')
+  parser.add_argument('--samples', type=int, default=10_000, help='how many images are drawn (10000)')
+  parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
+  parser.add_argument(
+    '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or your a.b.c'
+  )
+  parser.add_argument('--weights', default='', help='of inception or efficientnet_lite0')
+  parser.add_argument('--split', default='train', help='real images compared with (train)')
+  parser.add_argument('--reference_images', type=int, default=0, help='at most so many of them (0: all)')
+  parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
+  parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
+  parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
+  parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
+  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
+  parser.add_argument('-h', '--help', action='store_true', help='this text')
+  args, rest = parser.parse_known_args(argv)
+  if args.help and not args.run:
+    return print(parser.format_help())
+  if not args.run:
+    raise UsageError('say which run: --run runs/x')
+  parallel.use_compilation_cache()
+  logging.set_verbosity(logging.ERROR)  # Orbax's warnings
+  run = load(args.run, args.step, ema=not args.no_ema, allow_package=args.allow_package)
+  if args.help:
+    return print(parser.format_help() + options_help(run))
+  options = run.options | parse_options(rest, run.options)
+  if args.samples < 100:
+    raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')
+
+  # Real images, and how they are looked at.
+  mesh = parallel.make_mesh()
+  train, test = real_images(**{k: v for k, v in run.config['data'].items() if k not in ('flip', 'image_shape', 'size')})
+  extractor = open_extractor(args.features, args.weights, train, test, args.allow_package)
+  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder())
+  training, held_out = view(train, 'train'), test and view(test, 'test')
+  if args.split not in ('train', 'test') or (args.split == 'test' and not held_out):
+    raise UsageError(f'--split {args.split}: these data have {"train and test" if held_out else "train alone"}.')
+  real = training if args.split == 'train' else held_out
+  if args.reference_images:
+    real = view({'train': train, 'test': test}[args.split], args.split, images=args.reference_images)
+
+  # One card a seed.
+  kimg = run.step * run.config['train']['batch_size'] / 1000
+  for seed in parse_seeds(args.seeds):
+    samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
+    metrics = samples.metrics | compare_sets(samples, real)
+    if test:
+      metrics |= memorised(samples, training, held_out) | likelihood(run.objective, run.variables, test, mesh)
+    if args.cas:
+      metrics |= classification_accuracy(samples, test)
+    found = {
+      'metrics': metrics,
+      'protocol': card.protocol(extractor, real, args.samples),
+      'model': {
+        'run': str(run.path),
+        'step': run.step,
+        'kimg': kimg,
+        'objective': type(run.objective).__name__,
+        'ema_halflife_kimg': None if args.no_ema else run.config['train']['ema_halflife'] / 1000,
+        'options': options,
+        'evaluations': evaluations(run.objective, run.variables, options),
+        'seed': seed,
+      },
+      'cost': samples.cost | card.training_cost(run.path, run.step),
+      **card.environment(),
+    }
+    print(card.table(found))
+    print(card.save(run.path, found))
+
+
+def side_by_side(argv: list[str]) -> None:
+  """Writes table.md, the figures, a grid of each run, and index.html, which holds all of them."""
+  parser = Parser(prog='evaluate.py compare', description='Runs side by side, evaluated by one protocol.')
+  parser.add_argument('runs', nargs='+', type=Path, help='run directories that evaluate.py has judged')
+  parser.add_argument('--out', type=Path, default=Path('comparison'), help='a folder (comparison)')
+  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the runs may name')
+  args = parser.parse_args(argv)
+  if len(set(args.runs)) < len(args.runs):
+    raise UsageError('the same run is named twice.')
+  rows = compare.rows_of(args.runs)
+  seeds = compare.shared_seeds(rows)
+  lines = compare.table(rows, seeds)
+  pictures = compare.figures(rows, seeds)
+  for path in args.runs:  # the same keys and classes for all
+    run = load(path, allow_package=args.allow_package)
+    columns = grid_columns(run.objective)
+    n = 8 * columns
+    images = run.sample(jax.random.key(0), n, run.labels(grid_labels(run.objective, n), n, jax.random.key(0)))
+    pictures[f'grid_{path.name}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
+  text = compare.markdown(lines)
+  card_of_first = rows[0].cards[seeds[0]]
+  title = ' and '.join(path.name for path in args.runs)
+  html = compare.page(title, lines, compare.config_differences(rows), card_of_first['protocol'], pictures)
+  try:
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'table.md').write_text(text)
+    (args.out / 'index.html').write_text(html)
+    for name, data in pictures.items():
+      (args.out / f'{name}.png').write_bytes(data)
+  except OSError as error:
+    raise UsageError(f'{args.out} cannot be written: {error.strerror or error}.') from None
+  print(text)
+  print(args.out / 'index.html')
+
+
+def parse_seeds(text: str) -> list[int]:
+  """'0,1,2' -> [0, 1, 2]."""
+  try:
+    seeds = [int(part) for part in text.split(',')]
+  except ValueError:
+    seeds = [-1]
+  if not all(0 <= seed < 2**32 for seed in seeds):
+    raise UsageError(f'--seeds {text}: give numbers from 0, as 0,1,2.')
+  return seeds
+
+
+if __name__ == '__main__':
+  try:
+    main(sys.argv[1:])
+  except UsageError as error:
+    sys.exit(f'error: {error}')

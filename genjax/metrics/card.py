@@ -1,0 +1,135 @@
+"""The protocol card: a number travels with how it was measured, and two numbers are compared only if that is the same.
+
+A card is a plain dictionary, written as JSON:
+  metrics    name -> value
+  protocol   what must agree before two cards are compared: extractor, reference, number of samples
+  model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed
+  cost       seconds and device of training, sampling and judging
+  versions, created
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from genjax.errors import UsageError
+from genjax.logging import read_metrics
+from genjax.metrics.extractors import Extractor
+from genjax.metrics.reference import Reference
+from genjax.workdir import PACKAGES, differences, write_json
+
+QUICK = 10_000  # samples below which a result is a quick estimate
+Card = dict[str, Any]
+
+
+def protocol(extractor: Extractor, reference: Reference, samples: int) -> dict[str, Any]:
+  """What two results must share."""
+  return {
+    'features': {'name': extractor.name, 'hash': extractor.hash, 'resizer': extractor.resizer, **extractor.details},
+    'reference': reference.protocol,
+    'samples': samples,
+    'kid': '100 subsets of 1,000, or of half',
+    'precision, recall': '3rd neighbour, of 10,000 at most',
+    'density, coverage': '5th neighbour, of 10,000 at most',
+  }
+
+
+def environment() -> dict[str, Any]:
+  """Device and versions."""
+  devices = jax.devices()
+  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+  return {
+    'device': f'{len(devices)} x {devices[0].device_kind}',
+    'versions': versions | {'python': platform.python_version()},
+    'created': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+  }
+
+
+def training_cost(workdir: Path, step: int) -> dict[str, Any]:
+  """Device-seconds and thousands of images up to `step`, compilation not counted, from metrics.jsonl."""
+  seconds, kimg = 0.0, 0.0
+  for line in read_metrics(workdir):
+    if line['step'] <= step and line.get('images_per_second'):
+      seconds += 1000 * (line['kimg'] - kimg) / line['images_per_second']
+      kimg = line['kimg']
+  try:
+    device = json.loads((workdir / 'environment.json').read_text())['devices'][0]
+    seconds *= int(device.split(' x ')[0])
+  except (OSError, ValueError, KeyError, IndexError):
+    device = 'unknown'
+  return {'training_device_seconds': round(seconds, 1), 'training_kimg': kimg, 'training_device': device}
+
+
+def tag(value: Any) -> str:
+  """Eight digits that stand for a JSON value."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def settings(card: Card) -> dict[str, Any]:
+  """What was judged, but for the seed: cards that share it are repetitions."""
+  return {name: value for name, value in card['model'].items() if name != 'seed'}
+
+
+def save(workdir: Path, card: Card) -> Path:
+  """Writes evaluation/<features>_<step>_<settings>_<seed>.json; the same settings and seed replace the card before."""
+  features, model = card['protocol']['features']['name'], card['model']
+  name = f'{features}_{model["step"]:08d}_{tag([card["protocol"], settings(card)])}_{model["seed"]}.json'
+  path = workdir / 'evaluation' / name
+  try:
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, card)
+  except OSError as error:
+    raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
+  return path
+
+
+def load(workdir: Path) -> list[Card]:
+  """The cards of a run, by file name. Raises UsageError if there are none, or one that evaluate.py did not write."""
+  cards = []
+  for path in sorted((Path(workdir) / 'evaluation').glob('*.json')):
+    try:
+      card = json.loads(path.read_text())
+    except ValueError:
+      card = None
+    if not isinstance(card, dict) or not all(isinstance(card.get(k), dict) for k in ('metrics', 'protocol', 'model', 'cost')):
+      raise UsageError(f'{path} was not written by evaluate.py: delete it.')
+    cards.append(card)
+  if not cards:
+    raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
+  return cards
+
+
+def check_same(a: Card, b: Card) -> None:
+  """Raises UsageError, naming what differs, if two cards were not measured alike."""
+  found = differences(a['protocol'], b['protocol'])
+  if found:
+    names = [f'{card["model"]["run"]}' for card in (a, b)]
+    shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
+    raise UsageError(
+      f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n'
+      'Evaluate both with the same --features, --samples, --split and --reference_images.'
+    )
+
+
+def table(card: Card) -> str:
+  """A card for the terminal."""
+  protocol, model, metrics = card['protocol'], card['model'], card['metrics']
+  features, real = protocol['features'], protocol['reference']
+  accuracy = f', test accuracy {features["test_accuracy"]:.3f}' if 'test_accuracy' in features else ''
+  lines = [
+    f'{model["run"]} step {model["step"]} ({model["kimg"]:g} kimg), {protocol["samples"]} samples, seed {model["seed"]}',
+    f'  sampler: {json.dumps(model["options"])}, {model["evaluations"]} network evaluations an image',
+    f'  features: {features["name"]} {features["hash"]}{accuracy}',
+    f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
+  ]
+  if protocol['samples'] < QUICK:
+    lines.append(f'  a quick estimate: with fewer than {QUICK} samples FID is biased upwards')
+    if 'fid_infinity' in metrics:
+      lines[-1] += f', here by {metrics["fid"] - metrics["fid_infinity"]:.3g} (FID - FID_infinity)'
+  return '\n'.join(lines + [f'  {name:28} {value:.5g}' for name, value in metrics.items()])

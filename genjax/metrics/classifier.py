@@ -1,0 +1,113 @@
+"""A small classifier trained on the labels of the data themselves: features for sets that ImageNet knows little about.
+
+Deterministic, and cached by the hash of data and recipe. Its test accuracy goes on the protocol card: a classifier that is
+bad on real images says nothing of generated ones. The same recipe trained on samples and tested on real images gives the
+classification accuracy score (Ravuri & Vinyals 1905.10887).
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, UInt8
+
+from genjax.data.pipeline import batch_rows
+from genjax.data.sources import Source, data_hash
+from genjax.errors import UsageError
+from genjax.images import to_float
+from genjax.metrics.weights import load_tree, save_tree
+from genjax.types import Tree
+
+
+class Classifier(nn.Module):
+  """Images [B, H, W, C] in [-1, 1] -> features [B, features] and logits [B, num_classes]."""
+
+  num_classes: int
+  width: int = 16
+  features: int = 128
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> tuple[Float[Array, 'b d'], Float[Array, 'b k']]:
+    for multiple, stride in ((1, 1), (2, 2), (4, 2)):
+      x = nn.Conv(self.width * multiple, (3, 3), stride)(x)
+      x = nn.relu(nn.GroupNorm(8)(x))
+    features = nn.relu(nn.Dense(self.features)(x.reshape(x.shape[0], -1)))
+    return features, nn.Dense(self.num_classes)(features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a classifier is trained; all of it counts in the hash under which it is cached."""
+
+  steps: int = 1500
+  batch_size: int = 128
+  peak: float = 2e-3  # learning rate, Adam with a cosine down to 0
+  width: int = 16
+  features: int = 128
+  seed: int = 0
+
+
+def train(source: Source, num_classes: int, recipe: Recipe) -> Tree:
+  """Parameters after `recipe.steps` steps of cross-entropy on `source`, on the first device."""
+  network = Classifier(num_classes, recipe.width, recipe.features)
+  optimizer = optax.adam(optax.cosine_decay_schedule(recipe.peak, recipe.steps))
+  shape = source.image_shape
+  params = jax.jit(network.init)(jax.random.key(recipe.seed), jnp.zeros((1, *shape)))['params']
+
+  @jax.jit
+  def step(params, state, images, labels):
+    def loss(params):
+      logits = network.apply({'params': params}, to_float(images))[1]
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
+
+  state = optimizer.init(params)
+  for t in range(recipe.steps):
+    images, labels = source.read(batch_rows(recipe.seed, t, recipe.batch_size, len(source)))
+    params, state = step(params, state, images, labels)
+  return params
+
+
+def accuracy(params: Tree, source: Source, num_classes: int, recipe: Recipe, batch_size: int = 500) -> float:
+  """The fraction of `source` whose label is the likeliest."""
+  network = Classifier(num_classes, recipe.width, recipe.features)
+  predict = jax.jit(lambda params, images: network.apply({'params': params}, to_float(images))[1].argmax(axis=-1))
+  right = 0
+  for start in range(0, len(source), batch_size):
+    images, labels = source.read(np.arange(start, min(start + batch_size, len(source))))
+    padded = np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
+    right += int((np.asarray(predict(params, padded))[: len(labels)] == labels).sum())
+  return right / len(source)
+
+
+def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, cache: Path) -> tuple[Tree, float]:
+  """The classifier of these data, trained when first asked for. Returns its parameters and its test accuracy.
+
+  Raises:
+    UsageError: the data have no labels.
+  """
+  classes = train_source.num_classes
+  if not classes:
+    raise UsageError(f'{train_source.name} has no labels to train a classifier on: give another --features.')
+  name = hashlib.sha256(f'{data_hash(train_source)} {recipe} 1'.encode()).hexdigest()[:16]  # 1: the network above
+  path = cache / 'classifiers' / f'{name}.npz'
+  saved = load_tree(path)
+  if saved is None:
+    print(f'training a classifier on {len(train_source)} images of {train_source.name}, once ({path}).', flush=True)
+    params = train(train_source, classes, recipe)
+    saved = {'params': params, 'accuracy': np.float64(accuracy(params, test_source, classes, recipe))}
+    save_tree(path, saved)
+  return saved['params'], float(saved['accuracy'])
+
+
+def features(params: Tree, images: UInt8[Array, 'b h w c'], num_classes: int, recipe: Recipe):
+  """Features before the last layer, and class probabilities."""
+  features, logits = Classifier(num_classes, recipe.width, recipe.features).apply({'params': params}, to_float(images))
+  return features, jax.nn.softmax(logits)

@@ -1,0 +1,201 @@
+"""A model judged: samples, features and running statistics on the devices, then every metric.
+
+Three compiled programs (sampling, features, moments in float64), each over the whole mesh; images go from one to the next
+without leaving the devices, and memory does not grow with the number of samples but for what COMPARED needs.
+"""
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.sharding import Mesh
+from jaxtyping import Float, Int32, UInt8
+
+from genjax import rng
+from genjax.data.sources import Arrays, Source
+from genjax.errors import UsageError
+from genjax.images import to_float, to_uint8
+from genjax.metrics import classifier
+from genjax.metrics.extractors import Extractor
+from genjax.metrics.fid import frechet_distance, infinity
+from genjax.metrics.inception_score import RunningScore
+from genjax.metrics.kid import kid
+from genjax.metrics.manifold import copies, manifold
+from genjax.metrics.moments import RunningMoments
+from genjax.metrics.reference import Reference
+from genjax.objectives.common import labels_or_random
+from genjax.parallel import batch_sharding, replicated
+from genjax.types import Batch, Objective, Variables
+
+COMPARED = 10_000  # samples and real images of which all pairs are compared
+POINTS = 10  # numbers of samples from which FID_infinity is extrapolated
+
+
+class Samples(NamedTuple):
+  """The first COMPARED samples, and what all of them came to."""
+
+  features: Float[np.ndarray, 'n d']
+  images: UInt8[np.ndarray, 'n h w c']
+  labels: Int32[np.ndarray, 'n'] | None
+  metrics: dict[str, float]
+  cost: dict[str, float]  # seconds of sampling and of features, compilation not counted; images per second of sampling
+
+
+def draw(
+  objective: Objective,
+  variables: Variables,
+  extractor: Extractor,
+  reference: Reference,
+  mesh: Mesh,
+  samples: int,
+  seed: int = 0,
+  options: dict[str, Any] | None = None,
+  batch_size: int = 256,
+) -> Samples:
+  """Draws `samples` images and what streams: FID, FID_infinity, inception score. Image i depends on (seed, i) alone.
+
+  Labels, if the model has any, are drawn uniformly from each image's key.
+  """
+  batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
+  everywhere, split = replicated(mesh), batch_sharding(mesh)
+  options = options or {}
+
+  def sample(variables, key, index):
+    keys = rng.image_keys(key, index)
+    labels = labels_or_random(None, keys, objective.num_classes)
+    return to_uint8(objective.sample(variables, keys, labels, **options)), labels
+
+  sample = jax.jit(sample, in_shardings=(everywhere, everywhere, split), out_shardings=split)
+  features = jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split)
+  variables, params, key = jax.device_put((variables, extractor.params, jax.random.key(seed)), everywhere)
+  place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
+  jax.block_until_ready(features(params, sample(variables, key, place(0))[0]))  # compiles both
+
+  snapshots = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1)) / batch_size) * batch_size for i in range(POINTS)}
+  running = score = None
+  counts, distances, kept, seconds = [], [], [], [0.0, 0.0]
+  for start in range(0, samples, batch_size):
+    times = [time.perf_counter()]
+    images, labels = jax.block_until_ready(sample(variables, key, place(start)))
+    times.append(time.perf_counter())
+    found, probabilities = features(params, images)
+    n = min(batch_size, samples - start)
+    running = running or RunningMoments(found.shape[1])
+    running.add(found, np.arange(batch_size) < n)
+    if probabilities is not None:
+      score = score or RunningScore(samples)
+      score.add(np.asarray(probabilities)[:n])
+    if start < COMPARED:
+      kept.append([None if x is None else np.asarray(x)[:n] for x in (found, images, labels)])
+    jax.block_until_ready(running.state)
+    seconds = [total + b - a for total, a, b in zip(seconds, times, [*times[1:], time.perf_counter()], strict=True)]
+    if start + batch_size in snapshots:
+      counts.append(start + n)
+      distances.append(frechet_distance(reference.moments, running.result()))
+  metrics = {'fid': distances[-1]}
+  if len(counts) > 3:
+    metrics['fid_infinity'], metrics['fid_infinity_error'] = infinity(counts, distances)
+  if score:
+    metrics['inception_score'], metrics['inception_score_std'] = score.result()
+  first = [None if parts[0] is None else np.concatenate(parts)[:COMPARED] for parts in zip(*kept, strict=True)]
+  cost = {'sampling_seconds': seconds[0], 'features_seconds': seconds[1], 'images_per_second': samples / seconds[0]}
+  return Samples(*first, metrics, {name: round(value, 3) for name, value in cost.items()})
+
+
+def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
+  """KID, precision, recall, density and coverage, of equal numbers of samples and real images."""
+  n = min(len(samples.features), len(reference.features), COMPARED)
+  fake, real = samples.features[:n], reference.features[:n]
+  found = kid(real, fake, seed=seed)
+  metrics = {'kid': found.value, 'kid_std': found.std, 'kid_low': found.low, 'kid_high': found.high}
+  return metrics | manifold(real, fake)._asdict()
+
+
+def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:
+  """Whether samples are copies of training images (genjax/metrics/manifold.py)."""
+  found = copies(training.features, held_out.features[:COMPARED], samples.features)
+  return {f'copies_{name}': value for name, value in found._asdict().items()}
+
+
+def classification_accuracy(samples: Samples, test: Source | None) -> dict[str, float]:
+  """Classification accuracy score (1905.10887): of a classifier that saw these samples alone, on real test images.
+
+  Raises:
+    UsageError: no labels, or no test images.
+  """
+  if samples.labels is None or test is None:
+    raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
+  source = Arrays('samples', samples.images, samples.labels, test.num_classes)
+  recipe = classifier.Recipe()
+  params = classifier.train(source, test.num_classes, recipe)
+  return {'classification_accuracy': classifier.accuracy(params, test, test.num_classes, recipe)}
+
+
+def likelihood(
+  objective: Objective, variables: Variables, source: Source, mesh: Mesh, batch_size: int = 256
+) -> dict[str, float]:
+  """Mean negative log-likelihood of the images of `source`, if the objective has `nll`; else nothing."""
+  if not hasattr(objective, 'nll'):
+    return {}
+  batch_size = -(-batch_size // mesh.size) * mesh.size
+  everywhere, split = replicated(mesh), batch_sharding(mesh)
+
+  def nll(variables, images, labels, index):
+    batch = Batch(to_float(images), labels, index)
+    return objective.nll(variables, batch, rng.image_keys(jax.random.key(0), index))
+
+  nll = jax.jit(nll, in_shardings=(everywhere, split, split, split))
+  variables, total = jax.device_put(variables, everywhere), 0.0
+  for start in range(0, len(source), batch_size):
+    index = np.arange(start, start + batch_size, dtype=np.int32)
+    images, labels = source.read(np.minimum(index, len(source) - 1))
+    total += float(np.asarray(nll(variables, images, labels, index), np.float64)[: len(source) - start].sum())
+  nats = total / len(source)
+  return {'nll_nats': nats, 'bits_per_dim': nats / math.prod(source.image_shape) / math.log(2)}
+
+
+def evaluations(objective: Objective, variables: Variables, options: dict[str, Any] | None = None) -> int | None:
+  """Network evaluations per image of one sampling (NFE), counted in the traced program; None where a loop's end is open.
+
+  Every call of a network from outside a network counts, times the length of the loops around it.
+  """
+
+  def mark(call, args, kwargs, context):
+    out = call(*args, **kwargs)
+    if context.module.path or context.method_name != '__call__':
+      return out
+    return checkpoint_name(out, 'network evaluation')
+
+  def sample(variables):
+    with nn.intercept_methods(mark):
+      keys = rng.image_keys(jax.random.key(0), np.arange(1))
+      return objective.sample(variables, keys, labels_or_random(None, keys, objective.num_classes), **(options or {}))
+
+  try:
+    return count_marks(jax.make_jaxpr(sample)(variables).jaxpr)
+  except OpenLoop:
+    return None
+
+
+class OpenLoop(Exception):
+  """A network is called in a loop whose length is not known."""
+
+
+def count_marks(jaxpr) -> int:
+  """Rows of marked outputs in a traced program for one image, loops unrolled."""
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'name' and equation.params['name'] == 'network evaluation':
+      total += equation.outvars[0].aval.shape[0]
+    is_program = lambda x: isinstance(x, (Jaxpr, ClosedJaxpr))  # noqa: E731
+    programs = filter(is_program, jax.tree.leaves(equation.params, is_leaf=is_program))
+    inner = [count_marks(getattr(program, 'jaxpr', program)) for program in programs]
+    if equation.primitive.name == 'while' and any(inner):
+      raise OpenLoop
+    total += equation.params.get('length', 1) * sum(inner) if equation.primitive.name != 'cond' else max(inner, default=0)
+  return total

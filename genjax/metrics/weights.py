@@ -1,0 +1,42 @@
+"""Trees of arrays as npz files: 'a/b/c' -> array. Whole or not at all, and no pickle."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from genjax.errors import UsageError
+from genjax.types import Tree
+
+
+def save_tree(path: Path, tree: Tree) -> None:
+  """Nested dictionaries of arrays. A kill leaves the old file; a file of another process is replaced by its like."""
+  flat = {'/'.join(str(part.key) for part in parts): np.asarray(x) for parts, x in jax.tree_util.tree_leaves_with_path(tree)}
+  scratch = path.with_name(f'{path.name}.{os.getpid()}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(scratch, 'wb') as file:
+      np.savez(file, **flat)
+    scratch.replace(path)
+  except OSError as error:
+    raise UsageError(f'{path} cannot be written ({error.strerror or error}): set GENJAX_CACHE to another folder.') from None
+
+
+def load_tree(path: Path) -> Tree | None:
+  """None if there is no such file. Raises UsageError if there is one that cannot be read."""
+  if not path.is_file():
+    return None
+  tree = {}
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      for name in file.files:
+        *parents, last = name.split('/')
+        node = tree
+        for parent in parents:
+          node = node.setdefault(parent, {})
+        node[last] = file[name]
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise UsageError(f'{path} cannot be read ({error}): delete it, it will be made again.') from None
+  return tree

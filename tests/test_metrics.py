@@ -1,0 +1,176 @@
+"""The mathematics of the metrics, against closed forms and other libraries' values."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+
+from genjax.metrics.fid import frechet_distance, infinity
+from genjax.metrics.inception_score import RunningScore
+from genjax.metrics.kid import kid, mmd2
+from genjax.metrics.manifold import copies, manifold, nearest
+from genjax.metrics.moments import Moments, RunningMoments, moments
+
+RANDOM = np.random.default_rng
+
+
+def gaussian(d, seed):
+  """Moments of a random correlated Gaussian."""
+  a = RANDOM(seed).normal(size=(d, d)) / math.sqrt(d)
+  return Moments(10, RANDOM(seed + 100).normal(size=d), a @ a.T)
+
+
+def draw(m, n, seed):
+  return RANDOM(seed).multivariate_normal(m.mean, m.cov, n)
+
+
+def test_fid_of_gaussians():
+  a, b = gaussian(6, 0), gaussian(6, 1)
+  closed = ((a.mean - b.mean) ** 2).sum() + np.trace(a.cov + b.cov - 2 * sqrtm(a.cov @ b.cov).real)
+  assert frechet_distance(a, b) == pytest.approx(closed, rel=1e-10)
+  assert frechet_distance(b, a) == pytest.approx(closed, rel=1e-10)
+  assert frechet_distance(a, a) == pytest.approx(0, abs=1e-10)
+  diagonal = lambda *v: Moments(10, np.zeros(len(v)), np.diag(np.array(v, float)))  # noqa: E731
+  assert frechet_distance(diagonal(4, 9, 0), diagonal(1, 1, 0)) == pytest.approx((2 - 1) ** 2 + (3 - 1) ** 2)
+
+
+def test_fid_of_fewer_samples_than_dimensions():
+  a, b = (moments(RANDOM(seed).normal(size=(20, 50))) for seed in (0, 1))
+  closed = (
+    ((a.mean - b.mean) ** 2).sum() + np.trace(a.cov + b.cov) - 2 * np.sqrt(np.abs(np.linalg.eigvals(a.cov @ b.cov))).sum()
+  )
+  assert frechet_distance(a, b) == pytest.approx(closed, rel=1e-6)
+
+
+def test_running_moments_are_those_of_all_at_once():
+  x = (1000 + RANDOM(0).normal(size=(1000, 5)) @ RANDOM(1).normal(size=(5, 5))).astype(np.float32)  # far from 0
+  running, whole = RunningMoments(5), moments(x)
+  for start, end in ((0, 1), (1, 400), (400, 401), (401, 1000)):
+    padded = np.concatenate([x[start:end], np.full((3, 5), 7, np.float32)])
+    running.add(padded, np.arange(len(padded)) < end - start)
+  found = running.result()
+  assert found.n == 1000
+  np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-14)
+  np.testing.assert_allclose(found.cov, whole.cov, rtol=1e-10)
+  assert jax.numpy.zeros(()).dtype == np.float32  # 64 bits are not left switched on
+
+
+def test_fid_is_biased_by_the_number_of_samples_and_its_extrapolation_is_not():
+  a = gaussian(8, 0)
+  b = Moments(10, a.mean + 0.05, a.cov * 1.05)
+  counts = [200, 300, 400, 600, 800, 1000]
+  found = np.array([[frechet_distance(b, moments(draw(a, n, seed)[:n])) for n in counts] for seed in range(40)])
+  true, error = frechet_distance(a, b), found.std(axis=0) / math.sqrt(40)
+  bias = found.mean(axis=0) - true
+  assert bias[0] > 4 * error[0]
+  assert bias[0] > 2 * bias[-1]
+  extrapolated = np.array([infinity(counts, row)[0] for row in found])
+  assert abs(extrapolated.mean() - true) < 3 * extrapolated.std() / math.sqrt(40)
+  assert abs(extrapolated.mean() - true) < 0.3 * bias[0]
+  exact = infinity([1, 2, 4], [3 + 2 / n for n in (1, 2, 4)])
+  assert exact == pytest.approx((3, 0), abs=1e-12)
+
+
+def test_mmd_as_the_paper_writes_it():
+  x, y = RANDOM(0).normal(size=(7, 4)), RANDOM(1).normal(size=(7, 4)) + 1
+  k = lambda a, b: (a @ b / 4 + 1) ** 3  # noqa: E731
+  pairs = [(i, j) for i in range(7) for j in range(7)]
+  apart = [(i, j) for i, j in pairs if i != j]
+  expected = (
+    np.mean([k(x[i], x[j]) for i, j in apart])
+    + np.mean([k(y[i], y[j]) for i, j in apart])
+    - 2 * np.mean([k(x[i], y[j]) for i, j in pairs])
+  )
+  with jax.enable_x64(True):
+    assert float(mmd2(x, y)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kid_is_unbiased():
+  a, b = gaussian(4, 0), gaussian(4, 2)
+  values = {
+    n: [kid(draw(a, 2 * n, s), draw(a, 2 * n, 500 + s), subsets=1, subset_size=n).value for s in range(200)] for n in (20, 60)
+  }
+  for n, found in values.items():
+    assert abs(np.mean(found)) < 3 * np.std(found) / math.sqrt(len(found)), n
+  assert min(kid(draw(a, 120, s), draw(b, 120, s), 1, 60).value for s in range(20)) > np.max(values[60])
+
+
+def test_the_interval_of_kid_covers_the_truth():
+  # E MMD^2 for this kernel from many samples, and how often blocks of 50 cover it: 95 % of 60, give or take.
+  a, b = gaussian(4, 0), gaussian(4, 1)
+  with jax.enable_x64(True):
+    true = np.mean([float(mmd2(draw(a, 4000, s), draw(b, 4000, 100 + s))) for s in range(5)])
+  found = [kid(draw(b, 1000, 10 + s), draw(a, 1000, 200 + s), subsets=50, subset_size=50) for s in range(60)]
+  covered = np.mean([f.low < true < f.high for f in found])
+  assert covered >= 0.85
+  assert np.mean([f.high - f.low for f in found]) < true
+
+
+def blobs(*centres, n=200, seed=0):
+  return np.concatenate([RANDOM(seed + i).normal(size=(n, 2)) * 0.1 + [c, 0] for i, c in enumerate(centres)])
+
+
+def test_precision_is_of_samples_and_recall_of_real_images():
+  both, one, elsewhere = blobs(0, 10), blobs(0, seed=7), blobs(50, seed=9)
+  found = manifold(real=both, fake=one)
+  assert found.precision > 0.95
+  assert found.recall == pytest.approx(0.5, abs=0.03)
+  assert found.coverage == pytest.approx(0.5, abs=0.05)
+  found = manifold(real=one, fake=both)
+  assert found.precision == pytest.approx(0.5, abs=0.03)
+  assert found.recall > 0.95
+  assert found.coverage > 0.9
+  assert manifold(both, elsewhere) == (0, 0, 0, 0)
+  assert manifold(both, both.copy())[:2] == (1, 1)
+
+
+@pytest.mark.parametrize('m', [500, 2000])
+def test_density_and_coverage_expected_of_equal_distributions(m):
+  # 2002.09797, lemmas 1 and 2: E density = 1, E coverage = 1 - prod_{i=1..k} (N - i) / (M + N - i), whatever the distribution.
+  n, k = 1000, 5
+  found = [manifold(RANDOM(s).normal(size=(n, 8)), RANDOM(90 + s).normal(size=(m, 8)), k_density=k) for s in range(6)]
+  assert np.mean([f.density for f in found]) == pytest.approx(1, abs=0.03)
+  expected = 1 - math.prod((n - i) / (m + n - i) for i in range(1, k + 1))
+  assert np.mean([f.coverage for f in found]) == pytest.approx(expected, abs=0.012)
+
+
+def test_an_outlier_lifts_precision_and_not_density():
+  # 2002.09797, figure 1: one real outlier far away makes a large ball, in which samples around it all lie.
+  real = np.concatenate([RANDOM(0).normal(size=(500, 2)), [[40.0, 0.0]]])
+  fake = RANDOM(1).normal(size=(500, 2)) * 3 + [40, 0]
+  found = manifold(real, fake)
+  assert found.precision > 0.95
+  assert found.density < 0.25  # it is in one ball, of k = 5
+
+
+def test_nearest_points_and_copies():
+  points = RANDOM(0).normal(size=(3000, 6))
+  rows = points[::7] + 1e-4
+  distance, place = nearest(rows, points)
+  assert (place[:, 0] == np.arange(3000)[::7]).all()
+  np.testing.assert_allclose(distance[:, 0], 1e-4 * math.sqrt(6), rtol=0.1, atol=1e-3)
+  held_out = RANDOM(1).normal(size=(1000, 6))
+  assert copies(points, held_out, points[:500]).closer == 1
+  assert copies(points, held_out, points[:500]).median_ratio < 0.01
+  fresh = copies(points, held_out, RANDOM(2).normal(size=(1000, 6)))
+  assert fresh.median_ratio == pytest.approx(1, abs=0.05)
+  assert fresh.closer == pytest.approx(0.01, abs=0.012)
+
+
+def score(p, parts, splits=10):
+  running = RunningScore(len(p), splits)
+  for part in np.array_split(p, parts):
+    running.add(part)
+  return running.result()
+
+
+def test_inception_score():
+  classes = np.eye(8)[np.arange(400) % 8]
+  assert score(classes, 1) == pytest.approx((8, 0))
+  assert score(np.full((400, 8), 1 / 8), 3) == pytest.approx((1, 0))
+  p = RANDOM(0).dirichlet(np.ones(6), 1003)
+  np.testing.assert_allclose(score(p, 1), score(p, 13), rtol=1e-12)
+  by_hand = np.exp(np.mean([(row * np.log(row / p.mean(axis=0))).sum() for row in p]))
+  assert score(p, 2, splits=1)[0] == pytest.approx(by_hand)
