@@ -4,6 +4,8 @@ The same command again resumes. On SIGINT (Ctrl-C) or SIGTERM the step is finish
 Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
+import contextlib
+import errno
 import functools
 import json
 import math
@@ -32,9 +34,11 @@ from genjax.logging import Metrics, Progress, Silent
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Objective, example_batch
-from genjax.workdir import Training, open_workdir, write_environment
+from genjax.workdir import SAVED, Training, open_workdir, write_environment
 
 AHEAD = 2  # steps dispatched before the one before them is done
+AGREE = 10  # steps after which several hosts ask one another whether to stop
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SECTIONS = ('data', 'train', 'objective', 'optim')
 DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
 CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
@@ -43,23 +47,22 @@ DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the resolved config, parame
 STRICT = flags.DEFINE_bool('strict', False, 'Stop at a damaged checkpoint instead of going back to the one before.')
 REPLAY = flags.DEFINE_string('replay', '', 'Take a step that was not finite again: runs/x/nan/step_00000123.')
 ALLOW_PACKAGE = flags.DEFINE_multi_string('allow_package', [], 'A package beside genjax whose classes the config may name.')
-COORDINATOR = flags.DEFINE_string(
-  'coordinator', os.environ.get('JAX_COORDINATOR_ADDRESS', ''), 'Several hosts: host:port of process 0, or auto on a cluster.'
-)
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', int(os.environ.get('JAX_NUM_PROCESSES', '0')), 'Several hosts: how many.')
-PROCESS_ID = flags.DEFINE_integer(
-  'process_id', int(os.environ.get('JAX_PROCESS_ID', '-1')), 'Several hosts: which one this is.'
-)
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'Several hosts: host:port of process 0, or auto on a cluster.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Several hosts: how many.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several hosts: which one this is.')
 WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & Biases project.')
 
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UsageError(f'{argv[1]!r} is not an option; options look like --config.train.steps=100.')
-  stopped = stop_on_signals()
+  stopped: list[int] = []
+  stop_on_signals(stopped)
   parallel.use_compilation_cache()
-  logging.set_verbosity(logging.ERROR)
+  logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, too
+  sys.unraisablehook = unraisable
   parallel.start_hosts(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  stop_on_signals(stopped)  # again: jax.distributed has put its own handler of SIGTERM there
   first_process = jax.process_index() == 0
   say = print if first_process else lambda text: None
   if REPLAY.value:
@@ -82,11 +85,14 @@ def main(argv: list[str]) -> None:
 
   # The run directory, and the state: from the newest checkpoint, or new.
   workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
+  parallel.refuse_differences(json.dumps(made.resolved), 'the hosts were given different configs: give all the same command.')
   if first_process:
     open_workdir(workdir, made.resolved, ALLOW_PACKAGE.value)
     write_environment(workdir)
   parallel.wait_for_all('run directory')
-  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every)
+  seen = (workdir / 'environment.json').read_text() if (workdir / 'environment.json').exists() else ''
+  parallel.refuse_differences(seen, f'{workdir} is not the same folder on all hosts: put it on storage that they share.')
+  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every, saved=workdir / SAVED)
   sharding = parallel.state_sharding(like, mesh, train.strategy)
   state = checkpoints.restore_newest(like, sharding, STRICT.value)
   first = int(state.step) if state else 0
@@ -119,7 +125,9 @@ def main(argv: list[str]) -> None:
     progress = Progress(first, train.steps, train.batch_size)
   window, pending, logged_compile = [], [], 0.0
   start = time.perf_counter()
-  try:
+  with contextlib.ExitStack() as closing:  # each is closed whatever happens to the others, the checkpoints last
+    for part in (checkpoints, metrics, pipeline, progress):
+      closing.callback(part.close)
     for t in range(first, train.steps):
       try:
         batch = pipeline(t)
@@ -130,10 +138,8 @@ def main(argv: list[str]) -> None:
       state, scalars = compiled_step(state, batch, key, playing(objective, t))
       pending.append(scalars)
       done = t + 1
-      # Asked once: a signal that comes later is for the next step. Several hosts agree when they log.
-      stopping = (
-        bool(stopped) if jax.process_count() == 1 else done % train.log_every == 0 and parallel.any_process(bool(stopped))
-      )
+      # Asked once: a signal that comes later is for the next step. Several hosts agree every few steps.
+      stopping = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stopped))
       last = done == train.steps or stopping
       due = [done % every == 0 or last for every in (train.log_every, train.checkpoint_every, train.sample_every)]
       progress.advance()
@@ -165,11 +171,6 @@ def main(argv: list[str]) -> None:
         if first_process:
           save_grid(workdir / 'samples' / f'step_{done:08d}.png', images, columns)
         start += time.perf_counter() - began  # sampling is not training
-  finally:
-    progress.close()
-    pipeline.close()
-    metrics.close()
-    checkpoints.close()
   if stopping and done < train.steps:
     number = stopped[0] if stopped else signal.SIGTERM  # it came to another host
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
@@ -177,9 +178,8 @@ def main(argv: list[str]) -> None:
   say(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
 
 
-def stop_on_signals() -> list[int]:
-  """An empty list that will hold the number of the first SIGINT or SIGTERM; a second signal has its usual effect."""
-  caught = []
+def stop_on_signals(caught: list[int]) -> None:
+  """From here on `caught` gets the number of the first SIGINT or SIGTERM; a second signal has its usual effect."""
 
   def handler(number, frame):
     caught.append(number)
@@ -187,7 +187,12 @@ def stop_on_signals() -> list[int]:
 
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, handler)
-  return caught
+
+
+def unraisable(what) -> None:
+  """Says nothing of the futures that a failed write of TensorStore leaves behind: NotSaved has said it."""
+  if str(what.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(what)
 
 
 class Objects(NamedTuple):
@@ -262,13 +267,16 @@ def not_finite(workdir: Path, step: int, made: Objects, state, batch, key, metri
   """Keeps what is needed to take the step again, finds out where it went wrong, and says so."""
   folder = workdir / 'nan' / f'step_{step:08d}'
   replay.dump(folder, state, batch, key, metrics)
-  where = 'replay it to see where'
-  if jax.process_count() == 1:
-    where = replay.diagnose(made.objective, made.optimizers, state.replace(step=~state.step), batch, key, playing)
+  parallel.wait_for_all('dump')
+  state, batch, key, _ = replay.load(folder, made.objective, made.optimizers)  # whole, on this host's first device
+  where = 'the first host says where'
+  if jax.process_index() == 0:
+    where = replay.diagnose(made.objective, made.optimizers, state, batch, key, playing)
+  parallel.wait_for_all('diagnosis')
   bad = ', '.join(name for name, value in metrics.items() if not math.isfinite(value))
   return (
     f'{workdir}: {bad} not finite at step {step}; {where or "not so when taken again"}. To see it: --replay {folder}\n'
-    'Train anew in another --workdir with a lower learning rate or with clip; checkpoints are of the steps before.'
+    'Train anew in another --workdir with a lower learning rate or with clip; checkpoints, if any, are of the steps before.'
   )
 
 
@@ -297,10 +305,13 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
 if __name__ == '__main__':
   try:
     app.run(main, flags_parser=functools.partial(parse, default=DEFAULT))
-  except UsageError as error:
-    print(f'error: {error}', file=sys.stderr, flush=True)
+  except (UsageError, OSError) as error:
+    if not isinstance(error, UsageError) and error.errno not in NO_ROOM:
+      raise
+    remedy = '' if isinstance(error, UsageError) else '\nMake room, then give the same command again: it resumes.'
+    print(f'error: {error}{remedy}', file=sys.stderr, flush=True)
     # A proper exit waits for the other hosts, which wait for this one; after a failed save its threads print tracebacks.
-    if jax.distributed.is_initialized() or isinstance(error, NotSaved):
+    if jax.distributed.is_initialized() or remedy or isinstance(error, NotSaved):
       sys.stdout.flush()
       os._exit(1)
     sys.exit(1)

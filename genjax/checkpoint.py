@@ -16,13 +16,18 @@ from absl import logging
 from jaxtyping import Array, UInt32
 
 from genjax.errors import UsageError
+from genjax.files import write_whole
 from genjax.parallel import replicated
 from genjax.step import TrainState
 from genjax.types import Tree
 
 
 class DamagedCheckpoint(UsageError):
-  """A checkpoint that cannot be read, or that reads as something else than what was saved."""
+  """A checkpoint, the folder `path`, that cannot be read, or that reads as something else than what was saved."""
+
+  def __init__(self, path: Path, what: str):
+    super().__init__(f'{path}{what}')
+    self.path = path
 
 
 class NotSaved(UsageError):
@@ -56,15 +61,27 @@ class Checkpoints:
     keep: how many of the newest are kept.
     keep_every: those of every so many steps are kept for good; 0: none.
     read_only: for sampling from a run that may be training.
+    saved: a file that is made once a checkpoint is whole, so that losing them all does not look like a new run.
   """
 
-  def __init__(self, directory: str | Path, keep: int = 2, keep_every: int = 0, read_only: bool = False):
+  def __init__(
+    self,
+    directory: str | Path,
+    keep: int = 2,
+    keep_every: int = 0,
+    read_only: bool = False,
+    saved: Path | None = None,
+  ):
     if read_only:
       options = ocp.CheckpointManagerOptions(
         create=False, read_only=True, save_interval_steps=0, enable_async_checkpointing=False
       )
     else:
-      options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None)
+      options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        keep_period=keep_every or None,
+        async_options=ocp.AsyncOptions(post_finalization_callback=saved and (lambda: write_whole(saved, ''))),
+      )
     self.directory = Path(directory).resolve()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # Orbax warns of `read_only` itself
@@ -123,12 +140,14 @@ class Checkpoints:
       restored = self.manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # whatever the damage made Orbax, TensorStore or json throw
       self.refuse_misfit(step, like, names)
-      raise DamagedCheckpoint(f'{self.directory / str(step)} cannot be read ({first_line(error)}).') from error
+      raise DamagedCheckpoint(self.directory / str(step), f' cannot be read ({first_line(error)}).') from error
     trees = {name: restored[name][name] for name in names}
     saved = {name: restored[name]['checksums'] for name in names if 'checksums' in restored[name]}
     changed = [n for n, sums in saved.items() if not (jax.device_get(checksums(trees[n])) == jax.device_get(sums)).all()]
     if changed:
-      raise DamagedCheckpoint(f'{self.directory / str(step)}: {", ".join(changed)} changed since saving (checksums differ).')
+      raise DamagedCheckpoint(self.directory / str(step), f': {", ".join(changed)} changed since saving (checksums differ).')
+    if 'step' in trees and int(trees['step']) != step:
+      raise DamagedCheckpoint(self.directory / str(step), f' holds the state of step {int(trees["step"])}.')
     return trees
 
   def refuse_misfit(self, step: int, like: Tree, names: tuple[str, ...]) -> None:
@@ -152,7 +171,7 @@ class Checkpoints:
     Damaged ones are named and moved to `damaged/` beside the folder, so that their steps can be saved again.
 
     Raises:
-      DamagedCheckpoint: the newest is damaged and `strict`, or all are; or one is and there are several hosts, of which
+      UsageError: the newest is damaged and `strict`, or all are; or one is and there are several hosts, of which
         some may have read it whole: ended and started again they agree.
     """
     folder = self.directory.parent / 'damaged'
@@ -163,12 +182,10 @@ class Checkpoints:
       except DamagedCheckpoint as error:
         if strict or step == steps[0]:
           remedy = 'Leave out --strict to go back to the one before' if step != steps[0] else 'No older one is left: restore it'
-          raise DamagedCheckpoint(f'{error}\n{remedy}, or train anew in another --workdir.') from None
+          raise UsageError(f'{error}\n{remedy}, or train anew in another --workdir.') from None
         self.set_aside(step, folder)
         if jax.process_count() > 1:
-          raise DamagedCheckpoint(
-            f'{error}\nIt is in {folder} now: the same command again goes back to the one before.'
-          ) from None
+          raise UsageError(f'{error}\nIt is in {folder} now: the same command again goes back to the one before.') from None
         print(f'warning: {error} Going back to the one before; moved to {folder}.', flush=True)
     return None
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from genjax.errors import UsageError
+from genjax.files import write_whole
 
 
 def to_float(images: UInt8[Array, '*b h w c']) -> Float[Array, '*b h w c']:
@@ -64,7 +65,7 @@ def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   """
   try:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(png(image))
+    write_whole(Path(path), png(image))
   except OSError as error:
     raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
 

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from genjax.errors import UsageError
+from genjax.files import write_whole
 
 
 class Silent:
@@ -42,11 +43,8 @@ class Metrics:
         raise UsageError('--wandb needs the package: pip install wandb') from None
     self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
     if self.path.exists():
-      kept = [line for line in self.path.read_text().splitlines(keepends=True) if step_of(line) <= step]
-      scratch = self.path.with_suffix('.tmp')
-      scratch.write_text(''.join(kept))
-      scratch.replace(self.path)
-    self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step * batch_size + 1 if step else None)
+      write_whole(self.path, ''.join(json.dumps(line) + '\n' for line in read_metrics(workdir) if line['step'] <= step))
+    self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step * batch_size + 1)
     self.wandb = None
     if wandb_project:
       identity = workdir / 'wandb_id'  # the run directory's own: a resumed run goes on, another of its name does not
@@ -72,19 +70,23 @@ class Metrics:
       self.wandb.finish()
 
 
-def step_of(line: str) -> float:
-  """The step of a line; infinity for one that a kill cut short."""
-  try:
-    return json.loads(line)['step'] if line.endswith('\n') else math.inf
-  except (ValueError, KeyError, TypeError):
-    return math.inf
-
-
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-  """The whole lines of metrics.jsonl; none if there is no such file."""
-  path = workdir / 'metrics.jsonl'
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [json.loads(line) for line in lines if step_of(line) < math.inf]
+  """The lines of metrics.jsonl, without those that a kill cut short or that are something else; none if there is no file."""
+  path, lines = workdir / 'metrics.jsonl', []
+  try:
+    text = path.read_text(errors='replace')
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    raise UsageError(f'{path} cannot be read ({error.strerror}): move it away.') from None
+  for line in text.splitlines(keepends=True):
+    try:
+      values = json.loads(line) if line.endswith('\n') else None
+    except (ValueError, RecursionError):
+      continue
+    if isinstance(values, dict) and all(isinstance(values.get(name), (int, float)) for name in ('step', 'kimg')):
+      lines.append(values)
+  return lines
 
 
 class Progress:

@@ -7,6 +7,7 @@ the step on each device's part of the batch and averages.
 """
 
 import functools
+import hashlib
 import math
 import os
 import time
@@ -27,7 +28,7 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 SMALL = 1024  # elements of arrays that are not worth splitting
 
 
-def start_hosts(coordinator: str, num_processes: int, process_id: int) -> None:
+def start_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
   """Joins the processes of a run on several hosts; nothing to do for one. Call it before anything asks for devices.
 
   Args:
@@ -35,12 +36,18 @@ def start_hosts(coordinator: str, num_processes: int, process_id: int) -> None:
     num_processes: how many there are.
     process_id: this one's number, from 0.
 
-  When a process dies, the others end too, within HEARTBEAT seconds and with its number in the message.
+  What is None is taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. When a process dies, the others
+  end too, within HEARTBEAT seconds and with its number in the message; when one never comes, after 300 seconds.
 
   Raises:
     UsageError: the three do not fit together, or the processes do not find each other.
   """
+  coordinator = os.environ.get('JAX_COORDINATOR_ADDRESS', '') if coordinator is None else coordinator
+  num_processes = whole_number('JAX_NUM_PROCESSES', 0) if num_processes is None else num_processes
+  process_id = whole_number('JAX_PROCESS_ID', -1) if process_id is None else process_id
   if not coordinator:
+    if num_processes > 1 or process_id > 0:
+      raise UsageError(f'--num_processes={num_processes} and --process_id={process_id} need --coordinator=HOST:PORT.')
     return
   auto = coordinator == 'auto'
   if not auto and (num_processes < 1 or not 0 <= process_id < num_processes):
@@ -52,6 +59,24 @@ def start_hosts(coordinator: str, num_processes: int, process_id: int) -> None:
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=300, **where)
   except (ValueError, RuntimeError) as error:
     raise UsageError(f'--coordinator={coordinator}: the processes did not find each other ({error}).') from None
+
+
+def whole_number(variable: str, default: int) -> int:
+  """An environment variable. Raises UsageError if it is no whole number."""
+  text = os.environ.get(variable, '')
+  try:
+    return int(text) if text else default
+  except ValueError:
+    raise UsageError(f'{variable}={text!r} is not a whole number: set it to one, or unset it.') from None
+
+
+def refuse_differences(text: str, error: str) -> None:
+  """Raises UsageError(error) on every process if `text` is not the same on all."""
+  if jax.process_count() > 1:
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+    found = multihost_utils.process_allgather(digest)
+    if (found != found[:1]).any():
+      raise UsageError(error)
 
 
 def any_process(flag: bool) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
@@ -46,14 +47,19 @@ def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Ar
   """
   if not (folder / 'step.npz').is_file():
     raise UsageError(f'{folder} holds no step to replay (no step.npz): give a folder like runs/x/nan/step_00000123.')
-  with np.load(folder / 'step.npz', allow_pickle=False) as file:
-    batch = Batch(*(jnp.asarray(file[name]) for name in Batch._fields))
-    key = jax.random.wrap_key_data(file['key'])
-    metrics = dict(zip(file['names'].tolist(), file['values'].tolist(), strict=True))
+  try:
+    with open(folder / 'step.npz', 'rb') as raw, np.load(raw, allow_pickle=False) as file:
+      batch = Batch(*(jnp.asarray(file[name]) for name in Batch._fields))
+      key = jax.random.wrap_key_data(file['key'])
+      metrics = dict(zip(file['names'].tolist(), map(float, file['values']), strict=True))
+    like = abstract_state(objective, batch.image.shape[1:], optimizers)
+  except Exception as error:  # NumPy, zipfile and JAX each have their own for bytes that make no sense
+    raise UsageError(f'{folder / "step.npz"} is not what train.py wrote ({error}).') from None
   mesh = make_mesh(jax.local_devices()[:1])
   checkpoints = Checkpoints(folder, read_only=True)
   try:
-    like = abstract_state(objective, batch.image.shape[1:], optimizers)
+    if not checkpoints.steps():
+      raise UsageError(f'{folder} holds no state to replay the step from: its checkpoint is gone.')
     state = TrainState(**checkpoints.restore(checkpoints.steps()[-1], like, replicated(mesh)))
   finally:
     checkpoints.close()
@@ -74,21 +80,26 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
     def watch(call, args, kwargs, context, found=found):
       out = call(*args, **kwargs)
       if not found and not all(_finite(x) for x in jax.tree.leaves(out)):  # the innermost module returns first
-        found.append('/'.join(context.module.path) or type(context.module).__name__)
+        found.append('/'.join((type(root_of(context.module)).__name__, *context.module.path)))
       return out
 
     def loss(params, name=name, player=player, keys=keys):
       everyone = {**state.params, name: params}
-      return player.loss(everyone, Context(state.step, state.ema, state.buffers), batch, keys)[0]
+      return player.loss(everyone, Context(state.step, state.ema, state.buffers), batch, keys)
 
     with nn.intercept_methods(watch):
-      value = loss(state.params[name])
-    if found or not _finite(value):
-      return f'player {name}: ' + (f'first in the module {found[0]}' if found else 'in its loss, after finite modules')
-    grads = jax.jit(jax.grad(loss))(state.params[name])
+      value, aux = loss(state.params[name])
+    if found:
+      return f'player {name}: first in the module {found[0]}'
+    bad = [what for what, x in {'its loss': value, **aux.metrics}.items() if not _finite(x)]
+    if bad:
+      return f'player {name}: in {bad[0]}, after finite modules'
+    grads, _ = jax.jit(jax.grad(loss, has_aux=True))(state.params[name])
     bad = [path for path, x in jax.tree_util.tree_leaves_with_path(grads) if not _finite(x)]
     if bad:
       return f'player {name}: activations are finite, the gradient of {jax.tree_util.keystr(bad[0])} is not'
+    if not _finite(optax.tree.norm(grads)):
+      return f'player {name}: all gradients are finite, their norm is too large for a float'
     after, _ = jax.jit(functools.partial(step, playing=(name,)))(state, batch, key)
     state = after.replace(step=state.step)
   return ''
@@ -106,6 +117,13 @@ def replay(folder: Path, allow: Collection[str] = ()) -> None:
   for name, value in then.items():
     print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')
   print(diagnose(objective, optimizers, state, batch, key, turn) or 'Taken again here, the step is finite.')
+
+
+def root_of(module: nn.Module) -> nn.Module:
+  """The module that was called from outside of all modules."""
+  while isinstance(module.parent, nn.Module):
+    module = module.parent
+  return module
 
 
 def _finite(x) -> bool:

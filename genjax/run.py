@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.build import build, check, parameters
-from genjax.checkpoint import Checkpoints
+from genjax.checkpoint import Checkpoints, DamagedCheckpoint
 from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random
 from genjax.parallel import make_mesh, replicated
@@ -135,6 +135,22 @@ def load(path: str | Path, step: int | None = None, ema: bool = True, allow_pack
     raise UsageError(f"{path}/config.json: 'objective' is not an objective, or data.image_shape is missing.")
   if not (path / 'checkpoints').is_dir():
     raise UsageError(f'{path} has no checkpoint yet: train it first.')
+  like = abstract_state(objective, tuple(image_shape))
+  for _ in range(20):
+    try:
+      state = _restore(path, step, like)
+      break
+    except (DamagedCheckpoint, OSError) as error:
+      gone = isinstance(error, OSError) or not error.path.exists()
+      if not gone:
+        raise  # else a training in progress went on and deleted it meanwhile
+  else:
+    raise UsageError(f'{path}: its checkpoints are deleted faster than they are read: raise train.keep.')
+  return Run(path, config, objective, state.variables(ema), int(state.step))
+
+
+def _restore(path: Path, step: int | None, like: TrainState) -> TrainState:
+  """The state at `step` (None: the newest) without its optimiser, on the first device."""
   checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
   try:
     steps = checkpoints.steps()
@@ -143,10 +159,8 @@ def load(path: str | Path, step: int | None = None, ema: bool = True, allow_pack
     step = steps[-1] if step is None else step
     if step not in steps:
       raise UsageError(f'{path} has no checkpoint of step {step}; it has {", ".join(map(str, steps))}.')
-    like = abstract_state(objective, tuple(image_shape))
     sharding = replicated(make_mesh(jax.local_devices()[:1]))
     restored = checkpoints.restore(step, like, sharding, ('params', 'buffers', 'ema'))
   finally:
     checkpoints.close()
-  state = TrainState(jnp.asarray(step), restored['params'], restored['buffers'], {}, restored['ema'])
-  return Run(path, config, objective, state.variables(ema), step)
+  return TrainState(jnp.asarray(step), restored['params'], restored['buffers'], {}, restored['ema'])

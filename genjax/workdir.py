@@ -5,6 +5,7 @@ environment.json  versions, devices, commit, command of this and earlier session
 metrics.jsonl     one object a line: step, kimg, losses, images_per_second
 samples/          step_*.png, the same latents each time
 checkpoints/      the whole state
+saved             there since the first checkpoint was whole
 lock              held while a process trains in it
 """
 
@@ -28,9 +29,10 @@ from genjax.build import defaults, with_defaults
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
-from genjax.logging import read_metrics
+from genjax.files import write_json
 from genjax.parallel import STRATEGIES
 
+SAVED = 'saved'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
 
 
@@ -101,7 +103,7 @@ def lock(workdir: Path) -> int:
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    held = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT)
+    held = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
   except OSError as error:
     raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): give another --workdir.') from None
   try:
@@ -125,17 +127,19 @@ def open_workdir(workdir: Path, config: dict[str, Any], allow: Collection[str] =
       written to, or its checkpoints are gone.
   """
   path = workdir / 'config.json'
-  ours = ('config.tmp', 'lock')  # left by a process killed while starting
-  if workdir.is_dir() and not path.exists() and any(p.name not in ours for p in workdir.iterdir()):
+  ours = lambda name: name == 'lock' or name.startswith('.config.json.')  # noqa: E731 - left by one killed while starting
+  if workdir.is_dir() and not path.exists() and not all(ours(p.name) for p in workdir.iterdir()):
     raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
   held = lock(workdir)
   try:
     config = json.loads(json.dumps(config))
-    newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdigit()), default=0)
+    newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdigit() and p.is_dir()), default=0)
+    if not newest and (workdir / SAVED).exists():
+      raise UsageError(
+        f'{workdir} had a checkpoint and has none: restore {workdir}/checkpoints, or train anew in another --workdir.'
+      )
     if path.exists() and newest:
       refuse_another_config(workdir, read_config(workdir), config, allow)
-    elif path.exists():
-      refuse_lost_checkpoints(workdir, read_config(workdir)['train'].get('checkpoint_every', 1))
     if not newest or newest < config['train']['steps']:  # a run that is done keeps the record of how it was done
       write_json(path, config)
   except BaseException:
@@ -165,23 +169,6 @@ def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any
     raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
 
 
-def refuse_lost_checkpoints(workdir: Path, checkpoint_every: int) -> None:
-  """Raises UsageError if the run once had a checkpoint: the second is not begun before the first is whole."""
-  reached = max((line['step'] for line in read_metrics(workdir)), default=0)
-  if reached > 2 * checkpoint_every:
-    raise UsageError(
-      f'{workdir} was trained to step {reached} and has no checkpoint: restore {workdir}/checkpoints, '
-      'or train anew in another --workdir.'
-    )
-
-
-def write_json(path: Path, value: Any) -> None:
-  """Whole or not at all: a kill leaves the old file."""
-  scratch = path.with_suffix('.tmp')
-  scratch.write_text(json.dumps(value, indent=2) + '\n')
-  scratch.replace(path)
-
-
 def read_config(workdir: Path) -> dict[str, Any]:
   """Raises UsageError if the folder is not a run directory."""
   path = Path(workdir) / 'config.json'
@@ -189,7 +176,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     raise UsageError(f'{workdir} is not a run directory: it has no config.json.')
   try:
     config = json.loads(path.read_text())
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UsageError(f'{path} is not JSON ({error}); restore it, or start anew in another folder.') from None
   sections = config if isinstance(config, dict) else {}
   if not all(isinstance(sections.get(name), dict) for name in ('data', 'train', 'objective', 'optim')):

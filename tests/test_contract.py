@@ -176,7 +176,7 @@ def test_state_is_all_that_changes_and_holds_no_key():
 
 
 def test_nothing_imports_upwards():
-  order = ['errors', 'types', 'rng', 'images', 'networks', 'samplers', 'objectives', 'step']
+  order = ['errors', 'types', 'rng', 'files', 'images', 'networks', 'samplers', 'objectives', 'step']
   for path in (ROOT / 'genjax').rglob('*.py'):
     here = path.relative_to(ROOT / 'genjax').parts[0].removesuffix('.py')
     for node in ast.walk(ast.parse(path.read_text())):

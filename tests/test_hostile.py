@@ -170,3 +170,34 @@ def test_a_link_out_of_an_image_folder(tmp_path):
   (tmp_path / 'images' / 'c.png').symlink_to(tmp_path / 'secret.png')
   with pytest.raises(UsageError, match=r'c.png is a link out of the folder, to .*secret.png'):
     open_data(str(tmp_path / 'images'), 8)
+
+
+@pytest.mark.parametrize(
+  ('target', 'message'),
+  [
+    ('outside', r'cat is a link out of the folder, to .*outside: copy what you want there'),
+    ('images/dog', r'cat is a link to a folder, which is not followed'),
+    ('nothing', r'cat is a link that leads nowhere: remove it'),
+    ('images/cat', r'cat is a link that leads nowhere: remove it'),
+  ],
+)
+def test_a_linked_folder_among_the_labels(tmp_path, target, message):
+  for folder in ('images/dog', 'outside'):
+    (tmp_path / folder).mkdir(parents=True)
+    Image.new('L', (8, 8)).save(tmp_path / folder / 'a.png')
+  (tmp_path / 'images' / 'cat').symlink_to(tmp_path / target)
+  with pytest.raises(UsageError, match=message):
+    open_data(str(tmp_path / 'images'), 8)
+
+
+def test_an_image_of_a_format_that_runs_a_program(tmp_path):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.eps')
+  (tmp_path / 'a.eps').rename(tmp_path / 'a.png')  # Pillow would give it to Ghostscript
+  with pytest.raises(UsageError, match=r'a.png cannot be read \(cannot identify image file'):
+    open_data(str(tmp_path), 8)
+
+
+def test_paths_that_are_none():
+  for name in ('~nobody-of-this-name/x', 'x/' * 4000, 'a\0b'):
+    with pytest.raises(UsageError, match=r'data.name=.* is no path|is not digits'):
+      open_data(name, 8)

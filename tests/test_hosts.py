@@ -20,14 +20,14 @@ from tests.test_resume import final_state
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 
-def start_two(path, *more, steps=STEPS):
+def start_two(path, *more, steps=STEPS, each=([], [])):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   words = command('digits_vae', path, *steps, f'--coordinator=127.0.0.1:{port}', '--num_processes=2', *more)
   env = ENV | {'JAX_NUM_CPU_DEVICES': '2'}
   start = lambda i: subprocess.Popen(  # noqa: E731
-    [*words, f'--process_id={i}'], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    [*words, *each[i], f'--process_id={i}'], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
   )
   return [start(i) for i in range(2)]
 
@@ -55,6 +55,40 @@ def test_two_processes_train_as_one(tmp_path, strategy):
   assert 'step ' not in texts[1]  # the first process alone speaks
   assert_close(final_state(tmp_path / 'one'), final_state(tmp_path / 'two'))
   assert (tmp_path / 'two' / 'samples' / 'step_00000060.png').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('target', [0, 1])
+def test_a_signal_to_one_stops_both_and_either_count_resumes(tmp_path, target):
+  run_one(tmp_path / 'one')
+  hosts = start_two(tmp_path / 'two')
+  end = time.monotonic() + 120
+  while not (tmp_path / 'two' / 'metrics.jsonl').exists() and time.monotonic() < end:
+    time.sleep(0.002)
+  hosts[target].send_signal(signal.SIGTERM)
+  texts = [host.communicate(timeout=60)[0] for host in hosts]
+  assert [host.returncode for host in hosts] == [143, 143], texts
+  step = int(re.search(r'stopped by SIGTERM and saved at step (\d+)', texts[0])[1])
+  assert step % 10 == 0
+  assert f'resuming from step {step}' in run_one(tmp_path / 'two')
+  assert_close(final_state(tmp_path / 'one'), final_state(tmp_path / 'two'))
+
+
+@pytest.mark.slow
+def test_hosts_that_do_not_fit_together_say_so(tmp_path):
+  hosts = start_two(tmp_path / 'a', each=[['--config.train.seed=0'], ['--config.train.seed=1']])
+  assert all('error: the hosts were given different configs: give all the same command' in text for text in ends(hosts))
+  hosts = start_two(tmp_path / 'a', each=[[], [f'--workdir={tmp_path}/b']])
+  assert all('is not the same folder on all hosts: put it on storage that they share' in text for text in ends(hosts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('strategy', ['jit', 'fsdp'])
+def test_a_loss_that_is_not_finite_is_diagnosed_on_the_first_host(tmp_path, strategy):
+  hosts = start_two(tmp_path / 'x', f'--config.train.strategy={strategy}', '--config.optim.model.learning_rate.peak=1e30')
+  texts = ends(hosts)
+  assert re.search(r'not finite at step \d+; player model: ', texts[0]), texts[0]
+  assert 'the first host says where' in texts[1]
 
 
 @pytest.mark.slow

@@ -16,7 +16,9 @@ def test_metrics_after_the_resumed_step_are_cut(tmp_path):
     log.write(step, {'loss': float(step)})
   log.close()
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
-    file.write('{"step": 2')  # a kill in the middle of a line
+    file.write('[]\n{"step": "a", "kimg": 1}\n\x00\n{"step": 2')  # what others wrote; a kill in the middle of a line
+  with open(tmp_path / 'metrics.jsonl', 'ab') as file:
+    file.write(b'\xff\xfe\n')
   log = Metrics(tmp_path, 10, 8, {})
   log.write(15, {'loss': float('nan')})
   log.close()

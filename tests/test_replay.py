@@ -1,6 +1,8 @@
 """Where a step went wrong: the player, and the first module."""
 
 import functools
+import shutil
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.replay import diagnose
-from genjax.step import init_state, train_step
-from genjax.types import Batch, example_batch
+from genjax.errors import UsageError
+from genjax.replay import diagnose, dump, load
+from genjax.step import TrainState, init_state, train_step
+from genjax.types import Aux, Batch, Player, example_batch
 from tests.conftest import objects
 
 KEY = jax.random.key(3)
@@ -34,10 +37,10 @@ def spoil(state, player, *path):
 @pytest.mark.parametrize(
   ('name', 'player', 'path', 'found'),
   [
-    ('digits_vae', 'model', ('decoder', 'Dense_0', 'kernel'), 'player model: first in the module Dense_0'),
-    ('digits_flow', 'model', ('ResBlock_1', 'Conv_0', 'kernel'), 'player model: first in the module ResBlock_1/Conv_0'),
+    ('digits_vae', 'model', ('decoder', 'Dense_0', 'kernel'), 'player model: first in the module MLPDecoder/Dense_0'),
+    ('digits_flow', 'model', ('ResBlock_1', 'Conv_0', 'kernel'), 'player model: first in the module UNet/ResBlock_1/Conv_0'),
     ('digits_gan', 'generator', ('MLPDecoder_0', 'Dense_0', 'bias'), 'player discriminator: first in the module '
-     'MLPDecoder_0/Dense_0'),
+     'MLPGenerator/MLPDecoder_0/Dense_0'),
   ],
 )  # fmt: skip
 def test_the_first_module_is_named(name, player, path, found):
@@ -53,6 +56,26 @@ def test_a_player_spoilt_by_the_one_before():
   assert diagnose(objective, optimizers, state, batch, KEY, tuple(objective.players)).startswith('player generator: ')
 
 
+@pytest.mark.parametrize(
+  ('scale', 'metric', 'found'),
+  [
+    (1.0, 1.0, ''),
+    (1e30, 1.0, 'player model: all gradients are finite, their norm is too large for a float'),
+    (1.0, jnp.inf, 'player model: in extra, after finite modules'),
+    (jnp.nan, 1.0, 'player model: in its loss, after finite modules'),
+  ],
+)
+def test_what_is_not_finite_without_a_module(scale, metric, found):
+  class Line:
+    players: typing.ClassVar = {
+      'model': Player(lambda params, *rest: ((scale * params['model']).sum(), Aux({'extra': jnp.asarray(metric)})))
+    }
+
+  state = TrainState(jnp.asarray(0), {'model': jnp.ones(3)}, {}, {'model': optax.sgd(0.1).init(jnp.ones(3))}, {})
+  batch = Batch(jnp.zeros((4, 8, 8, 1)), jnp.arange(4), jnp.arange(4, dtype=jnp.int32))
+  assert diagnose(Line(), {'model': optax.sgd(0.1)}, state, batch, KEY, ('model',)) == found
+
+
 def test_a_step_that_is_not_finite_leaves_the_state_and_halts():
   objective, optimizers, state, batch = game('digits_gan')
   step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=10.0)
@@ -66,3 +89,22 @@ def test_a_step_that_is_not_finite_leaves_the_state_and_halts():
   for other in (bad, after):
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first.replace(step=0), other.replace(step=0))))
   assert int(after.step) == ~1
+
+
+def test_what_is_left_of_a_folder_to_replay(tmp_path):
+  objective, optimizers, state, batch = game('digits_vae')
+  dump(tmp_path, state.replace(step=jnp.asarray(~3)), batch, KEY, {'model/loss': np.nan})
+  _, again, _, metrics = load(tmp_path, objective, optimizers)
+  assert (again.image == batch.image).all()
+  assert np.isnan(metrics['model/loss'])
+  whole = (tmp_path / 'step.npz').read_bytes()
+  for content in (whole[:100], b'', whole.replace(b'label', b'lebal')):
+    (tmp_path / 'step.npz').write_bytes(content)
+    with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote'):
+      load(tmp_path, objective, optimizers)
+  (tmp_path / 'step.npz').write_bytes(whole)
+  shutil.rmtree(tmp_path / '3')
+  with pytest.raises(UsageError, match=r'holds no state to replay the step from: its checkpoint is gone'):
+    load(tmp_path, objective, optimizers)
+  with pytest.raises(UsageError, match='holds no step to replay'):
+    load(tmp_path / '3', objective, optimizers)

@@ -1,6 +1,7 @@
 """A run directory: what is in it, opened by load and sample.py."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -85,6 +86,23 @@ def test_the_moving_average_is_not_the_parameters(runs):
   assert all((x == y).all() for x, y in zip(a, jax.tree.leaves(saved['ema']), strict=True))
   assert all((x == y).all() for x, y in zip(b, jax.tree.leaves(saved['params']), strict=True))
   assert genjax.load(path, step=5).step == 5
+
+
+def test_a_checkpoint_that_training_deletes_meanwhile(runs, tmp_path, monkeypatch):
+  path = tmp_path / 'run'
+  shutil.copytree(runs('digits_vae'), path)
+  steps, deleted = Checkpoints.steps, []
+
+  def steps_then_delete(self):
+    found = steps(self)
+    if not deleted:
+      shutil.rmtree(path / 'checkpoints' / '10')
+      deleted.append(10)
+    return found
+
+  monkeypatch.setattr(Checkpoints, 'steps', steps_then_delete)
+  assert genjax.load(path).step == 5
+  assert deleted
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_npz(tmp_path):
     ({'image': noise(), 'label': np.linspace(0, 1, 20)}, "'label' is float64"),
     ({'image': noise(), 'label': np.arange(20) - 1}, 'labels run from -1 to 18; they must be 0, 1, 2'),
     ({'image': noise(0)}, 'holds no images'),
+    ({'image': noise(3, (0, 8, 3))}, r'uint8\[3, 0, 8, 3\]: images without pixels'),
     ({'image': np.array([object()] * 3)}, 'is not an npz file of plain arrays'),
   ],
 )

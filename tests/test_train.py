@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import genjax
-from genjax import replay
 from genjax.commandline import config_path
 from genjax.errors import UsageError
+from genjax.parallel import start_hosts
 from genjax.workdir import read_config
 from tests.conftest import ROOT
 from tests.programs import ENV, train
@@ -34,6 +34,7 @@ from tests.programs import ENV, train
     (['--config.train.accumulate=3'], 'train.batch_size=8 must be a multiple of train.accumulate=3'),
     (['--config.objective.encoder.width=-4'], 'networks.mlp.MLPEncoder: width=-4 must be 1 or more'),
     (['--config.data.split=val'], "digits has no split 'val': give data.split=train or test"),
+    (['--num_processes=2', '--process_id=1'], '--num_processes=2 and --process_id=1 need --coordinator=HOST:PORT'),
     (['--workdir=/proc/nobody/x'], '/proc/nobody/x cannot be written to'),
   ],
 )
@@ -112,5 +113,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tmp_path):
   assert again.splitlines()[-1] == error.split('; ')[1].removesuffix(
     f'. To see it: --replay {tmp_path}/run/nan/step_{step:08d}'
   )
-  with pytest.raises(UsageError, match='holds no step to replay'):
-    replay.load(tmp_path, None, None)
+
+
+def test_numbers_of_hosts_in_the_environment(monkeypatch):
+  monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
+  with pytest.raises(UsageError, match=r"JAX_NUM_PROCESSES='two' is not a whole number: set it to one, or unset it"):
+    start_hosts(None, None, None)
+  monkeypatch.setenv('JAX_NUM_PROCESSES', '')
+  start_hosts(None, None, None)  # one host
+  with pytest.raises(UsageError, match=r'--coordinator=a:1 needs --num_processes \(here 0\) and --process_id from 0'):
+    start_hosts('a:1', None, 0)

@@ -24,6 +24,7 @@ Read = tuple[UInt8[np.ndarray, 'n h w c'], Int32[np.ndarray, 'n']]
 MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
 MAX_PIXELS = 64_000_000  # of an image file: larger ones are refused before they are unpacked
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # no other, whatever the suffix says: for EPS Pillow runs gs
 
 
 class Source(Protocol):
@@ -98,12 +99,17 @@ def open_data(
     raise UsageError(f'data.memory_gib={memory_gib} must not be negative.')
   if not name:
     raise UsageError('data.name is empty: give digits, a data set of TensorFlow Datasets, a folder or an .npz file.')
-  path = Path(name).expanduser()
+  try:
+    path = Path(name).expanduser()
+    is_folder = path.is_dir()
+  except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+    reason = error.strerror if isinstance(error, OSError) else error
+    raise UsageError(f'data.name={name[:80]!r} is no path ({reason}).') from None
   if name == 'digits':
     source = digits(split, resolution, channels)
   elif name.endswith('.npz'):
     source = npz(path, resolution, channels)
-  elif path.is_dir():
+  elif is_folder:
     source = ImageFolder(path, resolution, channels, skip)
   elif name.startswith(('.', '/', '~')):
     raise UsageError(f'data.name={name!r} is a path, and there is no folder or .npz file at it.')
@@ -162,6 +168,8 @@ def npz(path: Path, resolution: int, channels: int) -> Arrays:
   images, labels = arrays['image'], arrays.get('label')
   if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
     raise UsageError(f"{path}: 'image' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, 1 or 3].")
+  if 0 in images.shape[1:]:
+    raise UsageError(f"{path}: 'image' is uint8{list(images.shape)}: images without pixels.")
   if labels is None:
     return from_arrays(str(path), images, np.zeros(len(images), np.int32), 0, resolution, channels)
   if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
@@ -190,18 +198,19 @@ def to_array(image: Image.Image, mode: str) -> UInt8[np.ndarray, 'h w c']:
 class ImageFolder:
   """Image files below a folder. Its sub-folders, sorted by name, are the labels; without any there are no labels.
 
-  Hidden files and folders are passed over. Rotations noted by cameras are applied; alpha channels and palettes become
-  RGB, 16-bit greyscale 8-bit. All images have the channels of the first unless `channels` says which to make of them.
+  Hidden files and folders are passed over; links out of the folder, to folders or to nothing are refused. Rotations noted
+  by cameras are applied, alpha channels dropped; palettes become RGB, 16-bit greyscale 8-bit. All images have the channels
+  of the first unless `channels` says which to make of them.
   """
 
   def __init__(self, root: Path, resolution: int, channels: int, skip: bool):
     self.name, self.root = str(root), root
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
-    files = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in SUFFIXES and p.is_file()]
-    files = [p for p in files if not any(part.startswith('.') for part in p.relative_to(root).parts)]
-    for path in files:
-      if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f'{path} is a link out of the folder, to {path.resolve()}: put the file there, or remove the link.')
+    found = [p for p in sorted(root.rglob('*')) if not any(part.startswith('.') for part in p.relative_to(root).parts)]
+    for path in found:
+      if path.is_symlink():
+        refuse_link(path, root)
+    folders = [p.name for p in found if p.parent == root and p.is_dir()]
+    files = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
     if not files:
       raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
     loose = [p for p in files if p.parent == root]
@@ -231,13 +240,15 @@ class ImageFolder:
   def load(self, path: Path) -> UInt8[np.ndarray, 'h w c']:
     """One image at the folder's resolution, with the channels asked for or its own."""
     try:
-      with Image.open(path) as image:
+      with Image.open(path, formats=FORMATS) as image:
+        if image.mode == 'F':
+          raise ValueError('its pixels are floating-point numbers; make them 8-bit')
         if image.width * image.height > MAX_PIXELS:
           raise ValueError(f'{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):  # 16-bit greyscale, 0..65535
           image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
-        own = 1 if image.mode in ('1', 'L', 'LA', 'F') else 3
+        own = 1 if image.mode in ('1', 'L', 'LA') else 3
         return resize(to_array(image, MODES[self.convert or own]), self.resolution)
     except Exception as error:  # Pillow's decoders each have their own for bytes that make no sense
       raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
@@ -251,6 +262,18 @@ class ImageFolder:
           f'{self.image_shape[-1]}: set data.channels=3 or 1.'
         )
     return np.stack(images), self.labels[indices]
+
+
+def refuse_link(path: Path, root: Path) -> None:
+  """Raises UsageError unless a link leads to a file within the folder."""
+  try:
+    target = path.resolve(strict=True)
+  except (OSError, RuntimeError):
+    raise UsageError(f'{path} is a link that leads nowhere: remove it.') from None
+  if not target.is_relative_to(root.resolve()):
+    raise UsageError(f'{path} is a link out of the folder, to {target}: copy what you want there, or remove the link.')
+  if target.is_dir():
+    raise UsageError(f'{path} is a link to a folder, which is not followed: copy the folder there, or remove the link.')
 
 
 class Tfds:

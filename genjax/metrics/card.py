@@ -19,10 +19,11 @@ from typing import Any
 import jax
 
 from genjax.errors import UsageError
+from genjax.files import write_json
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.reference import Reference
-from genjax.workdir import PACKAGES, differences, write_json
+from genjax.workdir import PACKAGES, differences
 
 QUICK = 10_000  # samples below which a result is a quick estimate
 Card = dict[str, Any]

@@ -1,6 +1,6 @@
 """Trees of arrays as npz files: 'a/b/c' -> array. Whole or not at all, and no pickle."""
 
-import os
+import io
 import zipfile
 from pathlib import Path
 
@@ -8,18 +8,18 @@ import jax
 import numpy as np
 
 from genjax.errors import UsageError
+from genjax.files import write_whole
 from genjax.types import Tree
 
 
 def save_tree(path: Path, tree: Tree) -> None:
   """Nested dictionaries of arrays. A kill leaves the old file; a file of another process is replaced by its like."""
   flat = {'/'.join(str(part.key) for part in parts): np.asarray(x) for parts, x in jax.tree_util.tree_leaves_with_path(tree)}
-  scratch = path.with_name(f'{path.name}.{os.getpid()}')
+  file = io.BytesIO()
+  np.savez(file, **flat)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(scratch, 'wb') as file:
-      np.savez(file, **flat)
-    scratch.replace(path)
+    write_whole(path, file.getvalue())
   except OSError as error:
     raise UsageError(f'{path} cannot be written ({error.strerror or error}): set GENJAX_CACHE to another folder.') from None
 
@@ -30,7 +30,7 @@ def load_tree(path: Path) -> Tree | None:
     return None
   tree = {}
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       for name in file.files:
         *parents, last = name.split('/')
         node = tree

@@ -42,8 +42,14 @@ class GAN:
     """L_D = E softplus(-D(x)) + E softplus(D(G(z))), the cross-entropy of 1406.2661, eq. 1, in logits."""
     label = one_hot(batch.label, self.num_classes)
     fake, _ = self.generate(params, context.buffers, keys, label)
-    real_logits, buffers = self.apply('discriminator', params, context.buffers, batch.image, label)
-    fake_logits, buffers = self.apply('discriminator', params, context.buffers | buffers, fake, label)
+    if 'discriminator' in context.buffers:  # real and generated batches have statistics of their own (1511.06434)
+      real_logits, buffers = self.apply('discriminator', params, context.buffers, batch.image, label)
+      fake_logits, buffers = self.apply('discriminator', params, context.buffers | buffers, fake, label)
+    else:  # one pass over pairs: one gradient to reduce where devices are many
+      pairs = jnp.stack([batch.image, fake], axis=1).reshape(-1, *fake.shape[1:])  # [2 B, H, W, C]
+      both = None if label is None else jnp.repeat(label, 2, axis=0)
+      logits, buffers = self.apply('discriminator', params, context.buffers, pairs, both)
+      real_logits, fake_logits = logits.reshape(-1, 2).T
     loss = jax.nn.softplus(-real_logits).mean() + jax.nn.softplus(fake_logits).mean()
     return loss, Aux({'d_real': real_logits.mean(), 'd_fake': fake_logits.mean()}, buffers)
 
