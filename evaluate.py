@@ -1,4 +1,5 @@
-"""Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json)
+"""Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json, and the samples nearest
+              to training images above those)
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
 
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
@@ -16,9 +17,17 @@ from absl import logging
 from genjax import parallel
 from genjax.commandline import Parser, options_help, parse_options
 from genjax.errors import UsageError
-from genjax.images import grid_image, png, to_uint8
+from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare
-from genjax.metrics.evaluation import classification_accuracy, compare_sets, draw, evaluations, likelihood, memorised
+from genjax.metrics.evaluation import (
+  classification_accuracy,
+  compare_sets,
+  draw,
+  evaluations,
+  likelihood,
+  memorised,
+  nearest_pairs,
+)
 from genjax.metrics.extractors import cache_folder, open_extractor
 from genjax.metrics.reference import real_images, reference
 from genjax.run import grid_columns, grid_labels, load
@@ -40,6 +49,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
+  parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
   parser.add_argument('-h', '--help', action='store_true', help='this text')
@@ -50,7 +60,7 @@ def main(argv: list[str]) -> None:
     raise UsageError('say which run: --run runs/x')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
-  run = load(args.run, args.step, ema=not args.no_ema, allow_package=args.allow_package)
+  run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = run.options | parse_options(rest, run.options)
@@ -77,7 +87,7 @@ def main(argv: list[str]) -> None:
     if test:
       metrics |= memorised(samples, training, held_out) | likelihood(run.objective, run.variables, test, mesh)
     if args.cas:
-      metrics |= classification_accuracy(samples, test)
+      metrics |= classification_accuracy(samples, train, test)
     found = {
       'metrics': metrics,
       'protocol': card.protocol(extractor, real, args.samples),
@@ -95,7 +105,9 @@ def main(argv: list[str]) -> None:
       **card.environment(),
     }
     print(card.table(found))
-    print(card.save(run.path, found))
+    path = card.save(run.path, found)
+    save_grid(path.with_name(f'{path.stem}_nearest.png'), nearest_pairs(samples, training, train), 10)
+    print(path)
 
 
 def side_by_side(argv: list[str]) -> None:

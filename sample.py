@@ -30,6 +30,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
   parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
+  parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('-h', '--help', action='store_true', help='this text')
   args, rest = parser.parse_known_args(argv)
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png.')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
-  run = load(args.run, args.step, ema=not args.no_ema, allow_package=args.allow_package)
+  run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = parse_options(rest, run.options)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,10 +31,13 @@ from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
 from genjax.images import save_grid, to_uint8
-from genjax.logging import Metrics, Progress, Silent
+from genjax.logging import Metrics, Progress, Silent, read_metrics
+from genjax.metrics.evaluation import compare_sets, draw
+from genjax.metrics.extractors import cache_folder, open_extractor
+from genjax.metrics.reference import reference, test_images
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
-from genjax.types import Objective, example_batch
+from genjax.types import Objective, Variables, example_batch
 from genjax.workdir import SAVED, Training, open_workdir, write_environment
 
 AHEAD = 2  # steps dispatched before the one before them is done
@@ -107,6 +111,11 @@ def main(argv: list[str]) -> None:
     say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
     return
 
+  judge = evaluator(made, mesh) if train.evaluate_every else None
+  best_checkpoints = Checkpoints(workdir / 'best', keep=1) if judge else Silent()
+  best = min((line['evaluation/fid'] for line in read_metrics(workdir, first) if line.get('evaluation/fid')), default=math.inf)
+  evaluations = lambda step: step * train.batch_size // (1000 * train.evaluate_every)  # noqa: E731 - due by then
+
   # The same latents each time, one class a column.
   columns = grid_columns(objective)
   labels = grid_labels(objective, 8 * columns)
@@ -126,7 +135,7 @@ def main(argv: list[str]) -> None:
   window, pending, logged_compile = [], [], 0.0
   start = time.perf_counter()
   with contextlib.ExitStack() as closing:  # each is closed whatever happens to the others, the checkpoints last
-    for part in (checkpoints, metrics, pipeline, progress):
+    for part in (checkpoints, best_checkpoints, metrics, pipeline, progress):
       closing.callback(part.close)
     for t in range(first, train.steps):
       try:
@@ -142,6 +151,7 @@ def main(argv: list[str]) -> None:
       stopping = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stopped))
       last = done == train.steps or stopping
       due = [done % every == 0 or last for every in (train.log_every, train.checkpoint_every, train.sample_every)]
+      due.append(bool(judge) and (evaluations(done) > evaluations(done - 1) or done == train.steps))
       progress.advance()
       if not any(due):
         if len(pending) > AHEAD:
@@ -153,7 +163,7 @@ def main(argv: list[str]) -> None:
           turn = playing(objective, number - 1)
           raise UsageError(not_finite(workdir, number, made, state, pipeline(number - 1), key, window[-1], turn))
       pending.clear()
-      log, save, show = due
+      log, save, show, evaluate = due
       if log:
         compiling = compiled_step.compile_seconds - logged_compile
         seconds = time.perf_counter() - start - compiling
@@ -165,12 +175,19 @@ def main(argv: list[str]) -> None:
         checkpoints.save(state)
       if stopping:
         break
+      began = time.perf_counter()
+      if evaluate:
+        found = judge(state.variables())
+        metrics.write(done, found)
+        if found['evaluation/fid'] < best:
+          best = found['evaluation/fid']
+          best_checkpoints.save(state)
+        say(f'step {done}: FID {found["evaluation/fid"]:.4g}, lowest {best:.4g}')
       if show:
-        began = time.perf_counter()
         images = np.asarray(sample(state.variables()))
         if first_process:
           save_grid(workdir / 'samples' / f'step_{done:08d}.png', images, columns)
-        start += time.perf_counter() - began  # sampling is not training
+      start += time.perf_counter() - began  # judging and sampling are not training
   if stopping and done < train.steps:
     number = stopped[0] if stopped else signal.SIGTERM  # it came to another host
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
@@ -245,6 +262,21 @@ def objects(config: dict, allow: list[str]) -> Objects:
   objective, optimizers = build(resolved['objective'], allow), build(resolved['optim'], allow)
   check_fit(objective, optimizers, source)
   return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
+
+
+def evaluator(made: Objects, mesh: jax.sharding.Mesh) -> Callable[[Variables], dict[str, float]]:
+  """`judge(variables)`: metrics against the images trained on. Raises UsageError on several hosts."""
+  if jax.process_count() > 1:
+    raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
+  data = {name: value for name, value in made.resolved['data'].items() if name not in ('flip', 'image_shape', 'size')}
+  extractor = open_extractor(made.train.evaluate_features, '', made.source, test_images(**data))
+  real = reference(made.source, data['split'], extractor, mesh, cache_folder())
+
+  def judge(variables):
+    samples = draw(made.objective, variables, extractor, real, mesh, made.train.evaluate_samples)
+    return {f'evaluation/{name}': value for name, value in (samples.metrics | compare_sets(samples, real)).items()}
+
+  return judge
 
 
 def check_fit(objective, optimizers, source) -> None:

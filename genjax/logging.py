@@ -43,7 +43,7 @@ class Metrics:
         raise UsageError('--wandb needs the package: pip install wandb') from None
     self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
     if self.path.exists():
-      write_whole(self.path, ''.join(json.dumps(line) + '\n' for line in read_metrics(workdir) if line['step'] <= step))
+      write_whole(self.path, ''.join(json.dumps(line) + '\n' for line in read_metrics(workdir, step)))
     self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step * batch_size + 1)
     self.wandb = None
     if wandb_project:
@@ -70,8 +70,8 @@ class Metrics:
       self.wandb.finish()
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl, without those that a kill cut short or that are something else; none if there is no file."""
+def read_metrics(workdir: Path, step: float = math.inf) -> list[dict[str, Any]]:
+  """The lines of metrics.jsonl up to `step`, without those that a kill cut short or that are something else."""
   path, lines = workdir / 'metrics.jsonl', []
   try:
     text = path.read_text(errors='replace')
@@ -85,7 +85,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
       continue
     if isinstance(values, dict) and all(isinstance(values.get(name), (int, float)) for name in ('step', 'kimg')):
-      lines.append(values)
+      lines += [values] if values['step'] <= step else []
   return lines
 
 

@@ -116,7 +116,9 @@ def _sample(objective, options, variables, key, index, labels):
   return objective.sample(variables, rng.image_keys(key, index), labels, **dict(options))
 
 
-def load(path: str | Path, step: int | None = None, ema: bool = True, allow_package: Collection[str] = ()) -> Run:
+def load(
+  path: str | Path, step: int | None = None, ema: bool = True, allow_package: Collection[str] = (), best: bool = False
+) -> Run:
   """Opens a run directory for sampling, on the first device.
 
   Args:
@@ -124,6 +126,7 @@ def load(path: str | Path, step: int | None = None, ema: bool = True, allow_pack
     step: which checkpoint; the newest if None.
     ema: the moving average of the parameters rather than the parameters.
     allow_package: packages beside genjax whose classes the run may name; it can then run any code in them.
+    best: the checkpoint of the lowest FID in training (`train.evaluate_every`) instead of the newest.
 
   Raises:
     UsageError: not a run directory, no checkpoint yet, a damaged one, or names in it that are not genjax's.
@@ -133,12 +136,14 @@ def load(path: str | Path, step: int | None = None, ema: bool = True, allow_pack
   objective, image_shape = build(config['objective'], allow_package), config['data'].get('image_shape')
   if not isinstance(objective, Objective) or not isinstance(image_shape, list) or len(image_shape) != 3:
     raise UsageError(f"{path}/config.json: 'objective' is not an objective, or data.image_shape is missing.")
-  if not (path / 'checkpoints').is_dir():
-    raise UsageError(f'{path} has no checkpoint yet: train it first.')
+  folder = path / ('best' if best else 'checkpoints')
+  if not folder.is_dir():
+    remedy = 'train it with train.evaluate_every' if best else 'train it first'
+    raise UsageError(f'{path} has no {"best " if best else ""}checkpoint yet: {remedy}.')
   like = abstract_state(objective, tuple(image_shape))
   for _ in range(20):
     try:
-      state = _restore(path, step, like)
+      state = _restore(folder, step, like)
       break
     except (DamagedCheckpoint, OSError) as error:
       gone = isinstance(error, OSError) or not error.path.exists()
@@ -149,16 +154,16 @@ def load(path: str | Path, step: int | None = None, ema: bool = True, allow_pack
   return Run(path, config, objective, state.variables(ema), int(state.step))
 
 
-def _restore(path: Path, step: int | None, like: TrainState) -> TrainState:
+def _restore(folder: Path, step: int | None, like: TrainState) -> TrainState:
   """The state at `step` (None: the newest) without its optimiser, on the first device."""
-  checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
+  checkpoints = Checkpoints(folder, read_only=True)
   try:
     steps = checkpoints.steps()
     if not steps:
-      raise UsageError(f'{path} has no checkpoint yet: train it first.')
+      raise UsageError(f'{folder.parent} has no checkpoint yet: train it first.')
     step = steps[-1] if step is None else step
     if step not in steps:
-      raise UsageError(f'{path} has no checkpoint of step {step}; it has {", ".join(map(str, steps))}.')
+      raise UsageError(f'{folder.parent} has no checkpoint of step {step}; it has {", ".join(map(str, steps))}.')
     sharding = replicated(make_mesh(jax.local_devices()[:1]))
     restored = checkpoints.restore(step, like, sharding, ('params', 'buffers', 'ema'))
   finally:

@@ -5,6 +5,8 @@ environment.json  versions, devices, commit, command of this and earlier session
 metrics.jsonl     one object a line: step, kimg, losses, images_per_second
 samples/          step_*.png, the same latents each time
 checkpoints/      the whole state
+best/             the same, of the lowest FID, where train.evaluate_every is set
+evaluation/       what evaluate.py found
 saved             there since the first checkpoint was whole
 lock              held while a process trains in it
 """
@@ -48,6 +50,9 @@ class Training:
   sample_every: int = 1000  # steps
   keep: int = 2  # newest checkpoints kept
   keep_every: int = 0  # steps whose multiples are kept for good; 0: none
+  evaluate_every: int = 0  # thousands of images; 0: never. The checkpoint of the lowest FID is kept in best/
+  evaluate_samples: int = 2000
+  evaluate_features: str = 'classifier'  # or 'inception', 'efficientnet_lite0' (evaluate.py)
   ema_halflife: float = 10_000.0  # images
   accumulate: int = 1  # microbatches per step
   strategy: str = 'jit'  # data parallel; 'fsdp': the state split too; or 'pmap'
@@ -60,6 +65,10 @@ class Training:
     if self.keep_every % self.checkpoint_every or self.keep_every < 0:
       raise UsageError(
         f'train.keep_every={self.keep_every} must be 0 or a multiple of checkpoint_every={self.checkpoint_every}.'
+      )
+    if self.evaluate_every < 0 or self.evaluate_samples < 100:
+      raise UsageError(
+        f'train.evaluate_every={self.evaluate_every} must be 0 or more, evaluate_samples={self.evaluate_samples} at least 100.'
       )
     if not 0 <= self.seed < 2**32:
       raise UsageError(f'train.seed={self.seed} must be from 0 to {2**32 - 1}.')
@@ -79,10 +88,8 @@ def section_defaults() -> dict[str, dict[str, Any]]:
 
 
 # On resume: what does not change the result (DESIGN, invariant 4), and how far to go.
-MAY_CHANGE = {
-  f'train.{name}'
-  for name in ('steps', 'log_every', 'checkpoint_every', 'sample_every', 'keep', 'keep_every', 'strategy', 'accumulate')
-}
+MAY_CHANGE = {f'train.{name}_every' for name in ('log', 'checkpoint', 'sample', 'keep', 'evaluate')}
+MAY_CHANGE |= {'train.steps', 'train.keep', 'train.strategy', 'train.accumulate'}
 MAY_CHANGE |= {'data.memory_gib', 'data.data_dir', '*.remat'}
 MAY_CHANGE |= {'data.skip', 'data.size', 'data.channels'}  # the remedies for bad images, after which the order is another
 

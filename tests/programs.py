@@ -27,7 +27,8 @@ def command(name, workdir, *more):
 ENV = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
 
 
-def train(name, workdir, *more, status=0):
-  done = subprocess.run(command(name, workdir, *more), cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
+def train(name, workdir, *more, status=0, env=None):
+  words, env = command(name, workdir, *more), ENV | (env or {})
+  done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
   assert done.returncode == status, done.stdout + done.stderr
   return done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,22 @@ from genjax import rng
 from genjax.data.sources import Arrays, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
+from genjax.logging import read_metrics
 from genjax.metrics import card, classifier, extractors
-from genjax.metrics.evaluation import compare_sets, draw, evaluations, likelihood, memorised
+from genjax.metrics.evaluation import (
+  classification_accuracy,
+  compare_sets,
+  draw,
+  evaluations,
+  likelihood,
+  memorised,
+  nearest_pairs,
+)
 from genjax.metrics.fid import frechet_distance
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import features_of, real_images, reference
 from genjax.parallel import make_mesh
+from genjax.run import load
 from genjax.types import Variables, example_batch
 from tests.conftest import config_of, image_shape, noise, objects
 from tests.programs import train
@@ -33,7 +44,7 @@ def cache(tmp_path_factory):
   path = tmp_path_factory.mktemp('cache')
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('GENJAX_CACHE', str(path))
-    patch.setattr(classifier, 'Recipe', lambda: RECIPE)
+    patch.setattr(classifier, 'Recipe', lambda **_: RECIPE)
     yield path
 
 
@@ -106,6 +117,23 @@ def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tm
   assert whole.metrics['fid'] == pytest.approx(at_once, rel=1e-4)
   assert real.moments.n == len(train_set)
   np.testing.assert_allclose(real.features, features[real.rows], atol=1e-4)
+
+
+def test_a_classifier_of_perfect_samples_is_as_good_as_one_of_real_images(digits, tmp_path):
+  train_set, test_set, extractor = digits
+  variables = Variables({'images': train_set.images, 'labels': train_set.labels}, {})
+  mesh = make_mesh(jax.devices()[:1])
+  real = reference(train_set, 'train', extractor, mesh, tmp_path)
+  samples = draw(Bootstrap(), variables, extractor, real, mesh, 1500, batch_size=500)
+  found = classification_accuracy(samples, train_set, test_set)['classification_accuracy']
+  assert found == pytest.approx(extractor.details['test_accuracy'], abs=0.06)
+  swapped = samples._replace(labels=(samples.labels + 1) % 10)
+  assert classification_accuracy(swapped, train_set, test_set)['classification_accuracy'] < 0.1
+  pairs = nearest_pairs(samples, real, train_set)
+  assert (pairs[:10] == pairs[10:]).all()  # each sample is a training image
+  for labels, test in ((None, test_set), (samples.labels, None)):
+    with pytest.raises(UsageError, match='--cas needs a class-conditional model and data with labels and a test split'):
+      classification_accuracy(samples._replace(labels=labels), train_set, test)
 
 
 def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, capsys):
@@ -295,3 +323,25 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   assert len(found['protocol']['features']['version']) == 16
   assert found['metrics']['fid'] > 0
   assert 'inception_score' not in found['metrics']
+
+
+def test_training_judges_itself_and_keeps_the_best(tmp_path):
+  more = ['--config.train.evaluate_every=1', '--config.train.evaluate_samples=300', '--config.train.checkpoint_every=125']
+  env = {'GENJAX_CACHE': str(tmp_path / 'cache')}
+  text = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=250', env=env)
+  judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
+  assert [line['kimg'] for line in judged] == [1, 2]
+  assert {'evaluation/kid', 'evaluation/precision', 'evaluation/recall'} < set(judged[0])
+  assert f'step 125: FID {judged[0]["evaluation/fid"]:.4g}, lowest {judged[0]["evaluation/fid"]:.4g}' in text
+  lowest = min(judged, key=lambda line: line['evaluation/fid'])
+  assert load(tmp_path / 'run', best=True).step == lowest['step']
+  again = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)
+  assert 'resuming from step 250' in again
+  judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
+  assert [line['step'] for line in judged] == [125, 250, 260]
+  lowest = min(judged, key=lambda line: line['evaluation/fid'])
+  assert f'lowest {lowest["evaluation/fid"]:.4g}' in again
+  assert load(tmp_path / 'run', best=True).step == lowest['step']
+  shutil.rmtree(tmp_path / 'run' / 'best')
+  with pytest.raises(UsageError, match=r'has no best checkpoint yet: train it with train.evaluate_every'):
+    load(tmp_path / 'run', best=True)

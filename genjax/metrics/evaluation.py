@@ -4,6 +4,7 @@ Three compiled programs (sampling, features, moments in float64), each over the 
 without leaving the devices, and memory does not grow with the number of samples but for what COMPARED needs.
 """
 
+import functools
 import math
 import time
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import frechet_distance, infinity
 from genjax.metrics.inception_score import RunningScore
 from genjax.metrics.kid import kid
-from genjax.metrics.manifold import copies, manifold
+from genjax.metrics.manifold import copies, manifold, nearest
 from genjax.metrics.moments import RunningMoments
 from genjax.metrics.reference import Reference
 from genjax.objectives.common import labels_or_random
@@ -63,15 +64,7 @@ def draw(
   """
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
-  options = options or {}
-
-  def sample(variables, key, index):
-    keys = rng.image_keys(key, index)
-    labels = labels_or_random(None, keys, objective.num_classes)
-    return to_uint8(objective.sample(variables, keys, labels, **options)), labels
-
-  sample = jax.jit(sample, in_shardings=(everywhere, everywhere, split), out_shardings=split)
-  features = jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split)
+  sample, features = _programs(objective, extractor, mesh, tuple(sorted((options or {}).items())))
   variables, params, key = jax.device_put((variables, extractor.params, jax.random.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
   jax.block_until_ready(features(params, sample(variables, key, place(0))[0]))  # compiles both
@@ -107,6 +100,22 @@ def draw(
   return Samples(*first, metrics, {name: round(value, 3) for name, value in cost.items()})
 
 
+@functools.lru_cache(maxsize=4)
+def _programs(objective: Objective, extractor: Extractor, mesh: Mesh, options: tuple):
+  """(variables, key, index) -> uint8 images and labels, and (params, images) -> features; compiled once."""
+  everywhere, split = replicated(mesh), batch_sharding(mesh)
+
+  def sample(variables, key, index):
+    keys = rng.image_keys(key, index)
+    labels = labels_or_random(None, keys, objective.num_classes)
+    return to_uint8(objective.sample(variables, keys, labels, **dict(options))), labels
+
+  return (
+    jax.jit(sample, in_shardings=(everywhere, everywhere, split), out_shardings=split),
+    jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split),
+  )
+
+
 def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
   """KID, precision, recall, density and coverage, of equal numbers of samples and real images."""
   n = min(len(samples.features), len(reference.features), COMPARED)
@@ -122,8 +131,21 @@ def memorised(samples: Samples, training: Reference, held_out: Reference) -> dic
   return {f'copies_{name}': value for name, value in found._asdict().items()}
 
 
-def classification_accuracy(samples: Samples, test: Source | None) -> dict[str, float]:
+def nearest_pairs(samples: Samples, training: Reference, source: Source, n: int = 10) -> UInt8[np.ndarray, '2n h w c']:
+  """The `n` samples that lie nearest to a training image, then those training images in the same order: a grid of two rows.
+
+  `source` is what `training` was made of.
+  """
+  distance, place = nearest(samples.features, training.features)
+  first = np.argsort(distance[:, 0], kind='stable')[:n]
+  images, _ = source.read(training.rows[place[first, 0]])
+  return np.concatenate([samples.images[first], images])
+
+
+def classification_accuracy(samples: Samples, train: Source, test: Source | None) -> dict[str, float]:
   """Classification accuracy score (1905.10887): of a classifier that saw these samples alone, on real test images.
+
+  By the recipe that is used for `train`, the real images: their classifier's test accuracy is what to compare with.
 
   Raises:
     UsageError: no labels, or no test images.
@@ -131,7 +153,7 @@ def classification_accuracy(samples: Samples, test: Source | None) -> dict[str, 
   if samples.labels is None or test is None:
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
   source = Arrays('samples', samples.images, samples.labels, test.num_classes)
-  recipe = classifier.Recipe()
+  recipe = classifier.recipe_for(train)
   params = classifier.train(source, test.num_classes, recipe)
   return {'classification_accuracy': classifier.accuracy(params, test, test.num_classes, recipe)}
 

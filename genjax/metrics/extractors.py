@@ -142,7 +142,7 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
     UsageError: an unknown name, or what the extractor lacks.
   """
   if name == 'classifier':
-    return open_classifier(train, test, classifier.Recipe())
+    return open_classifier(train, test, classifier.recipe_for(train))
   if name in ('inception', 'efficientnet_lite0'):
     return {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
   if name.split('.')[0] in allow:

@@ -69,10 +69,14 @@ def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_si
 
 def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:
   """The images that a run was trained on, and those of the split `test` where there is one; options of `open_data`."""
-  train = open_data(split=split, **data)
-  if data['name'].endswith('.npz') or Path(data['name']).expanduser().is_dir():
-    return train, None
+  return open_data(split=split, **data), test_images(**data)
+
+
+def test_images(name: str, **data) -> Source | None:
+  """The images of the split `test`, where there is one; a path has none."""
+  if name.endswith('.npz') or Path(name).expanduser().is_dir():
+    return None
   try:
-    return train, open_data(split='test', **data)
+    return open_data(name, **data | {'split': 'test'})
   except UsageError:
-    return train, None
+    return None
