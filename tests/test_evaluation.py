@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 import evaluate
 from genjax import rng
+from genjax.data.pipeline import epoch_order
+from genjax.data.prepare import read_idx
 from genjax.data.sources import Arrays, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
@@ -35,6 +37,7 @@ from genjax.types import Variables, example_batch
 from tests.conftest import config_of, image_shape, noise, objects
 from tests.programs import train
 
+RANDOM = np.random.default_rng
 RECIPE = classifier.Recipe(steps=150, width=8, features=32)
 
 
@@ -152,23 +155,51 @@ def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, cap
   assert len(list((tmp_path / 'references').iterdir())) == 3
 
 
-def test_worse_images_get_worse_numbers(digits):
-  train_set, test_set, extractor = digits
-  images, mesh, random = test_set.images, make_mesh(jax.devices()[:1]), np.random.default_rng(0)
+def fids(train_set, test_set, extractor, n):
+  """FID against `n` training images of the test images and of what was done to them."""
+  images, mesh, random = test_set.read(np.arange(min(n, len(test_set))))[0], make_mesh(jax.devices()[:1]), RANDOM(0)
+  labels = test_set.read(np.arange(len(images)))[1]
 
   def features(x):
-    source = Arrays('x', x.astype(np.uint8), np.zeros(len(x), np.int32), 0)
+    source = Arrays('x', x.astype(float).round().clip(0, 255).astype(np.uint8), np.zeros(len(x), np.int32), 0)
     return np.concatenate([np.asarray(b) for b in features_of(source, np.arange(len(x)), extractor, mesh, 100)])
 
-  real = moments(features(train_set.images))
-  fid = lambda x: frechet_distance(real, moments(features(x)))  # noqa: E731
-  blurred = lambda s: fid(gaussian_filter(images.astype(float), (0, s, s, 0)).round())  # noqa: E731
-  noised = lambda s: fid((images + s * random.normal(size=images.shape)).clip(0, 255).round())  # noqa: E731
-  test = fid(images)
-  assert test < blurred(0.5) < blurred(1)
-  assert test < noised(40) < noised(80)
-  assert blurred(0.5) < fid(np.tile(images[test_set.labels == 3], (10, 1, 1, 1))[:297])  # one class
-  assert blurred(0.5) < fid(images[np.arange(297) % 20])  # duplicates
+  real = moments(features(train_set.read(epoch_order(0, 0, len(train_set))[: max(n, len(images))])[0]))
+  blurred = lambda s: gaussian_filter(images.astype(float), (0, s, s, 0))  # noqa: E731
+  changed = {
+    'test': images,
+    'blurred': blurred(0.7),
+    'more blurred': blurred(1.4),
+    'noised': images + 40 * random.normal(size=images.shape),
+    'more noised': images + 80 * random.normal(size=images.shape),
+    'one class': np.resize(images[labels == 3], images.shape),
+    'duplicates': images[np.arange(len(images)) % 20],
+  }
+  return {name: frechet_distance(real, moments(features(x))) for name, x in changed.items()}
+
+
+def assert_ordered(found):
+  assert found['test'] < found['blurred'] < found['more blurred'], found
+  assert found['test'] < found['noised'] < found['more noised'], found
+  for name in ('one class', 'duplicates'):
+    assert found[name] > 2 * found['test'], found
+
+
+def test_worse_images_get_worse_numbers(digits):
+  assert_ordered(fids(*digits, n=1500))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['classifier', 'efficientnet_lite0'])
+def test_worse_images_of_clothes_get_worse_numbers(name, shared_data, tmp_path, cache):
+  folder = shared_data / 'fashion_mnist'
+  for split, prefix in (('train', 'train'), ('test', 't10k')):
+    images, labels = (read_idx(folder / f'{prefix}-{kind}.gz') for kind in ('images-idx3-ubyte', 'labels-idx1-ubyte'))
+    np.savez(tmp_path / f'{split}.npz', image=images, label=labels)
+  train_set, test_set = (open_data(str(tmp_path / f'{split}.npz'), 28) for split in ('train', 'test'))
+  weights = str(next((shared_data / 'efficientnet_lite0').glob('*.npz')))
+  extractor = extractors.open_extractor(name, weights, train_set, test_set)
+  assert_ordered(fids(train_set, test_set, extractor, n=2000 if name == 'classifier' else 250))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,14 @@ def test_digits():
     open_data('digits', 8, split='val')
 
 
+@pytest.mark.parametrize('kind', ['uint8', 'int8', 'uint64'])
+def test_npz_labels_of_any_whole_kind(tmp_path, kind):
+  np.savez(tmp_path / 'x.npz', image=noise(), label=(np.arange(20) % 7).astype(kind))
+  source = open_data(str(tmp_path / 'x.npz'), 8)
+  assert source.num_classes == 7
+  assert source.labels.dtype == np.int32
+
+
 def test_npz(tmp_path):
   path = tmp_path / 'x.npz'
   np.savez(path, image=noise(6, (9, 9)), label=np.array([0, 1, 2, 0, 1, 2]))

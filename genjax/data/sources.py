@@ -176,7 +176,7 @@ def npz(path: Path, resolution: int, channels: int) -> Arrays:
     raise UsageError(f"{path}: 'label' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
   if len(labels) and (labels.min() < 0 or labels.max() >= 2**31 - 1):
     raise UsageError(f'{path}: labels run from {labels.min()} to {labels.max()}; they must be 0, 1, 2, ...')
-  return from_arrays(str(path), images, labels, int(labels.max(initial=-1)) + 1, resolution, channels)
+  return from_arrays(str(path), images, labels, int(labels.max()) + 1 if len(labels) else 0, resolution, channels)
 
 
 def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, num_classes: int, resolution: int, channels: int) -> Arrays:
