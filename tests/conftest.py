@@ -20,6 +20,7 @@ import optax
 import pytest
 
 from genjax.build import build, complete
+from genjax.metrics import classifier
 from genjax.step import init_state, train_step
 from genjax.types import Batch
 
@@ -102,3 +103,16 @@ def shared_data() -> Path:
   if not path.is_dir():
     pytest.skip('no real data here: set GENJAX_SHARED_DATA to the folder that holds fashion_mnist/')
   return path
+
+
+RECIPE = classifier.Recipe(steps=150, width=8, features=32)
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+  """An empty cache folder; the classifier that evaluate.py trains is small."""
+  path = tmp_path_factory.mktemp('cache')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('GENJAX_CACHE', str(path))
+    patch.setattr(classifier, 'Recipe', lambda **_: RECIPE)
+    yield path

