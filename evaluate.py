@@ -7,6 +7,7 @@ Options beyond those below are the model's own, such as --steps 25; --help with 
 
 import argparse
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -81,11 +82,12 @@ def main(argv: list[str]) -> None:
 
   # One card a seed.
   kimg = run.step * run.config['train']['batch_size'] / 1000
+  nats = likelihood(run.objective, run.variables, test, mesh) if test else {}
   for seed in parse_seeds(args.seeds):
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
-    metrics = samples.metrics | compare_sets(samples, real)
+    metrics = samples.metrics | compare_sets(samples, real) | nats
     if test:
-      metrics |= memorised(samples, training, held_out) | likelihood(run.objective, run.variables, test, mesh)
+      metrics |= memorised(samples, training, held_out)
     if args.cas:
       metrics |= classification_accuracy(samples, train, test)
     found = {
@@ -95,6 +97,7 @@ def main(argv: list[str]) -> None:
         'run': str(run.path),
         'step': run.step,
         'kimg': kimg,
+        'best': args.best,
         'objective': type(run.objective).__name__,
         'ema_halflife_kimg': None if args.no_ema else run.config['train']['ema_halflife'] / 1000,
         'options': options,
@@ -123,22 +126,23 @@ def side_by_side(argv: list[str]) -> None:
   seeds = compare.shared_seeds(rows)
   lines = compare.table(rows, seeds)
   pictures = compare.figures(rows, seeds)
-  for path in args.runs:  # the same keys and classes for all
-    run = load(path, allow_package=args.allow_package)
+  for row in rows:  # the same keys and classes for all
+    model = row.cards[seeds[0]]['model']
+    run = load(row.run, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
     columns = grid_columns(run.objective)
     n = 8 * columns
-    images = run.sample(jax.random.key(0), n, run.labels(grid_labels(run.objective, n), n, jax.random.key(0)))
-    pictures[f'grid_{path.name}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
+    images = run.sample(jax.random.key(0), n, grid_labels(run.objective, n), **model['options'])
+    pictures[f'grid {row.name}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(lines)
-  card_of_first = rows[0].cards[seeds[0]]
   title = ' and '.join(path.name for path in args.runs)
-  html = compare.page(title, lines, compare.config_differences(rows), card_of_first['protocol'], pictures)
+  protocol = rows[0].cards[seeds[0]]['protocol']
+  html = compare.page(title, lines, compare.config_differences(rows), protocol, pictures)
   try:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'table.md').write_text(text)
     (args.out / 'index.html').write_text(html)
     for name, data in pictures.items():
-      (args.out / f'{name}.png').write_bytes(data)
+      (args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name).strip("_")}.png').write_bytes(data)
   except OSError as error:
     raise UsageError(f'{args.out} cannot be written: {error.strerror or error}.') from None
   print(text)

@@ -64,7 +64,7 @@ def training_cost(workdir: Path, step: int) -> dict[str, Any]:
     seconds *= int(device.split(' x ')[0])
   except (OSError, ValueError, KeyError, IndexError):
     device = 'unknown'
-  return {'training_device_seconds': round(seconds, 1), 'training_kimg': kimg, 'training_device': device}
+  return {'training_device_seconds': round(seconds, 3), 'training_kimg': kimg, 'training_device': device}
 
 
 def tag(value: Any) -> str:

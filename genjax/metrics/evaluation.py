@@ -67,11 +67,10 @@ def draw(
   sample, features = _programs(objective, extractor, mesh, tuple(sorted((options or {}).items())))
   variables, params, key = jax.device_put((variables, extractor.params, jax.random.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
-  jax.block_until_ready(features(params, sample(variables, key, place(0))[0]))  # compiles both
-
   snapshots = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1)) / batch_size) * batch_size for i in range(POINTS)}
   running = score = None
-  counts, distances, kept, seconds = [], [], [], [0.0, 0.0]
+  counts, distances, kept = [], [], []
+  timed, seconds = 0, np.zeros(2)  # images, and the time that they took
   for start in range(0, samples, batch_size):
     times = [time.perf_counter()]
     images, labels = jax.block_until_ready(sample(variables, key, place(start)))
@@ -86,7 +85,10 @@ def draw(
     if start < COMPARED:
       kept.append([None if x is None else np.asarray(x)[:n] for x in (found, images, labels)])
     jax.block_until_ready(running.state)
-    seconds = [total + b - a for total, a, b in zip(seconds, times, [*times[1:], time.perf_counter()], strict=True)]
+    times.append(time.perf_counter())
+    if start or samples <= batch_size:  # the first batch compiles
+      timed += n
+      seconds += np.diff(times)
     if start + batch_size in snapshots:
       counts.append(start + n)
       distances.append(frechet_distance(reference.moments, running.result()))
@@ -96,7 +98,8 @@ def draw(
   if score:
     metrics['inception_score'], metrics['inception_score_std'] = score.result()
   first = [None if parts[0] is None else np.concatenate(parts)[:COMPARED] for parts in zip(*kept, strict=True)]
-  cost = {'sampling_seconds': seconds[0], 'features_seconds': seconds[1], 'images_per_second': samples / seconds[0]}
+  sampling, judging = seconds * samples / timed
+  cost = {'sampling_seconds': sampling, 'features_seconds': judging, 'images_per_second': samples / sampling}
   return Samples(*first, metrics, {name: round(value, 3) for name, value in cost.items()})
 
 
