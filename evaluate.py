@@ -100,6 +100,7 @@ def main(argv: list[str]) -> None:
         'best': args.best,
         'objective': type(run.objective).__name__,
         'ema_halflife_kimg': None if args.no_ema else run.config['train']['ema_halflife'] / 1000,
+        'likelihood': getattr(run.objective, 'nll_of', None),
         'options': options,
         'evaluations': evaluations(run.objective, run.variables, options),
         'seed': seed,

@@ -67,7 +67,8 @@ class Player(NamedTuple):
 class Objective(Protocol):
   """A frozen dataclass: hashable, printable. VAE, diffusion and flow are games of one player, a GAN of two.
 
-  `sample` is pure (the caller jits it); its keyword-only parameters are the options that `sample.py` offers.
+  `sample` is pure (the caller jits it); its keyword-only parameters are the options that `sample.py` offers. One with a
+  likelihood also has `nll(variables, batch, keys)`, nats per image [B], and `nll_of`, which says of what.
   """
 
   num_classes: int  # 0: unconditional

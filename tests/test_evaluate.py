@@ -37,7 +37,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['protocol']['samples'] == 600
   assert c['model'] | {'run': ''} == {
     'run': '', 'step': 10, 'kimg': 0.08, 'best': False, 'objective': 'VAE', 'ema_halflife_kimg': 10.0,
-    'options': {'temperature': 1.0}, 'evaluations': 1, 'seed': 0,
+    'likelihood': 'a bound, of binarised images', 'options': {'temperature': 1.0}, 'evaluations': 1, 'seed': 0,
   }  # fmt: skip
   assert c['cost']['training_kimg'] == 0.08
   assert c['cost']['training_device_seconds'] > 0

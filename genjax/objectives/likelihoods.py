@@ -20,6 +20,8 @@ class Bernoulli:
   are those of binarised images, not of grey ones.
   """
 
+  measures = 'binarised images'
+
   def log_prob(self, params: Float[Array, 'b h w c'], x: Images, keys: Keys) -> Float[Array, 'b']:
     p = (x + 1) / 2
     log_prob = p * jax.nn.log_sigmoid(params) + (1 - p) * jax.nn.log_sigmoid(-params)
@@ -38,6 +40,7 @@ class Gaussian:
   """
 
   sigma: float = 0.1
+  measures = '8-bit images'
 
   def __post_init__(self):
     if self.sigma <= 0:
