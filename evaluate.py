@@ -5,7 +5,6 @@ Side by side:  python evaluate.py compare runs/a runs/b --out comparison
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
 
-import argparse
 import functools
 import re
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from genjax import parallel
-from genjax.commandline import Parser, options_help, parse_options
+from genjax.commandline import Parser, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare
@@ -37,8 +36,7 @@ from genjax.run import grid_columns, grid_labels, load
 def main(argv: list[str]) -> None:
   if argv[:1] == ['compare']:
     return side_by_side(argv[1:])
-  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
-  parser.add_argument('--run', help='the run directory')
+  parser = run_parser(__doc__)
   parser.add_argument('--samples', type=int, default=10_000, help='how many images are drawn (10000)')
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
   parser.add_argument(
@@ -47,18 +45,11 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--weights', default='', help='of inception or efficientnet_lite0')
   parser.add_argument('--split', default='train', help='real images compared with (train)')
   parser.add_argument('--reference_images', type=int, default=0, help='at most so many of them (0: all)')
-  parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
-  parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
-  parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
-  parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
-  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
-  parser.add_argument('-h', '--help', action='store_true', help='this text')
-  args, rest = parser.parse_known_args(argv)
-  if args.help and not args.run:
-    return print(parser.format_help())
-  if not args.run:
-    raise UsageError('say which run: --run runs/x')
+  parsed = parse_run(parser, argv)
+  if parsed is None:
+    return
+  args, rest = parsed
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)

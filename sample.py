@@ -3,7 +3,6 @@
 Options beyond those below are the objective's own; --help with --run lists them.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -13,31 +12,23 @@ import numpy as np
 from absl import logging
 
 from genjax import parallel
-from genjax.commandline import Parser, options_help, parse_options
+from genjax.commandline import options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import save_grid, to_uint8
 from genjax.run import grid_columns, grid_labels, load
 
 
 def main(argv: list[str]) -> None:
-  parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
-  parser.add_argument('--run', help='the run directory')
+  parser = run_parser(__doc__)
   parser.add_argument('--n', type=int, default=64, help='how many images (64)')
   parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
   parser.add_argument('--label', help='a class, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)')
   parser.add_argument('--out', help='a PNG with the grid')
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
-  parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
-  parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
-  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
-  parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
-  parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
-  parser.add_argument('-h', '--help', action='store_true', help='this text')
-  args, rest = parser.parse_known_args(argv)
-  if args.help and not args.run:
-    return print(parser.format_help())
-  if not args.run:
-    raise UsageError('say which run: --run runs/x')
+  parsed = parse_run(parser, argv)
+  if parsed is None:
+    return
+  args, rest = parsed
   if not args.help and not (args.out or args.npz):
     raise UsageError('say where to: --out grid.png, --npz out.npz, or both.')
   if args.out and not args.out.lower().endswith('.png'):

@@ -66,6 +66,33 @@ class Parser(argparse.ArgumentParser):
     raise UsageError(f'{message}; see --help.')
 
 
+def run_parser(description: str) -> Parser:
+  """A parser with what every script that opens a run takes; a script adds its own. `parse_run` reads it."""
+  parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
+  parser.add_argument('--run', help='the run directory')
+  parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
+  parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
+  parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
+  parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
+  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
+  parser.add_argument('-h', '--help', action='store_true', help='this text')
+  return parser
+
+
+def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list[str]] | None:
+  """The parsed words and those left over for the model; None after printing help that needs no run.
+
+  Raises:
+    UsageError: no run is named, or a word does not fit.
+  """
+  args, rest = parser.parse_known_args(argv)
+  if args.help and not args.run:
+    return print(parser.format_help())
+  if not args.run:
+    raise UsageError('say which run: --run runs/x')
+  return args, rest
+
+
 def parse_options(words: list[str], known: dict) -> dict:
   """['--steps', '20'] or ['--steps=20'] as the type of the option's default."""
   options, words = {}, list(words)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from PIL import Image
+
 from tests.conftest import ROOT
 
 TINY = {
@@ -32,3 +34,12 @@ def train(name, workdir, *more, status=0, env=None):
   done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
   assert done.returncode == status, done.stdout + done.stderr
   return done.stdout + done.stderr
+
+
+def images_of_which_one_is_empty(path):
+  """A folder of 24 grey images; 13.png cannot be read. Returns the options that train on it, streaming."""
+  path.mkdir()
+  for i in range(24):
+    Image.new('L', (8, 8), i).save(path / f'{i:02}.png')
+  (path / '13.png').write_bytes(b'')
+  return [f'--config.data.name={path}', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']

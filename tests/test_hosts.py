@@ -10,11 +10,10 @@ import time
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from genjax.parallel import HEARTBEAT
 from tests.conftest import ROOT
-from tests.programs import ENV, command
+from tests.programs import ENV, command, images_of_which_one_is_empty
 from tests.test_resume import final_state
 
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
@@ -139,10 +138,6 @@ def test_a_checkpoint_that_one_host_cannot_read_ends_both_and_the_next_start_agr
 
 @pytest.mark.slow
 def test_an_image_that_one_host_cannot_read_ends_both(tmp_path):
-  (tmp_path / 'images').mkdir()
-  for i in range(24):
-    Image.new('L', (8, 8), i).save(tmp_path / 'images' / f'{i:02}.png')
-  (tmp_path / 'images' / '13.png').write_bytes(b'')
-  data = [f'--config.data.name={tmp_path}/images', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']
+  data = images_of_which_one_is_empty(tmp_path / 'images')
   texts = ends(start_two(tmp_path / 'two', *data))
   assert sum('13.png cannot be read' in text for text in texts) == 1

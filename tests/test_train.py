@@ -6,7 +6,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import genjax
 from genjax.commandline import config_path
@@ -14,7 +13,7 @@ from genjax.errors import UsageError
 from genjax.parallel import start_hosts
 from genjax.workdir import read_config
 from tests.conftest import ROOT
-from tests.programs import ENV, train
+from tests.programs import ENV, images_of_which_one_is_empty, train
 
 
 @pytest.mark.parametrize(
@@ -47,11 +46,7 @@ def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, mes
 
 
 def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
-  (tmp_path / 'images').mkdir()
-  for i in range(24):
-    Image.new('L', (8, 8), i).save(tmp_path / 'images' / f'{i:02}.png')
-  (tmp_path / 'images' / '13.png').write_bytes(b'')
-  more = [f'--config.data.name={tmp_path}/images', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']
+  more = images_of_which_one_is_empty(tmp_path / 'images')
   more += ['--config.train.steps=20', '--config.train.batch_size=1']
   text = train('digits_vae', tmp_path / 'run', *more, status=1)
   assert '13.png cannot be read' in text
