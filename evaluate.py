@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
   if args.help:
     return print(parser.format_help() + options_help(run))
-  options = run.options | parse_options(rest, run.options)
+  options = run.options | parse_options(rest, run.options, vars(args))
   if args.samples < 100:
     raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')
 

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
   if args.help:
     return print(parser.format_help() + options_help(run))
-  options = parse_options(rest, run.options)
+  options = parse_options(rest, run.options, vars(args))
 
   columns = grid_columns(run.objective)
   if not 0 <= args.seed < 2**32:

@@ -4,11 +4,12 @@ import argparse
 import ast
 import sys
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
 from absl import flags
 
-from genjax.errors import UsageError
+from genjax.errors import UsageError, nearest
 
 
 def config_path(argv: list[str]) -> str | None:
@@ -93,8 +94,8 @@ def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list
   return args, rest
 
 
-def parse_options(words: list[str], known: dict) -> dict:
-  """['--steps', '20'] or ['--steps=20'] as the type of the option's default."""
+def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> dict:
+  """['--steps', '20'] or ['--steps=20'] as the type of the option's default. `own`: the script's, for suggestions."""
   options, words = {}, list(words)
   while words:
     name, equals, value = words.pop(0).partition('=')
@@ -102,7 +103,9 @@ def parse_options(words: list[str], known: dict) -> dict:
       raise UsageError(f'{name!r} is not an option.')
     name = name[2:]
     if name not in known:
-      raise UsageError(f'this model has no option --{name}; it has {", ".join(f"--{k}" for k in known) or "none"}.')
+      theirs = ', '.join(f'--{k}' for k in known) or 'none'
+      hint = nearest(f'--{name}', [f'--{k}' for k in (*known, *own)])
+      raise UsageError(f'this model has no option --{name}; it has {theirs}.{hint}')
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')
     value = value if equals else words.pop(0)

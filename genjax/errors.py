@@ -11,7 +11,10 @@ class UsageError(ValueError):
 def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:
   """' Did you mean X?' for the nearest of `known`, else the whole list."""
   known = sorted(known)
-  near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-  if near:
-    return f' Did you mean {" or ".join(near)}?'
-  return f' {what}: {", ".join(known) or "none"}.'
+  return nearest(name, known) or f' {what}: {", ".join(known) or "none"}.'
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """' Did you mean X?' for the nearest of `known`, '' if none is near."""
+  near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+  return f' Did you mean {" or ".join(near)}?' if near else ''

