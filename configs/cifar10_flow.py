@@ -13,6 +13,13 @@ def get_config():
   config.train.ema_halflife = 500_000.0
   config.train.checkpoint_every = config.train.sample_every = 5000
   network = spec('networks.unet.UNet', width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), head_features=64)
-  config.objective = spec('objectives.flow.RectifiedFlow', num_classes=10, network=network)
+  config.objective = spec(
+    'objectives.diffusion.Diffusion',
+    num_classes=10,
+    path=spec('samplers.paths.RectifiedFlow'),
+    prediction=spec('objectives.predictions.Velocity'),
+    times=spec('objectives.times.LogitNormal'),
+    network=network,
+  )
   config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.constant', value=2e-4, warmup=5000), clip=1.0)}
   return config

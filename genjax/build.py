@@ -15,7 +15,7 @@ from typing import Any
 
 from genjax.errors import UsageError, did_you_mean
 
-PACKAGES = ('networks', 'objectives', 'optim')
+PACKAGES = ('networks', 'objectives', 'samplers', 'optim')
 GIVEN = ('image_shape', 'dtype')  # parameters that follow from the data and the run; a spec may leave them out
 PLAIN = (bool, int, float, str, tuple)
 

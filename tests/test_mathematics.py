@@ -1,7 +1,5 @@
 """Losses, solvers and layers against closed forms."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +11,10 @@ from genjax.errors import UsageError
 from genjax.networks.layers import TransposedConv, halvings
 from genjax.networks.unet import UNet
 from genjax.objectives.common import labels_or_random
-from genjax.objectives.flow import RectifiedFlow
 from genjax.objectives.gan import GAN
 from genjax.objectives.likelihoods import Bernoulli, Gaussian
 from genjax.objectives.vae import VAE
-from genjax.samplers import paths, solvers
-from genjax.samplers.guidance import classifier_free
-from genjax.types import Batch, Context, Variables
+from genjax.types import Batch, Context
 
 N = 4096
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(N))
@@ -85,93 +80,6 @@ def test_bernoulli_is_the_mean_over_binarisations():
   expected = (weight * np.log(np.where(rows, theta, 1 - theta)).sum(axis=1)).sum()
   shaped = lambda a: jnp.asarray(a, jnp.float32).reshape(1, 2, 2, 1)  # noqa: E731
   assert float(Bernoulli().log_prob(shaped(logits), shaped(2 * p - 1), KEYS[:1])[0]) == pytest.approx(expected, rel=1e-5)
-
-
-@dataclasses.dataclass(frozen=True)
-class Normal:
-  """The exact velocity E[eps - x_0 | x_t] for data N(mu, s^2)."""
-
-  mu: float = 0.3
-  s: float = 0.5
-
-  def denoise(self, x, t):
-    variance = (1 - t) ** 2 * self.s**2 + t**2
-    return self.mu + (1 - t) * self.s**2 / variance * (x - (1 - t) * self.mu)
-
-  def apply(self, variables, x, t, label):
-    t = t[:, None, None, None]
-    variance = (1 - t) ** 2 * self.s**2 + t**2
-    eps = t / variance * (x - (1 - t) * self.mu)
-    return eps - self.denoise(x, t)
-
-
-@pytest.mark.parametrize(('solver', 'order'), [('euler', 1), ('heun', 2)])
-def test_solver_converges_with_its_order(solver, order):
-  # For Gaussian data the flow's map is known: x_1 = eps goes to mu + s eps.
-  normal, counts = Normal(), np.array([8, 16, 32, 64])
-  x = jnp.linspace(-2, 2, 16).reshape(1, 4, 4, 1)
-  run = jax.jit(lambda times: solvers.SOLVERS[solver](normal.denoise, paths.RectifiedFlow(), x, times))
-  errors = [float(jnp.abs(run(solvers.uniform_times(int(n))) - (normal.mu + normal.s * x)).max()) for n in counts]
-  slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-  assert slope == pytest.approx(order, abs=0.3), errors
-
-
-def test_flow_samples_have_the_moments_of_the_data_and_the_loss_its_minimum():
-  normal = Normal()
-  flow = RectifiedFlow(normal, (2, 2, 1))
-  images = jax.jit(lambda: flow.sample(Variables({'model': {}}, {}), KEYS[:2048], steps=30))()
-  clipped = np.clip(np.random.default_rng(0).normal(normal.mu, normal.s, 10**6), -1, 1)  # as samples are
-  assert float(images.mean()) == pytest.approx(clipped.mean(), abs=0.02)
-  assert float(images.std()) == pytest.approx(clipped.std(), abs=0.02)
-
-  # The least loss is E_t Var[eps - x_0 | x_t], and Var = s^2 / ((1 - t)^2 s^2 + t^2) for this path.
-  x_0 = normal.mu + normal.s * rng.normal(rng.fold_in(KEYS, 9), (2, 2, 1))
-  batch = Batch(x_0, jnp.zeros(N, int), jnp.arange(N))
-  loss, _ = jax.jit(flow.loss)({'model': {}}, Context(jnp.zeros((), int), {}, {}), batch, KEYS)
-  t = 1 / (1 + np.exp(-np.random.default_rng(1).normal(size=10**6)))
-  assert float(loss) == pytest.approx((normal.s**2 / ((1 - t) ** 2 * normal.s**2 + t**2)).mean(), rel=0.04)
-
-
-def test_guidance_interpolates_and_extrapolates():
-  a, b = Normal(mu=0.5), Normal(mu=-0.5)
-  x, t = jnp.full((1, 1, 1, 1), 0.2), jnp.asarray(0.5)
-  at = lambda scale: float(classifier_free(a.denoise, b.denoise, scale)(x, t)[0, 0, 0, 0])  # noqa: E731
-  assert at(1.0) == pytest.approx(float(a.denoise(x, t)[0, 0, 0, 0]))
-  assert at(0.0) == pytest.approx(float(b.denoise(x, t)[0, 0, 0, 0]))
-  assert at(3.0) - at(1.0) == pytest.approx(2 * (at(1.0) - at(0.0)), rel=1e-4)
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelSum:
-  """A network that answers 10 where it is told a label and 0 where it is not."""
-
-  def apply(self, variables, x, t, label):
-    return jnp.broadcast_to(10 * label.sum(axis=-1)[:, None, None, None], x.shape)
-
-
-def test_label_dropout_hides_that_share_of_the_labels():
-  # The image is 0 and the network's answer independent of eps: E (answer - eps)^2 = 1 + 100 (1 - p).
-  batch = Batch(jnp.zeros((N, 2, 2, 1)), jnp.arange(N) % 3, jnp.arange(N))
-  for p in (0.0, 0.3, 1.0):
-    flow = RectifiedFlow(LabelSum(), (2, 2, 1), num_classes=3, label_dropout=p)
-    loss, _ = flow.loss({'model': {}}, Context(jnp.zeros((), int), {}, {}), batch, KEYS)
-    assert float(loss) == pytest.approx(1 + 100 * (1 - p), abs=3)
-
-
-@dataclasses.dataclass(frozen=True)
-class NormalOfLabel:
-  """The exact velocity for data N(mu, 0.1^2), mu = -0.5, 0.5 by label and 0 for the null label."""
-
-  def apply(self, variables, x, t, label):
-    mu = (label * jnp.array([[-0.5, 0.5]])).sum(axis=-1)[:, None, None, None]
-    return Normal(mu, 0.1).apply(variables, x, t, label)
-
-
-def test_guidance_leaves_the_null_label_for_the_label():
-  flow = RectifiedFlow(NormalOfLabel(), (2, 2, 1), num_classes=2)
-  sample = lambda g, y: flow.sample(Variables({'model': {}}, {}), KEYS[:512], jnp.full(512, y), guidance=g)  # noqa: E731
-  for guidance, label, mean in ((0.0, 1, 0.0), (1.0, 0, -0.5), (1.0, 1, 0.5), (1.5, 1, 0.75)):
-    assert float(sample(guidance, label).mean()) == pytest.approx(mean, abs=0.02), (guidance, label)
 
 
 class LinearGenerator(nn.Module):
@@ -271,8 +179,6 @@ def test_weight_decay_is_decoupled():
     (lambda: optim.adam(1e-3, b1=2.0), r'b1=2.0 and b2=0.999 must be in \[0, 1\)'),
     (lambda: Gaussian(0.0), 'sigma=0.0 must be positive'),
     (lambda: VAE(Posterior(), Decoder(), Gaussian(), beta=-1.0), 'beta=-1.0 must not be negative'),
-    (lambda: RectifiedFlow(LabelSum(), (2, 2, 1), label_dropout=1.5), 'label_dropout=1.5 is a probability'),
-    (lambda: RectifiedFlow(LabelSum(), (2, 2, 1), time_scale=0.0), 'time_scale=0.0 must be positive'),
   ],
 )
 def test_values_out_of_range_are_refused(call, message):

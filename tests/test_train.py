@@ -72,7 +72,7 @@ def test_without_arguments_it_is_the_digits_flow():
   done = subprocess.run([sys.executable, 'train.py', '--dry_run'], cwd=ROOT, env=ENV, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert '"name": "digits"' in done.stdout
-  assert '"cls": "objectives.flow.RectifiedFlow"' in done.stdout
+  assert '"cls": "samplers.paths.RectifiedFlow"' in done.stdout
 
 
 def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):

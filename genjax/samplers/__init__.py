@@ -1,1 +1,1 @@
-"""Solvers that take any denoiser, noise paths, guidance. None knows a network or a loss."""
+"""Noise paths, time grids, solvers that take any denoiser, guidance. None knows a network or a loss."""

@@ -1,13 +1,29 @@
 """Guidance: from denoisers to a denoiser."""
 
+import jax.numpy as jnp
+
+from genjax.samplers.paths import Path, ratio
 from genjax.samplers.solvers import Denoiser
 
 
-def classifier_free(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
-  """Classifier-free guidance (2207.12598), D_u + scale (D_c - D_u): 1 is no guidance, 0 the unconditional model."""
+def guided(denoise: Denoiser, worse: Denoiser, scale: float, path: Path, interval: tuple[float, ...] = ()) -> Denoiser:
+  """Away from a worse denoiser: D_w + scale (D - D_w). 1 is no guidance, 0 the worse one alone.
 
-  def denoise(x, t):
-    d_u = unconditional(x, t)
-    return d_u + scale * (conditional(x, t) - d_u)
+  Classifier-free guidance (2207.12598) if `worse` is the unconditional model; autoguidance (2406.02507, eq. 3) if it is a
+  smaller or less trained one under the same condition.
 
-  return denoise
+  Args:
+    interval: (low, high): guide where low < sigma / alpha <= high alone (2404.07724); (): everywhere.
+  """
+
+  def guide(x, t):
+    d, d_w = denoise(x, t), worse(x, t)
+    mixed = d_w + scale * (d - d_w)
+    if not interval:
+      return mixed
+    low, high = interval
+    level = ratio(path, t)
+    within = (low < level) & (level <= high)
+    return jnp.where(within[:, None, None, None] if level.ndim else within, mixed, d)
+
+  return guide

@@ -1,31 +1,259 @@
-"""Paths x_t = alpha(t) x_0 + sigma(t) eps between data (t = 0) and noise (t = 1)."""
+"""Paths x_t = alpha(t) x_0 + sigma(t) eps from data (t = 0: alpha 1, sigma 0) to noise (t = end).
+
+A path also knows the time at which sigma / alpha has a given value, which is all that time grids and samplers of EDM's kind
+want of it: in the variables x / alpha and sigma / alpha the probability-flow ODE is the same for every path.
+"""
 
 import dataclasses
+import functools
+import math
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from genjax.errors import UsageError
+
+Time = Float[Array, '*b']
+
+
+@runtime_checkable
+class Path(Protocol):
+  """A frozen dataclass."""
+
+  end: float  # the time of noise
+  ratio_min: float  # the sigma / alpha that counts as free of noise: the last before 0 in time grids
+  grid: str  # the time grid (genjax/samplers/grids.py) that suits it
+
+  def alpha(self, t: Time) -> Time: ...
+
+  def sigma(self, t: Time) -> Time: ...
+
+  def time(self, ratio: Time) -> Time:
+    """The t of sigma / alpha = ratio, from 0 (data) up to that at `end`."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RectifiedFlow:
   """The straight path: alpha = 1 - t, sigma = t (Liu et al. 2209.03003; Lipman et al. 2210.02747 with sigma_min = 0)."""
 
-  def alpha(self, t: Float[Array, '*b']) -> Float[Array, '*b']:
+  end = 1.0
+  ratio_min = 0.002
+  grid = 'uniform'
+
+  def alpha(self, t: Time) -> Time:
     return 1.0 - t
 
-  def sigma(self, t: Float[Array, '*b']) -> Float[Array, '*b']:
+  def sigma(self, t: Time) -> Time:
     return 1.0 * t
 
+  def time(self, ratio: Time) -> Time:
+    return 1 / (1 + 1 / ratio)  # 1 where the ratio is infinite
 
-def eps_from_x0(path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Float[Array, '']):
+
+@dataclasses.dataclass(frozen=True)
+class EDM:
+  """alpha = 1, sigma = t, from 0 to `sigma_max` (Karras et al. 2206.00364, table 1)."""
+
+  sigma_max: float = 80.0
+  sigma_min: float = 0.002
+  grid = 'karras'
+
+  def __post_init__(self):
+    _check_sigmas(self)
+
+  @property
+  def end(self) -> float:
+    return self.sigma_max
+
+  @property
+  def ratio_min(self) -> float:
+    return self.sigma_min
+
+  def alpha(self, t: Time) -> Time:
+    return jnp.ones_like(t)
+
+  def sigma(self, t: Time) -> Time:
+    return 1.0 * t
+
+  def time(self, ratio: Time) -> Time:
+    return 1.0 * ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class VE:
+  """Variance exploding: alpha = 1, sigma geometric in t (Song et al. 2011.13456, eq. 31); t = 0 itself is data."""
+
+  sigma_min: float = 0.01
+  sigma_max: float = 50.0
+  end = 1.0
+  grid = 'uniform'
+
+  def __post_init__(self):
+    _check_sigmas(self)
+
+  @property
+  def ratio_min(self) -> float:
+    return self.sigma_min
+
+  def alpha(self, t: Time) -> Time:
+    return jnp.ones_like(t)
+
+  def sigma(self, t: Time) -> Time:
+    return jnp.where(t > 0, self.sigma_min * jnp.exp(t * self.log_range), 0.0)
+
+  def time(self, ratio: Time) -> Time:
+    above = jnp.log(jnp.maximum(ratio / self.sigma_min, 1.0)) / self.log_range
+    return jnp.where(ratio > 0, jnp.maximum(above, 1e-6), 0.0)  # sigma_min itself is just above t = 0
+
+  @property
+  def log_range(self) -> float:
+    return math.log(self.sigma_max / self.sigma_min)
+
+
+def _check_sigmas(path) -> None:
+  if not 0 < path.sigma_min < path.sigma_max:
+    raise UsageError(f'sigma_min={path.sigma_min} must be positive and below sigma_max={path.sigma_max}.')
+
+
+class VariancePreserving:
+  """alpha^2 + sigma^2 = 1: a path of this kind gives log alpha(t) and its inverse."""
+
+  end = 1.0
+  ratio_min = 0.002
+  grid = 'uniform'
+
+  def log_alpha(self, t: Time) -> Time:
+    raise NotImplementedError
+
+  def time_of_log_alpha(self, log_alpha: Time) -> Time:
+    raise NotImplementedError
+
+  def alpha(self, t: Time) -> Time:
+    return jnp.exp(self.log_alpha(t))
+
+  def sigma(self, t: Time) -> Time:
+    return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))  # exact where alpha is almost 1
+
+  def time(self, ratio: Time) -> Time:
+    return self.time_of_log_alpha(-0.5 * jnp.log1p(ratio**2))
+
+
+@dataclasses.dataclass(frozen=True)
+class VPLinear(VariancePreserving):
+  """Continuous time, beta(t) linear: log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2 (2011.13456, eq. 33)."""
+
+  beta_min: float = 0.1
+  beta_max: float = 20.0
+
+  def __post_init__(self):
+    if not 0 < self.beta_min < self.beta_max:
+      raise UsageError(f'beta_min={self.beta_min} must be positive and below beta_max={self.beta_max}.')
+
+  def log_alpha(self, t: Time) -> Time:
+    return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+
+  def time_of_log_alpha(self, log_alpha: Time) -> Time:
+    b = 0.5 * self.beta_min
+    return -2 * log_alpha / (b + jnp.sqrt(b**2 - (self.beta_max - self.beta_min) * log_alpha))
+
+
+@dataclasses.dataclass(frozen=True)
+class VPCosine(VariancePreserving):
+  """Continuous time, alpha = cos(pi u / 2), sigma = sin(pi u / 2) (Salimans & Ho 2202.00512, section 4).
+
+  u rises from 0 evenly, and ends where log(alpha^2 / sigma^2) is `log_snr_min` (2301.11093), short of pure noise.
+  """
+
+  log_snr_min: float = -15.0
+
+  @property
+  def angle(self) -> float:
+    return math.atan(math.exp(-0.5 * self.log_snr_min))
+
+  def alpha(self, t: Time) -> Time:
+    return jnp.cos(self.angle * t)
+
+  def sigma(self, t: Time) -> Time:
+    return jnp.sin(self.angle * t)
+
+  def time(self, ratio: Time) -> Time:
+    return jnp.arctan(ratio) / self.angle
+
+
+class Discrete(VariancePreserving):
+  """`T` noise levels at t = 1/T, ..., 1, given by their betas; log alpha is interpolated linearly between them."""
+
+  T: int
+
+  def betas(self) -> np.ndarray:
+    raise NotImplementedError
+
+  def log_alpha(self, t: Time) -> Time:
+    return jnp.interp(t * self.T, jnp.arange(self.T + 1.0), jnp.asarray(_log_alphas(self), jnp.float32))
+
+  def time_of_log_alpha(self, log_alpha: Time) -> Time:
+    return jnp.interp(-log_alpha, jnp.asarray(-_log_alphas(self), jnp.float32), jnp.arange(self.T + 1.0)) / self.T
+
+
+@functools.cache
+def _log_alphas(path: Discrete) -> np.ndarray:
+  """log alpha at 0, 1/T, ..., 1, float64."""
+  return np.append(0.0, 0.5 * np.cumsum(np.log1p(-path.betas())))
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteLinear(Discrete):
+  """DDPM's betas, linear from beta_1 to beta_T (Ho et al. 2006.11239, section 4)."""
+
+  T: int = 1000
+  beta_1: float = 1e-4
+  beta_T: float = 0.02
+
+  def __post_init__(self):
+    if not (self.T > 0 and 0 < self.beta_1 <= self.beta_T < 1):
+      raise UsageError(f'T={self.T} must be 1 or more, and 0 < beta_1={self.beta_1} <= beta_T={self.beta_T} < 1.')
+
+  def betas(self) -> np.ndarray:
+    return np.linspace(self.beta_1, self.beta_T, self.T)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteCosine(Discrete):
+  """The betas of alpha_bar = cos^2((t + s) / (1 + s) pi / 2), at most beta_max (Nichol & Dhariwal 2102.09672, eq. 17)."""
+
+  T: int = 1000
+  s: float = 0.008
+  beta_max: float = 0.999
+
+  def __post_init__(self):
+    if not (self.T > 0 and self.s >= 0 and 0 < self.beta_max < 1):
+      raise UsageError(f'T={self.T} must be 1 or more, s={self.s} not negative, beta_max={self.beta_max} between 0 and 1.')
+
+  def betas(self) -> np.ndarray:
+    f = np.cos((np.arange(self.T + 1) / self.T + self.s) / (1 + self.s) * np.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], self.beta_max)
+
+
+def ratio(path: Path, t: Time) -> Time:
+  """sigma / alpha: noise to signal; infinite where a path ends in pure noise."""
+  return path.sigma(t) / path.alpha(t)
+
+
+def log_snr(path: Path, t: Time) -> Time:
+  """log(alpha^2 / sigma^2), the lambda of 2107.00630; DPM-Solver's lambda is half of it."""
+  return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+
+def derivatives(path: Path, t: Time) -> tuple[Time, Time]:
+  """alpha'(t), sigma'(t)."""
+  one = jnp.ones_like(t)
+  return jax.jvp(path.alpha, (t,), (one,))[1], jax.jvp(path.sigma, (t,), (one,))[1]
+
+
+def eps_from_x0(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
   """The noise that, with x_0, makes up x_t. Where sigma is 0 the answer is not defined and not finite."""
   return (x_t - path.alpha(t) * x_0) / path.sigma(t)
-
-
-def velocity(path, x_0: Float[Array, 'b h w c'], eps: Float[Array, 'b h w c'], t: Float[Array, '']):
-  """d x_t / dt along the path, alpha'(t) x_0 + sigma'(t) eps."""
-  one = jnp.ones_like(t)
-  _, d_alpha = jax.jvp(path.alpha, (t,), (one,))
-  _, d_sigma = jax.jvp(path.sigma, (t,), (one,))
-  return d_alpha * x_0 + d_sigma * eps

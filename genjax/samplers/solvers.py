@@ -1,56 +1,272 @@
-"""Solvers of the probability-flow ODE: compiled loops over a falling time grid, for any `denoise(x_t, t) -> x_0`.
+"""Solvers of the probability-flow ODE and of the reverse SDE, for any `denoise(x_t, t) -> x_0` and any path.
 
-`t` is a scalar for the whole batch. Each solver is a free function (denoise, path, x, times) -> x at times[-1].
+Each is a free function (denoise, path, x, times, keys) -> Solution. `times` falls from the noise to 0, `keys` are one per
+image and untouched by deterministic solvers. All but `dormand_prince` are one `lax.scan` with one call of the network in
+it: a step with two evaluations is two turns, so that compiling costs one network.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from genjax.samplers.paths import eps_from_x0, velocity
+from genjax import rng
+from genjax.samplers.ode import integrate
+from genjax.samplers.paths import Path, derivatives, eps_from_x0, ratio
+from genjax.types import Images, Keys
 
-Denoiser = Callable[[Float[Array, 'b h w c'], Float[Array, '']], Float[Array, 'b h w c']]
+Times = Float[Array, 's']
+Denoiser = Callable[[Images, Float[Array, '*b']], Images]  # t is one for all images, or one for each
 
 
-def uniform_times(steps: int) -> Float[Array, 's']:
-  """steps + 1 times from 1 to 0 in equal parts."""
-  return jnp.linspace(1.0, 0.0, steps + 1)
+class Solution(NamedTuple):
+  """`x` at times[-1]. `states` and `x0s`, [N, B, H, W, C]: each x_t evaluated on the way, in order, and its prediction."""
+
+  x: Images
+  evaluations: Int[Array, 'b']  # of `denoise`, for each image
+  states: Float[Array, 'n b h w c'] | None = None  # None where the number of steps is not known beforehand
+  x0s: Float[Array, 'n b h w c'] | None = None
 
 
-def euler(denoise: Denoiser, path, x: Float[Array, 'b h w c'], times: Float[Array, 's']) -> Float[Array, 'b h w c']:
-  """DDIM's step (2010.02502, eq. 12 with eta = 0): keep the predicted x_0 and eps, change their proportions.
+def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
+  return Solution(x, jnp.full(x.shape[0], traced[0].shape[0]), *traced)
 
-  Euler's method in the variables x / alpha, sigma / alpha; for the straight path Euler's in x and t too.
-  """
 
-  def step(x, interval):
-    t, s = interval
+# Multistep solvers: x <- a x + b D(x, t) + c D_before + d z, with the coefficients of all steps known beforehand.
+
+
+class Coefficients(NamedTuple):
+  x: Times
+  now: Times
+  before: Times | None = None
+  noise: Times | None = None
+
+
+def _multistep(denoise: Denoiser, x: Images, times: Times, keys: Keys | None, of: Coefficients) -> Solution:
+  def step(carry, turn):
+    x, before = carry
+    i, t, c = turn
     x_0 = denoise(x, t)
-    return path.alpha(s) * x_0 + path.sigma(s) * eps_from_x0(path, x, x_0, t), None
+    new = c.x * x + c.now * x_0
+    if c.before is not None:
+      new += c.before * before
+    if c.noise is not None:
+      new += c.noise * rng.normal(rng.fold_in(keys, i + 1), x.shape[1:])
+    return (new, x_0), (x, x_0)
 
-  return jax.lax.scan(step, x, (times[:-1], times[1:]))[0]
+  turns = (jnp.arange(len(times) - 1), times[:-1], of)
+  (x, _), traced = jax.lax.scan(step, (x, jnp.zeros_like(x)), turns)
+  return _solution(x, traced)
 
 
-def heun(denoise: Denoiser, path, x: Float[Array, 'b h w c'], times: Float[Array, 's']) -> Float[Array, 'b h w c']:
-  """Heun's second-order method on dx/dt (as in EDM, 2206.00364, algorithm 1 without churn); the last step is Euler's.
+def ddim(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None, eta: float = 0.0) -> Solution:
+  """DDIM (2010.02502, eq. 12): keep the predicted x_0 and eps, change their proportions; `eta` of the noise is fresh.
 
-  2 (len(times) - 1) - 1 evaluations of `denoise`.
+  With eta = 0 this is Euler's method in the variables x / alpha, sigma / alpha (and in x, t for the straight path and
+  EDM's), and needs no keys; eta = 1 samples DDPM's posterior q(x_s | x_t, x_0) (2006.11239, eq. 7), for any path.
   """
+  alpha, sigma = path.alpha(times), path.sigma(times)
+  gain = alpha[:-1] / alpha[1:]
+  noise = eta * sigma[1:] / sigma[:-1] * jnp.sqrt(jnp.maximum(sigma[:-1] ** 2 - gain**2 * sigma[1:] ** 2, 0.0))  # eq. 16
+  keep = jnp.sqrt(jnp.maximum(sigma[1:] ** 2 - noise**2, 0.0)) / sigma[:-1]
+  of = Coefficients(keep, alpha[1:] - keep * alpha[:-1], noise=noise if eta else None)
+  return _multistep(denoise, x, times, keys, of)
 
-  def slope(x, t):
+
+def ancestral(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys) -> Solution:
+  """DDPM's sampling (2006.11239, algorithm 2) with the posterior's variance: `ddim` with eta = 1."""
+  return ddim(denoise, path, x, times, keys, eta=1.0)
+
+
+def euler(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:
+  """Euler's method in the variables x / alpha, sigma / alpha: `ddim` with eta = 0."""
+  return ddim(denoise, path, x, times)
+
+
+def dpmpp_2m(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:
+  """DPM-Solver++(2M) (2211.01095, algorithm 2), second order; the first step and that to t = 0 are first order."""
+  step = _log_steps(path, times)
+  b = path.alpha(times[1:]) * -jnp.expm1(-step.h)
+  return _multistep(denoise, x, times, None, Coefficients(step.shrink, b * (1 + step.half), -b * step.half))
+
+
+def dpmpp_2m_sde(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys) -> Solution:
+  """SDE-DPM-Solver++(2M) (2211.01095, appendix B.3): as `dpmpp_2m`, for the reverse SDE."""
+  step = _log_steps(path, times)
+  b = path.alpha(times[1:]) * -jnp.expm1(-2 * step.h)
+  noise = path.sigma(times[1:]) * jnp.sqrt(-jnp.expm1(-2 * step.h))
+  of = Coefficients(step.shrink * jnp.exp(-step.h), b * (1 + step.half), -b * step.half, noise)
+  return _multistep(denoise, x, times, keys, of)
+
+
+class _LogSteps(NamedTuple):
+  """Steps in lambda = log(alpha / sigma): their size h, sigma_s / sigma_t, and h_i / (2 h_(i-1))."""
+
+  h: Times
+  shrink: Times
+  half: Times
+
+
+def _log_steps(path: Path, times: Times) -> _LogSteps:
+  h = -jnp.diff(jnp.log(ratio(path, times)))  # infinite to t = 0, and from an end in pure noise
+  half = jnp.concatenate([jnp.zeros(1), h[1:] / (2 * h[:-1])])
+  sigma = path.sigma(times)
+  return _LogSteps(h, sigma[1:] / sigma[:-1], jnp.where(jnp.isinf(h), 0.0, half))
+
+
+def unipc(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:
+  """UniPC-2 with B_2(h) = e^h - 1 for data prediction (2302.04867, algorithms 5 and 6): each evaluation also corrects.
+
+  Second-order predictor, third-order corrector; the first step and that to t = 0 are of first order.
+  """
+  alpha = path.alpha(times)
+  h, shrink, half = _log_steps(path, times)
+  b = alpha[1:] * -jnp.expm1(-h)
+  # Predictor: x_s = shrink x + b (D_i + half (D_i - D_(i-1))), as in DPM-Solver++(2M).
+  # Corrector, from the same x once D_s is known: x_s = shrink x + b (D_i + u (D_(i-1) - D_i) / r + w (D_s - D_i)) with
+  # r = -h_(i-1) / h_i; u and w solve u + w = b_1, r u + w = b_2 (eq. 11, moments of e^-h).
+  hh = -h
+  phi_2 = jnp.expm1(hh) / hh - 1
+  phi_3 = phi_2 / hh - 0.5
+  b_1, b_2 = phi_2 / jnp.expm1(hh), 2 * phi_3 / jnp.expm1(hh)
+  r = jnp.concatenate([jnp.array([-jnp.inf]), -h[:-1] / h[1:]])
+  first = jnp.arange(len(h)) == 0
+  u = jnp.where(first, 0.0, (b_1 - b_2) / (1 - r))
+  w = jnp.where(first, 0.5, b_1 - u)
+  u = jnp.where(first, 0.0, u / r)
+
+  def step(carry, turn):
+    x, base, now, before = carry  # x is the prediction from `base`, whose D is `now`
+    t, (shrink_, b_, half_), (shrink_c, b_c, u_c, w_c, any_) = turn
     x_0 = denoise(x, t)
-    return velocity(path, x_0, eps_from_x0(path, x, x_0, t), t)
+    corrected = shrink_c * base + b_c * (now + u_c * (before - now) + w_c * (x_0 - now))
+    start = jnp.where(any_, corrected, x)
+    new = shrink_ * start + b_ * (x_0 + half_ * (x_0 - now))
+    return (new, start, x_0, now), (x, x_0)
 
-  def step(x, interval):
-    t, s = interval
-    d = slope(x, t)
-    d_next = slope(x + (s - t) * d, s)
-    return x + (s - t) * (d + d_next) / 2, None
-
-  x = jax.lax.scan(step, x, (times[:-2], times[1:-1]))[0]
-  return euler(denoise, path, x, times[-2:])
+  behind = lambda c: jnp.concatenate([jnp.zeros(1), c[:-1]])  # noqa: E731
+  correct = (*map(behind, (shrink, b, u, w)), ~first)
+  carry = (x, x, jnp.zeros_like(x), jnp.zeros_like(x))
+  (x, *_), traced = jax.lax.scan(step, carry, (times[:-1], (shrink, b, half), correct))
+  return _solution(x, traced)
 
 
-SOLVERS = {'euler': euler, 'heun': heun}
+# Solvers that evaluate twice a step.
+
+
+def heun(
+  denoise: Denoiser,
+  path: Path,
+  x: Images,
+  times: Times,
+  keys: Keys | None = None,
+  churn: float = 0.0,
+  churn_min: float = 0.0,
+  churn_max: float = float('inf'),
+  churn_noise: float = 1.0,
+) -> Solution:
+  """Heun's second-order method on dx/dt (EDM, 2206.00364, algorithm 1; with `churn` algorithm 2); to t = 0 Euler's step.
+
+  2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn, S_tmin, S_tmax, S_noise,
+  in units of sigma / alpha; churn = 0 needs no keys.
+  """
+  steps = len(times) - 1
+  alpha, noise_ratio = path.alpha(times[:-1]), ratio(path, times[:-1])
+  within = (churn_min <= noise_ratio) & (noise_ratio <= churn_max) & jnp.isfinite(noise_ratio)
+  gamma = jnp.where(within, min(churn / steps, 2**0.5 - 1), 0.0)
+  raised = path.time(jnp.where(within, noise_ratio * (1 + gamma), 1.0))
+  start = jnp.where(gamma > 0, jnp.minimum(raised, path.end), times[:-1])  # t_hat
+  scale = jnp.where(gamma > 0, path.alpha(start) / alpha, 1.0)
+  added = jnp.sqrt(jnp.maximum(path.sigma(start) ** 2 - (scale * path.sigma(times[:-1])) ** 2, 0.0)) * churn_noise
+
+  def turn_of(i):
+    """The i-th evaluation: at the start of step i / 2, or at the end that it predicted."""
+    n, second = i // 2, i % 2 == 1
+    return n, second, jnp.where(second, times[n + 1], start[n]), times[n + 1] - start[n], scale[n], added[n]
+
+  def step(carry, turn):
+    x, base, slope = carry
+    n, second, t, dt, scale, added = turn
+    if churn:
+      fresh = scale * x + added * rng.normal(rng.fold_in(keys, n + 1), x.shape[1:])
+      x = jnp.where(second, x, fresh)
+    x_0 = denoise(x, t)
+    d_alpha, d_sigma = derivatives(path, t)
+    d = d_alpha * x_0 + d_sigma * eps_from_x0(path, x, x_0, t)
+    base = jnp.where(second, base, x)
+    new = base + dt * jnp.where(second, (slope + d) / 2, d)
+    new = jnp.where(n == steps - 1, x_0, new)
+    return (new, base, d), (x, x_0)
+
+  turns = jax.vmap(turn_of)(jnp.arange(2 * steps - 1))
+  (x, *_), traced = jax.lax.scan(step, (x, x, jnp.zeros_like(x)), turns)
+  return _solution(x, traced)
+
+
+def langevin(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys, snr: float = 0.16) -> Solution:
+  """Predictor-corrector sampling (2011.13456, algorithms 2 and 3): an ancestral step, then one of Langevin dynamics.
+
+  `snr` is r of appendix G: the corrector's step is 2 (r |z| / |score|)^2, which is the same for x and x / alpha, with the
+  norms of each image (the paper averages them over the batch). 2 (len(times) - 1) - 1 evaluations.
+  """
+  steps = len(times) - 1
+  alpha, sigma = path.alpha(times), path.sigma(times)
+  gain = alpha[:-1] / alpha[1:]
+  noise = sigma[1:] / sigma[:-1] * jnp.sqrt(jnp.maximum(sigma[:-1] ** 2 - gain**2 * sigma[1:] ** 2, 0.0))
+  keep = jnp.sqrt(jnp.maximum(sigma[1:] ** 2 - noise**2, 0.0)) / sigma[:-1]
+
+  def step(x, i):
+    n, correct = i // 2, i % 2 == 1
+    t = jnp.where(correct, times[n + 1], times[n])
+    z = rng.normal(rng.fold_in(keys, i + 1), x.shape[1:])
+    x_0 = denoise(x, t)
+    predicted = keep[n] * x + (alpha[n + 1] - keep[n] * alpha[n]) * x_0 + noise[n] * z
+    eps = eps_from_x0(path, x, x_0, t)  # the score is -eps / sigma
+    norm = lambda a: jnp.sqrt(jnp.sum(a**2, axis=(1, 2, 3), keepdims=True))  # noqa: E731
+    sigma_t = path.sigma(t)
+    size = 2 * (snr * norm(z) * sigma_t / norm(eps)) ** 2
+    corrected = x - size * eps / sigma_t + jnp.sqrt(2 * size) * z
+    return jnp.where(correct, corrected, predicted), (x, x_0)
+
+  return _solution(*jax.lax.scan(step, x, jnp.arange(2 * steps - 1)))
+
+
+def dormand_prince(
+  denoise: Denoiser,
+  path: Path,
+  x: Images,
+  times: Times,
+  keys: Keys | None = None,
+  rtol: float = 1e-4,
+  atol: float = 1e-4,
+) -> Solution:
+  """Dormand & Prince's fifth order with steps of each image's own (genjax/samplers/ode.py), so that no image depends on others.
+
+  From times[0] to where sigma / alpha is path.ratio_min, and there the prediction; what lies between in `times` is not used.
+  """
+  shape = x.shape
+
+  def slope(t, flat):  # [B], [B, D]
+    x = flat.reshape(shape)
+    x_0, t_image = denoise(x, t), t[:, None, None, None]
+    d_alpha, d_sigma = derivatives(path, t_image)
+    return (d_alpha * x_0 + d_sigma * eps_from_x0(path, x, x_0, t_image)).reshape(flat.shape)
+
+  end = path.time(jnp.asarray(path.ratio_min))
+  flat, evaluations = integrate(slope, x.reshape(shape[0], -1), times[0], end, rtol, atol)
+  return Solution(denoise(flat.reshape(shape), end), evaluations + 1)
+
+
+SOLVERS: dict[str, Callable[..., Solution]] = {
+  'ddim': ddim,
+  'ancestral': ancestral,
+  'euler': euler,
+  'heun': heun,
+  'dpmpp_2m': dpmpp_2m,
+  'dpmpp_2m_sde': dpmpp_2m_sde,
+  'unipc': unipc,
+  'langevin': langevin,
+  'dormand_prince': dormand_prince,
+}
