@@ -141,7 +141,8 @@ def test_weights_of_another_file_are_refused(runs, tmp_path):
 
 def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   (tmp_path / 'features_of_mine').mkdir()
-  (tmp_path / 'features_of_mine' / 'net.py').write_text('def pixels(images):\n  return images.reshape(len(images), -1) / 255.0\n')
+  code = 'def pixels(images):\n  return images.reshape(len(images), -1) / 255.0\n'
+  (tmp_path / 'features_of_mine' / 'net.py').write_text(code)
   monkeypatch.syspath_prepend(tmp_path)
   words = ['--samples', '200', '--features', 'features_of_mine.net.pixels', '--allow_package', 'features_of_mine']
   evaluate.main(['--run', str(runs[1]), *words])
