@@ -8,6 +8,7 @@ Options beyond those below are the model's own, such as --steps 25; --help with 
 import functools
 import re
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--weights', default='', help='of inception or efficientnet_lite0')
   parser.add_argument('--split', default='train', help='real images compared with (train)')
-  parser.add_argument('--reference_images', type=int, default=0, help='at most so many of them (0: all)')
+  parser.add_argument('--reference_images', type=int, default=0, help='at most so many, of every split (0: all)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
   parsed = parse_run(parser, argv)
   if parsed is None:
@@ -56,25 +57,31 @@ def main(argv: list[str]) -> None:
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = run.options | parse_options(rest, run.options, vars(args))
+  seeds = parse_seeds(args.seeds)
   if args.samples < 100:
     raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')
+  if args.reference_images and args.reference_images < 100:
+    raise UsageError(f'--reference_images {args.reference_images}: 0 for all, or 100 at least.')
+  if args.batch_size < 1:
+    raise UsageError(f'--batch_size {args.batch_size} must be 1 or more.')
 
   # Real images, and how they are looked at.
   mesh = parallel.make_mesh()
   train, test = real_images(**{k: v for k, v in run.config['data'].items() if k not in ('flip', 'image_shape', 'size')})
+  if args.split not in ('train', 'test') or (args.split == 'test' and not test):
+    raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
+  if args.cas and not (run.objective.num_classes and test):
+    raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
   extractor = open_extractor(args.features, args.weights, train, test, args.allow_package)
-  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder())
+  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), images=args.reference_images)
   training, held_out = view(train, 'train'), test and view(test, 'test')
-  if args.split not in ('train', 'test') or (args.split == 'test' and not held_out):
-    raise UsageError(f'--split {args.split}: these data have {"train and test" if held_out else "train alone"}.')
   real = training if args.split == 'train' else held_out
-  if args.reference_images:
-    real = view({'train': train, 'test': test}[args.split], args.split, images=args.reference_images)
 
   # One card a seed.
   kimg = run.step * run.config['train']['batch_size'] / 1000
   nats = likelihood(run.objective, run.variables, test, mesh) if test else {}
-  for seed in parse_seeds(args.seeds):
+  for seed in seeds:
+    begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
     metrics = samples.metrics | compare_sets(samples, real) | nats
     if test:
@@ -96,13 +103,13 @@ def main(argv: list[str]) -> None:
         'evaluations': evaluations(run.objective, run.variables, options),
         'seed': seed,
       },
-      'cost': samples.cost | card.training_cost(run.path, run.step),
+      'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
       **card.environment(),
     }
     print(card.table(found))
     path = card.save(run.path, found)
     save_grid(path.with_name(f'{path.stem}_nearest.png'), nearest_pairs(samples, training, train), 10)
-    print(path)
+    print(f'{path}\n{path.with_name(path.stem)}_nearest.png: samples above, the training images nearest to them below')
 
 
 def side_by_side(argv: list[str]) -> None:
@@ -112,29 +119,24 @@ def side_by_side(argv: list[str]) -> None:
   parser.add_argument('--out', type=Path, default=Path('comparison'), help='a folder (comparison)')
   parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the runs may name')
   args = parser.parse_args(argv)
-  if len(set(args.runs)) < len(args.runs):
-    raise UsageError('the same run is named twice.')
   rows = compare.rows_of(args.runs)
-  seeds = compare.shared_seeds(rows)
-  lines = compare.table(rows, seeds)
-  pictures = compare.figures(rows, seeds)
-  for row in rows:  # the same keys and classes for all
-    model = row.cards[seeds[0]]['model']
+  pictures = compare.figures(rows)
+  for number, row in enumerate(rows, 1):  # the same keys and classes for all
+    model = row.card['model']
     run = load(row.run, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
     columns = grid_columns(run.objective)
     n = 8 * columns
     images = run.sample(jax.random.key(0), n, grid_labels(run.objective, n), **model['options'])
-    pictures[f'grid {row.name}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
-  text = compare.markdown(lines)
-  title = ' and '.join(path.name for path in args.runs)
-  protocol = rows[0].cards[seeds[0]]['protocol']
-  html = compare.page(title, lines, compare.config_differences(rows), protocol, pictures)
+    classes = ', one class a column' if run.objective.num_classes else ''
+    pictures[f'grid {number}: {row.name}{classes}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
+  text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
+  html = compare.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
   try:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'table.md').write_text(text)
     (args.out / 'index.html').write_text(html)
     for name, data in pictures.items():
-      (args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name).strip("_")}.png').write_bytes(data)
+      (args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name.split(",")[0]).strip("_")}.png').write_bytes(data)
   except OSError as error:
     raise UsageError(f'{args.out} cannot be written: {error.strerror or error}.') from None
   print(text)
@@ -147,8 +149,8 @@ def parse_seeds(text: str) -> list[int]:
     seeds = [int(part) for part in text.split(',')]
   except ValueError:
     seeds = [-1]
-  if not all(0 <= seed < 2**32 for seed in seeds):
-    raise UsageError(f'--seeds {text}: give numbers from 0, as 0,1,2.')
+  if not all(0 <= seed < 2**32 for seed in seeds) or len(set(seeds)) < len(seeds):
+    raise UsageError(f'--seeds {text}: give different numbers from 0, as 0,1,2.')
   return seeds
 
 
@@ -157,3 +159,5 @@ if __name__ == '__main__':
     main(sys.argv[1:])
   except UsageError as error:
     sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('\ninterrupted: the seeds that were done are written, and the same command does the rest.')

@@ -10,7 +10,7 @@ import pytest
 import evaluate
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
-from genjax.metrics import card
+from genjax.metrics import card, compare
 from genjax.run import load
 from tests.programs import train
 
@@ -41,7 +41,8 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   }  # fmt: skip
   assert c['cost']['training_kimg'] == 0.08
   assert c['cost']['training_device_seconds'] > 0
-  assert {'sampling_seconds', 'features_seconds', 'images_per_second', 'training_device'} < set(c['cost'])
+  assert {'seconds', 'sampling_seconds', 'features_seconds', 'images_per_second', 'training_device'} < set(c['cost'])
+  assert {'genjax', 'scipy', 'flax'} < set(c['versions'])
   assert c['versions']['jax'] == jax.__version__
   assert {'fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'nll_nats', 'copies_closer'} < set(c['metrics'])
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
@@ -58,18 +59,50 @@ def test_side_by_side(runs, tmp_path, capsys):
   evaluate.main(['compare', *map(str, runs), '--out', str(tmp_path / 'out')])
   text = (tmp_path / 'out' / 'table.md').read_text()
   assert capsys.readouterr().out.startswith(text)
-  header, _, vae, gan = text.splitlines()
+  header, _, vae, gan, _, explained, _, quick = text.splitlines()
+  assert explained.startswith('↓ lower is better, ↑ higher. [..] is a 95 % interval')
+  assert quick.startswith('A quick estimate: of fewer than 10000 samples (600) FID is biased upwards')
   columns = [cell.strip() for cell in header.split('|')]
   values = [float(c['metrics']['fid']) for c in card.load(runs[0])]
-  cell = vae.split('|')[columns.index('fid')]
+  cell = vae.split('|')[columns.index('fid ↓')]
   assert float(cell.split('[')[0]) == pytest.approx(np.mean(values), rel=1e-3)
   assert '[' in cell  # the interval over two seeds
-  assert '(' in gan.split('|')[columns.index('fid')]  # and that of the difference from the first
-  assert gan.split('|')[columns.index('nll_nats')].strip() == ''
+  assert '(' in gan.split('|')[columns.index('fid ↓')]  # and that of the difference from the first
+  assert gan.split('|')[columns.index('nll_nats ↓')].strip() == ''
+  assert '(a bound, of binarised images)' in vae.split('|')[columns.index('nll_nats ↓')]
   page = (tmp_path / 'out' / 'index.html').read_text()
-  assert page.count('data:image/png;base64,') == 7
+  assert page.count('data:image/png;base64,') == 5  # both ran as long and evaluate once: no figure of either
+  assert all(word in page for word in (quick[:20], '&quot;temperature&quot;: 1.0', '&quot;scipy&quot;', 'one class a column'))
   assert 'http' not in page.replace('http-equiv', '')  # nothing is fetched
-  assert {p.name for p in (tmp_path / 'out').glob('*.png')} > {'grid_vae.png', 'grid_gan.png', 'precision_recall.png'}
+  assert {p.name for p in (tmp_path / 'out').glob('*.png')} > {'grid_1_vae.png', 'grid_2_gan.png', 'precision_recall.png'}
+
+
+def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
+  for name in ('a', 'b'):  # two runs of one name, the first also judged with another temperature and without the average
+    shutil.copytree(runs[0], tmp_path / name / 'same')
+  for change in ({'options': {'temperature': 0.5}}, {'ema_halflife_kimg': None}):
+    found = card.load(runs[0])[0]
+    found['model'] |= change
+    card.save(tmp_path / 'a' / 'same', found)
+  rows = compare.rows_of([tmp_path / 'a' / 'same', tmp_path / 'b' / 'same'])
+  assert [row.name for row in rows].count('b/same') == 1
+  assert sorted(row.name for row in rows if 'a/same' in row.name) == [
+    'a/same (ema_halflife_kimg 10.0, temperature 0.5)',
+    'a/same (ema_halflife_kimg 10.0, temperature 1.0)',
+    'a/same (ema_halflife_kimg null, temperature 1.0)',
+  ]
+  seeds = {row.name: line[1] for row, line in zip(rows, compare.table(rows)[1:], strict=True)}
+  assert seeds['b/same'] == seeds['a/same (ema_halflife_kimg 10.0, temperature 1.0)'] == '2'  # none is dropped
+  evaluate.main(['compare', str(tmp_path / 'a' / 'same'), str(tmp_path / 'b' / 'same'), '--out', str(tmp_path / 'out')])
+  assert len(list((tmp_path / 'out').glob('grid_*.png'))) == 4
+
+
+def test_intervals_over_seeds_cover_the_truth():
+  for n in (2, 3, 5):
+    draws = np.random.default_rng(n).normal(3, 2, (2000, n))
+    found = np.array([compare.interval(values) for values in draws])
+    assert ((found[:, 0] < 3) & (found[:, 1] > 3)).mean() == pytest.approx(0.95, abs=0.015)
+  assert compare.interval(np.ones(1)) is None
 
 
 def test_an_ablation_shows_what_differs(runs, tmp_path):
@@ -77,11 +110,13 @@ def test_an_ablation_shows_what_differs(runs, tmp_path):
   shutil.copytree(runs[0], other)
   config = json.loads((other / 'config.json').read_text())
   config['objective']['beta'] = 4.0
+  config['train']['evaluate_every'] = 7  # which makes no other model
   (other / 'config.json').write_text(json.dumps(config))
   evaluate.main(['compare', str(runs[0]), str(other), '--out', str(tmp_path / 'out')])
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert '<td>objective.beta</td><td>1.0</td><td>4.0</td>' in page
   assert page.index('What differs') < page.index('Results')
+  assert 'evaluate_every' not in page
 
 
 def test_different_protocols_are_not_compared(runs, tmp_path):
@@ -93,18 +128,18 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
   (other / 'evaluation' / 'x.json').write_text(json.dumps(changed))
   with pytest.raises(UsageError, match=r'different protocols \(features.hash: "[0-9a-f]+" and "f00"; samples: 600 and 700\)'):
     evaluate.main(['compare', str(runs[0]), str(other)])
-  changed = card.load(runs[1])[0]
-  changed['model']['seed'] = 5
-  (other / 'evaluation' / 'x.json').write_text(json.dumps(changed))
-  with pytest.raises(UsageError, match=r'no seed that all were evaluated with \(vae: 0, 1; other: 5\)'):
-    evaluate.main(['compare', str(runs[0]), str(other)])
 
 
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
     (['--samples', '5'], '--samples 5: fewer than 100 say nothing'),
-    (['--seeds', 'a'], '--seeds a: give numbers from 0, as 0,1,2'),
+    (['--seeds', 'a'], '--seeds a: give different numbers from 0, as 0,1,2'),
+    (['--seeds', '0,0'], '--seeds 0,0: give different numbers'),
+    (['--batch_size', '0'], '--batch_size 0 must be 1 or more'),
+    (['--reference_images', '3'], '--reference_images 3: 0 for all, or 100 at least'),
+    (['--reference_images', '-5'], '--reference_images -5: 0 for all'),
+    (['--weights', '/nope'], '--weights /nope: --features classifier takes none'),
     (['--split', 'val'], '--split val: these data have train and test'),
     (['--features', 'inceptoin'], 'Did you mean inception'),
     (['--features', 'mine.net.f'], 'A function of yours, package.module.function, needs --allow_package mine'),
@@ -129,8 +164,25 @@ def test_compare_mistakes(runs, tmp_path):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
   (tmp_path / 'evaluation').mkdir()
   (tmp_path / 'evaluation' / 'a.json').write_text('[]')
-  with pytest.raises(UsageError, match=r'a.json was not written by evaluate.py: delete it'):
+  with pytest.raises(UsageError, match=r'a.json was not written by this evaluate.py: delete it'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
+
+
+@pytest.mark.parametrize('damage', ['no sections', 'a word for a number', 'no name', 'a folder'])
+def test_a_card_of_another_kind_is_refused(runs, tmp_path, damage):
+  (tmp_path / 'evaluation').mkdir()
+  path, found = tmp_path / 'evaluation' / 'a.json', card.load(runs[0])[0]
+  if damage == 'a folder':
+    path.mkdir()
+  else:
+    changed = {
+      'no sections': {name: {} for name in found},
+      'a word for a number': found | {'metrics': found['metrics'] | {'fid': 'abc'}},
+      'no name': found | {'protocol': found['protocol'] | {'features': {}}},
+    }
+    path.write_text(json.dumps(changed[damage]))
+  with pytest.raises(UsageError, match=r'a.json was not written by this evaluate.py: delete it, or judge the run again'):
+    card.load(tmp_path)
 
 
 def test_weights_of_another_file_are_refused(runs, tmp_path):
@@ -147,7 +199,7 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   words = ['--samples', '200', '--features', 'features_of_mine.net.pixels', '--allow_package', 'features_of_mine']
   evaluate.main(['--run', str(runs[1]), *words])
   (found,) = [c for c in card.load(runs[1]) if c['protocol']['features']['name'] == 'features_of_mine.net.pixels']
-  assert len(found['protocol']['features']['version']) == 16
+  assert len(found['protocol']['features']['hash']) == 16
   assert found['metrics']['fid'] > 0
   assert 'inception_score' not in found['metrics']
 

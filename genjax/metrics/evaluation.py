@@ -10,16 +10,17 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
+from tqdm import tqdm
 
 from genjax import rng
 from genjax.data.sources import Arrays, Source
-from genjax.errors import UsageError
 from genjax.images import to_float, to_uint8
 from genjax.metrics import classifier
 from genjax.metrics.extractors import Extractor
@@ -31,7 +32,7 @@ from genjax.metrics.moments import RunningMoments
 from genjax.metrics.reference import Reference
 from genjax.objectives.common import labels_or_random
 from genjax.parallel import batch_sharding, replicated
-from genjax.types import Batch, Objective, Variables
+from genjax.types import Batch, Keys, Labels, Objective, Variables
 
 COMPARED = 10_000  # samples and real images of which all pairs are compared
 POINTS = 10  # numbers of samples from which FID_infinity is extrapolated
@@ -60,25 +61,36 @@ def draw(
 ) -> Samples:
   """Draws `samples` images and what streams: FID, FID_infinity, inception score. Image i depends on (seed, i) alone.
 
-  Labels, if the model has any, are drawn uniformly from each image's key.
+  Labels, if the model has any, are drawn from each image's key, as often as they are in the reference: a class that is rare
+  there should be rare here.
+
+  Raises:
+    UsageError: features that are not finite.
   """
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
   sample, features = _programs(objective, extractor, mesh, tuple(sorted((options or {}).items())))
+  classes = reference.classes if len(reference.classes) == objective.num_classes else np.zeros(0)
   variables, params, key = jax.device_put((variables, extractor.params, jax.random.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
-  snapshots = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1)) / batch_size) * batch_size for i in range(POINTS)}
+  points = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1))) for i in range(POINTS)}
   running = score = None
   counts, distances, kept = [], [], []
   timed, seconds = 0, np.zeros(2)  # images, and the time that they took
-  for start in range(0, samples, batch_size):
+  for start in tqdm(range(0, samples, batch_size), 'samples', delay=10, leave=False, disable=None):
     times = [time.perf_counter()]
-    images, labels = jax.block_until_ready(sample(variables, key, place(start)))
+    images, labels = jax.block_until_ready(sample(variables, key, place(start), classes))
     times.append(time.perf_counter())
     found, probabilities = features(params, images)
     n = min(batch_size, samples - start)
-    running = running or RunningMoments(found.shape[1])
-    running.add(found, np.arange(batch_size) < n)
+    running, begin = running or RunningMoments(found.shape[1]), start
+    for end in sorted({p for p in points if start < p <= start + n} | {start + n}):
+      index = start + np.arange(batch_size)
+      running.add(found, (begin <= index) & (index < end))
+      if end in points:
+        counts.append(end)
+        distances.append(frechet_distance(reference.moments, extractor.finite(running.result())))
+      begin = end
     if probabilities is not None:
       score = score or RunningScore(samples)
       score.add(np.asarray(probabilities)[:n])
@@ -89,12 +101,7 @@ def draw(
     if start or samples <= batch_size:  # the first batch compiles
       timed += n
       seconds += np.diff(times)
-    if start + batch_size in snapshots:
-      counts.append(start + n)
-      distances.append(frechet_distance(reference.moments, running.result()))
-  metrics = {'fid': distances[-1]}
-  if len(counts) > 3:
-    metrics['fid_infinity'], metrics['fid_infinity_error'] = infinity(counts, distances)
+  metrics = {'fid': distances[-1], 'fid_infinity': infinity(counts, distances)}
   if score:
     metrics['inception_score'], metrics['inception_score_std'] = score.result()
   first = [None if parts[0] is None else np.concatenate(parts)[:COMPARED] for parts in zip(*kept, strict=True)]
@@ -105,18 +112,27 @@ def draw(
 
 @functools.lru_cache(maxsize=4)
 def _programs(objective: Objective, extractor: Extractor, mesh: Mesh, options: tuple):
-  """(variables, key, index) -> uint8 images and labels, and (params, images) -> features; compiled once."""
+  """(variables, key, index, classes) -> uint8 images and labels, and (params, images) -> features; compiled once."""
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
-  def sample(variables, key, index):
+  def sample(variables, key, index, classes):
     keys = rng.image_keys(key, index)
-    labels = labels_or_random(None, keys, objective.num_classes)
+    labels = drawn_labels(keys, classes, objective.num_classes)
     return to_uint8(objective.sample(variables, keys, labels, **dict(options))), labels
 
   return (
-    jax.jit(sample, in_shardings=(everywhere, everywhere, split), out_shardings=split),
+    jax.jit(sample, in_shardings=(everywhere, everywhere, split, everywhere), out_shardings=split),
     jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split),
   )
+
+
+def drawn_labels(keys: Keys, classes: Float[Array, 'k'], num_classes: int) -> Labels | None:
+  """Labels [B] drawn from the images' keys as often as `classes` says; uniformly if it is empty."""
+  if not num_classes or not len(classes):
+    return labels_or_random(None, keys, num_classes)
+  label = lambda key: jax.random.categorical(key, jnp.log(classes))  # noqa: E731
+  rare = jax.vmap(label)(rng.fold_in(keys, 1)).astype(jnp.int32)
+  return jnp.where((classes == classes[0]).all(), labels_or_random(None, keys, num_classes), rare)
 
 
 def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
@@ -131,7 +147,7 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
 def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:
   """Whether samples are copies of training images (genjax/metrics/manifold.py)."""
   found = copies(training.features, held_out.features[:COMPARED], samples.features)
-  return {f'copies_{name}': value for name, value in found._asdict().items()}
+  return {f'copies_{name}': value for name, value in found._asdict().items()} | {'copies_among': len(training.features)}
 
 
 def nearest_pairs(samples: Samples, training: Reference, source: Source, n: int = 10) -> UInt8[np.ndarray, '2n h w c']:
@@ -145,16 +161,11 @@ def nearest_pairs(samples: Samples, training: Reference, source: Source, n: int 
   return np.concatenate([samples.images[first], images])
 
 
-def classification_accuracy(samples: Samples, train: Source, test: Source | None) -> dict[str, float]:
+def classification_accuracy(samples: Samples, train: Source, test: Source) -> dict[str, float]:
   """Classification accuracy score (1905.10887): of a classifier that saw these samples alone, on real test images.
 
   By the recipe that is used for `train`, the real images: their classifier's test accuracy is what to compare with.
-
-  Raises:
-    UsageError: no labels, or no test images.
   """
-  if samples.labels is None or test is None:
-    raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
   source = Arrays('samples', samples.images, samples.labels, test.num_classes)
   recipe = classifier.recipe_for(train)
   params = classifier.train(source, test.num_classes, recipe)

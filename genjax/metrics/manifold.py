@@ -39,18 +39,21 @@ def _nearest(rows, points, k: int):
 
 @jax.jit
 def _counts(rows, points, radii):
-  tie = 1e-5 * ((rows**2).sum(axis=1)[:, None] + (points**2).sum(axis=1)[None])  # counts, whatever rounding made of it
-  inside = squared_distances(rows, points) <= (radii**2)[None] + tie
-  return inside.sum(axis=1)
+  # Ties count, whatever rounding made of the features, which are float32: of duplicates above all.
+  tie = 1e-6 * (jnp.linalg.norm(rows, axis=1)[:, None] + jnp.linalg.norm(points, axis=1)[None])
+  return (squared_distances(rows, points) <= (radii[None] + tie) ** 2).sum(axis=1)
 
 
 def _blockwise(function, rows: Float[np.ndarray, 'n d'], *rest):
   """`function` on blocks of rows, the last one padded, its results as one array on the host."""
   parts = []
+  with jax.enable_x64(True):
+    rest = [jnp.asarray(x) for x in rest]
   for start in range(0, len(rows), BLOCK):
     block = rows[start : start + BLOCK]
     padded = np.pad(block, ((0, BLOCK - len(block)), (0, 0))) if len(rows) > BLOCK else block
-    found = jax.device_get(function(padded, *rest))
+    with jax.enable_x64(True):  # else near neighbours of far points drown in rounding
+      found = jax.device_get(function(padded, *rest))
     parts.append(jax.tree.map(lambda x: x[: len(block)], found))
   return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
@@ -58,7 +61,7 @@ def _blockwise(function, rows: Float[np.ndarray, 'n d'], *rest):
 def nearest(rows: Float[np.ndarray, 'n d'], points: Float[np.ndarray, 'm d'], k: int = 1):
   """Distances [n, k] in order and places [n, k] of each row's k nearest points."""
   found: tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, 'n k']]
-  found = _blockwise(functools.partial(_nearest, k=k), np.asarray(rows, np.float32), jnp.asarray(points, jnp.float32))
+  found = _blockwise(functools.partial(_nearest, k=k), np.asarray(rows, np.float64), np.asarray(points, np.float64))
   return found
 
 
@@ -74,14 +77,12 @@ def manifold(
 
   The papers compare equal numbers of both; recall and coverage depend on them. All pairs are looked at, a block at a time.
   """
-  centre = np.asarray(real, np.float64).mean(axis=0)  # distances stay, their rounding shrinks
-  real, fake = (np.asarray(x - centre, np.float32) for x in (real, fake))
-  device_real, device_fake = jnp.asarray(real), jnp.asarray(fake)
-  precision = (_blockwise(_counts, fake, device_real, radii(real, k_precision)) > 0).mean()
-  recall = (_blockwise(_counts, real, device_fake, radii(fake, k_precision)) > 0).mean()
+  real, fake = (np.asarray(x, np.float64) for x in (real, fake))
+  precision = (_blockwise(_counts, fake, real, radii(real, k_precision)) > 0).mean()
+  recall = (_blockwise(_counts, real, fake, radii(fake, k_precision)) > 0).mean()
   reach = radii(real, k_density)
-  density = _blockwise(_counts, fake, device_real, reach).mean() / k_density
-  coverage = (nearest(real, fake)[0][:, 0] <= reach * (1 + 1e-5)).mean()
+  density = _blockwise(_counts, fake, real, reach).mean() / k_density
+  coverage = (nearest(real, fake)[0][:, 0] <= reach * (1 + 1e-6)).mean()
   return Manifold(float(precision), float(recall), float(density), float(coverage))
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int64
+from tqdm import tqdm
 
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Source, data_hash, open_data
@@ -17,7 +18,7 @@ from genjax.metrics.moments import Moments, RunningMoments
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import batch_sharding, replicated
 
-KEPT = 50_000  # feature vectors kept of a set; its moments are of all
+KEPT = 2**27  # numbers in the feature vectors that are kept of a set (65,536 vectors of 2,048); its moments are of all
 
 
 class Reference(NamedTuple):
@@ -26,6 +27,7 @@ class Reference(NamedTuple):
   moments: Moments
   features: Float[np.ndarray, 'n d']
   rows: Int64[np.ndarray, 'n']
+  classes: Float[np.ndarray, 'k']  # how often each label occurs; empty without labels
   protocol: dict[str, Any]  # data, split, hash, number of images
 
 
@@ -37,34 +39,36 @@ def reference(
   count = min(images or size, size)
   protocol = {'data': source.name, 'split': split, 'shape': list(source.image_shape), 'hash': hashed, 'images': count}
   rows = epoch_order(0, 0, size)[:count]
-  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count}'.encode()).hexdigest()[:16]
+  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count} 2'.encode()).hexdigest()[:16]
   path = cache / 'references' / f'{key}.npz'
-  saved = load_tree(path)
+  saved = load_tree(path, ('n', 'mean', 'cov', 'features', 'classes'))
   if saved is None:
     print(f'features ({extractor.name}) of {count} images of {source.name} {split}, once ({path}).', flush=True)
-    running, features = None, []
-    for block in features_of(source, rows, extractor, mesh, batch_size):
+    running, features, classes = None, [], np.zeros(source.num_classes)
+    for block, labels in features_of(source, rows, extractor, mesh, batch_size):
       running = running or RunningMoments(block.shape[1])
       running.add(block)
-      if sum(map(len, features)) < KEPT:
+      classes += np.bincount(labels, minlength=source.num_classes)[: source.num_classes]
+      if sum(map(np.size, features)) < KEPT:
         features.append(np.asarray(block))
-    moments = running.result()
-    saved = {'n': np.int64(moments.n), 'mean': moments.mean, 'cov': moments.cov, 'features': np.concatenate(features)[:KEPT]}
+    n, mean, cov = extractor.finite(running.result())
+    kept = np.concatenate(features)[: KEPT // len(mean)]
+    saved = {'n': np.int64(n), 'mean': mean, 'cov': cov, 'features': kept, 'classes': classes}
     save_tree(path, saved)
   found = Moments(int(saved['n']), saved['mean'], saved['cov'])
-  return Reference(found, saved['features'], rows[: len(saved['features'])], protocol)
+  return Reference(found, saved['features'], rows[: len(saved['features'])], saved['classes'], protocol)
 
 
 def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):
-  """Features [b, D] of the images at `rows`, batch by batch, each computed over the whole mesh."""
+  """Features [b, D] and labels [b] of the images at `rows`, batch by batch, each computed over the whole mesh."""
   batch_size = -(-batch_size // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
   compute = jax.jit(lambda params, images: extractor.function(params, images)[0], in_shardings=(everywhere, split))
   params = jax.device_put(extractor.params, everywhere)
-  for start in range(0, len(rows), batch_size):
-    images, _ = source.read(rows[start : start + batch_size])
+  for start in tqdm(range(0, len(rows), batch_size), 'features', delay=10, leave=False, disable=None):
+    images, labels = source.read(rows[start : start + batch_size])
     padded = np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
-    yield compute(params, padded)[: len(images)]
+    yield compute(params, padded)[: len(images)], labels
 
 
 def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -24,8 +25,8 @@ def save_tree(path: Path, tree: Tree) -> None:
     raise UsageError(f'{path} cannot be written ({error.strerror or error}): set GENJAX_CACHE to another folder.') from None
 
 
-def load_tree(path: Path) -> Tree | None:
-  """None if there is no such file. Raises UsageError if there is one that cannot be read."""
+def load_tree(path: Path, keys: Collection[str]) -> Tree | None:
+  """The tree whose first level is `keys`; None if there is no such file. Raises UsageError if there is another one."""
   if not path.is_file():
     return None
   tree = {}
@@ -39,4 +40,6 @@ def load_tree(path: Path) -> Tree | None:
         node[last] = file[name]
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise UsageError(f'{path} cannot be read ({error}): delete it, it will be made again.') from None
+  if set(tree) != set(keys):
+    raise UsageError(f'{path} holds {", ".join(sorted(tree)) or "nothing"}, not {", ".join(sorted(keys))}: delete it.')
   return tree
