@@ -47,6 +47,9 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--split', default='train', help='real images compared with (train)')
   parser.add_argument('--reference_images', type=int, default=0, help='at most so many, of every split (0: all)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
+  parser.add_argument(
+    '--likelihood', type=int, help='of so many test images (all; none where it takes an ODE, as in diffusion)'
+  )
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -54,6 +57,9 @@ def main(argv: list[str]) -> None:
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
+  weaker = args.guide and load(args.guide, args.guide_step, not args.no_ema, args.allow_package)
+  if weaker:
+    run = run.guided_by(weaker)
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = run.options | parse_options(rest, run.options, vars(args))
@@ -72,6 +78,7 @@ def main(argv: list[str]) -> None:
     raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
   if args.cas and not (run.objective.num_classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
+  images = likelihood_images(args.likelihood, run.objective, test)
   extractor = open_extractor(args.features, args.weights, train, test, args.allow_package)
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), images=args.reference_images)
   training, held_out = view(train, 'train'), test and view(test, 'test')
@@ -79,7 +86,7 @@ def main(argv: list[str]) -> None:
 
   # One card a seed.
   kimg = run.step * run.config['train']['batch_size'] / 1000
-  nats = likelihood(run.objective, run.variables, test, mesh) if test else {}
+  nats = likelihood(run.objective, run.variables, test, mesh, images) if images else {}
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
@@ -98,8 +105,9 @@ def main(argv: list[str]) -> None:
         'best': args.best,
         'objective': type(run.objective).__name__,
         'ema_halflife_kimg': None if args.no_ema else run.config['train']['ema_halflife'] / 1000,
-        'likelihood': getattr(run.objective, 'nll_of', None),
+        'likelihood': f'{run.objective.nll_of}, {images} of the test split' if images else None,
         'options': options,
+        'guide': {'run': str(weaker.path), 'step': weaker.step} if weaker else None,
         'evaluations': evaluations(run.objective, run.variables, options),
         'seed': seed,
       },
@@ -124,6 +132,8 @@ def side_by_side(argv: list[str]) -> None:
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model = row.card['model']
     run = load(row.run, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
+    if guide := model.get('guide'):
+      run = run.guided_by(load(guide['run'], guide['step'], model['ema_halflife_kimg'] is not None, args.allow_package))
     columns = grid_columns(run.objective)
     n = 8 * columns
     images = run.sample(jax.random.key(0), n, grid_labels(run.objective, n), **model['options'])
@@ -141,6 +151,19 @@ def side_by_side(argv: list[str]) -> None:
     raise UsageError(f'{args.out} cannot be written: {error.strerror or error}.') from None
   print(text)
   print(args.out / 'index.html')
+
+
+def likelihood_images(asked: int | None, objective, test) -> int:
+  """Of how many test images the likelihood is taken."""
+  most = len(test) if test else 0
+  if asked is None:
+    return most if hasattr(objective, 'nll') and not getattr(objective, 'nll_is_dear', False) else 0
+  if asked and not hasattr(objective, 'nll'):
+    why = getattr(objective, 'no_nll', 'it has no density')
+    raise UsageError(f'--likelihood {asked}: {type(objective).__name__} has none: {why}.')
+  if not 0 <= asked <= most:
+    raise UsageError(f'--likelihood {asked}: these data have {most} test images.')
+  return asked
 
 
 def parse_seeds(text: str) -> list[int]:

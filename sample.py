@@ -36,6 +36,9 @@ def main(argv: list[str]) -> None:
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
+  weaker = args.guide and load(args.guide, args.guide_step, not args.no_ema, args.allow_package)
+  if weaker:
+    run = run.guided_by(weaker)
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = parse_options(rest, run.options, vars(args))
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> None:
     print(args.out)
   if args.npz:
     arrays = {} if labels is None else {'label': labels}
-    protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, **run.options, **options}
+    protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, 'guide': args.guide, **run.options, **options}
     try:
       Path(args.npz).parent.mkdir(parents=True, exist_ok=True)
       with open(args.npz, 'wb') as file:

@@ -73,6 +73,8 @@ def run_parser(description: str) -> Parser:
   parser.add_argument('--run', help='the run directory')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
   parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
+  parser.add_argument('--guide', help='a weaker run that --guidance leads away from, in the place of no label')
+  parser.add_argument('--guide_step', type=int, help='which checkpoint of it (the newest)')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
   parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')

@@ -17,6 +17,7 @@ from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint
 from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random
+from genjax.objectives.diffusion import Autoguided, Diffusion
 from genjax.parallel import make_mesh, replicated
 from genjax.step import TrainState, init_state
 from genjax.types import Objective, Variables, example_batch
@@ -87,6 +88,22 @@ class Run:
       part = None if labels is None else jnp.asarray(labels[np.minimum(index, n - 1)])
       parts.append(_sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, part))
     return jnp.concatenate(parts)[:n]
+
+  def guided_by(self, weaker: 'Run') -> 'Run':
+    """This diffusion model with another, smaller or less trained, in the place of the unconditional one (2406.02507).
+
+    `guidance` then leads away from it. Raises UsageError if one of them is no Diffusion, or they do not fit.
+    """
+    main, weak = self.objective, weaker.objective
+    if not all(type(objective) is Diffusion for objective in (main, weak)):
+      raise UsageError(f'{weaker.path} cannot guide {self.path}: both must be of objectives.diffusion.Diffusion.')
+    for name in ('image_shape', 'num_classes', 'path'):
+      if getattr(main, name) != getattr(weak, name):
+        a, b = getattr(weak, name), getattr(main, name)
+        raise UsageError(f'{weaker.path} cannot guide {self.path}: its {name} is {a}, not {b}.')
+    fields = {field.name: getattr(main, field.name) for field in dataclasses.fields(main)}
+    params = {**self.variables.params, 'weak': weaker.variables.params['model']}
+    return dataclasses.replace(self, objective=Autoguided(**fields, weak=weak), variables=Variables(params, {}))
 
   @property
   def options(self) -> dict[str, Any]:

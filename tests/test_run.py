@@ -1,11 +1,13 @@
 """A run directory: what is in it, opened by load and sample.py."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +19,8 @@ from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh, replicated
 from genjax.run import _sample, abstract_state
+from genjax.samplers.paths import EDM
+from genjax.types import Variables
 from genjax.workdir import read_config
 from tests.conftest import ROOT
 from tests.programs import train
@@ -154,6 +158,29 @@ def test_sample_py(runs, tmp_path, capsys):
     assert file['label'].shape == (3,)  # drawn, and written down
   sample.main(['--run', str(runs('digits_gan')), '--help'])
   assert '--truncation (1.0)' in capsys.readouterr().out
+
+
+def test_a_weaker_run_guides(runs, tmp_path):
+  main = genjax.load(runs('digits_flow'))
+  params = jax.tree.map(lambda x: 0.5 * x + 0.01, main.variables.params)
+  weak = dataclasses.replace(main, variables=Variables(params, {}))
+  key, options = jax.random.key(0), {'label': 3, 'steps': 3}
+  guided = main.guided_by(weak)
+  draw = lambda run, guidance: run.sample(key, 2, guidance=guidance, **options)  # noqa: E731
+  np.testing.assert_allclose(draw(guided, 0.0), draw(weak, 1.0), atol=1e-5)
+  np.testing.assert_allclose(draw(guided, 1.0), draw(main, 1.0), atol=1e-5)
+  assert float(jnp.abs(draw(guided, 2.0) - draw(main, 2.0)).max()) > 1e-3  # not away from no label
+  np.testing.assert_allclose(draw(main.guided_by(main), 2.0), draw(main, 1.0), atol=1e-5)
+  with pytest.raises(UsageError, match=r'digits_vae.* cannot guide .*: both must be of objectives.diffusion.Diffusion'):
+    main.guided_by(genjax.load(runs('digits_vae')))
+  other = dataclasses.replace(weak, objective=dataclasses.replace(weak.objective, path=EDM()))
+  with pytest.raises(UsageError, match=r'its path is EDM\(.*\), not RectifiedFlow\(\)'):
+    main.guided_by(other)
+  path = str(runs('digits_flow'))
+  words = ['--guidance', '2', '--n', '2', '--npz', str(tmp_path / 'x.npz'), '--steps', '3']
+  sample.main(['--run', path, '--guide', path, *words])
+  with np.load(tmp_path / 'x.npz') as file:
+    assert json.loads(str(file['options']))['guide'] == path
 
 
 @pytest.mark.parametrize(

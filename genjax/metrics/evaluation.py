@@ -20,7 +20,9 @@ from jaxtyping import Array, Float, Int32, UInt8
 from tqdm import tqdm
 
 from genjax import rng
+from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Arrays, Source
+from genjax.errors import UsageError
 from genjax.images import to_float, to_uint8
 from genjax.metrics import classifier
 from genjax.metrics.extractors import Extractor
@@ -173,11 +175,14 @@ def classification_accuracy(samples: Samples, train: Source, test: Source) -> di
 
 
 def likelihood(
-  objective: Objective, variables: Variables, source: Source, mesh: Mesh, batch_size: int = 256
+  objective: Objective, variables: Variables, source: Source, mesh: Mesh, images: int = 0, batch_size: int = 256
 ) -> dict[str, float]:
-  """Mean negative log-likelihood of the images of `source`, if the objective has `nll`; else nothing."""
-  if not hasattr(objective, 'nll'):
-    return {}
+  """Mean negative log-likelihood of the first `images` (0: all) of `source` in an order that depends on its size alone.
+
+  Raises:
+    UsageError: a likelihood that is not finite.
+  """
+  rows = epoch_order(0, 0, len(source))[: images or None]
   batch_size = -(-batch_size // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
@@ -187,11 +192,13 @@ def likelihood(
 
   nll = jax.jit(nll, in_shardings=(everywhere, split, split, split))
   variables, total = jax.device_put(variables, everywhere), 0.0
-  for start in range(0, len(source), batch_size):
+  for start in tqdm(range(0, len(rows), batch_size), 'likelihood', delay=10, leave=False, disable=None):
     index = np.arange(start, start + batch_size, dtype=np.int32)
-    images, labels = source.read(np.minimum(index, len(source) - 1))
-    total += float(np.asarray(nll(variables, images, labels, index), np.float64)[: len(source) - start].sum())
-  nats = total / len(source)
+    images, labels = source.read(rows[np.minimum(index, len(rows) - 1)])
+    total += float(np.asarray(nll(variables, images, labels, index), np.float64)[: len(rows) - start].sum())
+  nats = total / len(rows)
+  if not math.isfinite(nats):
+    raise UsageError('the likelihood of some test images is not finite: judge without it, --likelihood 0.')
   return {'nll_nats': nats, 'bits_per_dim': nats / math.prod(source.image_shape) / math.log(2)}
 
 

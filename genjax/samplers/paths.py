@@ -257,3 +257,9 @@ def derivatives(path: Path, t: Time) -> tuple[Time, Time]:
 def eps_from_x0(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
   """The noise that, with x_0, makes up x_t. Where sigma is 0 the answer is not defined and not finite."""
   return (x_t - path.alpha(t) * x_0) / path.sigma(t)
+
+
+def velocity(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
+  """d x_t / dt where the path from x_0 passes through x_t: alpha' x_0 + sigma' eps."""
+  d_alpha, d_sigma = derivatives(path, t)
+  return d_alpha * x_0 + d_sigma * eps_from_x0(path, x_t, x_0, t)

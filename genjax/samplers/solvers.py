@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import Path, derivatives, eps_from_x0, ratio
+from genjax.samplers.paths import Path, eps_from_x0, ratio, velocity
 from genjax.types import Images, Keys
 
 Times = Float[Array, 's']
@@ -32,6 +32,11 @@ class Solution(NamedTuple):
 
 def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
   return Solution(x, jnp.full(x.shape[0], traced[0].shape[0]), *traced)
+
+
+def flow(denoise: Denoiser, path: Path, x: Images, t: Float[Array, 'b']) -> Images:
+  """dx/dt of the probability-flow ODE at times of each image's own."""
+  return velocity(path, x, denoise(x, t), t[:, None, None, None])
 
 
 # Multistep solvers: x <- a x + b D(x, t) + c D_before + d z, with the coefficients of all steps known beforehand.
@@ -193,8 +198,7 @@ def heun(
       fresh = scale * x + added * rng.normal(rng.fold_in(keys, n + 1), x.shape[1:])
       x = jnp.where(second, x, fresh)
     x_0 = denoise(x, t)
-    d_alpha, d_sigma = derivatives(path, t)
-    d = d_alpha * x_0 + d_sigma * eps_from_x0(path, x, x_0, t)
+    d = velocity(path, x, x_0, t)
     base = jnp.where(second, base, x)
     new = base + dt * jnp.where(second, (slope + d) / 2, d)
     new = jnp.where(n == steps - 1, x_0, new)
@@ -249,10 +253,7 @@ def dormand_prince(
   shape = x.shape
 
   def slope(t, flat):  # [B], [B, D]
-    x = flat.reshape(shape)
-    x_0, t_image = denoise(x, t), t[:, None, None, None]
-    d_alpha, d_sigma = derivatives(path, t_image)
-    return (d_alpha * x_0 + d_sigma * eps_from_x0(path, x, x_0, t_image)).reshape(flat.shape)
+    return flow(denoise, path, flat.reshape(shape), t).reshape(flat.shape)
 
   end = path.time(jnp.asarray(path.ratio_min))
   flat, evaluations = integrate(slope, x.reshape(shape[0], -1), times[0], end, rtol, atol)
