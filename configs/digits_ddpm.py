@@ -12,4 +12,5 @@ def get_config():
   config.objective.path = spec('samplers.paths.DiscreteLinear')
   config.objective.prediction = spec('objectives.predictions.Eps')
   config.objective.times = spec('objectives.times.Discrete')
+  config.objective.sampler = spec('samplers.sampler.Sampler', solver='ancestral', steps=100, clip_denoised=True)
   return config

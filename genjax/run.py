@@ -78,7 +78,8 @@ class Run:
     for option in options.keys() - self.options.keys():
       raise UsageError(f'this model has no option {option!r}; it has {", ".join(self.options) or "none"}.')
     options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
-    check(functools.partial(self.objective.sample, None, None, None), 'sample', options)
+    sampler = getattr(self.objective, 'sampler', None)
+    check(functools.partial(self.objective.sample, None, None, None) if sampler is None else type(sampler), 'sample', options)
     options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
@@ -108,6 +109,8 @@ class Run:
   @property
   def options(self) -> dict[str, Any]:
     """The options that `sample` takes, with their defaults."""
+    if hasattr(self.objective, 'sampler'):
+      return dataclasses.asdict(self.objective.sampler)
     kinds = parameters(self.objective.sample).values()
     return {p.name: p.default for p in kinds if p.kind is p.KEYWORD_ONLY}
 

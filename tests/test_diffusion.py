@@ -21,6 +21,7 @@ from genjax.objectives.diffusion import Diffusion
 from genjax.samplers import grids, ode, paths, solvers
 from genjax.samplers.guidance import guided
 from genjax.samplers.likelihood import log_prob
+from genjax.samplers.sampler import Sampler
 from genjax.types import Batch, Context, Variables
 from tests.conftest import ROOT
 
@@ -366,7 +367,7 @@ def test_an_image_does_not_depend_on_its_batch(solver):
 def test_the_way_is_returned(solver):
   of = model('Velocity', 'RectifiedFlow')
   keys, grid = KEYS[:3], grids.uniform(of.path, 5)
-  found = of.solve(NOTHING, keys, None, solvers.SOLVERS[solver], grid)
+  found = of.solve(NOTHING, keys, None, Sampler(solver, 5))
   turns = 9 if solver in ('heun', 'langevin') else 5
   assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
   assert (found.evaluations == turns).all()
@@ -525,9 +526,8 @@ def test_guidance_leaves_the_null_label_for_the_label():
 
 def test_clipping_holds_each_prediction():
   of = model('X0', 'VPCosine', always=3.0)
-  grid = grids.uniform(of.path, 5)
-  free = of.solve(NOTHING, KEYS[:2], None, solvers.ddim, grid)
-  held = of.solve(NOTHING, KEYS[:2], None, solvers.ddim, grid, clip_denoised=True)
+  free = of.solve(NOTHING, KEYS[:2], None, Sampler('ddim', 5))
+  held = of.solve(NOTHING, KEYS[:2], None, Sampler('ddim', 5, clip_denoised=True))
   assert (free.x0s == 3).all()
   assert (held.x0s == 1).all()
 

@@ -5,7 +5,6 @@ The four are chosen separately: DDPM (Ho et al. 2006.11239), score SDEs (Song et
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 
@@ -15,14 +14,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
-from genjax.samplers.grids import GRIDS
 from genjax.samplers.guidance import guided
 from genjax.samplers.likelihood import log_prob
 from genjax.samplers.paths import Path
-from genjax.samplers.solvers import SOLVERS, Denoiser, Solution, Times
+from genjax.samplers.sampler import Sampler
+from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -41,6 +40,7 @@ class Diffusion:
   weighting: Callable[[Path, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
   num_classes: int = 0  # 0: unconditional
   label_dropout: float = 0.1  # how often the label is hidden in training, for classifier-free guidance (2207.12598)
+  sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: what `sample` does unless told otherwise
 
   def __post_init__(self):
     if not 0 <= self.label_dropout <= 1:
@@ -109,80 +109,17 @@ class Diffusion:
     found, _ = log_prob(self.denoiser(variables, label), self.path, x, sign_keys)
     return -(found + dimensions * math.log(level))
 
-  def sample(
-    self,
-    variables: Variables,
-    keys: Keys,
-    labels: Labels | None = None,
-    *,
-    solver: str = 'heun',
-    steps: int = 25,
-    grid: str = '',
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, ...] = (),
-    eta: float = 0.0,
-    churn: float = 0.0,
-    clip_denoised: bool = False,
-  ) -> Images:
-    """Images from noise. A conditional model without labels draws them uniformly.
-
-    Args:
-      solver: a name in genjax/samplers/solvers.py.
-      steps: of the time grid; heun and langevin evaluate the network twice in each.
-      grid: a name in genjax/samplers/grids.py; '': the one that suits the path.
-      guidance: 1 none, above 1 towards the label, 0 the unconditional model; anything but 1 doubles the evaluations.
-      guidance_interval: (low, high) of sigma / alpha to which guidance is confined; (): everywhere.
-      eta: the part of fresh noise in solver 'ddim', from 0 to 1.
-      churn: S_churn of solver 'heun'.
-      clip_denoised: hold each predicted x_0 within [-1, 1].
-
-    Raises:
-      UsageError: an unknown solver or grid, values out of range, options that do not go together.
-    """
-    if solver not in SOLVERS:
-      raise UsageError(f'solver={solver!r} is not there.' + did_you_mean(solver, SOLVERS, 'There are'))
-    grid = grid or self.path.grid
-    if grid not in GRIDS:
-      raise UsageError(f'grid={grid!r} is not there.' + did_you_mean(grid, GRIDS, 'There are'))
-    if steps < 1:
-      raise UsageError(f'steps={steps}: a solver takes at least 1.')
-    if not 0 <= eta <= 1 or (eta and solver != 'ddim'):
-      raise UsageError(f"eta={eta}: from 0 to 1, and with solver 'ddim' alone.")
-    if churn < 0 or (churn and solver != 'heun'):
-      raise UsageError(f"churn={churn}: not negative, and with solver 'heun' alone.")
-    function = SOLVERS[solver]
-    if eta or churn:
-      function = functools.partial(function, **({'eta': eta} if eta else {'churn': churn}))
-    times = GRIDS[grid](self.path, steps)
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
+    """Images from noise; `options` are those of `sampler`. A conditional model without labels draws them uniformly."""
     labels = labels_or_random(labels, keys, self.num_classes)
-    return self.solve(variables, keys, labels, function, times, guidance, guidance_interval, clip_denoised).x
+    return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
 
-  def solve(
-    self,
-    variables: Variables,
-    keys: Keys,
-    labels: Labels | None,
-    solver: Callable[..., Solution],
-    times: Times,
-    guidance: float = 1.0,
-    guidance_interval: tuple[float, ...] = (),
-    clip_denoised: bool = False,
-  ) -> Solution:
-    """As `sample`, with a solver and a time grid at hand; returns the way to the images too.
-
-    Raises:
-      UsageError: guidance of an unconditional model, or an interval that is not two rising numbers.
-    """
-    if guidance_interval and (len(guidance_interval) != 2 or not 0 <= guidance_interval[0] < guidance_interval[1]):
-      raise UsageError(f'guidance_interval={guidance_interval}: give (low, high) of sigma / alpha.')
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
+    """As `sample`, with the way to the images. Raises UsageError for guidance without anything to lead away from."""
     denoise = self.denoiser(variables, labels)
-    if guidance != 1:
-      denoise = guided(denoise, self.worse(variables, labels), guidance, self.path, guidance_interval)
-    if clip_denoised:
-      free = denoise
-      denoise = lambda x, t: jnp.clip(free(x, t), -1, 1)  # noqa: E731
-    noise = self.path.sigma(times[0]) * rng.normal(rng.fold_in(keys, 0), self.image_shape)
-    solution = solver(denoise, self.path, noise, times, keys)
+    if sampler.guidance != 1:
+      denoise = guided(denoise, self.worse(variables, labels), sampler.guidance, self.path, sampler.guidance_interval)
+    solution = sampler.solve(denoise, self.path, rng.normal(rng.fold_in(keys, 0), self.image_shape), keys)
     return solution._replace(x=jnp.clip(solution.x, -1, 1))
 
 

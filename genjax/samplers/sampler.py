@@ -1,0 +1,56 @@
+"""How images are drawn from a diffusion model: a solver, a time grid and what is done to the denoiser, as plain options."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+
+from genjax.errors import UsageError, did_you_mean
+from genjax.samplers.grids import GRIDS
+from genjax.samplers.paths import Path
+from genjax.samplers.solvers import SOLVERS, Denoiser, Solution
+from genjax.types import Images, Keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """A config may set these; `sample.py --steps 50` and `run.sample(key, n, steps=50)` change them.
+
+  Raises:
+    UsageError: an unknown solver or grid, values out of range, options that do not go together.
+  """
+
+  solver: str = 'heun'  # a name in genjax/samplers/solvers.py
+  steps: int = 25  # of the time grid; heun and langevin evaluate the network twice in each
+  grid: str = ''  # a name in genjax/samplers/grids.py; '': the one that suits the path
+  guidance: float = (
+    1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
+  )
+  guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha to which guidance is confined; (): everywhere
+  eta: float = 0.0  # of solver 'ddim': the part of fresh noise, from 0 to 1
+  churn: float = 0.0  # of solver 'heun': S_churn
+  clip_denoised: bool = False  # hold each predicted x_0 within [-1, 1]
+
+  def __post_init__(self):
+    if self.solver not in SOLVERS:
+      raise UsageError(f'solver={self.solver!r} is not there.' + did_you_mean(self.solver, SOLVERS, 'There are'))
+    if self.grid and self.grid not in GRIDS:
+      raise UsageError(f'grid={self.grid!r} is not there.' + did_you_mean(self.grid, GRIDS, 'There are'))
+    if self.steps < 1:
+      raise UsageError(f'steps={self.steps}: a solver takes at least 1.')
+    if not 0 <= self.eta <= 1 or (self.eta and self.solver != 'ddim'):
+      raise UsageError(f"eta={self.eta}: from 0 to 1, and with solver 'ddim' alone.")
+    if self.churn < 0 or (self.churn and self.solver != 'heun'):
+      raise UsageError(f"churn={self.churn}: not negative, and with solver 'heun' alone.")
+    interval = self.guidance_interval
+    if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
+      raise UsageError(f'guidance_interval={interval}: give (low, high) of sigma / alpha.')
+
+  def solve(self, denoise: Denoiser, path: Path, noise: Images, keys: Keys) -> Solution:
+    """From standard normal `noise` to data. Guidance is the caller's: it needs two denoisers."""
+    if self.clip_denoised:
+      free = denoise
+      denoise = lambda x, t: jnp.clip(free(x, t), -1, 1)  # noqa: E731
+    given = {name: value for name, value in (('eta', self.eta), ('churn', self.churn)) if value}
+    times = GRIDS[self.grid or path.grid](path, self.steps)
+    return functools.partial(SOLVERS[self.solver], **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)
