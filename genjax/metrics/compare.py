@@ -110,7 +110,7 @@ def table(rows: list[Row]) -> list[list[str]]:
       found = interval(values)
       if name == 'kid' and not found:
         found = own['kid_low'], own['kid_high']
-      if found and np.ptp(found):
+      if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # not of what is the same for every seed
         cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
       if row is not rows[0] and len(seeds) > 1 and rows[0].values(name, seeds) is not None:
         low, high = interval(row.values(name, seeds) - rows[0].values(name, seeds))

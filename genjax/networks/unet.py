@@ -61,7 +61,8 @@ class Attention(nn.Module):
 class UNet(nn.Module):
   """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C].
 
-  `t` is [B] in [0, 1]; `label` one-hot [B, K], zeros for the null label, or None. The first prediction is 0.
+  `t` is [B], or [B, T] for T times, from 0 to about 1; `label` one-hot [B, K], zeros for the null label, or None. The first
+  prediction is 0.
   """
 
   width: int = 64  # channels at full resolution
@@ -75,7 +76,7 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], t: Float[Array, 'b'], label: Float[Array, 'b k'] | None = None
+    self, x: Float[Array, 'b h w c'], t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None = None
   ) -> Float[Array, 'b h w c']:
     b, height, width, channels = x.shape
     if not self.multipliers:
@@ -87,7 +88,9 @@ class UNet(nn.Module):
         f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides that {factor} divides, '
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
-    emb = nn.Dense(4 * self.width)(sinusoidal_embedding(1000.0 * t, self.width))
+    times = t.reshape(b, -1)
+    embedded = [sinusoidal_embedding(1000.0 * times[:, i], self.width) for i in range(times.shape[1])]
+    emb = nn.Dense(4 * self.width)(jnp.concatenate(embedded, axis=1))
     if label is not None:
       emb = emb + nn.Dense(4 * self.width, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
     emb = nn.Dense(4 * self.width)(nn.silu(emb)).astype(self.dtype)

@@ -23,9 +23,7 @@ class Sampler:
   solver: str = 'heun'  # a name in genjax/samplers/solvers.py
   steps: int = 25  # of the time grid; heun and langevin evaluate the network twice in each
   grid: str = ''  # a name in genjax/samplers/grids.py; '': the one that suits the path
-  guidance: float = (
-    1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
-  )
+  guidance: float = 1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
   guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha to which guidance is confined; (): everywhere
   eta: float = 0.0  # of solver 'ddim': the part of fresh noise, from 0 to 1
   churn: float = 0.0  # of solver 'heun': S_churn

@@ -1,0 +1,98 @@
+"""Consistency models by easy consistency tuning (Geng et al. 2406.14548): a jump from any noise to the image."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.predictions import Karras
+from genjax.objectives.times import LogNormal
+from genjax.samplers.paths import EDM
+from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency:
+  """A game of one player, 'model': f(x_t, t) = f(x_r, r) along the flow, with f(x_0, 0) = x_0 by EDM's preconditioning.
+
+  `network(x, condition, label) -> F` as for genjax/objectives/diffusion.py. r starts at 0, which is training a denoiser, and
+  nears t stage by stage (section 3.2).
+  """
+
+  network: nn.Module
+  image_shape: tuple[int, int, int]
+  stage: int  # steps until 1 - r / t is divided by q
+  num_classes: int = 0  # 0: unconditional
+  q: float = 2.0
+  k: float = 8.0  # of n(t) = 1 + k sigmoid(-b t)
+  b: float = 1.0
+  P_mean: float = -1.1  # log t ~ N(P_mean, P_std^2)
+  P_std: float = 2.0
+  huber: float = 0.00054  # c / sqrt(D) of the pseudo-Huber distance (2310.14189, section 3.3); 0 would be ECT's L2
+  sigma_data: float = 0.5
+
+  no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
+
+  def __post_init__(self):
+    if self.stage < 1 or self.q <= 1 or self.huber <= 0:
+      raise UsageError(f'stage={self.stage} must be 1 or more, q={self.q} above 1, huber={self.huber} positive.')
+
+  @property
+  def path(self) -> EDM:
+    return EDM()
+
+  @property
+  def players(self) -> dict[str, Player]:
+    return {'model': Player(self.loss)}
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    label = one_hot(batch.label, self.num_classes)
+    t = jnp.zeros(batch.image.shape[0])
+    return Variables({'model': self.network.init(key, batch.image, t, label)['params']}, {})
+
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """E d(f(x_t, t), sg f(x_r, r)) / (t - r), both of the same eps (eq. 7 and section 3.3)."""
+    t_keys, eps_keys = rng.split(keys, 2)
+    t = LogNormal(self.P_mean, self.P_std)(self.path, t_keys)
+    r = self.before(t, context.step)
+    eps = rng.normal(eps_keys, batch.image.shape[1:])
+    t_image, r_image = (s[:, None, None, None] for s in (t, r))
+    later = self.f(params, batch.image + t_image * eps, t, batch.label)
+    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), batch.label)
+    nearer = jax.lax.stop_gradient(jnp.where(r_image > 0, nearer, batch.image))
+    squared = ((later - nearer) ** 2).sum(axis=(1, 2, 3))
+    c = self.huber * math.sqrt(math.prod(batch.image.shape[1:]))
+    distance = jnp.sqrt(squared + c**2) - c
+    return jnp.mean(distance / (t - r)), Aux({'squared_error': squared.mean() / math.prod(batch.image.shape[1:])})
+
+  def before(self, t: Float[Array, 'b'], step) -> Float[Array, 'b']:
+    """r = t (1 - n(t) / q^a), not below 0, in stage a = step // stage (section 3.2)."""
+    n = 1 + self.k * jax.nn.sigmoid(-self.b * t)
+    return jnp.maximum(t * (1 - n / self.q ** (step // self.stage).astype(jnp.float32)), 0.0)
+
+  def f(self, params: dict, x: Images, t: Float[Array, 'b'], label: Labels | None) -> Images:
+    prediction, t = Karras(self.sigma_data), t[:, None, None, None]
+    condition = prediction.condition(self.path, t)[:, 0, 0, 0]
+    scaled = prediction.scale(self.path, t) * x
+    answer = self.network.apply({'params': params['model']}, scaled, condition, one_hot(label, self.num_classes))
+    return prediction.x0(self.path, t, x, answer)
+
+  def sample(
+    self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1, middle: float = 0.821
+  ) -> Images:
+    """f from pure noise; with steps=2 again from noise of deviation `middle` added to that (2303.01469, algorithm 1)."""
+    if steps not in (1, 2):
+      raise UsageError(f'steps={steps}: a consistency model takes 1 or 2.')
+    labels = labels_or_random(labels, keys, self.num_classes)
+    noise = lambda i: rng.normal(rng.fold_in(keys, i), self.image_shape)  # noqa: E731
+    end = self.path.end
+    x = self.f(variables.params, end * noise(0), jnp.full(keys.shape, end), labels)
+    if steps == 2:
+      x = self.f(variables.params, x + middle * noise(2), jnp.full(keys.shape, middle), labels)
+    return jnp.clip(x, -1, 1)

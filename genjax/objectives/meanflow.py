@@ -1,0 +1,91 @@
+"""MeanFlow (Geng et al. 2505.13447): one network for the average velocity between any two times, so one step samples."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.common import labels_or_random, one_hot
+from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlow:
+  """A game of one player, 'model': u(z_t, r, t) is the mean over [r, t] of the velocity of the straight path's flow.
+
+  `network(z, condition, label) -> u` with condition [B, 2] = (t, t - r), the best of table 1c.
+  """
+
+  network: nn.Module
+  image_shape: tuple[int, int, int]
+  num_classes: int = 0  # 0: unconditional
+  label_dropout: float = 0.1
+  guidance: float = 1.0  # omega of eq. 13, trained in: sampling does not pay for it
+  apart: float = 0.25  # part of the images with r != t (table 1a)
+  mean: float = -0.4  # t and r are logit-normal (table 1d)
+  std: float = 1.0
+  p: float = 1.0  # power of the adaptive weight 1 / (|error|^2 + c)^p (eq. 22); 0: none
+  c: float = 1e-3
+
+  no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
+
+  def __post_init__(self):
+    for name in ('label_dropout', 'apart'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
+    if self.guidance != 1 and not self.num_classes:
+      raise UsageError(f'guidance={self.guidance} needs a class-conditional model: set num_classes.')
+    if self.std <= 0 or self.c <= 0:
+      raise UsageError(f'std={self.std} and c={self.c} must be positive.')
+
+  @property
+  def players(self) -> dict[str, Player]:
+    return {'model': Player(self.loss)}
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    condition = jnp.zeros((batch.image.shape[0], 2))
+    label = one_hot(batch.label, self.num_classes)
+    return Variables({'model': self.network.init(key, batch.image, condition, label)['params']}, {})
+
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """E w |u(z_t, r, t) - sg(v - (t - r) (v d_z u + d_t u))|^2 (eqs. 10 and 11, algorithm 1), v the velocity eps - x_0."""
+    t_keys, r_keys, apart_keys, eps_keys, label_keys = rng.split(keys, 5)
+    pair = [jax.nn.sigmoid(self.mean + self.std * rng.normal(k, ())) for k in (t_keys, r_keys)]
+    t, r = jnp.maximum(*pair), jnp.minimum(*pair)
+    r = jnp.where(rng.bernoulli(apart_keys, self.apart), r, t)
+    eps = rng.normal(eps_keys, batch.image.shape[1:])
+    drop = rng.bernoulli(label_keys, self.label_dropout)
+    label = jnp.where(drop, self.num_classes, batch.label)
+    t_image = t[:, None, None, None]
+    z, v = (1 - t_image) * batch.image + t_image * eps, eps - batch.image
+    if self.guidance != 1:
+      null = jax.lax.stop_gradient(self.u(params, z, t, t, jnp.full_like(label, self.num_classes)))
+      v = jnp.where(drop[:, None, None, None], v, self.guidance * v + (1 - self.guidance) * null)  # eq. 13
+    ones = jnp.ones_like(t)
+    u, du_dt = jax.jvp(lambda z, r, t: self.u(params, z, r, t, label), (z, r, t), (v, 0 * ones, ones))
+    error = u - jax.lax.stop_gradient(v - (t - r)[:, None, None, None] * du_dt)
+    squared = (error**2).sum(axis=(1, 2, 3))
+    weight = jax.lax.stop_gradient((squared + self.c) ** -self.p)
+    return jnp.mean(weight * squared), Aux({'squared_error': jnp.mean(error**2)})
+
+  def u(self, params: dict, z: Images, r: Float[Array, 'b'], t: Float[Array, 'b'], label: Labels | None) -> Images:
+    condition = jnp.stack([t, t - r], axis=1)
+    return self.network.apply({'params': params['model']}, z, condition, one_hot(label, self.num_classes))
+
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1) -> Images:
+    """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal parts; without labels they are drawn."""
+    if steps < 1:
+      raise UsageError(f'steps={steps}: at least 1.')
+    labels = labels_or_random(labels, keys, self.num_classes)
+
+    def step(z, t):
+      now = jnp.full(keys.shape, t)
+      return z - self.u(variables.params, z, now - 1 / steps, now, labels) / steps, None
+
+    times = 1 - jnp.arange(steps) / steps
+    z, _ = jax.lax.scan(step, rng.normal(rng.fold_in(keys, 0), self.image_shape), times)
+    return jnp.clip(z, -1, 1)

@@ -1,0 +1,165 @@
+"""MeanFlow and consistency training on normal data, whose flow is known: x_t is moved along its quantile."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.consistency import Consistency
+from genjax.objectives.meanflow import MeanFlow
+from genjax.types import Batch, Context, Variables
+
+N = 8192
+KEYS = rng.image_keys(jax.random.key(0), jnp.arange(N))
+SHAPE = (2, 2, 1)
+MU, S = 0.2, 0.4
+BATCH = Batch(MU + S * rng.normal(rng.fold_in(KEYS, 99), SHAPE), jnp.zeros(N, int), jnp.arange(N))
+
+
+def context(step=0):
+  return Context(jnp.asarray(step), {}, {})
+
+
+def image(t):
+  return t[:, None, None, None]
+
+
+def spread(t):
+  return jnp.sqrt((1 - t) ** 2 * S**2 + t**2)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanVelocity:
+  """(z_t - z_r) / (t - r) of the exact flow, z_r = (1 - r) mu + spread(r) / spread(t) (z_t - (1 - t) mu); plus params."""
+
+  def apply(self, variables, z, condition, label):
+    t, between = image(condition[:, 0]), image(condition[:, 1])
+    r = t - between
+    z_r = (1 - r) * MU + spread(r) / spread(t) * (z - (1 - t) * MU)
+    slope = -MU + ((t - (1 - t) * S**2) / spread(t) ** 2) * (z - (1 - t) * MU)  # the velocity itself, for r = t
+    apart = between > 1e-3
+    return jnp.where(apart, (z - z_r) / jnp.where(apart, between, 1.0), slope) + variables['params']
+
+
+@dataclasses.dataclass(frozen=True)
+class Jump:
+  """F of EDM's preconditioning whose f(x, t) = mu + s (x - mu) / sqrt(s^2 + t^2), the exact jump; plus params."""
+
+  def apply(self, variables, x, condition, label):
+    t = jnp.exp(4 * image(condition))
+    x = x * jnp.sqrt(0.25 + t**2)
+    f = MU + S * (x - MU) / jnp.sqrt(S**2 + t**2)
+    return (f - 0.25 / (t**2 + 0.25) * x) / (t * 0.5 / jnp.sqrt(t**2 + 0.25)) + variables['params']
+
+
+@pytest.mark.parametrize('apart', [0.0, 1.0])
+def test_the_exact_mean_velocity_is_where_meanflow_rests(apart):
+  # Without the adaptive weight the gradient of an offset is 2 E[error], 0 where u is exact, 2 * 0.3 where it is 0.3 off:
+  # an offset that is the same everywhere adds nothing to the target, which holds u's derivatives.
+  of = MeanFlow(MeanVelocity(), SHAPE, apart=apart, p=0.0, c=1.0)
+  grad = jax.jit(jax.grad(lambda b: of.loss({'model': b}, context(), BATCH, KEYS)[0]))
+  at = [float(grad(jnp.asarray(b))) / 4 for b in (0.0, 0.3)]  # a sum over 4 pixels
+  assert at == pytest.approx([0, 0.6], abs=0.04)
+
+
+def test_meanflow_tells_the_mean_velocity_from_that_at_one_time():
+  # The identity u = v - (t - r) du/dt holds for the mean velocity alone: with u = v(z_t, t) for every r the error grows with
+  # (t - r) and with z_t's distance from its mean, and so pulls at a term of that form.
+  @dataclasses.dataclass(frozen=True)
+  class Bent:
+    mean: bool
+
+    def apply(self, variables, z, condition, label):
+      t, between = condition[:, 0], condition[:, 1]
+      u = MeanVelocity().apply({'params': 0.0}, z, jnp.stack([t, between * self.mean], axis=1), label)
+      return u + variables['params'] * image(between) * (z - (1 - image(t)) * MU)
+
+  def pull(mean):
+    of = MeanFlow(Bent(mean), SHAPE, apart=1.0, p=0.0)
+    return float(jax.jit(jax.grad(lambda b: of.loss({'model': b}, context(), BATCH, KEYS)[0]))(jnp.zeros(())))
+
+  assert abs(pull(mean=True)) < 0.1 * abs(pull(mean=False))
+
+
+def test_one_step_of_meanflow_is_the_flow():
+  of, variables = MeanFlow(MeanVelocity(), SHAPE), Variables({'model': jnp.zeros(())}, {})
+  noise = np.asarray(rng.normal(rng.fold_in(KEYS[:64], 0), SHAPE))
+  for steps in (1, 2, 5):
+    found = of.sample(variables, KEYS[:64], steps=steps)
+    np.testing.assert_allclose(found, np.clip(MU + S * noise, -1, 1), atol=1e-5)
+
+
+def test_meanflow_s_guidance_is_trained_in():
+  # u = 1 with a label, 0 without; eq. 13 asks for omega v + (1 - omega) u(null): scaling v alone, as u(null) is 0.
+  @dataclasses.dataclass(frozen=True)
+  class OfLabel:
+    def apply(self, variables, z, condition, label):
+      return jnp.broadcast_to(image(label.sum(axis=1)), z.shape)
+
+  batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
+  for guidance in (1.0, 3.0):
+    of = MeanFlow(OfLabel(), SHAPE, num_classes=2, label_dropout=0.0, guidance=guidance, apart=0.0, p=0.0)
+    found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
+    assert float(found) == pytest.approx(1 + guidance**2, rel=0.05)  # E (1 - guidance eps)^2
+
+
+def test_consistency_s_times_near_each_other_by_stages():
+  of = Consistency(Jump(), SHAPE, stage=10)
+  t = jnp.array([0.01, 1.0, 50.0])
+  n = 1 + 8 / (1 + np.exp(np.asarray(t)))
+  for step, a in ((0, 0), (9, 0), (10, 1), (40, 4)):
+    np.testing.assert_allclose(of.before(t, jnp.asarray(step)), np.maximum(t * (1 - n / 2**a), 0), rtol=1e-5)
+  assert (of.before(t, jnp.asarray(0)) == 0).all()
+
+
+def test_the_exact_jump_is_where_consistency_training_rests():
+  # At late stages t - r is small, and the mean of f(x_t) - f(x_r) over (t - r) given x_t is 0 for the exact jump.
+  of = Consistency(Jump(), SHAPE, stage=1, huber=100.0)  # so wide that the distance is the squared error
+  loss = jax.jit(lambda b, step: of.loss({'model': b}, context(step), BATCH, KEYS)[0])
+  least = float(loss(jnp.zeros(()), 6))
+  assert all(float(loss(jnp.full((), b), 6)) > least for b in (-0.3, 0.3))
+  grad = jax.jit(jax.grad(lambda b: of.loss({'model': b}, context(6), BATCH, KEYS)[0]))
+  at = [float(grad(jnp.asarray(b))) for b in (-0.3, 0.0, 0.3)]
+  assert abs(at[1]) < 0.1 * min(-at[0], at[2])
+
+
+def test_at_first_consistency_training_is_denoising():
+  of, x = Consistency(Jump(), SHAPE, stage=100, huber=100.0), BATCH.image
+  _, aux = of.loss({'model': jnp.zeros(())}, context(0), BATCH, KEYS)
+  t = np.exp(np.random.default_rng(0).normal(-1.1, 2.0, 10**6)).clip(max=80)
+  # E (f(x_0 + t eps, t) - x_0)^2 for normal x_0 and the exact jump
+  shrink = S / np.sqrt(S**2 + t**2)
+  assert float(aux.metrics['squared_error']) == pytest.approx(((shrink - 1) ** 2 * S**2 + shrink**2 * t**2).mean(), rel=0.05)
+  assert float(jnp.abs(x - MU).mean()) > 0
+
+
+def test_a_consistency_model_jumps_to_the_quantile():
+  of, variables = Consistency(Jump(), SHAPE, stage=1), Variables({'model': jnp.zeros(())}, {})
+  noise = np.asarray(rng.normal(rng.fold_in(KEYS[:2048], 0), SHAPE))
+  one = of.sample(variables, KEYS[:2048])
+  np.testing.assert_allclose(one, np.clip(MU + S * (80 * noise - MU) / np.hypot(S, 80), -1, 1), atol=1e-4)
+  two = np.asarray(of.sample(variables, KEYS[:2048], steps=2))
+  inside = np.abs(two) < 1
+  assert inside.mean() > 0.9
+  assert two.mean() == pytest.approx(np.clip(MU + S * noise, -1, 1).mean(), abs=0.02)
+  assert float(np.abs(two - np.asarray(one)).mean()) > 0.1  # fresh noise in the middle
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: MeanFlow(MeanVelocity(), SHAPE, apart=2.0), 'apart=2.0 is a probability'),
+    (lambda: MeanFlow(MeanVelocity(), SHAPE, guidance=2.0), 'guidance=2.0 needs a class-conditional model'),
+    (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
+    (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, steps=0), 'steps=0: at least 1'),
+    (lambda: Consistency(Jump(), SHAPE, stage=0), 'stage=0 must be 1 or more'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, steps=3), 'steps=3: a consistency model takes 1 or 2'),
+  ],
+)
+def test_values_out_of_range_are_refused(call, message):
+  with pytest.raises(UsageError, match=message):
+    call()
