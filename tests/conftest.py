@@ -45,7 +45,7 @@ def shrink(spec):
   """The same networks, narrow and of two resolutions at most."""
   if not isinstance(spec, dict):
     return spec
-  small = {'width': 8, 'hidden': 16, 'blocks': 1, 'head_features': 8}
+  small = {'width': 8, 'hidden': 16, 'blocks': 1, 'head_features': 8, 'depth': 1, 'heads': 2}
   return {key: value[:2] if key == 'multipliers' else small.get(key, shrink(value)) for key, value in spec.items()}
 
 

@@ -1,5 +1,7 @@
 """Losses, solvers and layers against closed forms."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +9,17 @@ import pytest
 from flax import linen as nn
 
 from genjax import optim, rng
+from genjax.build import build
 from genjax.errors import UsageError
+from genjax.networks.dit import DiT, positions
 from genjax.networks.layers import TransposedConv, halvings
-from genjax.networks.unet import UNet
+from genjax.networks.unet import ResBlock, UNet, dropout
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.gan import GAN
 from genjax.objectives.likelihoods import Bernoulli, Gaussian
 from genjax.objectives.vae import VAE
 from genjax.types import Batch, Context
+from tests.conftest import config_of
 
 N = 4096
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(N))
@@ -115,6 +120,73 @@ def test_the_u_net_hears_the_time():
   variables = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), variables)
   same = network.apply(variables, jnp.broadcast_to(x[:1], x.shape), t)
   assert all(float(jnp.abs(same[i] - same[j]).max()) > 1e-3 for i in range(4) for j in range(i))
+
+
+def parameters(network, shape, classes=0):
+  label = jnp.zeros((1, classes)) if classes else None
+  init = lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), label)  # noqa: E731
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(jax.eval_shape(init)))
+
+
+def test_networks_have_the_sizes_of_the_papers():
+  # 2006.11239, appendix B: 35.7M (35,746,307 in its published weights). 2206.00364, table 7: 55.7M (of which 1,152 are for
+  # augmentation labels, which are not here). 2212.09748, table 1: 33, 130, 458 and 675M.
+  ddpm, edm = (config_of(name)['objective']['network'] for name in ('cifar10_ddpm', 'cifar10_edm'))
+  assert parameters(build(ddpm), (32, 32, 3)) == 35_746_307
+  assert parameters(build(edm), (32, 32, 3)) == 55_733_891 - 9 * 128
+  sizes = {33: (384, 12, 6), 130: (768, 12, 12), 458: (1024, 24, 16), 675: (1152, 28, 16)}
+  for millions, size in sizes.items():
+    assert round(parameters(DiT(*size), (32, 32, 4), 1000) / 1e6) == millions
+
+
+def test_dropout_is_of_each_image_s_own_key():
+  network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8, dropout=0.5)
+  x, t, keys = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.full(4, 0.3), KEYS[:4]
+  variables = network.init(jax.random.key(1), x, t)
+  variables = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), variables)
+  all_four = network.apply(variables, x, t, None, keys)
+  np.testing.assert_allclose(all_four[:2], network.apply(variables, x[:2], t[:2], None, keys[:2]), atol=1e-5)
+  assert float(jnp.abs(all_four - network.apply(variables, x, t)).max()) > 1e-3  # none without keys
+  same = network.apply(variables, jnp.broadcast_to(x[:1], x.shape), t, None, keys)
+  assert float(jnp.abs(same[0] - same[1]).max()) > 1e-3
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_dropout_keeps_the_mean(rate):
+  kept = dropout(jnp.ones((N, 2, 2, 1)), rate, KEYS, 3)
+  assert float(kept.mean()) == pytest.approx(1, abs=0.02)
+  assert float((kept == 0).mean()) == pytest.approx(rate, abs=0.02)
+
+
+@pytest.mark.parametrize('resize', ['halve', 'double', ''])
+def test_a_block_starts_as_its_resized_skip(resize):
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
+  block = ResBlock(8, 'float32', resize=resize, skip_scale=0.5)
+  variables = block.init(jax.random.key(1), x, jnp.ones((2, 5)))
+  halves, doubles = x.reshape(2, 2, 2, 2, 2, 8).mean(axis=(2, 4)), x.repeat(2, axis=1).repeat(2, axis=2)
+  sides = {'halve': halves, 'double': doubles, '': x}[resize]
+  if resize:
+    skip = variables['params']['Conv_2']
+    sides = sides @ skip['kernel'][0, 0] + skip['bias'][None, None, None]
+  np.testing.assert_allclose(block.apply(variables, x, jnp.ones((2, 5))), 0.5 * sides, atol=1e-5)
+
+
+def test_a_transformer_hears_time_label_and_place():
+  network = DiT(width=16, depth=1, heads=2, patch=2)
+  x, t, label = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.array([0.2, 0.7]), jnp.eye(3)[:2]
+  variables = network.init(jax.random.key(1), x, t, label)
+  assert (network.apply(variables, x, t, label) == 0).all()  # adaLN-Zero
+  variables = jax.tree.map(lambda w: w + 0.2 * jax.random.normal(jax.random.key(2), w.shape), variables)
+  same = jnp.broadcast_to(x[:1], x.shape)
+  for other in ((t, label[:1].repeat(2, axis=0)), (t[:1].repeat(2), label)):
+    found = network.apply(variables, same, *other)
+    assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
+  flat = network.apply(variables, jnp.ones_like(x), t, label)[0].reshape(2, 2, 2, 2)
+  assert float(jnp.abs(flat[0, :, 0] - flat[1, :, 1]).max()) > 1e-3  # patches of one colour, told apart by where they are
+  place = positions(3, 5, 16)
+  assert len(np.unique(place.round(5), axis=0)) == 15
+  with pytest.raises(UsageError, match=r'a DiT with patch=2 needs sides that 2 divides, not 5x4'):
+    network.init(jax.random.key(0), jnp.zeros((1, 5, 4, 1)), t[:1])
 
 
 def test_drawn_labels_are_uniform():

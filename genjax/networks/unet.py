@@ -1,7 +1,7 @@
-"""U-Net for diffusion and flow models: residual blocks with adaptive group normalisation, attention where asked.
+"""U-Net for diffusion and flow models: residual blocks that hear the time, attention where asked.
 
 After Ho et al. (2006.11239, appendix B) and Dhariwal & Nichol (2105.05233, section 3). Time and label enter through one
-embedding that scales and shifts each block's second normalisation.
+embedding that scales and shifts each block's second normalisation, or is added before it.
 """
 
 import math
@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.layers import sinusoidal_embedding
+from genjax.types import Keys
 
 
 def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
@@ -21,23 +23,54 @@ def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
   return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_bias=affine, use_scale=affine)
 
 
+def dropout(x: Float[Array, 'b h w c'], rate: float, keys: Keys | None, number: int) -> Float[Array, 'b h w c']:
+  """Of each image from its own key; none without keys, as in sampling. `number` tells the layers of a network apart."""
+  if not rate or keys is None:
+    return x
+  kept = rng.bernoulli(rng.fold_in(keys, number), 1 - rate, x.shape[1:])
+  return jnp.where(kept, x / (1 - rate), 0.0).astype(x.dtype)
+
+
+def halve(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
+  """The mean of each 2x2 pixels."""
+  return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def double(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
+  """Each pixel four times."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
 class ResBlock(nn.Module):
-  """[B, H, W, C] and an embedding [B, E] -> [B, H, W, features]; the identity (or a projection) at the start."""
+  """[B, H, W, C] and an embedding [B, E] -> [B, H, W, features], or half or twice the sides; the identity at the start.
+
+  Where size or channels change, the skip is a 1x1 convolution of the resized input.
+  """
 
   features: int
   dtype: str
+  number: int = 0  # of the block in its network: tells its dropout from others'
+  adaptive: bool = True  # scale and shift the second normalisation (2105.05233), or add before it (2006.11239)
+  rate: float = 0.0  # of dropout
+  resize: str = ''  # 'halve', 'double' or neither
+  skip_scale: float = 1.0  # of the sum of both branches (2011.13456: sqrt(1/2))
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], emb: Float[Array, 'b e']) -> Float[Array, 'b h w d']:
+  def __call__(self, x: Float[Array, 'b h w c'], emb: Float[Array, 'b e'], keys: Keys | None = None) -> Float[Array, 'b i j d']:
     conv = lambda init: nn.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=init)  # noqa: E731
     lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
-    h = conv(lecun)(nn.silu(group_norm(x.shape[-1], self.dtype)(x)))
-    scale, shift = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype)(nn.silu(emb))[:, None, None], 2, axis=-1)
-    h = group_norm(self.features, self.dtype, affine=False)(h) * (1 + scale) + shift
-    h = conv(zeros)(nn.silu(h))
-    if x.shape[-1] != self.features:
-      x = nn.Conv(self.features, (1, 1), dtype=self.dtype)(x)
-    return x + h
+    resize = {'halve': halve, 'double': double}.get(self.resize, lambda x: x)
+    h = conv(lecun)(resize(nn.silu(group_norm(x.shape[-1], self.dtype)(x))))
+    emb = nn.Dense((2 if self.adaptive else 1) * self.features, dtype=self.dtype)(nn.silu(emb))[:, None, None]
+    if self.adaptive:
+      scale, shift = jnp.split(emb, 2, axis=-1)
+      h = group_norm(self.features, self.dtype, affine=False)(h) * (1 + scale) + shift
+    else:
+      h = group_norm(self.features, self.dtype)(h + emb)
+    h = conv(zeros)(dropout(nn.silu(h), self.rate, keys, self.number))
+    if self.resize or x.shape[-1] != self.features:
+      x = nn.Conv(self.features, (1, 1), dtype=self.dtype)(resize(x))
+    return (x + h) * self.skip_scale
 
 
 class Attention(nn.Module):
@@ -45,24 +78,40 @@ class Attention(nn.Module):
 
   head_features: int
   dtype: str
+  skip_scale: float = 1.0
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
     if c % self.head_features:
       raise UsageError(f'head_features={self.head_features} must divide the {c} channels of a UNet: change it or width.')
-    heads = c // self.head_features
     y = group_norm(c, self.dtype)(x).reshape(b, h * w, c)
-    q, k, v = jnp.split(nn.Dense(3 * c, dtype=self.dtype)(y).reshape(b, h * w, heads, -1), 3, axis=-1)
+    q, k, v = jnp.split(nn.Dense(3 * c, dtype=self.dtype)(y).reshape(b, h * w, c // self.head_features, -1), 3, axis=-1)
     y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
-    return x + nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
+    return (x + nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)) * self.skip_scale
+
+
+class Embedding(nn.Module):
+  """Times [B] or [B, T] from 0 to about 1 and a one-hot label or None -> [B, 4 width]."""
+
+  width: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b e']:
+    times = t.reshape(t.shape[0], -1)
+    embedded = [sinusoidal_embedding(1000.0 * times[:, i], self.width) for i in range(times.shape[1])]
+    emb = nn.Dense(4 * self.width)(jnp.concatenate(embedded, axis=1))
+    if label is not None:
+      emb = emb + nn.Dense(4 * self.width, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
+    return nn.Dense(4 * self.width)(nn.silu(emb)).astype(self.dtype)
 
 
 class UNet(nn.Module):
   """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C].
 
-  `t` is [B], or [B, T] for T times, from 0 to about 1; `label` one-hot [B, K], zeros for the null label, or None. The first
-  prediction is 0.
+  `t` is [B], or [B, T] for T times, from 0 to about 1; `label` one-hot [B, K], zeros for the null label, or None; `keys` one
+  for each image, in training, for dropout. The first prediction is 0. The smallest maps always have attention.
   """
 
   width: int = 64  # channels at full resolution
@@ -71,16 +120,25 @@ class UNet(nn.Module):
   attention: tuple[int, ...] = (7, 8)  # sides of the feature maps that have it
   head_features: int = 32
   patch: int = 1  # 2: fold 2x2 pixels into channels first, so that the whole network works at half the side
+  adaptive: bool = True  # see ResBlock
+  resize_in_blocks: bool = False  # halve and double within residual blocks (2011.13456) or by convolutions (2006.11239)
+  dropout: float = 0.0
   remat: bool = False  # compute each block's activations again in the backward pass rather than keep them
   dtype: str = 'float32'
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b h w c'], t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None = None
+    self,
+    x: Float[Array, 'b h w c'],
+    t: Float[Array, 'b *k'],
+    label: Float[Array, 'b k'] | None = None,
+    keys: Keys | None = None,
   ) -> Float[Array, 'b h w c']:
     b, height, width, channels = x.shape
     if not self.multipliers:
       raise UsageError('a UNet needs at least one of multipliers.')
+    if not 0 <= self.dropout < 1:
+      raise UsageError(f'dropout={self.dropout} must be from 0 to below 1.')
     p = self.patch
     factor = p << (len(self.multipliers) - 1)
     if height % factor or width % factor:
@@ -88,25 +146,26 @@ class UNet(nn.Module):
         f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides that {factor} divides, '
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
-    times = t.reshape(b, -1)
-    embedded = [sinusoidal_embedding(1000.0 * times[:, i], self.width) for i in range(times.shape[1])]
-    emb = nn.Dense(4 * self.width)(jnp.concatenate(embedded, axis=1))
-    if label is not None:
-      emb = emb + nn.Dense(4 * self.width, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
-    emb = nn.Dense(4 * self.width)(nn.silu(emb)).astype(self.dtype)
-
+    emb = Embedding(self.width, self.dtype, name='Embedding')(t, label)
     counts = {ResBlock: 0, Attention: 0}
 
-    def make(cls, features):  # named by number, so that parameters are the same with and without remat
+    def make(cls, *args, **kwargs):  # named by number, so that parameters are the same with and without remat
       counts[cls] += 1
       lifted = nn.remat(cls) if self.remat else cls
-      return lifted(features, self.dtype, name=f'{cls.__name__}_{counts[cls] - 1}')
+      return lifted(*args, self.dtype, name=f'{cls.__name__}_{counts[cls] - 1}', **kwargs)
 
-    def attend(h):
-      return make(Attention, self.head_features)(h) if h.shape[1] in self.attention else h
+    def block(h, features, resize=''):
+      options = {'number': counts[ResBlock], 'adaptive': self.adaptive, 'rate': self.dropout, 'resize': resize}
+      return make(ResBlock, features, **options)(h, emb, keys)
 
-    def block(h, multiplier):
-      return attend(make(ResBlock, self.width * multiplier)(h, emb))
+    def attend(h, always=False):
+      return make(Attention, self.head_features)(h) if always or h.shape[1] in self.attention else h
+
+    def resized(h, how):
+      if self.resize_in_blocks:
+        return block(h, h.shape[-1], how)
+      conv = nn.Conv(h.shape[-1], (3, 3), strides=2 if how == 'halve' else 1, dtype=self.dtype)
+      return conv(h if how == 'halve' else double(h))
 
     h = x.reshape(b, height // p, p, width // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
     h = h.reshape(b, height // p, width // p, p * p * channels)
@@ -114,21 +173,20 @@ class UNet(nn.Module):
     skips = [h]
     for level, multiplier in enumerate(self.multipliers):
       if level:
-        h = nn.Conv(h.shape[-1], (3, 3), strides=2, dtype=self.dtype)(h)
+        h = resized(h, 'halve')
         skips.append(h)
       for _ in range(self.blocks):
-        h = block(h, multiplier)
+        h = attend(block(h, self.width * multiplier))
         skips.append(h)
 
-    h = attend(make(ResBlock, h.shape[-1])(h, emb))
-    h = make(ResBlock, h.shape[-1])(h, emb)
+    h = attend(block(h, h.shape[-1]), always=True)
+    h = block(h, h.shape[-1])
 
     for level, multiplier in reversed(list(enumerate(self.multipliers))):
       for _ in range(self.blocks + 1):
-        h = block(jnp.concatenate([h, skips.pop()], axis=-1), multiplier)
+        h = attend(block(jnp.concatenate([h, skips.pop()], axis=-1), self.width * multiplier))
       if level:
-        h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
-        h = nn.Conv(h.shape[-1], (3, 3), dtype=self.dtype)(h)
+        h = resized(h, 'double')
 
     h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
     h = nn.Conv(p * p * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)

@@ -29,7 +29,8 @@ from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Vari
 class Diffusion:
   """A game of one player, 'model': minimise E w(t) |F(x_t, t) - target|^2 over x_t = alpha(t) x_0 + sigma(t) eps.
 
-  `network(x, condition, label) -> F`; `prediction` says what F is and what the network sees of x_t and t.
+  `network(x, condition, label) -> F`; `prediction` says what F is and what the network sees of x_t and t. A network whose
+  field `dropout` is not 0 gets the images' keys as a fourth argument in training.
   """
 
   network: nn.Module
@@ -62,22 +63,24 @@ class Diffusion:
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """The weighted squared error, a mean over pixels and images."""
-    t_keys, eps_keys, label_keys = rng.split(keys, 3)
+    t_keys, eps_keys, label_keys, dropout_keys = rng.split(keys, 4)
     x_0, eps = batch.image, rng.normal(eps_keys, batch.image.shape[1:])
     t = self.times(self.path, t_keys)[:, None, None, None]
     drop = rng.bernoulli(label_keys, self.label_dropout)
     label = jnp.where(drop, self.num_classes, batch.label)
     x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * eps
-    error = self.answer(params, x_t, t, label) - self.prediction.target(self.path, t, x_0, eps)
+    inside = dropout_keys if getattr(self.network, 'dropout', 0) else None
+    error = self.answer(params, x_t, t, label, inside) - self.prediction.target(self.path, t, x_0, eps)
     squared = error**2
     if self.weighting is not None:
       squared *= self.weighting(self.path, t) * self.prediction.eps_error(self.path, t) ** 2
     return jnp.mean(squared), Aux({})
 
-  def answer(self, params: dict, x_t: Images, t, label: Labels | None) -> Images:
-    """F for x_t at times t [B, 1, 1, 1]."""
+  def answer(self, params: dict, x_t: Images, t, label: Labels | None, keys: Keys | None = None) -> Images:
+    """F for x_t at times t [B, 1, 1, 1]; with `keys` as in training, where the network has dropout."""
     x, condition = self.prediction.scale(self.path, t) * x_t, self.prediction.condition(self.path, t)
-    return self.network.apply({'params': params['model']}, x, condition[:, 0, 0, 0], one_hot(label, self.num_classes))
+    label, more = one_hot(label, self.num_classes), () if keys is None else (keys,)
+    return self.network.apply({'params': params['model']}, x, condition[:, 0, 0, 0], label, *more)
 
   def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
     """x_0 from x_t and t, one for all images or one for each. `labels` None or `num_classes`: the unconditional model."""
@@ -119,7 +122,8 @@ class Diffusion:
     denoise = self.denoiser(variables, labels)
     if sampler.guidance != 1:
       denoise = guided(denoise, self.worse(variables, labels), sampler.guidance, self.path, sampler.guidance_interval)
-    solution = sampler.solve(denoise, self.path, rng.normal(rng.fold_in(keys, 0), self.image_shape), keys)
+    noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws labels
+    solution = sampler.solve(denoise, self.path, noise, rng.fold_in(keys, 2))
     return solution._replace(x=jnp.clip(solution.x, -1, 1))
 
 
