@@ -1,4 +1,4 @@
-"""Class-conditional rectified flow on CIFAR-10, for a GPU: a U-Net of 38.0M parameters. Not yet reproduced.
+"""Class-conditional rectified flow on CIFAR-10, for a GPU: a U-Net of 38.3M parameters. Not yet reproduced.
 
 python train.py --config configs/cifar10_flow.py --config.train.dtype=bfloat16
 """

@@ -1,6 +1,7 @@
 """What objectives share about labels."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax import rng
@@ -10,6 +11,11 @@ from genjax.types import Keys, Labels
 def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
   """What networks take: one-hot rows [B, K], zeros for the null label `num_classes`; None if K = 0."""
   return jax.nn.one_hot(labels, num_classes) if num_classes else None
+
+
+def drop_labels(keys: Keys, labels: Labels, rate: float, num_classes: int) -> Labels:
+  """The null label `num_classes` in the place of a part `rate` of the labels, for classifier-free guidance (2207.12598)."""
+  return jnp.where(rng.bernoulli(keys, rate), num_classes, labels)
 
 
 def labels_or_random(labels: Labels | None, keys: Keys, num_classes: int) -> Labels | None:

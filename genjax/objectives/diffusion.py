@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import drop_labels, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
 from genjax.samplers.guidance import guided
 from genjax.samplers.likelihood import log_prob
@@ -40,7 +40,7 @@ class Diffusion:
   image_shape: tuple[int, int, int]
   weighting: Callable[[Path, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
   num_classes: int = 0  # 0: unconditional
-  label_dropout: float = 0.1  # how often the label is hidden in training, for classifier-free guidance (2207.12598)
+  label_dropout: float = 0.1  # how often the label is hidden in training, for classifier-free guidance
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: what `sample` does unless told otherwise
 
   def __post_init__(self):
@@ -66,8 +66,7 @@ class Diffusion:
     t_keys, eps_keys, label_keys, dropout_keys = rng.split(keys, 4)
     x_0, eps = batch.image, rng.normal(eps_keys, batch.image.shape[1:])
     t = self.times(self.path, t_keys)[:, None, None, None]
-    drop = rng.bernoulli(label_keys, self.label_dropout)
-    label = jnp.where(drop, self.num_classes, batch.label)
+    label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
     x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * eps
     inside = dropout_keys if getattr(self.network, 'dropout', 0) else None
     error = self.answer(params, x_t, t, label, inside) - self.prediction.target(self.path, t, x_0, eps)

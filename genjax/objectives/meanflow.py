@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import drop_labels, labels_or_random, one_hot
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -58,13 +58,14 @@ class MeanFlow:
     t, r = jnp.maximum(*pair), jnp.minimum(*pair)
     r = jnp.where(rng.bernoulli(apart_keys, self.apart), r, t)
     eps = rng.normal(eps_keys, batch.image.shape[1:])
-    drop = rng.bernoulli(label_keys, self.label_dropout)
-    label = jnp.where(drop, self.num_classes, batch.label)
+    label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
     t_image = t[:, None, None, None]
     z, v = (1 - t_image) * batch.image + t_image * eps, eps - batch.image
     if self.guidance != 1:
       null = jax.lax.stop_gradient(self.u(params, z, t, t, jnp.full_like(label, self.num_classes)))
-      v = jnp.where(drop[:, None, None, None], v, self.guidance * v + (1 - self.guidance) * null)  # eq. 13
+      v = jnp.where(
+        (label == self.num_classes)[:, None, None, None], v, self.guidance * v + (1 - self.guidance) * null
+      )  # eq. 13
     ones = jnp.ones_like(t)
     u, du_dt = jax.jvp(lambda z, r, t: self.u(params, z, r, t, label), (z, r, t), (v, 0 * ones, ones))
     error = u - jax.lax.stop_gradient(v - (t - r)[:, None, None, None] * du_dt)

@@ -72,12 +72,17 @@ def ddim(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | No
   With eta = 0 this is Euler's method in the variables x / alpha, sigma / alpha (and in x, t for the straight path and
   EDM's), and needs no keys; eta = 1 samples DDPM's posterior q(x_s | x_t, x_0) (2006.11239, eq. 7), for any path.
   """
+  of = _keeping_eps(path, times, eta)
+  return _multistep(denoise, x, times, keys, of if eta else of._replace(noise=None))
+
+
+def _keeping_eps(path: Path, times: Times, eta: float) -> Coefficients:
+  """Of DDIM's steps: x_s = alpha_s x_0 + keep eps + noise z (eqs. 12 and 16), eps put in terms of x and x_0."""
   alpha, sigma = path.alpha(times), path.sigma(times)
   gain = alpha[:-1] / alpha[1:]
-  noise = eta * sigma[1:] / sigma[:-1] * jnp.sqrt(jnp.maximum(sigma[:-1] ** 2 - gain**2 * sigma[1:] ** 2, 0.0))  # eq. 16
+  noise = eta * sigma[1:] / sigma[:-1] * jnp.sqrt(jnp.maximum(sigma[:-1] ** 2 - gain**2 * sigma[1:] ** 2, 0.0))
   keep = jnp.sqrt(jnp.maximum(sigma[1:] ** 2 - noise**2, 0.0)) / sigma[:-1]
-  of = Coefficients(keep, alpha[1:] - keep * alpha[:-1], noise=noise if eta else None)
-  return _multistep(denoise, x, times, keys, of)
+  return Coefficients(keep, alpha[1:] - keep * alpha[:-1], noise=noise)
 
 
 def ancestral(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys) -> Solution:
@@ -216,17 +221,14 @@ def langevin(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys,
   norms of each image (the paper averages them over the batch). 2 (len(times) - 1) - 1 evaluations.
   """
   steps = len(times) - 1
-  alpha, sigma = path.alpha(times), path.sigma(times)
-  gain = alpha[:-1] / alpha[1:]
-  noise = sigma[1:] / sigma[:-1] * jnp.sqrt(jnp.maximum(sigma[:-1] ** 2 - gain**2 * sigma[1:] ** 2, 0.0))
-  keep = jnp.sqrt(jnp.maximum(sigma[1:] ** 2 - noise**2, 0.0)) / sigma[:-1]
+  of = _keeping_eps(path, times, 1.0)
 
   def step(x, i):
     n, correct = i // 2, i % 2 == 1
     t = jnp.where(correct, times[n + 1], times[n])
     z = rng.normal(rng.fold_in(keys, i + 1), x.shape[1:])
     x_0 = denoise(x, t)
-    predicted = keep[n] * x + (alpha[n + 1] - keep[n] * alpha[n]) * x_0 + noise[n] * z
+    predicted = of.x[n] * x + of.now[n] * x_0 + of.noise[n] * z
     eps = eps_from_x0(path, x, x_0, t)  # the score is -eps / sigma
     norm = lambda a: jnp.sqrt(jnp.sum(a**2, axis=(1, 2, 3), keepdims=True))  # noqa: E731
     sigma_t = path.sigma(t)
