@@ -81,6 +81,7 @@ class Run:
     sampler = getattr(self.objective, 'sampler', None)
     check(functools.partial(self.objective.sample, None, None, None) if sampler is None else type(sampler), 'sample', options)
     options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # as from JSON
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
     parts = []

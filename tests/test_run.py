@@ -160,6 +160,13 @@ def test_sample_py(runs, tmp_path, capsys):
   assert '--truncation (1.0)' in capsys.readouterr().out
 
 
+def test_options_as_a_card_holds_them(runs):
+  run = genjax.load(runs('digits_flow'))
+  options = {'guidance': 2.0, 'guidance_interval': (0.2, 3.0), 'steps': 2}
+  images = [run.sample(jax.random.key(0), 2, label=3, **o) for o in (options, json.loads(json.dumps(options)))]
+  assert (images[0] == images[1]).all()
+
+
 def test_a_weaker_run_guides(runs, tmp_path):
   main = genjax.load(runs('digits_flow'))
   params = jax.tree.map(lambda x: 0.5 * x + 0.01, main.variables.params)
