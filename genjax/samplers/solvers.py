@@ -179,8 +179,8 @@ def heun(
 ) -> Solution:
   """Heun's second-order method on dx/dt (EDM, 2206.00364, algorithm 1; with `churn` algorithm 2); to t = 0 Euler's step.
 
-  2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn, S_tmin, S_tmax, S_noise,
-  in units of sigma / alpha; churn = 0 needs no keys.
+  times[-1] must be 0. 2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn,
+  S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys.
   """
   steps = len(times) - 1
   alpha, noise_ratio = path.alpha(times[:-1]), ratio(path, times[:-1])
