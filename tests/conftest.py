@@ -58,7 +58,7 @@ def objects(name: str, small: bool = True, dtype: str = 'float32', **options):
 
 def one_level(objective):
   """A U-Net of one resolution instead of two, which compiles in half the time."""
-  if not hasattr(objective, 'network'):
+  if not hasattr(getattr(objective, 'network', None), 'multipliers'):
     return objective
   return dataclasses.replace(objective, network=objective.network.clone(multipliers=(1,), attention=(8,)))
 
