@@ -63,7 +63,7 @@ def test_config_builds_and_takes_a_step(name, options):
   assert images.dtype == jnp.float32
 
 
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.slow if n.startswith('cifar10') else ()) for n in KINDS])
 def test_config_trains_when_shrunk(name):
   objective, optimizers = objects(name)
   if name not in ('digits_flow', 'cifar10_edm'):  # of which each halves and doubles in its own way
