@@ -48,6 +48,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert {'fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'nll_nats', 'copies_closer'} < set(c['metrics'])
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
   text = card.table(c)
+  assert '(a bound, of binarised images, 297 of the test split)' in text
   assert 'a quick estimate: with fewer than 10000 samples FID is biased upwards, here by ' in text
   evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
   assert len(card.load(runs[0])) == 2  # the same again replaces its card

@@ -155,4 +155,5 @@ def table(card: Card) -> str:
     lines.append(f'  a quick estimate: with fewer than {QUICK} samples FID is biased upwards')
     if 'fid_infinity' in metrics:
       lines[-1] += f', here by {metrics["fid"] - metrics["fid_infinity"]:.3g} (FID - FID_infinity)'
-  return '\n'.join(lines + [f'  {name:28} {value:.5g}' for name, value in metrics.items()])
+  of = {'nll_nats': f'  ({model.get("likelihood")})'}
+  return '\n'.join(lines + [f'  {name:28} {value:.5g}{of.get(name, "")}' for name, value in metrics.items()])
