@@ -120,17 +120,11 @@ def _check_sigmas(path) -> None:
 
 
 class VariancePreserving:
-  """alpha^2 + sigma^2 = 1: a path of this kind gives log alpha(t) and its inverse."""
+  """alpha^2 + sigma^2 = 1: a path defines log_alpha(t) and its inverse, time_of_log_alpha."""
 
   end = 1.0
   ratio_min = 0.002
   grid = 'uniform'
-
-  def log_alpha(self, t: Time) -> Time:
-    raise NotImplementedError
-
-  def time_of_log_alpha(self, log_alpha: Time) -> Time:
-    raise NotImplementedError
 
   def alpha(self, t: Time) -> Time:
     return jnp.exp(self.log_alpha(t))
@@ -185,12 +179,9 @@ class VPCosine(VariancePreserving):
 
 
 class Discrete(VariancePreserving):
-  """`T` noise levels at t = 1/T, ..., 1, given by their betas; log alpha is interpolated linearly between them."""
+  """`T` noise levels at t = 1/T, ..., 1, of the betas [T] that `betas()` gives; log alpha is linear between them."""
 
   T: int
-
-  def betas(self) -> np.ndarray:
-    raise NotImplementedError
 
   def log_alpha(self, t: Time) -> Time:
     return jnp.interp(t * self.T, jnp.arange(self.T + 1.0), jnp.asarray(_log_alphas(self), jnp.float32))
