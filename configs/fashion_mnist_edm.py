@@ -12,4 +12,5 @@ def get_config():
   config, parent = fashion_mnist_flow.get_config(), digits_edm.get_config()
   for part in ('path', 'prediction', 'times'):
     config.objective[part] = parent.objective[part]
+  config.objective.prediction.sigma_data = 0.71  # of these images
   return config
