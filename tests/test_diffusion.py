@@ -152,7 +152,7 @@ class ExactNetwork:
 
   def apply(self, variables, x, condition, label):
     path = PATHS[self.path]
-    t = image(condition) * path.end
+    t = image(condition) / 1000 * path.end
     if self.prediction == 'Karras':
       t = path.time(jnp.exp(4 * image(condition)))
     a, b = path.alpha(t), path.sigma(t)
@@ -260,7 +260,7 @@ def test_the_loss_has_its_minimum_where_the_network_is_exact():
     off: float
 
     def apply(self, variables, x, condition, label):
-      a, b = (image(f(condition)) for f in (PATHS['VPCosine'].alpha, PATHS['VPCosine'].sigma))
+      a, b = (image(f(condition / 1000)) for f in (PATHS['VPCosine'].alpha, PATHS['VPCosine'].sigma))
       mean = 0.3 + a * 0.25**2 / (a**2 * 0.25**2 + b**2) * (x - a * 0.3)
       return (a * x - mean) / b + self.off
 
@@ -509,7 +509,7 @@ class NormalOfLabel:
   """The exact velocity for data N(mu, 0.1^2), mu = -0.5, 0.5 by label and 0 for the null label."""
 
   def apply(self, variables, x, t, label):
-    t = image(t)
+    t = image(t) / 1000
     mu = (label * jnp.array([[-0.5, 0.5]])).sum(axis=-1)[:, None, None, None]
     variance = (1 - t) ** 2 * 0.01 + t**2
     x_0 = mu + (1 - t) * 0.01 / variance * (x - (1 - t) * mu)

@@ -9,6 +9,7 @@ import pytest
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.networks.layers import sinusoidal_embedding
 from genjax.objectives.consistency import Consistency
 from genjax.objectives.meanflow import MeanFlow
 from genjax.types import Batch, Context, Variables
@@ -83,6 +84,18 @@ def test_meanflow_tells_the_mean_velocity_from_that_at_one_time():
     return float(jax.jit(jax.grad(lambda b: of.loss({'model': b}, context(), BATCH, KEYS)[0]))(jnp.zeros(())))
 
   assert abs(pull(mean=True)) < 0.1 * abs(pull(mean=False))
+
+
+def test_meanflow_s_networks_hear_of_time_slowly():
+  # The target holds du/dt: told t in 1000 steps, as for diffusion, the fastest sine has a derivative of 1000.
+  @dataclasses.dataclass(frozen=True)
+  class Embeds:
+    def apply(self, variables, z, condition, label):
+      return sinusoidal_embedding(condition.sum(axis=1), 4).reshape(-1, 2, 2, 1)
+
+  t = jnp.linspace(0.1, 1, 64)
+  u = lambda t: MeanFlow(Embeds(), SHAPE).u({'model': {}}, BATCH.image[:64], 0 * t, t, None)  # noqa: E731
+  assert 0.1 < float(jnp.abs(jax.jvp(u, (t,), (jnp.ones(64),))[1]).max()) <= 2
 
 
 def test_one_step_of_meanflow_is_the_flow():

@@ -71,7 +71,7 @@ class DiT(nn.Module):
     rows, columns = height // p, width // p
     small = nn.initializers.normal(0.02)
     times = t.reshape(b, -1)
-    embedded = jnp.concatenate([sinusoidal_embedding(1000.0 * times[:, i], 256) for i in range(times.shape[1])], axis=1)
+    embedded = jnp.concatenate([sinusoidal_embedding(times[:, i], 256) for i in range(times.shape[1])], axis=1)
     emb = nn.Dense(d, kernel_init=small)(nn.silu(nn.Dense(d, kernel_init=small)(embedded)))
     if label is not None:
       emb = emb + nn.Dense(d, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)

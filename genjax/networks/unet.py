@@ -92,7 +92,7 @@ class Attention(nn.Module):
 
 
 class Embedding(nn.Module):
-  """Times [B] or [B, T] from 0 to about 1 and a one-hot label or None -> [B, 4 width]."""
+  """Times [B] or [B, T], in radians of the fastest sine, and a one-hot label or None -> [B, 4 width]."""
 
   width: int
   dtype: str
@@ -100,7 +100,7 @@ class Embedding(nn.Module):
   @nn.compact
   def __call__(self, t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b e']:
     times = t.reshape(t.shape[0], -1)
-    embedded = [sinusoidal_embedding(1000.0 * times[:, i], self.width) for i in range(times.shape[1])]
+    embedded = [sinusoidal_embedding(times[:, i], self.width) for i in range(times.shape[1])]
     emb = nn.Dense(4 * self.width)(jnp.concatenate(embedded, axis=1))
     if label is not None:
       emb = emb + nn.Dense(4 * self.width, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
@@ -110,8 +110,9 @@ class Embedding(nn.Module):
 class UNet(nn.Module):
   """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C].
 
-  `t` is [B], or [B, T] for T times, from 0 to about 1; `label` one-hot [B, K], zeros for the null label, or None; `keys` one
-  for each image, in training, for dropout. The first prediction is 0. The smallest maps always have attention.
+  `t` is [B], or [B, T] for T times, as genjax/objectives/predictions.py tells them; `label` one-hot [B, K], zeros for the
+  null label, or None; `keys` one for each image, in training, for dropout. The first prediction is 0. The smallest maps
+  always have attention.
   """
 
   width: int = 64  # channels at full resolution

@@ -1,7 +1,8 @@
 """What a network predicts: how x_0 follows from it, and what it is trained towards.
 
 Each is a frozen dataclass that knows no network and no solver. `t` is [B, 1, 1, 1] and x_t = alpha x_0 + sigma eps of the
-path's alpha(t), sigma(t). The network sees `scale` times x_t, and `condition` in the place of the time.
+path's alpha(t), sigma(t). The network sees `scale` times x_t, and `condition` in the place of the time:
+its sines and cosines are of that and of slower multiples.
 """
 
 import dataclasses
@@ -37,13 +38,13 @@ class Prediction(Protocol):
 
 
 class _Plain:
-  """The network sees x_t at unit variance (which is x_t itself on paths that preserve variance) and t from 0 to 1."""
+  """The network sees x_t at unit variance (which is x_t itself on paths that preserve variance) and t in 1000 steps."""
 
   def scale(self, path: Path, t: PerImage) -> PerImage:
     return (path.alpha(t) ** 2 + path.sigma(t) ** 2) ** -0.5
 
   def condition(self, path: Path, t: PerImage) -> PerImage:
-    return t / path.end
+    return 1000 * t / path.end
 
 
 @dataclasses.dataclass(frozen=True)
