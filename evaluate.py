@@ -48,8 +48,9 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--reference_images', type=int, default=0, help='at most so many, of every split (0: all)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
   parser.add_argument(
-    '--likelihood', type=int, help='of so many test images (all; none where it takes an ODE, as in diffusion)'
+    '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
   )
+  parser.add_argument('--estimator', default='', help='of the likelihood: ode (default) or bound of diffusion models')
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -79,6 +80,9 @@ def main(argv: list[str]) -> None:
   if args.cas and not (run.objective.num_classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
   images = likelihood_images(args.likelihood, run.objective, test)
+  estimator = likelihood_estimator(args.estimator, run.objective)
+  if args.estimator and not images:
+    raise UsageError(f'--estimator {args.estimator}: say of how many test images, as --likelihood 500.')
   extractor = open_extractor(args.features, args.weights, train, test, args.allow_package)
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), images=args.reference_images)
   training, held_out = view(train, 'train'), test and view(test, 'test')
@@ -86,7 +90,7 @@ def main(argv: list[str]) -> None:
 
   # One card a seed.
   kimg = run.step * run.config['train']['batch_size'] / 1000
-  nats = likelihood(run.objective, run.variables, test, mesh, images) if images else {}
+  nats = likelihood(run.objective, run.variables, test, mesh, images, estimator) if images else {}
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
@@ -105,7 +109,7 @@ def main(argv: list[str]) -> None:
         'best': args.best,
         'objective': type(run.objective).__name__,
         'ema_halflife_kimg': None if args.no_ema else run.config['train']['ema_halflife'] / 1000,
-        'likelihood': f'{run.objective.nll_of}, {images} of the test split' if images else None,
+        'likelihood': f'{run.objective.estimators[estimator]}, {images} of the test split' if images else None,
         'options': options,
         'guide': {'run': str(weaker.path), 'step': weaker.step} if weaker else None,
         'evaluations': evaluations(run.objective, run.variables, options),
@@ -164,6 +168,14 @@ def likelihood_images(asked: int | None, objective, test) -> int:
   if not 0 <= asked <= most:
     raise UsageError(f'--likelihood {asked}: these data have {most} test images.')
   return asked
+
+
+def likelihood_estimator(asked: str, objective) -> str:
+  """One of the objective's; '' if it has no likelihood."""
+  known = getattr(objective, 'estimators', {})
+  if asked and asked not in known:
+    raise UsageError(f'--estimator {asked}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}.')
+  return asked or next(iter(known), '')
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -68,9 +68,9 @@ class Objective(Protocol):
   """A frozen dataclass: hashable, printable. VAE, diffusion and flow are games of one player, a GAN of two.
 
   `sample` is pure (the caller jits it); its keyword-only parameters are the options that `sample.py` offers, or the fields of
-  its `sampler`, a frozen dataclass of plain values, if it has one. One with a likelihood also has `nll(variables, batch,
-  keys)`, nats per image [B], `nll_of`, which says of what, and `nll_is_dear = True` if it costs many evaluations; one
-  without may say why in `no_nll`.
+  its `sampler`, a frozen dataclass of plain values, if it has one. One with a likelihood also has `estimators`,
+  which says what each is of, the first of them unless told otherwise, `nll(variables, batch, keys, estimator)`, nats per
+  image [B], and `nll_is_dear = True` if it costs many evaluations; one without may say why in `no_nll`.
   """
 
   num_classes: int  # 0: unconditional

@@ -153,6 +153,8 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
     (['--truncation', '2'], 'no option --truncation; it has --temperature'),
     (['--sampels', '200'], 'it has --temperature. Did you mean --samples'),
     (['--likelihood', '999'], '--likelihood 999: these data have 297 test images'),
+    (['--estimator', 'bound'], '--estimator bound: VAE has elbo'),
+    (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo: say of how many test images, as --likelihood 500'),
   ],
 )
 def test_mistakes(runs, words, message):
@@ -163,6 +165,8 @@ def test_mistakes(runs, words, message):
 def test_a_likelihood_that_is_not_there(runs):
   with pytest.raises(UsageError, match='--likelihood 10: GAN has none: it has no density'):
     evaluate.main(['--run', str(runs[1]), '--likelihood', '10'])
+  with pytest.raises(UsageError, match='--estimator bound: GAN has no likelihood'):
+    evaluate.main(['--run', str(runs[1]), '--estimator', 'bound'])
 
 
 def test_compare_mistakes(runs, tmp_path):

@@ -130,7 +130,7 @@ def parameters(network, shape, classes=0):
 
 def test_networks_have_the_sizes_of_the_papers():
   # 2006.11239, appendix B: 35.7M (35,746,307 in its published weights). 2206.00364, table 7: 55.7M (of which 1,152 are for
-  # augmentation labels, which are not here). 2212.09748, table 1: 33, 130, 458 and 675M.
+  # the labels of augmentation, which here enter as those of classes). 2212.09748, table 1: 33, 130, 458 and 675M.
   ddpm, edm = (config_of(name)['objective']['network'] for name in ('cifar10_ddpm', 'cifar10_edm'))
   assert parameters(build(ddpm), (32, 32, 3)) == 35_746_307
   assert parameters(build(edm), (32, 32, 3)) == 55_733_891 - 9 * 128

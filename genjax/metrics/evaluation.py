@@ -175,7 +175,13 @@ def classification_accuracy(samples: Samples, train: Source, test: Source) -> di
 
 
 def likelihood(
-  objective: Objective, variables: Variables, source: Source, mesh: Mesh, images: int = 0, batch_size: int = 256
+  objective: Objective,
+  variables: Variables,
+  source: Source,
+  mesh: Mesh,
+  images: int = 0,
+  estimator: str = '',  # '': the objective's first
+  batch_size: int = 256,
 ) -> dict[str, float]:
   """Mean negative log-likelihood of the first `images` (0: all) of `source` in an order that depends on its size alone.
 
@@ -188,7 +194,9 @@ def likelihood(
 
   def nll(variables, images, labels, index):
     batch = Batch(to_float(images), labels, index)
-    return objective.nll(variables, batch, rng.image_keys(jax.random.key(0), index))
+    return objective.nll(
+      variables, batch, rng.image_keys(jax.random.key(0), index), estimator or next(iter(objective.estimators))
+    )
 
   nll = jax.jit(nll, in_shardings=(everywhere, split, split, split))
   variables, total = jax.device_put(variables, everywhere), 0.0

@@ -21,6 +21,7 @@ class DDPMpp(nn.Module):
   blocks: int = 4  # residual blocks per resolution
   attention: tuple[int, ...] = (16,)  # sides of the feature maps that have it
   dropout: float = 0.13
+  outputs: int = 1
   remat: bool = False
   dtype: str = 'float32'
 
@@ -67,4 +68,4 @@ class DDPMpp(nn.Module):
       if level:
         h = block(h, h.shape[-1], 'double')
     h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
-    return nn.Conv(channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
+    return nn.Conv(self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)

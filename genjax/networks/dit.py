@@ -55,6 +55,7 @@ class DiT(nn.Module):
   depth: int = 12
   heads: int = 6
   patch: int = 2
+  outputs: int = 1
   remat: bool = False
   dtype: str = 'float32'
 
@@ -84,6 +85,6 @@ class DiT(nn.Module):
       h = block(self.heads, self.dtype, name=f'Block_{i}')(h, emb)
     shift, scale = jnp.split(nn.Dense(2 * d, kernel_init=ZEROS, dtype=self.dtype)(nn.silu(emb)), 2, axis=-1)
     h = modulate(nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=self.dtype)(h), shift, scale)
-    h = nn.Dense(p * p * channels, kernel_init=ZEROS)(h.astype(jnp.float32))
-    h = h.reshape(b, rows, columns, p, p, channels).transpose(0, 1, 3, 2, 4, 5)
-    return h.reshape(b, height, width, channels)
+    h = nn.Dense(p * p * self.outputs * channels, kernel_init=ZEROS)(h.astype(jnp.float32))
+    h = h.reshape(b, rows, columns, p, p, -1).transpose(0, 1, 3, 2, 4, 5)
+    return h.reshape(b, height, width, -1)

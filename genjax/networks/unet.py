@@ -124,6 +124,7 @@ class UNet(nn.Module):
   adaptive: bool = True  # see ResBlock
   resize_in_blocks: bool = False  # halve and double within residual blocks (2011.13456) or by convolutions (2006.11239)
   dropout: float = 0.0
+  outputs: int = 1  # images in the answer, one after the other in its channels
   remat: bool = False  # compute each block's activations again in the backward pass rather than keep them
   dtype: str = 'float32'
 
@@ -190,6 +191,6 @@ class UNet(nn.Module):
         h = resized(h, 'double')
 
     h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
-    h = nn.Conv(p * p * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
-    h = h.reshape(b, height // p, width // p, p, p, channels).transpose(0, 1, 3, 2, 4, 5)
-    return h.reshape(b, height, width, channels)
+    h = nn.Conv(p * p * self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
+    h = h.reshape(b, height // p, width // p, p, p, -1).transpose(0, 1, 3, 2, 4, 5)
+    return h.reshape(b, height, width, -1)

@@ -7,6 +7,7 @@ The four are chosen separately: DDPM (Ho et al. 2006.11239), score SDEs (Song et
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,84 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.objectives.augment import AUGMENTATIONS, augment
 from genjax.objectives.common import drop_labels, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
+from genjax.samplers.bound import continuous, discrete
 from genjax.samplers.guidance import guided
 from genjax.samplers.likelihood import log_prob
-from genjax.samplers.paths import Path
+from genjax.samplers.paths import Discrete, Path
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
+EVALUATIONS = 128  # of an image, for its variational bound
+
+
+class Denoising:
+  """What follows from a denoiser x_0(x_t, t): samples, guidance, likelihood.
+
+  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `sampler`, and the two methods below.
+  """
+
+  def path_of(self, variables: Variables) -> Path:
+    raise NotImplementedError
+
+  def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
+    """x_0 from x_t and t, one for all images or one for each. `labels` None or `num_classes`: the unconditional model."""
+    raise NotImplementedError
+
+  def worse(self, variables: Variables, labels: Labels | None) -> Denoiser:
+    """What guidance leads away from: the unconditional model. Raises UsageError where there is no other."""
+    if not self.num_classes:
+      raise UsageError('guidance needs a class-conditional model, or a weaker one: run.guided_by(...), --guide.')
+    return self.denoiser(variables, jnp.full_like(labels, self.num_classes))
+
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
+    """Images from noise; `options` are those of `sampler`. A conditional model without labels draws them uniformly."""
+    labels = labels_or_random(labels, keys, self.num_classes)
+    return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
+
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
+    """As `sample`, with the way to the images. Raises UsageError for guidance without anything to lead away from."""
+    path, denoise = self.path_of(variables), self.denoiser(variables, labels)
+    if sampler.guidance != 1:
+      denoise = guided(denoise, self.worse(variables, labels), sampler.guidance, path, sampler.guidance_interval)
+    noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws labels
+    solution = sampler.solve(denoise, path, noise, rng.fold_in(keys, 2))
+    return solution._replace(x=jnp.clip(solution.x, -1, 1))
+
+  estimators = {
+    'ode': 'by the probability-flow ODE, of 8-bit images',
+    'bound': 'a bound, the variational one, of 8-bit images',
+  }
+  nll_is_dear = True
+
+  def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = '') -> Float[Array, 'b']:
+    """-log p(x) of the 8-bit images, in nats, up to an expectation, or an upper bound of it: `estimators`.
+
+    By the ODE, with Hutchinson's estimator (genjax/samplers/likelihood.py), hundreds of evaluations an image; they are
+    dequantised uniformly (1511.01844, section 3.1). By the variational bound (genjax/samplers/bound.py) EVALUATIONS.
+    """
+    if (estimator or next(iter(self.estimators))) == 'bound':
+      return self.bound(variables, batch, keys)
+    path, denoise = self.path_of(variables), self.denoiser(variables, batch.label if self.num_classes else None)
+    level, dimensions = 2 / 255, math.prod(self.image_shape)
+    noise_keys, sign_keys = rng.split(keys, 2)
+    x = batch.image + level * rng.uniform(noise_keys, self.image_shape, -0.5, 0.5)
+    found, _ = log_prob(denoise, path, x, sign_keys)
+    return -(found + dimensions * math.log(level))
+
+  def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
+    """Of the path's steps if they are counted, with the posterior's variance; else in continuous time."""
+    path, denoise = self.path_of(variables), self.denoiser(variables, batch.label if self.num_classes else None)
+    if isinstance(path, Discrete):
+      return discrete(lambda x, t: (denoise(x, t), None), path, batch.image, keys, EVALUATIONS)
+    return continuous(denoise, path, batch.image, keys, EVALUATIONS)
+
 
 @dataclasses.dataclass(frozen=True)
-class Diffusion:
+class Diffusion(Denoising):
   """A game of one player, 'model': minimise E w(t) |F(x_t, t) - target|^2 over x_t = alpha(t) x_0 + sigma(t) eps.
 
   `network(x, condition, label) -> F`; `prediction` says what F is and what the network sees of x_t and t. A network whose
@@ -41,11 +108,13 @@ class Diffusion:
   weighting: Callable[[Path, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
   num_classes: int = 0  # 0: unconditional
   label_dropout: float = 0.1  # how often the label is hidden in training, for classifier-free guidance
+  augment: float = 0.0  # how often each transformation of genjax/objectives/augment.py is applied; the network hears of it
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: what `sample` does unless told otherwise
 
   def __post_init__(self):
-    if not 0 <= self.label_dropout <= 1:
-      raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
+    for name in ('label_dropout', 'augment'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
     if isinstance(self.prediction, Eps) and self.path.alpha(jnp.asarray(self.path.end)) == 0:
       raise UsageError(f'{self.path} ends in pure noise, where Eps says nothing of x_0: predict V, X0 or Velocity.')
     steps = getattr(self.path, 'T', None), getattr(self.times, 'T', None)
@@ -56,74 +125,66 @@ class Diffusion:
   def players(self) -> dict[str, Player]:
     return {'model': Player(self.loss)}
 
+  def path_of(self, variables: Variables) -> Path:
+    return self.path
+
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    label = one_hot(batch.label, self.num_classes)
-    t = jnp.zeros(batch.image.shape[0])
-    return Variables({'model': self.network.init(key, batch.image, t, label)['params']}, {})
+    condition, label = jnp.zeros(batch.image.shape[0]), self.hears(batch.label)
+    return Variables({'model': self.network.init(key, batch.image, condition, label)['params']}, {})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """The weighted squared error, a mean over pixels and images."""
+    draw = self.draw(batch, keys)
+    return self.error(self.network_of(params, draw.x_t, draw.t, draw.hears, draw.keys), draw), Aux({})
+
+  def draw(self, batch: Batch, keys: Keys) -> 'Draw':
+    """What a training step looks at."""
     t_keys, eps_keys, label_keys, dropout_keys = rng.split(keys, 4)
     x_0, eps = batch.image, rng.normal(eps_keys, batch.image.shape[1:])
     t = self.times(self.path, t_keys)[:, None, None, None]
     label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
+    done = None
+    if self.augment:
+      x_0, done = augment(rng.fold_in(keys, 4), x_0, self.augment)
     x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * eps
     inside = dropout_keys if getattr(self.network, 'dropout', 0) else None
-    error = self.answer(params, x_t, t, label, inside) - self.prediction.target(self.path, t, x_0, eps)
-    squared = error**2
-    if self.weighting is not None:
-      squared *= self.weighting(self.path, t) * self.prediction.eps_error(self.path, t) ** 2
-    return jnp.mean(squared), Aux({})
+    return Draw(x_0, eps, t, x_t, self.hears(label, done), inside)
 
-  def answer(self, params: dict, x_t: Images, t, label: Labels | None, keys: Keys | None = None) -> Images:
+  def error(self, f: Images, draw: 'Draw') -> Float[Array, '']:
+    squared = (f - self.prediction.target(self.path, draw.t, draw.x_0, draw.eps)) ** 2
+    if self.weighting is not None:
+      squared *= self.weighting(self.path, draw.t) * self.prediction.eps_error(self.path, draw.t) ** 2
+    return jnp.mean(squared)
+
+  def hears(self, label: Labels | None, done: Float[Array, 'b n'] | None = None) -> Float[Array, 'b k'] | None:
+    """What the network is told beside x_t and t: the label's one-hot row, then what augmentation did (nothing, if None)."""
+    told = one_hot(label, self.num_classes)
+    if not self.augment:
+      return told
+    done = jnp.zeros((len(label), AUGMENTATIONS)) if done is None else done
+    return done if told is None else jnp.concatenate([told, done], axis=1)
+
+  def network_of(self, params: dict, x_t: Images, t, hears: Float[Array, 'b k'] | None, keys: Keys | None = None) -> Images:
     """F for x_t at times t [B, 1, 1, 1]; with `keys` as in training, where the network has dropout."""
     x, condition = self.prediction.scale(self.path, t) * x_t, self.prediction.condition(self.path, t)
-    label, more = one_hot(label, self.num_classes), () if keys is None else (keys,)
-    return self.network.apply({'params': params['model']}, x, condition[:, 0, 0, 0], label, *more)
+    return self.network.apply({'params': params['model']}, x, condition[:, 0, 0, 0], hears, *(() if keys is None else (keys,)))
 
   def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
-    """x_0 from x_t and t, one for all images or one for each. `labels` None or `num_classes`: the unconditional model."""
-
     def denoise(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
-      return self.prediction.x0(self.path, t, x, self.answer(variables.params, x, t, labels))
+      f = self.network_of(variables.params, x, t, self.hears(jnp.full(len(x), self.num_classes) if labels is None else labels))
+      return self.prediction.x0(self.path, t, x, f)
 
     return denoise
 
-  def worse(self, variables: Variables, labels: Labels | None) -> Denoiser:
-    """What guidance leads away from: the unconditional model. Raises UsageError where there is no other."""
-    if not self.num_classes:
-      raise UsageError('guidance needs a class-conditional model, or a weaker one: run.guided_by(...), --guide.')
-    return self.denoiser(variables, jnp.full_like(labels, self.num_classes))
 
-  nll_of = 'by the probability-flow ODE, of 8-bit images'
-  nll_is_dear = True
-
-  def nll(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
-    """-log p(x) of the 8-bit images, in nats, up to an expectation: they are dequantised uniformly (1511.01844, section 3.1).
-
-    By the probability-flow ODE with Hutchinson's estimator (genjax/samplers/likelihood.py), hundreds of evaluations an image.
-    """
-    level, dimensions = 2 / 255, math.prod(self.image_shape)
-    noise_keys, sign_keys = rng.split(keys, 2)
-    x = batch.image + level * rng.uniform(noise_keys, self.image_shape, -0.5, 0.5)
-    label = batch.label if self.num_classes else None
-    found, _ = log_prob(self.denoiser(variables, label), self.path, x, sign_keys)
-    return -(found + dimensions * math.log(level))
-
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
-    """Images from noise; `options` are those of `sampler`. A conditional model without labels draws them uniformly."""
-    labels = labels_or_random(labels, keys, self.num_classes)
-    return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
-
-  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
-    """As `sample`, with the way to the images. Raises UsageError for guidance without anything to lead away from."""
-    denoise = self.denoiser(variables, labels)
-    if sampler.guidance != 1:
-      denoise = guided(denoise, self.worse(variables, labels), sampler.guidance, self.path, sampler.guidance_interval)
-    noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws labels
-    solution = sampler.solve(denoise, self.path, noise, rng.fold_in(keys, 2))
-    return solution._replace(x=jnp.clip(solution.x, -1, 1))
+class Draw(NamedTuple):
+  x_0: Images
+  eps: Images
+  t: Float[Array, 'b 1 1 1']
+  x_t: Images
+  hears: Float[Array, 'b k'] | None
+  keys: Keys | None  # of dropout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,13 +63,13 @@ class VAE:
     kl = 0.5 * (mean**2 + jnp.exp(log_var) - 1 - log_var).sum(axis=-1)
     return -self.likelihood.log_prob(out, batch.image, x_keys), kl
 
-  def nll(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
-    """An upper bound of -log p(x), -ELBO in nats per image; `nll_of` says of what."""
+  def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'elbo') -> Float[Array, 'b']:
+    """An upper bound of -log p(x), -ELBO in nats per image; `estimators` says of what."""
     return sum(self.terms(variables.params, batch, keys))
 
   @property
-  def nll_of(self) -> str:
-    return f'a bound, of {self.likelihood.measures}'
+  def estimators(self) -> dict[str, str]:
+    return {'elbo': f'a bound, of {self.likelihood.measures}'}
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""

@@ -7,7 +7,8 @@ want of it: in the variables x / alpha and sigma / alpha the probability-flow OD
 import dataclasses
 import functools
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -178,6 +179,27 @@ class VPCosine(VariancePreserving):
     return jnp.arctan(ratio) / self.angle
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class VPLearned(VariancePreserving):
+  """gamma(t) = -log SNR rises from gamma_0 to gamma_1 (2107.00630, section 3.1). Not for configs: gamma is a model's."""
+
+  gamma: Callable[[Time], Time]
+  gamma_0: Float[Array, '']
+  gamma_1: Float[Array, '']
+
+  @property
+  def ratio_min(self) -> Float[Array, '']:
+    return jnp.exp(0.5 * self.gamma_0)
+
+  def log_alpha(self, t: Time) -> Time:
+    return jnp.where(t > 0, -0.5 * jax.nn.softplus(self.gamma(t)), 0.0)  # t = 0 itself is data
+
+  def time(self, ratio: Time) -> Time:
+    table = jnp.linspace(0.0, 1.0, 1025)
+    t = jnp.interp(2 * jnp.log(ratio), self.gamma(table), table)
+    return jnp.where(ratio > 0, jnp.maximum(t, 1e-6), 0.0)  # gamma_0 itself is just above t = 0
+
+
 class Discrete(VariancePreserving):
   """`T` noise levels at t = 1/T, ..., 1, of the betas [T] that `betas()` gives; log alpha is linear between them."""
 
@@ -237,6 +259,23 @@ def ratio(path: Path, t: Time) -> Time:
 def log_snr(path: Path, t: Time) -> Time:
   """log(alpha^2 / sigma^2), the lambda of 2107.00630; DPM-Solver's lambda is half of it."""
   return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+
+class Posterior(NamedTuple):
+  """q(x_s | x_t, x_0) = N(keep x_t + gain x_0, variance) for s < t (2006.11239, eq. 7), and the variance of q(x_t | x_s)."""
+
+  keep: Time
+  gain: Time
+  variance: Time
+  forward: Time
+
+
+def posterior(path: Path, t: Time, s: Time) -> Posterior:
+  """Of any path; s = 0 is data."""
+  shrink = path.alpha(t) / path.alpha(s)
+  forward = path.sigma(t) ** 2 - (shrink * path.sigma(s)) ** 2
+  part = (path.sigma(s) / path.sigma(t)) ** 2
+  return Posterior(shrink * part, path.alpha(s) * forward / path.sigma(t) ** 2, part * forward, forward)
 
 
 def derivatives(path: Path, t: Time) -> tuple[Time, Time]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from genjax.errors import UsageError, did_you_mean
 from genjax.samplers.grids import GRIDS
@@ -44,11 +45,14 @@ class Sampler:
     if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
       raise UsageError(f'guidance_interval={interval}: give (low, high) of sigma / alpha.')
 
+  def times(self, path: Path) -> Float[Array, 's']:
+    return GRIDS[self.grid or path.grid](path, self.steps)
+
   def solve(self, denoise: Denoiser, path: Path, noise: Images, keys: Keys) -> Solution:
     """From standard normal `noise` to data. Guidance is the caller's: it needs two denoisers."""
     if self.clip_denoised:
       free = denoise
       denoise = lambda x, t: jnp.clip(free(x, t), -1, 1)  # noqa: E731
     given = {name: value for name, value in (('eta', self.eta), ('churn', self.churn)) if value}
-    times = GRIDS[self.grid or path.grid](path, self.steps)
+    times = self.times(path)
     return functools.partial(SOLVERS[self.solver], **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)

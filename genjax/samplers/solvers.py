@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import Path, eps_from_x0, ratio, velocity
+from genjax.samplers.paths import Path, eps_from_x0, posterior, ratio, velocity
 from genjax.types import Images, Keys
 
 Times = Float[Array, 's']
@@ -88,6 +88,27 @@ def _keeping_eps(path: Path, times: Times, eta: float) -> Coefficients:
 def ancestral(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys) -> Solution:
   """DDPM's sampling (2006.11239, algorithm 2) with the posterior's variance: `ddim` with eta = 1."""
   return ddim(denoise, path, x, times, keys, eta=1.0)
+
+
+def learned_ancestral(
+  predict: Callable[[Images, Float[Array, '*b']], tuple[Images, Images]], path: Path, x: Images, times: Times, keys: Keys
+) -> Solution:
+  """As `ancestral`, for `predict(x_t, t) -> x_0, v`.
+
+  The log-variance of a step lies between the posterior's, v = -1, and that of the step forward, v = 1 (2102.09672, eq. 15,
+  with the variances of the grid's own steps as in section 4).
+  """
+  q = posterior(path, times[:-1], times[1:])
+
+  def step(x, turn):
+    i, t, q = turn
+    x_0, v = predict(x, t)
+    part = 0.5 * (1 + v)
+    deviation = jnp.where(q.variance > 0, q.forward ** (0.5 * part) * q.variance ** (0.5 * (1 - part)), 0.0)
+    new = q.keep * x + q.gain * x_0 + deviation * rng.normal(rng.fold_in(keys, i + 1), x.shape[1:])
+    return new, (x, x_0)
+
+  return _solution(*jax.lax.scan(step, x, (jnp.arange(len(times) - 1), times[:-1], q)))
 
 
 def euler(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:

@@ -1,0 +1,77 @@
+"""Non-leaking augmentation (Karras et al. 2206.00364, appendix F.2, table 6): what is done to an image is told to the network.
+
+Samples are drawn as of images to which nothing was done.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float
+
+from genjax.types import Images, Keys
+
+AUGMENTATIONS = 9  # numbers that tell what was done; all 0: nothing
+SCALE, STRETCH, SHIFT = 0.2, 0.2, 0.125  # deviations: of log2, of log2, of the side
+
+
+def augment(keys: Keys, images: Images, probability: float) -> tuple[Images, Float[Array, 'b 9']]:
+  """Each image transformed with its own key, and what was done to it.
+
+  Mirrored with probability 1/2; with `probability` each, independently: upside down (in half of these), scaled by 2^(0.2 n),
+  rotated by any angle, stretched by 2^(0.2 n) along a direction, shifted by n / 8 of its side, n ~ N(0, 1).
+  """
+  done = jax.vmap(lambda key: _draw(key, probability))(keys)
+  mirror, upside_down, scale, cos, sin, stretch_cos, stretch_sin, x, y = done.T
+  images = jnp.where(mirror[:, None, None, None] > 0, images[:, :, ::-1], images)
+  images = jnp.where(upside_down[:, None, None, None] > 0, images[:, ::-1], images)
+  matrix = lambda a, b, c, d: jnp.stack([jnp.stack([a, b], -1), jnp.stack([c, d], -1)], -2)  # noqa: E731
+  amount = jnp.hypot(stretch_cos, stretch_sin)  # along (u, v), by 2^amount; across it by 2^-amount
+  apart = jnp.where(amount > 0, amount, 1)
+  u, v = jnp.where(amount > 0, stretch_cos / apart, 1), stretch_sin / apart
+  long, short = 2.0**amount, 2.0**-amount
+  stretch = matrix(long * u * u + short * v * v, (long - short) * u * v, (long - short) * u * v, long * v * v + short * u * u)
+  linear = (2.0**scale)[:, None, None] * stretch @ matrix(cos + 1, -sin, sin, cos + 1)
+  warped = jax.vmap(_warp)(images, linear, jnp.stack([x, y], -1))
+  moved = (done[:, 2:] != 0).any(axis=1)[:, None, None, None]
+  return jnp.where(moved, warped, images), done  # exact where nothing was done
+
+
+def _draw(key, probability: float) -> Float[Array, '9']:
+  keys = jax.random.split(key, 3)
+  n = jax.random.normal(keys[0], (4,))
+  u = jax.random.uniform(keys[1], (4,))
+  on = jax.random.bernoulli(keys[2], probability, (5,))
+  angle, direction = jnp.pi * (2 * u[2:] - 1)
+  return jnp.array([
+    u[0] < 0.5,
+    on[0] & (u[1] < 0.5),
+    on[1] * SCALE * n[0],
+    on[2] * (jnp.cos(angle) - 1),
+    on[2] * jnp.sin(angle),
+    on[3] * STRETCH * n[1] * jnp.cos(direction),
+    on[3] * STRETCH * n[1] * jnp.sin(direction),
+    on[4] * SHIFT * n[2],
+    on[4] * SHIFT * n[3],
+  ]).astype(jnp.float32)  # fmt: skip
+
+
+def _warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float[Array, '2']) -> Float[Array, 'h w c']:
+  """The image moved by x -> linear x + shift (in sides) about its centre, mirrored at its edges.
+
+  Read bilinearly from twice the resolution, at twice the resolution, and averaged.
+  """
+  height, width, channels = image.shape
+  fine = jax.image.resize(image, (2 * height, 2 * width, channels), 'lanczos3')
+  row, column = jnp.meshgrid(jnp.arange(2 * height) + 0.5, jnp.arange(2 * width) + 0.5, indexing='ij')
+  target = jnp.stack([column - width, row - height], -1) - (2 * shift * jnp.array([width, height]))[None, None]
+  source = target @ jnp.linalg.inv(linear).T
+  at = [source[..., 1] + height - 0.5, source[..., 0] + width - 0.5]
+  at = [_reflected(c, 2 * side) for c, side in zip(at, (height, width), strict=True)]
+  read = jax.vmap(lambda plane: map_coordinates(plane, at, order=1, mode='nearest'), in_axes=-1, out_axes=-1)
+  return read(fine).reshape(height, 2, width, 2, channels).mean(axis=(1, 3))
+
+
+def _reflected(c: Float[Array, 'h w'], side: int) -> Float[Array, 'h w']:
+  """Pixel coordinates beyond the edges, folded back (half a pixel beyond an edge is the edge's pixel again)."""
+  c = jnp.mod(c + 0.5, 2 * side)
+  return jnp.minimum(c, 2 * side - c) - 0.5

@@ -1,0 +1,101 @@
+"""Improved DDPM (Nichol & Dhariwal 2102.09672): the network also predicts the variance of each step back."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.diffusion import EVALUATIONS, Diffusion
+from genjax.samplers.bound import discrete, log_clipped, step_nats
+from genjax.samplers.guidance import guided
+from genjax.samplers.paths import Discrete, posterior
+from genjax.samplers.sampler import Sampler
+from genjax.samplers.solvers import Solution, learned_ancestral
+from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedVariance(Diffusion):
+  """Minimise L_hybrid = L_simple + lambda L_vlb (eq. 16), whose L_vlb, in bits per dimension, moves the variance alone.
+
+  `network` has `outputs=2`: F, and v in -1, ..., 1 between the log of the posterior's variance and that of the step
+  forward (eq. 15). The path and its times are discrete. Solvers other than 'ancestral' use F alone.
+  """
+
+  vlb_weight: float = 1e-3  # lambda
+
+  estimators = {name: Diffusion.estimators[name] for name in ('bound', 'ode')}
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not isinstance(self.path, Discrete):
+      raise UsageError(f'{self.path} has no steps whose variance could be learned: take samplers.paths.DiscreteCosine.')
+    if getattr(self.times, 'T', None) is None:
+      raise UsageError(f'{self.times} trains times between the steps: take objectives.times.Discrete.')
+    if getattr(self.network, 'outputs', 2) != 2:
+      raise UsageError('learned variance takes a network of two answers: set objective.network.outputs=2.')
+    if self.vlb_weight < 0:
+      raise UsageError(f'vlb_weight={self.vlb_weight} must not be negative.')
+
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """L_hybrid; L_vlb from the one time that is drawn, T times its term."""
+    draw = self.draw(batch, keys)
+    f, v = self.both(params, draw.x_t, draw.t, draw.hears, draw.keys)
+    found = self.prediction.x0(self.path, draw.t, draw.x_t, jax.lax.stop_gradient(f))
+    nats = step_nats(self.path, draw.t, draw.x_0, draw.x_t, found, self.log_variance(draw.t, v))
+    bits = self.path.T * nats.mean() / math.prod(batch.image.shape[1:]) / math.log(2)
+    return self.error(f, draw) + self.vlb_weight * bits, Aux({'vlb_bits': bits})
+
+  def both(self, params: dict, *told) -> tuple[Images, Images]:
+    """F and v, of the arguments of `network_of`."""
+    answer = super().network_of(params, *told)
+    return answer[..., : answer.shape[-1] // 2], answer[..., answer.shape[-1] // 2 :]
+
+  def network_of(self, params: dict, *told) -> Images:
+    return self.both(params, *told)[0]
+
+  def log_variance(self, t: Float[Array, 'b 1 1 1'], v: Images) -> Images:
+    """Of the step from t to t - 1/T (eq. 15)."""
+    q = posterior(self.path, t, (jnp.round(t * self.path.T) - 1) / self.path.T)
+    part = 0.5 * (1 + v)
+    return part * jnp.log(q.forward) + (1 - part) * log_clipped(self.path, t, q)
+
+  def predict(self, variables: Variables, labels: Labels | None):
+    """(x_t, t) -> x_0 and v."""
+
+    def predict(x, t):
+      t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
+      f, v = self.both(variables.params, x, t, self.hears(jnp.full(len(x), self.num_classes) if labels is None else labels))
+      return self.prediction.x0(self.path, t, x, f), v
+
+    return predict
+
+  def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
+    predict = self.predict(variables, batch.label if self.num_classes else None)
+
+    def with_variance(x, t):
+      x_0, v = predict(x, t)
+      return x_0, self.log_variance(t[:, None, None, None], v)
+
+    return discrete(with_variance, self.path, batch.image, keys, EVALUATIONS)
+
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
+    """As Diffusion's; by 'ancestral' with the learned variance, of longer steps too (section 4)."""
+    if sampler.solver != 'ancestral':
+      return super().solve(variables, keys, labels, sampler)
+    predict = self.predict(variables, labels)
+    worse = self.worse(variables, labels) if sampler.guidance != 1 else None
+
+    def led(x, t):
+      x_0, v = predict(x, t)
+      if worse:
+        x_0 = guided(lambda x, t: x_0, worse, sampler.guidance, self.path, sampler.guidance_interval)(x, t)
+      return (jnp.clip(x_0, -1, 1) if sampler.clip_denoised else x_0), v
+
+    times, noise = sampler.times(self.path), rng.normal(rng.fold_in(keys, 0), self.image_shape)
+    solution = learned_ancestral(led, self.path, self.path.sigma(times[0]) * noise, times, rng.fold_in(keys, 2))
+    return solution._replace(x=jnp.clip(solution.x, -1, 1))

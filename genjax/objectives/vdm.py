@@ -1,0 +1,116 @@
+"""Variational diffusion models (Kingma et al. 2107.00630): the bound itself is the loss, and its noise schedule is learned."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.common import drop_labels, one_hot
+from genjax.objectives.diffusion import Denoising
+from genjax.samplers.bound import prior_nats, reconstruction_nats
+from genjax.samplers.paths import VPLearned
+from genjax.samplers.sampler import Sampler
+from genjax.samplers.solvers import Denoiser
+from genjax.types import Aux, Batch, Context, Keys, Labels, Player, Variables
+
+PerImage = Float[Array, 'b']
+
+
+@dataclasses.dataclass(frozen=True)
+class VDM(Denoising):
+  """A game of two over gamma(t) = -log SNR, which rises from gamma_0 to gamma_1 as `schedule` says.
+
+  'model' minimises the bound in continuous time, on which the way between the ends has no influence (section 5.1), by its
+  network and both ends; 'schedule' minimises the variance of its estimate by the way between them (appendix I.2). The bound
+  reads pixels as 256 levels. `network(z, gamma / 8, label) -> eps`, `schedule(t) -> [0, 1]`.
+  """
+
+  network: nn.Module
+  schedule: nn.Module
+  image_shape: tuple[int, int, int]
+  gamma_0: float = -13.3  # where the ends begin (appendix H)
+  gamma_1: float = 5.0
+  num_classes: int = 0  # 0: unconditional
+  label_dropout: float = 0.1
+  sampler: Sampler = Sampler()  # noqa: RUF009 - frozen
+
+  estimators = {name: Denoising.estimators[name] for name in ('bound', 'ode')}
+
+  def __post_init__(self):
+    if not 0 <= self.label_dropout <= 1:
+      raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
+    if self.gamma_0 >= self.gamma_1:
+      raise UsageError(f'gamma_0={self.gamma_0} must be below gamma_1={self.gamma_1}.')
+
+  @property
+  def players(self) -> dict[str, Player]:
+    return {'model': Player(self.loss), 'schedule': Player(self.variance)}
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    network_key, schedule_key = jax.random.split(key)
+    gamma, label = jnp.zeros(batch.image.shape[0]), one_hot(batch.label, self.num_classes)
+    params = {
+      'network': self.network.init(network_key, batch.image, gamma, label)['params'],
+      'gamma_0': jnp.asarray(self.gamma_0),
+      'gamma_1': jnp.asarray(self.gamma_1),
+    }
+    return Variables({'model': params, 'schedule': self.schedule.init(schedule_key, gamma)['params']}, {})
+
+  def gamma(self, params: dict, t: PerImage) -> PerImage:
+    low, high = params['model']['gamma_0'], params['model']['gamma_1']
+    return low + (high - low) * self.schedule.apply({'params': params['schedule']}, t)
+
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """The bound in bits per dimension (eq. 11): prior, reconstruction and diffusion loss."""
+    part_keys, eps_keys = rng.split(keys, 2)
+    x_0, ends = batch.image, params['model']
+    start, end = jnp.exp(0.5 * ends['gamma_0']), jnp.exp(0.5 * ends['gamma_1'])
+    eps = rng.normal(eps_keys, x_0.shape[1:])
+    parts = {
+      'prior': prior_nats(x_0, end),
+      'reconstruction': reconstruction_nats(x_0, eps, start),
+      'diffusion': self.diffusion(params, batch, part_keys),
+    }
+    bits = {name: nats.mean() / math.prod(x_0.shape[1:]) / math.log(2) for name, nats in parts.items()}
+    return sum(bits.values()), Aux({f'{name}_bits': value for name, value in bits.items()})
+
+  def variance(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """E L^2 of the diffusion loss L in bits per dimension: its variance, since the schedule does not change its mean."""
+    part_keys, _ = rng.split(keys, 2)
+    bits = self.diffusion(params, batch, part_keys) / math.prod(batch.image.shape[1:]) / math.log(2)
+    return jnp.mean(bits**2), Aux({})
+
+  def diffusion(self, params: dict, batch: Batch, keys: Keys) -> PerImage:
+    """1/2 gamma'(t) |eps - eps_hat(z_t)|^2 at one time of each image (eq. 17), in nats."""
+    t_keys, eps_keys, label_keys = rng.split(keys, 3)
+    t = rng.uniform(t_keys)
+    gamma, slope = jax.jvp(lambda t: self.gamma(params, t), (t,), (jnp.ones_like(t),))
+    alpha, sigma = (jnp.sqrt(jax.nn.sigmoid(s * gamma))[:, None, None, None] for s in (-1, 1))
+    eps = rng.normal(eps_keys, batch.image.shape[1:])
+    label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
+    error = eps - self.eps(params, alpha * batch.image + sigma * eps, gamma, label)
+    return 0.5 * slope * (error**2).sum(axis=(1, 2, 3))
+
+  def eps(self, params: dict, z, gamma: PerImage, label: Labels | None):
+    return self.network.apply({'params': params['model']['network']}, z, gamma / 8, one_hot(label, self.num_classes))
+
+  def path_of(self, variables: Variables) -> VPLearned:
+    ends = variables.params['model']
+    return VPLearned(lambda t: self.gamma(variables.params, t.reshape(-1)).reshape(t.shape), ends['gamma_0'], ends['gamma_1'])
+
+  def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
+    path = self.path_of(variables)
+
+    def denoise(x, t):
+      t = jnp.broadcast_to(t, x.shape[:1])
+      gamma = self.gamma(variables.params, t)
+      label = jnp.full(len(x), self.num_classes) if labels is None else labels
+      t = t[:, None, None, None]
+      return (x - path.sigma(t) * self.eps(variables.params, x, gamma, label)) / path.alpha(t)
+
+    return denoise

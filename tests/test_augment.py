@@ -1,0 +1,106 @@
+"""What non-leaking augmentation does is what it tells the network; and nothing is done to samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives import predictions, times
+from genjax.objectives.augment import AUGMENTATIONS, augment
+from genjax.objectives.diffusion import Diffusion
+from genjax.types import Batch
+from tests.mixture import CONTEXT, KEYS, NOTHING, PATHS
+
+N, SIDE = 512, 32
+
+
+def blob(centre, covariance):
+  """A normal density in x, y from the image's centre, [SIDE, SIDE, 1]."""
+  y, x = np.mgrid[:SIDE, :SIDE] + 0.5 - SIDE / 2
+  d = np.stack([x, y], -1) - centre
+  return np.exp(-0.5 * np.einsum('...i,ij,...j', d, np.linalg.inv(covariance), d))[..., None]
+
+
+def told(row):
+  """The map x -> A x + b that nine numbers stand for (2206.00364, table 6)."""
+  mirror, upside_down, scale, cos, sin, s_cos, s_sin, x, y = np.asarray(row, np.float64)
+  angle, amount = np.arctan2(s_sin, s_cos), np.hypot(s_cos, s_sin)
+  turn = lambda c, s: np.array([[c, -s], [s, c]])  # noqa: E731
+  along = turn(np.cos(angle), np.sin(angle))
+  flips = np.diag([1 - 2 * mirror, 1 - 2 * upside_down])
+  a = 2**scale * along @ np.diag([2**amount, 2**-amount]) @ along.T @ turn(cos + 1, sin) @ flips
+  return a, np.array([x, y]) * SIDE
+
+
+def test_the_network_is_told_what_was_done():
+  centre, covariance = np.array([3.0, -2.0]), np.array([[6.0, 2.0], [2.0, 3.0]])
+  images = jnp.broadcast_to(jnp.asarray(blob(centre, covariance), jnp.float32), (N, SIDE, SIDE, 1))
+  moved, rows = jax.jit(lambda x: augment(KEYS[:N], x, 0.5))(images)
+  seen = 0
+  for image, row in zip(np.asarray(moved), np.asarray(rows), strict=True):
+    a, b = told(row)
+    mean, spread = a @ centre + b, a @ covariance @ a.T
+    if np.abs(mean).max() + 3.5 * np.sqrt(np.linalg.eigvalsh(spread)[-1]) > SIDE / 2:
+      continue  # mirrored at the edge
+    right = blob(mean, spread)
+    within = right > 0.05  # beyond, where images are shrunk, their mirrored surroundings show
+    np.testing.assert_allclose(image[within], right[within], atol=0.08)
+    seen += 1
+  assert seen > N / 4
+
+
+def test_how_often_and_how_much():
+  images = jnp.zeros((4096, 4, 4, 1))
+  rows = np.asarray(augment(KEYS, images, 0.12)[1])
+  assert rows.shape == (4096, AUGMENTATIONS)
+  part = (rows != 0).mean(axis=0)
+  np.testing.assert_allclose(part, [0.5, 0.06, *[0.12] * 7], atol=0.025)
+  on = lambda column: rows[:, column][rows[:, column] != 0]  # noqa: E731
+  assert on(2).std() == pytest.approx(0.2, rel=0.15)
+  assert on(7).std() == pytest.approx(0.125, rel=0.15)
+  assert np.hypot(rows[:, 5], rows[:, 6])[rows[:, 5] != 0].max() < 1
+
+
+def test_an_image_to_which_nothing_is_done_is_itself():
+  images = rng.normal(KEYS[:64], (8, 6, 3))
+  kept, rows = augment(KEYS[:64], images, 0.0)
+  mirrored = np.asarray(rows[:, 0] > 0)
+  assert 16 < mirrored.sum() < 48
+  np.testing.assert_array_equal(rows[:, 1:], np.zeros((64, AUGMENTATIONS - 1)))
+  np.testing.assert_array_equal(np.asarray(kept)[~mirrored], np.asarray(images)[~mirrored])
+  np.testing.assert_array_equal(np.asarray(kept)[mirrored], np.asarray(images)[mirrored][:, :, ::-1])
+
+
+def test_edges_are_mirrored():
+  ramp = jnp.broadcast_to(jnp.linspace(-1, 1, 16)[None, None, :, None], (N, 16, 16, 1))
+  moved, rows = augment(KEYS[:N], ramp, 1.0)
+  assert float(jnp.abs(moved).max()) < 1.1  # nothing from outside
+  assert not np.isnan(np.asarray(moved)).any()
+  assert (np.asarray(rows)[:, 2:] != 0).all()
+
+
+class Told:
+  """A network that answers the sum of what it is told."""
+
+  def apply(self, variables, x, condition, label):
+    return jnp.broadcast_to(label.sum(axis=1)[:, None, None, None], x.shape)
+
+
+@pytest.mark.parametrize('classes', [0, 3])
+def test_samples_are_of_images_to_which_nothing_was_done(classes):
+  edm = (PATHS['EDM'], predictions.Karras(), times.LogNormal(), (4, 4, 1))
+  of = Diffusion(Told(), *edm, num_classes=classes, augment=0.5, label_dropout=0.0)
+  assert of.hears(jnp.zeros(5, int)).shape == (5, classes + AUGMENTATIONS)
+  batch = Batch(jnp.zeros((64, 4, 4, 1)), jnp.arange(64) % 3, jnp.arange(64))
+  draw = of.draw(batch, KEYS[:64])
+  assert float(jnp.abs(draw.hears[:, classes:]).sum()) > 1
+  assert (draw.hears[:, :classes].sum(axis=1) == 1).all() or not classes
+  assert np.isfinite(float(of.loss({'model': {}}, CONTEXT, batch, KEYS[:64])[0]))
+  # x_0 of F = 1 (the label alone) or 0 (nothing)
+  labels = jnp.zeros(2, int) if classes else None
+  f = of.denoiser(NOTHING, labels)(jnp.zeros((2, 4, 4, 1)), jnp.asarray(0.5))
+  np.testing.assert_allclose(f, 0.5 * 0.5 / 0.5**0.5 * (classes > 0), rtol=1e-5)
+  with pytest.raises(UsageError, match=r'augment=1\.5 is a probability'):
+    Diffusion(Told(), *edm, augment=1.5)

@@ -1,0 +1,327 @@
+"""Variational bounds where the likelihood is known, learned variance, and the learned schedule of VDM."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from scipy.stats import norm
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.networks.schedule import Monotone
+from genjax.objectives import predictions, times
+from genjax.objectives.diffusion import Diffusion
+from genjax.objectives.learned_variance import LearnedVariance
+from genjax.objectives.vdm import VDM
+from genjax.samplers import bound, grids, paths, solvers
+from genjax.samplers.sampler import Sampler
+from genjax.step import init_state
+from genjax.types import Batch
+from tests.conftest import step_of
+from tests.mixture import CONTEXT, KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, exact, model
+
+SHAPE = (2, 2, 1)
+LEVELS = np.arange(256) / 127.5 - 1
+MU, S = 0.1, 0.2  # of normal data
+
+
+def rounded(x):
+  return jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5) / 127.5 - 1
+
+
+def normal_images(n):
+  return rounded(MU + S * rng.normal(rng.fold_in(KEYS[:n], 1001), SHAPE))
+
+
+def mixture_images(n):
+  pick = rng.bernoulli(rng.fold_in(KEYS[:n], 1001), WEIGHT[1], SHAPE).astype(int)
+  return rounded(jnp.asarray(MEAN)[pick] + jnp.asarray(STD)[pick] * rng.normal(rng.fold_in(KEYS[:n], 1002), SHAPE))
+
+
+def log_mass(x, weight, mean, std):
+  """log of what each level has of a mixture."""
+  half = 1 / 255
+  rows = list(zip(weight, mean, std, strict=True))
+  return np.log(sum(w * (norm.cdf(x + half, m, s) - norm.cdf(x - half, m, s)) for w, m, s in rows))
+
+
+def cost_of_levels(ratio):
+  """Bits per dimension from levels blurred by `ratio` to a smooth density: KL(wrapped normal || uniform)."""
+  z = np.linspace(0, bound.LEVEL, 10_001)[:-1]
+  density = sum(norm.pdf(z, i * bound.LEVEL, ratio) for i in range(-40, 42))
+  return np.mean(density * bound.LEVEL * np.log2(density * bound.LEVEL))
+
+
+@pytest.mark.parametrize('path', ['RectifiedFlow', 'EDM', 'VE', 'VPLinear', 'VPCosine'])
+def test_in_continuous_time_the_bound_is_tight(path):
+  # But for what it costs that the denoiser, exact for the mixture, does not know of levels.
+  where, x = PATHS[path], mixture_images(1024)
+  if path == 'VE':
+    where = paths.VE(sigma_min=0.002)
+  found = jax.jit(lambda x: bound.continuous(exact(where), where, x, KEYS[:1024], 64))(x)
+  right = -log_mass(np.asarray(x, np.float64), WEIGHT, MEAN, STD).sum(axis=(1, 2, 3))
+  bits = (np.asarray(found) - right) / 4 / np.log(2)
+  assert bits.mean() == pytest.approx(cost_of_levels(0.002), abs=0.03)
+
+
+def test_the_reconstruction_is_that_of_all_levels():
+  x, eps = mixture_images(16), rng.normal(KEYS[:16], SHAPE)
+  for start in (0.001, 0.004, 0.1):
+    z = np.asarray(x + start * eps, np.float64)
+    q = np.exp(-0.5 * ((z[..., None] - LEVELS) / start) ** 2)
+    own = np.exp(-0.5 * ((z - np.asarray(x)) / start) ** 2)
+    right = -np.log(own / q.sum(axis=-1)).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(bound.reconstruction_nats(x, eps, jnp.asarray(start)), right, rtol=2e-3, atol=2e-3)
+
+
+def test_a_discretised_normal_has_mass_one():
+  # 2006.11239, eq. 13; far from its mean, and narrow, where differences of float32 would be 0.
+  levels = jnp.asarray(LEVELS, jnp.float32)
+  for mean, std in ((0.1, 0.3), (-0.7, 0.02), (0.999, 0.005), (-3.0, 0.5)):
+    log_variance = jnp.full_like(levels, 2 * np.log(std))
+    found = np.asarray(bound.log_level(levels, jnp.full_like(levels, mean), log_variance), np.float64)
+    assert np.isfinite(found).all()
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-4)
+    half = 1 / 255
+    inside = np.abs(LEVELS[1:-1] - mean) < 5 * std
+    right = log_mass(LEVELS[1:-1][inside], [1.0], [mean], [std])
+    np.testing.assert_allclose(found[1:-1][inside], right, atol=2e-3)
+    assert np.exp(found[-1]) == pytest.approx(norm.sf(1 - half, mean, std), rel=1e-2, abs=1e-30)
+  grad = jax.grad(lambda m: bound.log_level(levels, m, jnp.full_like(levels, -9.0)).sum())(jnp.full_like(levels, 0.2))
+  assert np.isfinite(np.asarray(grad)).all()
+
+
+def normal_step(path, x_t, t, exactly):
+  """For normal data: E x_0 given x_t, and the log-variance of x_s given x_t (`exactly`) for s one step before t."""
+  a, b = path.alpha(t), path.sigma(t)
+  variance = a**2 * S**2 + b**2
+  x_0 = MU + a * S**2 / variance * (x_t - a * MU)
+  q = paths.posterior(path, t, (jnp.round(t * path.T) - 1) / path.T)
+  spread = S**2 * b**2 / variance  # of x_0 given x_t
+  return x_0, jnp.broadcast_to(jnp.log(q.variance + q.gain**2 * spread), x_t.shape) if exactly else None
+
+
+@pytest.mark.parametrize(('steps', 'exactly'), [(1000, True), (1000, False), (20, True), (20, False)])
+def test_the_bound_of_steps_is_tight_for_their_own_variance_alone(steps, exactly):
+  # On normal data each step back is normal: with its mean and variance the chain is the data's own, however few the steps.
+  path, x = paths.DiscreteCosine(T=steps), normal_images(2048)
+  predict = lambda x, t: normal_step(path, x, t[:, None, None, None], exactly)  # noqa: E731
+  found = jax.jit(lambda x: bound.discrete(predict, path, x, KEYS[:2048], min(steps - 1, 200)))(x)
+  right = -log_mass(np.asarray(x, np.float64), [1.0], [MU], [S]).sum(axis=(1, 2, 3))
+  gap = (np.asarray(found) - right).mean() / 4 / np.log(2)
+  assert gap == pytest.approx(0, abs=0.02) if exactly else gap > (0.1 if steps == 20 else 0.005)
+
+
+def test_every_step_counts_alike():
+  # Few evaluations of a chain give, on average, the sum over all of its steps.
+  path, n = paths.DiscreteCosine(T=12), 4096
+  x = jnp.broadcast_to(normal_images(1), (n, *SHAPE))
+  found = jax.jit(lambda: bound.discrete(lambda x, t: (0 * x, None), path, x, KEYS, 3))()
+  sums = bound.prior_nats(x, paths.ratio(path, jnp.ones(()))).mean()
+  for i in range(1, 13):
+    t = jnp.full((n, 1, 1, 1), i / 12)
+    x_t = path.alpha(t) * x + path.sigma(t) * rng.normal(rng.fold_in(KEYS, 2000 + i), SHAPE)
+    sums += bound.step_nats(path, t, x, x_t, 0 * x).mean()
+  assert float(found.mean()) == pytest.approx(float(sums), rel=0.02)
+
+
+def test_a_model_gives_either_likelihood():
+  image = mixture_images(64)
+  batch = Batch(image, jnp.zeros(64, int), jnp.arange(64))
+  of = model('Velocity', 'RectifiedFlow')
+  ode, also, upper = (jax.jit(functools.partial(of.nll, estimator=e))(NOTHING, batch, KEYS[:64]) for e in ('ode', '', 'bound'))
+  np.testing.assert_array_equal(ode, also)
+  assert (np.asarray(upper) - np.asarray(ode)).mean() / 4 / np.log(2) == pytest.approx(0, abs=0.15)
+  steps = model('Eps', 'DiscreteLinear', times=times.Discrete())
+  found = jax.jit(functools.partial(steps.nll, estimator='bound'))(NOTHING, batch, KEYS[:64])
+  right = -log_mass(np.asarray(image, np.float64), WEIGHT, MEAN, STD).sum(axis=(1, 2, 3))
+  assert 0 < (np.asarray(found) - right).mean() / 4 / np.log(2) < 1
+
+
+# Learned variance
+
+
+@dataclasses.dataclass(frozen=True)
+class Two:
+  """The exact eps of normal data, plus params['off'], and v = params['v']."""
+
+  path: paths.Discrete
+  outputs: int = 2
+
+  def apply(self, variables, x, condition, label):
+    t = condition[:, None, None, None] / 1000
+    x_0, _ = normal_step(self.path, x, t, False)
+    eps = (x - self.path.alpha(t) * x_0) / self.path.sigma(t) + variables['params']['off']
+    return jnp.concatenate([eps, jnp.broadcast_to(variables['params']['v'], x.shape)], axis=-1)
+
+
+def learned(steps=50, **options):
+  path = paths.DiscreteCosine(T=steps, beta_max=0.9)
+  return LearnedVariance(Two(path), path, predictions.Eps(), times.Discrete(steps), SHAPE, **options)
+
+
+def at(off=0.0, v=0.0):
+  return {'model': {'off': jnp.asarray(off), 'v': jnp.asarray(v)}}
+
+
+def test_the_bound_s_part_of_the_loss_moves_the_variance_alone():
+  batch = Batch(normal_images(2048), jnp.zeros(2048, int), jnp.arange(2048))
+  fields = {field.name: getattr(learned(), field.name) for field in dataclasses.fields(Diffusion)}
+  plain = Diffusion(**fields | {'network': dataclasses.replace(OnlyEps(learned().network))})
+  loss = lambda of: jax.jit(jax.value_and_grad(lambda p: of.loss(p, CONTEXT, batch, KEYS[:2048])[0]))(at(0.3))  # noqa: E731
+  (hybrid, moved), (simple, alone) = loss(learned(vlb_weight=10.0)), loss(plain)
+  assert float(moved['model']['off']) == pytest.approx(float(alone['model']['off']), rel=1e-5)
+  assert float(alone['model']['v']) == 0 != float(moved['model']['v'])
+  bits = learned().loss(at(0.3), CONTEXT, batch, KEYS[:2048])[1].metrics['vlb_bits']
+  assert float(hybrid) == pytest.approx(float(simple) + 10 * float(bits), rel=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyEps:
+  both: Two
+
+  def apply(self, *args):
+    return self.both.apply(*args)[..., :1]
+
+
+def test_v_goes_from_the_posterior_s_variance_to_the_forward_step_s():
+  of = learned()
+  t = jnp.asarray([0.5, 0.9])[:, None, None, None]
+  q = paths.posterior(of.path, t, t - 1 / 50)
+  for v, right in ((-1.0, q.variance), (1.0, q.forward), (0.0, jnp.sqrt(q.variance * q.forward))):
+    np.testing.assert_allclose(of.log_variance(t, v), jnp.log(right), rtol=1e-3)
+  betas = of.path.betas()  # the forward variance is beta
+  np.testing.assert_allclose(np.ravel(q.forward), betas[[24, 44]], rtol=1e-3)
+
+
+def test_learned_variance_is_sampled_with():
+  # One step of the grid from x_t and x_0 known: its deviation is that of v.
+  of = learned()
+  times_ = jnp.array([0.6, 0.4])
+  q = paths.posterior(of.path, times_[0], times_[1])
+  x = jnp.full((4096, *SHAPE), 0.7)
+  for v in (-1.0, 0.5, 1.0):
+    found = solvers.learned_ancestral(lambda x, t, v=v: (jnp.full_like(x, 0.2), jnp.full_like(x, v)), of.path, x, times_, KEYS)
+    part = (1 + v) / 2
+    assert float(found.x.std()) == pytest.approx(float(q.forward**part * q.variance ** (1 - part)) ** 0.5, rel=0.02)
+    assert float(found.x.mean()) == pytest.approx(float(q.keep * 0.7 + q.gain * 0.2), abs=0.01)
+  variables = NOTHING._replace(params=at(v=-1.0))
+  options = {'solver': 'ancestral', 'steps': 20}
+  found = of.sample(variables, KEYS[:512], **options)
+  plain = Sampler(**options).solve(of.denoiser(variables, None), of.path, rng.normal(rng.fold_in(KEYS[:512], 0), SHAPE),
+                                   rng.fold_in(KEYS[:512], 2))  # fmt: skip
+  np.testing.assert_allclose(found, jnp.clip(plain.x, -1, 1), atol=1e-4)  # at v = -1 it is DDPM's
+  assert float(found.mean()) == pytest.approx(MU, abs=0.03)
+  other = of.sample(variables, KEYS[:512], solver='heun', steps=40)
+  assert float(other.std()) == pytest.approx(S, rel=0.1)
+
+
+def test_learned_variance_has_a_lower_bound_at_its_own_variance():
+  batch = Batch(normal_images(512), jnp.zeros(512, int), jnp.arange(512))
+  of = learned(20)
+  nats = [float(jax.jit(of.nll)(NOTHING._replace(params=at(v=v)), batch, KEYS[:512]).mean()) for v in (-1.0, -0.5, 1.0)]
+  fixed = Diffusion.bound(of, NOTHING._replace(params=at()), batch, KEYS[:512]).mean()
+  assert nats[0] == pytest.approx(float(fixed), rel=1e-3)
+  assert nats[1] < nats[0]
+  assert list(of.estimators) == ['bound', 'ode']
+
+
+# VDM
+
+
+class ExactEps(nn.Module):
+  """eps of normal data at gamma = 8 times what it is told, plus a parameter."""
+
+  @nn.compact
+  def __call__(self, z, told, label=None):
+    gamma = 8 * told[:, None, None, None]
+    a, b = (jnp.sqrt(jax.nn.sigmoid(s * gamma)) for s in (-1, 1))
+    x_0 = MU + a * S**2 / (a**2 * S**2 + b**2) * (z - a * MU)
+    return (z - a * x_0) / b + self.param('off', nn.initializers.zeros, ())
+
+
+VDM_ = VDM(ExactEps(), Monotone(32), SHAPE)
+BATCH = Batch(normal_images(2048), jnp.zeros(2048, int), jnp.arange(2048))
+VARIABLES = VDM_.init(jax.random.key(3), BATCH)
+
+
+def test_the_schedule_rises_from_end_to_end():
+  t = jnp.linspace(0, 1, 101)
+  gamma = np.asarray(VDM_.gamma(VARIABLES.params, t))
+  assert (np.diff(gamma) > 0).all()
+  assert gamma[[0, -1]] == pytest.approx([-13.3, 5.0], abs=1e-4)
+  path = VDM_.path_of(VARIABLES)
+  np.testing.assert_allclose(-paths.log_snr(path, t[1:]), gamma[1:], atol=2e-3)
+  np.testing.assert_allclose(path.time(paths.ratio(path, t[1:])), t[1:], atol=2e-3)
+  assert float(path.time(jnp.zeros(()))) == 0
+  assert (np.diff(np.asarray(grids.karras(path, 10))) < 0).all()
+
+
+def test_vdm_s_loss_is_the_bound_and_tight():
+  loss = jax.jit(lambda p, keys: VDM_.loss(p, CONTEXT, BATCH, keys))
+  found = np.mean([float(loss(VARIABLES.params, rng.fold_in(KEYS[:2048], i))[0]) for i in range(8)])
+  right = -log_mass(np.asarray(BATCH.image, np.float64), [1.0], [MU], [S]).mean() / np.log(2) + cost_of_levels(np.exp(-6.65))
+  assert found == pytest.approx(right, abs=0.15)
+  nats = jax.jit(VDM_.nll)(VARIABLES, BATCH, KEYS[:2048]).mean() / 4 / np.log(2)
+  assert float(nats) == pytest.approx(right, abs=0.03)
+  by_ode = jax.jit(functools.partial(VDM_.nll, estimator='ode'))(VARIABLES, BATCH, KEYS[:2048]).mean() / 4 / np.log(2)
+  assert float(by_ode) == pytest.approx(right - cost_of_levels(np.exp(-6.65)), abs=0.03)
+
+
+def test_the_schedule_lowers_the_variance_and_not_the_bound():
+  # 2107.00630, section 5.1: between fixed ends the way does not matter to the bound. Each player moves its own alone.
+  optimizers = {'model': optax.sgd(0.0), 'schedule': optax.adam(0.03)}
+  state = init_state(VDM_, optimizers, jax.random.key(3), BATCH)
+  steep = {'slope': 1.0, 'inner': 10.0, 'bias': -5.0, 'outer': 3.0}  # almost all of the way is taken around t = 0.5
+  bad = {name: jnp.full_like(x, steep[name]) for name, x in state.params['schedule'].items()}
+  state = state.replace(params={**state.params, 'schedule': bad})
+  step = jax.jit(step_of(VDM_, optimizers, playing=('model', 'schedule')))
+  logs = []
+  for _ in range(60):
+    state, metrics = step(state, BATCH, jax.random.key(1))
+    logs.append((float(metrics['diffusion_bits']), float(metrics['schedule/loss'])))
+  logs = np.array(logs)
+  assert logs[-10:, 1].mean() < 0.8 * logs[:3, 1].mean()
+  assert logs[-20:, 0].mean() == pytest.approx(logs[:20, 0].mean(), abs=0.25)
+  assert float(state.params['model']['gamma_0']) == np.float32(-13.3)
+  gamma = np.asarray(VDM_.gamma(state.params, jnp.linspace(0, 1, 50)))
+  assert (np.diff(gamma) > 0).all()
+
+
+def test_the_bound_moves_the_ends():
+  grad = jax.jit(jax.grad(lambda p: VDM_.loss(p, CONTEXT, BATCH, KEYS[:2048])[0]))
+  near = dict(VARIABLES.params, model=dict(VARIABLES.params['model'], gamma_1=jnp.asarray(-3.0)))
+  moved = grad(near)['model']
+  assert float(moved['gamma_1']) < -0.1  # the prior is far: more noise at the end
+  assert float(moved['gamma_0']) < -0.1  # levels show, which this network does not know: more at the start
+
+
+def test_samples_of_vdm_are_the_data():
+  for options in ({'steps': 100}, {'solver': 'ancestral', 'steps': 500}):
+    x = jax.jit(functools.partial(VDM_.sample, **options))(VARIABLES, KEYS[:1024])
+    assert (float(x.mean()), float(x.std())) == (pytest.approx(MU, abs=0.02), pytest.approx(S, rel=0.05))
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: dataclasses.replace(learned(), path=PATHS['VPLinear']), 'has no steps whose variance could be learned: take'),
+    (lambda: dataclasses.replace(learned(), times=times.Uniform()), 'trains times between the steps: take objectives.times.D'),
+    (
+      lambda: dataclasses.replace(learned(), network=dataclasses.replace(learned().network, outputs=1)),
+      'set objective.network.outputs=2',
+    ),
+    (lambda: learned(vlb_weight=-1.0), 'vlb_weight=-1.0 must not be negative'),
+    (lambda: dataclasses.replace(VDM_, gamma_0=6.0), 'gamma_0=6.0 must be below gamma_1=5.0'),
+    (lambda: dataclasses.replace(VDM_, label_dropout=-0.1), 'label_dropout=-0.1 is a probability'),
+    (lambda: VDM_.sample(VARIABLES, KEYS, guidance=2.0), 'guidance needs a class-conditional model'),
+  ],
+)
+def test_values_out_of_range_are_refused(call, message):
+  with pytest.raises(UsageError, match=message):
+    call()

@@ -1,0 +1,271 @@
+"""Paths, time grids, solvers and likelihood on mixtures (tests/mixture.py), and beside huggingface/diffusers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from genjax import rng
+from genjax.objectives import predictions
+from genjax.samplers import grids, ode, paths, solvers
+from genjax.samplers.likelihood import log_prob
+from genjax.samplers.sampler import Sampler
+from genjax.types import Batch
+from tests.conftest import ROOT
+from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, model, quantiles_moved, start
+
+
+@functools.cache
+def solved(solver, path, steps, grid='log_snr'):
+  path = PATHS[path]
+  return jax.jit(lambda x: solvers.SOLVERS[solver](exact(path), path, x, grids.GRIDS[grid](path, steps), None))(start(path))
+
+
+# Paths
+
+
+@pytest.mark.parametrize('name', PATHS)
+def test_a_path_goes_from_data_to_noise(name):
+  path = PATHS[name]
+  t = path.end * jnp.linspace(0.02, 1.0, 50)
+  assert float(path.alpha(jnp.zeros(()))) == 1
+  assert float(path.sigma(jnp.zeros(()))) == 0
+  ratio = np.asarray(paths.ratio(path, t))
+  assert (np.diff(ratio) > 0).all()
+  assert ratio[-1] > 40
+  np.testing.assert_allclose(path.time(jnp.asarray(ratio)), t, rtol=2e-4)
+  assert float(path.time(jnp.zeros(()))) == 0
+  if name.startswith(('VP', 'Discrete')):
+    np.testing.assert_allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, 1, rtol=1e-6)
+  h = 1e-3 * path.end
+  inner = t[5:-5]  # differences of the interpolated paths are those of one piece or of two
+  for found, function in zip(paths.derivatives(path, inner), (path.alpha, path.sigma), strict=True):
+    np.testing.assert_allclose(found, (function(inner + h) - function(inner - h)) / (2 * h), rtol=0.02, atol=2e-3)
+
+
+def test_published_values_of_the_paths():
+  # 2011.13456, appendix B: beta_min 0.1, beta_max 20; 2006.11239, section 4: L_T is KL(q(x_T | x_0) || N(0, I)), ~1e-5 bits.
+  assert float(PATHS['VPLinear'].alpha(jnp.ones(()))) == pytest.approx(np.exp(-(20 - 0.1) / 4 - 0.1 / 2), rel=1e-5)
+  linear = PATHS['DiscreteLinear']
+  betas = np.linspace(1e-4, 0.02, 1000)
+  np.testing.assert_allclose(linear.alpha(jnp.arange(1, 1001) / 1000) ** 2, np.cumprod(1 - betas), rtol=2e-4)
+  sigma = np.sqrt(1 - np.cumprod(1 - betas))
+  np.testing.assert_allclose(linear.sigma(jnp.arange(1, 1001) / 1000), sigma, rtol=2e-5)
+  f = lambda t: np.cos((t / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2  # noqa: E731
+  cosine = PATHS['DiscreteCosine']
+  assert float(cosine.alpha(jnp.asarray(0.5)) ** 2) == pytest.approx(f(500) / f(0), rel=1e-4)
+  assert 0 < float(cosine.alpha(jnp.ones(()))) < 1e-4  # not 0, since no beta exceeds 0.999
+  assert float(paths.log_snr(PATHS['VPCosine'], jnp.ones(()))) == pytest.approx(-15, abs=1e-3)
+
+
+def test_time_grids():
+  sigma = np.asarray(grids.karras(PATHS['EDM'], 18))  # 2206.00364, eq. 5 with its defaults
+  i = np.arange(18)
+  by_hand = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+  np.testing.assert_allclose(sigma, [*by_hand, 0], rtol=1e-4)
+  for grid in grids.GRIDS.values():
+    for path in PATHS.values():
+      for steps in (1, 2, 20):
+        t = np.asarray(grid(path, steps))
+        assert t.shape == (steps + 1,)
+        assert t[0] == np.float32(path.end)
+        assert t[-1] == 0
+        assert (np.diff(t) < 0).all(), (grid, path, t)
+  snr = np.asarray(paths.log_snr(PATHS['VPLinear'], grids.log_snr(PATHS['VPLinear'], 10)[:-1]))
+  np.testing.assert_allclose(np.diff(snr), np.diff(snr)[0], rtol=2e-3)
+  np.testing.assert_allclose(grids.quadratic(PATHS['VPLinear'], 4), [1, 9 / 16, 1 / 4, 1 / 16, 0])
+
+
+# Solvers
+
+
+@pytest.mark.parametrize(
+  ('solver', 'path', 'order'),
+  [
+    ('euler', 'RectifiedFlow', 1),
+    ('euler', 'EDM', 1),
+    ('ddim', 'VPLinear', 1),
+    ('heun', 'RectifiedFlow', 2),
+    ('heun', 'EDM', 2),
+    ('heun', 'VPCosine', 2),
+    ('dpmpp_2m', 'RectifiedFlow', 2),
+    ('dpmpp_2m', 'VPLinear', 2),
+    ('dpmpp_2m', 'VE', 2),
+    ('unipc', 'RectifiedFlow', 3),
+    ('unipc', 'DiscreteLinear', 3),
+  ],
+)
+def test_a_solver_converges_with_its_order(solver, path, order):
+  counts = [16, 32, 64]
+  right = quantiles_moved(PATHS[path], np.asarray(start(PATHS[path])))
+  errors = [np.abs(np.asarray(solved(solver, path, n).x) - right).max() for n in counts]
+  assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.35), errors
+  turns = 2 * counts[-1] - 1 if solver == 'heun' else counts[-1]
+  assert (solved(solver, path, counts[-1]).evaluations == turns).all()
+
+
+@pytest.mark.parametrize('path', PATHS)
+def test_the_adaptive_solver_reaches_every_path_s_quantiles(path):
+  found = solved('dormand_prince', path, 1)
+  np.testing.assert_allclose(found.x, quantiles_moved(PATHS[path], np.asarray(start(PATHS[path]))), atol=2e-3)
+  assert int(found.evaluations.max()) < 250
+
+
+@pytest.mark.parametrize(
+  ('solver', 'path', 'options'),
+  [
+    ('ancestral', 'DiscreteLinear', {}),
+    ('ancestral', 'RectifiedFlow', {}),
+    ('ddim', 'VPLinear', {'eta': 0.5}),
+    ('dpmpp_2m_sde', 'RectifiedFlow', {}),
+    ('dpmpp_2m_sde', 'VPCosine', {}),
+    ('heun', 'EDM', {'churn': 40.0}),
+    ('heun', 'RectifiedFlow', {'churn': 10.0}),
+    ('langevin', 'VE', {}),
+    ('langevin', 'VPLinear', {}),
+  ],
+)
+def test_random_solvers_reach_the_moments_of_the_data(solver, path, options):
+  where = PATHS[path]
+  keys = KEYS[:256]
+  noise = where.sigma(jnp.asarray(where.end)) * rng.normal(rng.fold_in(keys, 0), (8, 8, 1))
+  function = functools.partial(solvers.SOLVERS[solver], **options)
+  x = np.asarray(jax.jit(lambda x: function(exact(where), where, x, grids.log_snr(where, 300), keys).x)(noise))
+  mean = (WEIGHT * MEAN).sum()
+  assert x.mean() == pytest.approx(mean, abs=0.02)
+  assert x.std() == pytest.approx(np.sqrt((WEIGHT * (STD**2 + MEAN**2)).sum() - mean**2), rel=0.03)
+  assert (x < -0.15).mean() == pytest.approx((WEIGHT * norm.cdf(-0.15, MEAN, STD)).sum(), abs=0.02)
+
+
+def test_an_ancestral_step_is_ddpm_s_posterior():
+  # 2006.11239, eq. 7, in betas: from t = 600 to 599.
+  betas = np.linspace(1e-4, 0.02, 1000)
+  bar = np.cumprod(1 - betas)
+  beta, now, before = betas[599], bar[599], bar[598]
+  x, x_0 = 0.7, 0.2
+  mean = np.sqrt(before) * beta / (1 - now) * x_0 + np.sqrt(1 - beta) * (1 - before) / (1 - now) * x
+  deviation = np.sqrt((1 - before) / (1 - now) * beta)
+  grid = jnp.array([0.6, 0.599])
+  x_t = jnp.full((N, 2, 2, 1), x)
+  found = solvers.ancestral(lambda x, t: jnp.full_like(x, x_0), PATHS['DiscreteLinear'], x_t, grid, KEYS)
+  assert float(found.x.mean()) == pytest.approx(mean, abs=4 * deviation / np.sqrt(4 * N))
+  assert float(found.x.std()) == pytest.approx(deviation, rel=0.02)
+
+
+@pytest.mark.parametrize('solver', solvers.SOLVERS)
+def test_an_image_does_not_depend_on_its_batch(solver):
+  path = PATHS['VPLinear']
+
+  def function(n):
+    noise = rng.normal(rng.fold_in(KEYS[:n], 0), (2, 2, 1))
+    return solvers.SOLVERS[solver](exact(path), path, noise, grids.karras(path, 8), KEYS[:n])
+
+  eight, four = jax.jit(function, static_argnums=0)(8), jax.jit(function, static_argnums=0)(4)
+  np.testing.assert_allclose(eight.x[:4], four.x, atol=1e-5)
+  assert (eight.evaluations[:4] == four.evaluations).all()
+
+
+@pytest.mark.parametrize('solver', [name for name in solvers.SOLVERS if name != 'dormand_prince'])
+def test_the_way_is_returned(solver):
+  of = model('Velocity', 'RectifiedFlow')
+  keys, grid = KEYS[:3], grids.uniform(of.path, 5)
+  found = of.solve(NOTHING, keys, None, Sampler(solver, 5))
+  turns = 9 if solver in ('heun', 'langevin') else 5
+  assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
+  assert (found.evaluations == turns).all()
+  np.testing.assert_allclose(found.states[0], rng.normal(rng.fold_in(keys, 0), (2, 2, 1)), rtol=1e-6)
+  for i in (0, -1):  # heun's and langevin's odd turns are at the next time
+    t = grid[0] if i == 0 else grid[-2]
+    np.testing.assert_allclose(found.x0s[i], exact(of.path)(found.states[i], t), atol=1e-4)
+  np.testing.assert_allclose(found.x, of.sample(NOTHING, keys, solver=solver, steps=5), atol=1e-6)
+
+
+def test_integrate_takes_each_row_at_its_own_pace():
+  rates = jnp.array([1.0, 30.0, 200.0])
+  slope = lambda t, y: -rates[:, None] * (y - jnp.sin(t)[:, None])  # noqa: E731
+  y, evaluations = jax.jit(lambda y: ode.integrate(slope, y, jnp.zeros(()), jnp.ones(()), 1e-5, 1e-5))(jnp.ones((3, 2)))
+  k = np.array([1.0, 30.0, 200.0])  # y' = -k (y - sin t), y(0) = 1
+  right = (k**2 * np.sin(1) - k * np.cos(1)) / (1 + k**2) + (1 + k / (1 + k**2)) * np.exp(-k)
+  np.testing.assert_allclose(y, np.stack([right, right], axis=1), atol=1e-4)
+  assert (np.diff(np.asarray(evaluations)) > 20).all()
+  stopped, _ = ode.integrate(slope, jnp.ones((3, 2)), jnp.zeros(()), jnp.ones(()), 1e-5, 1e-5, max_steps=30)
+  assert np.isnan(np.asarray(stopped)).any(axis=1).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('exactly', [True, False])
+def test_the_likelihood_is_that_of_the_mixture(path, exactly):
+  where, keys = PATHS[path], KEYS[:64]
+  pick = rng.bernoulli(rng.fold_in(keys, 1), WEIGHT[1], (4, 4, 1)).astype(int)
+  x_0 = jnp.asarray(MEAN)[pick] + jnp.asarray(STD)[pick] * rng.normal(rng.fold_in(keys, 2), (4, 4, 1))
+  found, evaluations = jax.jit(lambda x: log_prob(exact(where), where, x, keys, exactly))(x_0)
+  density = sum(w * norm.pdf(x_0, m, s) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
+  bits = (np.asarray(found) - np.log(density).sum(axis=(1, 2, 3))) / 16 / np.log(2)
+  assert abs(bits.mean()) < 1e-2
+  if exactly:
+    assert np.abs(bits).max() < 0.03
+  assert int(evaluations.max()) < 300
+
+
+def test_the_likelihood_of_8_bit_images():
+  # Pixels all of one level, under a mixture as smooth as ours: the density at the level times its width, in nats.
+  of = model('Velocity', 'RectifiedFlow')
+  grey = np.linspace(60, 200, 64).round()
+  image = jnp.broadcast_to(jnp.asarray(grey / 127.5 - 1)[:, None, None, None], (64, 2, 2, 1))
+  found = jax.jit(of.nll)(NOTHING, Batch(image, jnp.zeros(64, int), jnp.arange(64)), KEYS[:64])
+  edges = [(grey + half) / 127.5 - 1 for half in (-0.5, 0.5)]
+  mass = sum(w * (norm.cdf(edges[1], m, s) - norm.cdf(edges[0], m, s)) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
+  assert (np.asarray(found) + 4 * np.log(mass)).mean() / 4 / np.log(2) == pytest.approx(0, abs=1e-2)
+
+
+def peer_eps(x, t):
+  """The network of tests/peers/make_solvers.py."""
+  return 0.9 * jnp.tanh(x) + 0.2 * jnp.cos(3 * x + 2 * t)
+
+
+@pytest.fixture(scope='module')
+def peers():
+  with np.load(ROOT / 'tests' / 'peers' / 'solvers.npz') as file:
+    return dict(file)
+
+
+@pytest.mark.parametrize('steps', [1, 2, 10])
+@pytest.mark.parametrize('name', ['ddpm', 'ddim', 'ddim_eta', 'euler', 'dpmpp_2m', 'dpmpp_2m_sde', 'unipc'])
+def test_solvers_are_those_of_diffusers(peers, name, steps, monkeypatch):
+  path, noise = PATHS['DiscreteLinear'], jnp.asarray(peers['noise'], jnp.float32)
+  monkeypatch.setattr(solvers.rng, 'fold_in', lambda keys, i: i - 1)  # the i-th step's noise is the peer's
+  monkeypatch.setattr(solvers.rng, 'normal', lambda i, shape: noise[i])
+  denoise = lambda x, t: predictions.Eps().x0(path, t, x, peer_eps(x, t))  # noqa: E731
+  solver = {'ddpm': solvers.ancestral, 'ddim_eta': functools.partial(solvers.ddim, eta=0.7)}.get(name) or solvers.SOLVERS[name]
+  x = jnp.asarray(peers['x'], jnp.float32)
+  if name == 'euler':  # it begins at the deviation of y = x / alpha, sigma / alpha of t = 1, where x has 1
+    x *= path.alpha(jnp.ones(())) * peers[f'{name}_{steps}_sigmas'].max()
+  found = solver(denoise, path, x, grids.uniform(path, steps), KEYS[:2]).x
+  np.testing.assert_allclose(found, peers[f'{name}_{steps}'], rtol=2e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize('steps', [2, 10])
+def test_heun_is_that_of_diffusers(peers, steps):
+  # It works on y = x / alpha, which is EDM's path, with each sigma but the first and the last named twice.
+  path, vp = PATHS['EDM'], PATHS['DiscreteLinear']
+  sigmas = peers[f'heun_{steps}_sigmas']
+  sigmas = jnp.asarray([sigmas[0], *sigmas[1:-1:2], 0.0])
+
+  def denoise(y, sigma):
+    return y - sigma * peer_eps(y / jnp.sqrt(sigma**2 + 1), vp.time(sigma))
+
+  start = jnp.asarray(peers['x'], jnp.float32) * sigmas[0]
+  found = solvers.heun(denoise, path, start, sigmas, None).x
+  np.testing.assert_allclose(found, peers[f'heun_{steps}'], rtol=2e-5, atol=1e-4)
+
+
+def test_edm_s_euler_and_preconditioning_are_those_of_diffusers(peers):
+  path, karras = PATHS['EDM'], predictions.Karras(0.5)
+  grid = grids.karras(path, 18)
+  np.testing.assert_allclose(grid, peers['edm_18_sigmas'], rtol=1e-4)
+  denoise = lambda y, s: karras.x0(path, s, y, peer_eps(karras.scale(path, s) * y, karras.condition(path, s)))  # noqa: E731
+  found = solvers.euler(denoise, path, 80 * jnp.asarray(peers['x'], jnp.float32), grid).x
+  np.testing.assert_allclose(found, peers['edm_18'], rtol=2e-5, atol=1e-4)
