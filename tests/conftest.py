@@ -36,6 +36,12 @@ def config_of(name: str) -> dict:
   return importlib.import_module(f'configs.{name}').get_config().to_dict()
 
 
+# A config of every objective: the families, and with -m slow the others.
+_OTHERS = {config_of(name)['objective']['cls']: name for name in CONFIGS if name.startswith('digits')}
+_OTHERS = {cls: name for cls, name in _OTHERS.items() if cls not in [config_of(n)['objective']['cls'] for n in FAMILIES]}
+EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS.values())]
+
+
 def image_shape(config: dict) -> tuple[int, int, int]:
   data = config['data']
   return data['resolution'], data['resolution'], data['channels'] or CHANNELS.get(data['name'], 3)

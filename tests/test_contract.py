@@ -13,10 +13,10 @@ from genjax.build import PACKAGES
 from genjax.run import abstract_state
 from genjax.step import TrainState, ema_decay, init_state, playing, train_step
 from genjax.types import example_batch
-from tests.conftest import FAMILIES, ROOT, assert_close, config_of, family, image_shape, objects, one_level, step_of
+from tests.conftest import EACH, ROOT, assert_close, config_of, family, image_shape, objects, one_level, step_of
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', EACH)
 def test_bfloat16_computes_what_float32_does_roughly(name):
   objective, optimizers, batch, state = family(name)
   half = one_level(objects(name, dtype='bfloat16')[0])
@@ -31,7 +31,7 @@ def test_bfloat16_computes_what_float32_does_roughly(name):
     assert 0.95 < cosine < 1 - 1e-9
 
 
-@pytest.mark.parametrize('name', [*FAMILIES, 'fashion_mnist_gan'])
+@pytest.mark.parametrize('name', [*EACH, 'fashion_mnist_gan'])
 def test_first_four_of_eight_images_are_a_batch_of_four(name):
   objective, _ = objects(name)
   shape = image_shape(config_of(name))
@@ -44,7 +44,7 @@ def test_first_four_of_eight_images_are_a_batch_of_four(name):
   assert float(jnp.abs(eight[0] - eight[4]).max()) > 1e-4
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', EACH)
 def test_only_those_who_play_move(name):
   objective, optimizers, batch, state = family(name)
   for player in objective.players:
@@ -79,7 +79,7 @@ def test_ema_halves_after_its_halflife():
   assert float(ema_decay(jnp.asarray(0), 64, 1e6)) == pytest.approx(0.5**20)  # 5 % of 64 images seen
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', EACH)
 def test_the_average_moves_towards_the_new_parameters(name):
   objective, optimizers, batch, state = family(name)
   state = state.replace(step=jnp.asarray(10**6))  # past the early phase
@@ -89,7 +89,7 @@ def test_the_average_moves_towards_the_new_parameters(name):
   assert_close(after.ema, half_way, 1e-5)
 
 
-@pytest.mark.parametrize('name', [*FAMILIES, 'fashion_mnist_vae', 'fashion_mnist_gan', 'fashion_mnist_flow'])
+@pytest.mark.parametrize('name', [*EACH, 'fashion_mnist_vae', 'fashion_mnist_gan', 'fashion_mnist_flow'])
 def test_labels_are_heard(name):
   objective, _ = objects(name)
   variables = objective.init(jax.random.key(0), example_batch(image_shape(config_of(name)), 2))

@@ -127,6 +127,7 @@ def test_consistency_s_times_near_each_other_by_stages():
   for step, a in ((0, 0), (9, 0), (10, 1), (40, 4)):
     np.testing.assert_allclose(of.before(t, jnp.asarray(step)), np.maximum(t * (1 - n / 2**a), 0), rtol=1e-5)
   assert (of.before(t, jnp.asarray(0)) == 0).all()
+  np.testing.assert_allclose(of.before(t, jnp.asarray(10**9)), 0.999 * t, rtol=1e-6)
 
 
 def test_the_exact_jump_is_where_consistency_training_rests():

@@ -14,7 +14,7 @@ from genjax.checkpoint import Checkpoints
 from genjax.parallel import make_mesh, replicated
 from genjax.run import abstract_state
 from genjax.workdir import read_config
-from tests.conftest import FAMILIES, ROOT
+from tests.conftest import EACH, ROOT
 from tests.programs import ENV, command
 
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
@@ -55,7 +55,7 @@ def assert_same_bits(a, b):
     assert np.array_equal(x, y), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', EACH)
 def test_killed_twice_and_resumed_ends_in_the_same_bits(name, tmp_path):
   straight, killed = tmp_path / 'straight', tmp_path / 'killed'
   run_to_the_end(name, straight)

@@ -15,27 +15,35 @@ from genjax.checkpoint import Checkpoints
 from genjax.parallel import STRATEGIES, compile_step, make_mesh, put_everywhere, replicated, split_sharding, state_sharding
 from genjax.step import TrainState, init_state
 from genjax.types import Batch, Context, example_batch
-from tests.conftest import FAMILIES, assert_close, config_of, family, image_shape, objects, step_of
+from tests.conftest import EACH, assert_close, config_of, family, image_shape, objects, step_of
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+def tolerance(before, after):
+  """1e-5, or 3e-5 of the longest move of a parameter."""
+  moves = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before.params, after.params)
+  return max(1e-5, 3e-5 * max(jax.tree.leaves(moves)))
+
+
+@pytest.mark.parametrize('name', EACH)
 @pytest.mark.parametrize('accumulate', [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_microbatches_give_the_same_gradient(name, accumulate):
   objective, optimizers, batch, state = family(name)
   everyone = tuple(objective.players)
   whole, _ = jax.jit(step_of(objective, optimizers, playing=everyone))(state, batch, jax.random.key(3))
   split, _ = jax.jit(step_of(objective, optimizers, playing=everyone, accumulate=accumulate))(state, batch, jax.random.key(3))
-  assert_close(whole.params, split.params, 1e-5)
+  assert_close(whole.params, split.params, tolerance(state, whole))
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', EACH)
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_eight_devices_train_as_one(name, strategy):
   # Sums over the batch are taken in another order: float32 leaves 1e-7 of a gradient of order 1, times a rate of 0.1,
-  # through some twenty layers. 1e-5 is a hundred times that, and a thousandth of what one image contributes.
+  # through some twenty layers. 1e-5 is a hundred times that, and a thousandth of what one image contributes. Where a loss is
+  # large (VDM's schedule: a squared bound, normalised between its ends) so are the gradient and what is lost of it.
   objective, optimizers, batch, state = family(name)
   step = step_of(objective, optimizers)
   one, _ = jax.jit(functools.partial(step, playing=tuple(objective.players)))(state, batch, jax.random.key(3))
+  within = tolerance(state, one)
   mesh = make_mesh()
   assert mesh.size == 8
   layout = state_sharding(state, mesh, strategy)
@@ -43,8 +51,8 @@ def test_eight_devices_train_as_one(name, strategy):
   compiled = compile_step(step, mesh, strategy)
   batch = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))
   eight, metrics = compiled(state, batch, put_everywhere(jax.random.key(3), mesh), tuple(objective.players))
-  assert_close(one.params, eight.params, 1e-5)
-  assert_close(one.ema, eight.ema, 1e-5)
+  assert_close(one.params, eight.params, within)
+  assert_close(one.ema, eight.ema, within)
   assert all(np.isfinite(float(m)) for m in metrics.values())
   assert compiled.compile_seconds > 0
   for x, sharding in zip(jax.tree.leaves(eight), jax.tree.leaves(layout), strict=True):

@@ -16,6 +16,8 @@ from genjax.objectives.times import LogNormal
 from genjax.samplers.paths import EDM
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
+NEAREST = 1e-3  # beyond, the difference of f at both times is lost in float32, and at last is 0 / 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
@@ -72,9 +74,9 @@ class Consistency:
     return jnp.mean(distance / (t - r)), Aux({'squared_error': squared.mean() / math.prod(batch.image.shape[1:])})
 
   def before(self, t: Float[Array, 'b'], step) -> Float[Array, 'b']:
-    """r = t (1 - n(t) / q^a), not below 0, in stage a = step // stage (section 3.2)."""
+    """r = t (1 - n(t) / q^a), not below 0, in stage a = step // stage (section 3.2); never nearer to t than NEAREST of it."""
     n = 1 + self.k * jax.nn.sigmoid(-self.b * t)
-    return jnp.maximum(t * (1 - n / self.q ** (step // self.stage).astype(jnp.float32)), 0.0)
+    return t * (1 - jnp.clip(n / self.q ** (step // self.stage).astype(jnp.float32), NEAREST, 1.0))
 
   def f(self, params: dict, x: Images, t: Float[Array, 'b'], label: Labels | None) -> Images:
     prediction, t = Karras(self.sigma_data), t[:, None, None, None]
