@@ -35,10 +35,14 @@ KINDS = list(
 )
 
 
+LARGE = [name for name in CONFIGS if name.startswith('cifar10')]  # which take a quarter of a minute each to trace
+
+
 @pytest.mark.parametrize(
   ('name', 'options'),
   [
-    *(pytest.param(name, {}, id=name) for name in CONFIGS),
+    *(pytest.param(name, {}, id=name, marks=pytest.mark.slow if name in LARGE else ()) for name in CONFIGS),
+    *(pytest.param(name, {'dtype': 'float32'}, id=f'{name}-shrunk') for name in LARGE),
     *(pytest.param(name, {'dtype': 'bfloat16'}, id=f'{name}-bfloat16') for name in KINDS),
     *(pytest.param(name, {'num_classes': 0}, id=f'{name}-unconditional') for name in KINDS),
   ],
@@ -63,7 +67,7 @@ def test_config_builds_and_takes_a_step(name, options):
   assert images.dtype == jnp.float32
 
 
-@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.slow if n.startswith('cifar10') else ()) for n in KINDS])
+@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in KINDS])
 def test_config_trains_when_shrunk(name):
   objective, optimizers = objects(name)
   if name not in ('digits_flow', 'cifar10_edm'):  # of which each halves and doubles in its own way

@@ -247,6 +247,17 @@ def test_solvers_are_those_of_diffusers(peers, name, steps, monkeypatch):
   np.testing.assert_allclose(found, peers[f'{name}_{steps}'], rtol=2e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize('steps', [4, 10])
+def test_ancestral_steps_of_learned_variance_are_those_of_diffusers(peers, steps, monkeypatch):
+  path, noise = PATHS['DiscreteLinear'], jnp.asarray(peers['noise'], jnp.float32)
+  monkeypatch.setattr(solvers.rng, 'fold_in', lambda keys, i: i - 1)
+  monkeypatch.setattr(solvers.rng, 'normal', lambda i, shape: noise[i])
+  predict = lambda x, t: (predictions.Eps().x0(path, t, x, peer_eps(x, t)), jnp.sin(5 * x))  # noqa: E731
+  x = jnp.asarray(peers['x'], jnp.float32)
+  found = solvers.learned_ancestral(predict, path, x, grids.uniform(path, steps)[:-1], KEYS[:2]).x
+  np.testing.assert_allclose(found, peers[f'ddpm_learned_{steps}'], rtol=2e-5, atol=2e-4)
+
+
 @pytest.mark.parametrize('steps', [2, 10])
 def test_heun_is_that_of_diffusers(peers, steps):
   # It works on y = x / alpha, which is EDM's path, with each sigma but the first and the last named twice.

@@ -59,6 +59,16 @@ def main() -> None:
       values[f'{name}_{steps}'] = sample.numpy()
       if name in ('euler', 'heun'):
         values[f'{name}_{steps}_sigmas'] = scheduler.sigmas.numpy()
+  learned = DDPMScheduler(**VP, clip_sample=False, timestep_spacing='trailing', variance_type='learned_range')
+  for steps in (4, 10):  # but for the last step, to which it adds noise
+    learned.set_timesteps(steps)
+    sample, drawn = torch.tensor(x), iter(noise)
+    draw = lambda *_, **__: torch.tensor(next(drawn))  # noqa: E731
+    with mock.patch(f'{DDPMScheduler.__module__}.randn_tensor', draw):
+      for t in learned.timesteps[:-1]:
+        answer = torch.cat([eps(sample, (float(t) + 1) / 1000), torch.sin(5 * sample)], dim=1)
+        sample = learned.step(answer, t, sample).prev_sample
+    values[f'ddpm_learned_{steps}'] = sample.numpy()
   edm = EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
   edm.set_timesteps(18)
   sample = torch.tensor(x) * 80
