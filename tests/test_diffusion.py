@@ -9,8 +9,13 @@ import pytest
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.networks.schedule import Monotone
 from genjax.objectives import predictions, times, weightings
+from genjax.objectives.consistency import Consistency
 from genjax.objectives.diffusion import Diffusion
+from genjax.objectives.learned_variance import LearnedVariance
+from genjax.objectives.meanflow import MeanFlow
+from genjax.objectives.vdm import VDM
 from genjax.samplers import paths
 from genjax.samplers.guidance import guided
 from genjax.samplers.sampler import Sampler
@@ -138,6 +143,38 @@ class LabelSum:
 
 def plain(network, **options):
   return Diffusion(network, PATHS['RectifiedFlow'], predictions.Velocity(), times.LogitNormal(), (2, 2, 1), **options)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.5])
+@pytest.mark.parametrize('name', ['diffusion', 'learned variance', 'vdm', 'meanflow', 'consistency'])
+def test_a_network_with_dropout_gets_keys_in_training_alone(name, rate):
+  calls = []
+
+  @dataclasses.dataclass(frozen=True)
+  class Network:
+    dropout: float = rate
+    outputs: int = 2 if name == 'learned variance' else 1
+
+    def apply(self, variables, x, condition, label, *keys):
+      calls.append(len(keys))
+      return jnp.concatenate([x] * self.outputs, axis=-1)
+
+  schedule = Monotone(4)
+  params = {'model': {'network': {}, 'gamma_0': jnp.asarray(-10.0), 'gamma_1': jnp.asarray(5.0)}}
+  params['schedule'] = schedule.init(jax.random.key(0), jnp.zeros(1))['params']
+  steps = (PATHS['DiscreteCosine'], predictions.Eps(), times.Discrete(), (2, 2, 1))
+  of = {
+    'diffusion': lambda: plain(Network()),
+    'learned variance': lambda: LearnedVariance(Network(), *steps),
+    'vdm': lambda: VDM(Network(), schedule, (2, 2, 1)),
+    'meanflow': lambda: MeanFlow(Network(), (2, 2, 1)),
+    'consistency': lambda: Consistency(Network(), (2, 2, 1), stage=1),
+  }[name]()
+  of.loss(params, CONTEXT, Batch(jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, int), jnp.arange(4)), KEYS[:4])
+  assert set(calls) == {1 if rate else 0}
+  calls.clear()
+  of.sample(NOTHING._replace(params=params), KEYS[:4])
+  assert set(calls) == {0}
 
 
 def test_label_dropout_hides_that_share_of_the_labels():

@@ -1,7 +1,8 @@
-"""What objectives share about labels."""
+"""What objectives share about labels and dropout."""
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
@@ -11,6 +12,11 @@ from genjax.types import Keys, Labels
 def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
   """What networks take: one-hot rows [B, K], zeros for the null label `num_classes`; None if K = 0."""
   return jax.nn.one_hot(labels, num_classes) if num_classes else None
+
+
+def dropout_keys(network: nn.Module, keys: Keys) -> tuple[Keys, ...]:
+  """What a network takes beside its inputs in training: the images' keys if its field `dropout` is not 0, else nothing."""
+  return (keys,) if getattr(network, 'dropout', 0) else ()
 
 
 def drop_labels(keys: Keys, labels: Labels, rate: float, num_classes: int) -> Labels:

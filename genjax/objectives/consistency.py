@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import dropout_keys, labels_or_random, one_hot
 from genjax.objectives.predictions import Karras
 from genjax.objectives.times import LogNormal
 from genjax.samplers.paths import EDM
@@ -60,13 +60,14 @@ class Consistency:
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """E d(f(x_t, t), sg f(x_r, r)) / (t - r), both of the same eps (eq. 7 and section 3.3)."""
-    t_keys, eps_keys = rng.split(keys, 2)
+    t_keys, eps_keys, inside_keys = rng.split(keys, 3)
+    inside = dropout_keys(self.network, inside_keys)  # the same for both
     t = LogNormal(self.P_mean, self.P_std)(self.path, t_keys)
     r = self.before(t, context.step)
     eps = rng.normal(eps_keys, batch.image.shape[1:])
     t_image, r_image = (s[:, None, None, None] for s in (t, r))
-    later = self.f(params, batch.image + t_image * eps, t, batch.label)
-    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), batch.label)
+    later = self.f(params, batch.image + t_image * eps, t, batch.label, *inside)
+    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), batch.label, *inside)
     nearer = jax.lax.stop_gradient(jnp.where(r_image > 0, nearer, batch.image))
     squared = ((later - nearer) ** 2).sum(axis=(1, 2, 3))
     c = self.huber * math.sqrt(math.prod(batch.image.shape[1:]))
@@ -78,11 +79,11 @@ class Consistency:
     n = 1 + self.k * jax.nn.sigmoid(-self.b * t)
     return t * (1 - jnp.clip(n / self.q ** (step // self.stage).astype(jnp.float32), NEAREST, 1.0))
 
-  def f(self, params: dict, x: Images, t: Float[Array, 'b'], label: Labels | None) -> Images:
+  def f(self, params: dict, x: Images, t: Float[Array, 'b'], label: Labels | None, *inside: Keys) -> Images:
     prediction, t = Karras(self.sigma_data), t[:, None, None, None]
     condition = prediction.condition(self.path, t)[:, 0, 0, 0]
     scaled = prediction.scale(self.path, t) * x
-    answer = self.network.apply({'params': params['model']}, scaled, condition, one_hot(label, self.num_classes))
+    answer = self.network.apply({'params': params['model']}, scaled, condition, one_hot(label, self.num_classes), *inside)
     return prediction.x0(self.path, t, x, answer)
 
   def sample(

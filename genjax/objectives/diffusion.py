@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.augment import AUGMENTATIONS, augment
-from genjax.objectives.common import drop_labels, labels_or_random, one_hot
+from genjax.objectives.common import drop_labels, dropout_keys, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
 from genjax.samplers.bound import continuous, discrete
 from genjax.samplers.guidance import guided
@@ -33,15 +33,10 @@ EVALUATIONS = 128  # of an image, for its variational bound
 class Denoising:
   """What follows from a denoiser x_0(x_t, t): samples, guidance, likelihood.
 
-  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `sampler`, and the two methods below.
+  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `sampler`; `path_of(variables) -> Path`; and
+  `denoiser(variables, labels) -> (x_t, t) -> x_0`, t one for all images or one for each, `labels` None or `num_classes` for
+  the unconditional model.
   """
-
-  def path_of(self, variables: Variables) -> Path:
-    raise NotImplementedError
-
-  def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
-    """x_0 from x_t and t, one for all images or one for each. `labels` None or `num_classes`: the unconditional model."""
-    raise NotImplementedError
 
   def worse(self, variables: Variables, labels: Labels | None) -> Denoiser:
     """What guidance leads away from: the unconditional model. Raises UsageError where there is no other."""
@@ -135,11 +130,11 @@ class Diffusion(Denoising):
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """The weighted squared error, a mean over pixels and images."""
     draw = self.draw(batch, keys)
-    return self.error(self.network_of(params, draw.x_t, draw.t, draw.hears, draw.keys), draw), Aux({})
+    return self.error(self.network_of(params, draw.x_t, draw.t, draw.hears, *draw.inside), draw), Aux({})
 
   def draw(self, batch: Batch, keys: Keys) -> 'Draw':
     """What a training step looks at."""
-    t_keys, eps_keys, label_keys, dropout_keys = rng.split(keys, 4)
+    t_keys, eps_keys, label_keys, inside_keys = rng.split(keys, 4)
     x_0, eps = batch.image, rng.normal(eps_keys, batch.image.shape[1:])
     t = self.times(self.path, t_keys)[:, None, None, None]
     label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
@@ -147,8 +142,7 @@ class Diffusion(Denoising):
     if self.augment:
       x_0, done = augment(rng.fold_in(keys, 4), x_0, self.augment)
     x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * eps
-    inside = dropout_keys if getattr(self.network, 'dropout', 0) else None
-    return Draw(x_0, eps, t, x_t, self.hears(label, done), inside)
+    return Draw(x_0, eps, t, x_t, self.hears(label, done), dropout_keys(self.network, inside_keys))
 
   def error(self, f: Images, draw: 'Draw') -> Float[Array, '']:
     squared = (f - self.prediction.target(self.path, draw.t, draw.x_0, draw.eps)) ** 2
@@ -164,10 +158,10 @@ class Diffusion(Denoising):
     done = jnp.zeros((len(label), AUGMENTATIONS)) if done is None else done
     return done if told is None else jnp.concatenate([told, done], axis=1)
 
-  def network_of(self, params: dict, x_t: Images, t, hears: Float[Array, 'b k'] | None, keys: Keys | None = None) -> Images:
-    """F for x_t at times t [B, 1, 1, 1]; with `keys` as in training, where the network has dropout."""
+  def network_of(self, params: dict, x_t: Images, t, hears: Float[Array, 'b k'] | None, *inside: Keys) -> Images:
+    """F for x_t at times t [B, 1, 1, 1]; with keys, as in training, where the network has dropout."""
     x, condition = self.prediction.scale(self.path, t) * x_t, self.prediction.condition(self.path, t)
-    return self.network.apply({'params': params['model']}, x, condition[:, 0, 0, 0], hears, *(() if keys is None else (keys,)))
+    return self.network.apply({'params': params['model']}, x, condition[:, 0, 0, 0], hears, *inside)
 
   def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
     def denoise(x, t):
@@ -184,7 +178,7 @@ class Draw(NamedTuple):
   t: Float[Array, 'b 1 1 1']
   x_t: Images
   hears: Float[Array, 'b k'] | None
-  keys: Keys | None  # of dropout
+  inside: tuple[Keys, ...]  # of dropout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ class LearnedVariance(Diffusion):
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """L_hybrid; L_vlb from the one time that is drawn, T times its term."""
     draw = self.draw(batch, keys)
-    f, v = self.both(params, draw.x_t, draw.t, draw.hears, draw.keys)
+    f, v = self.both(params, draw.x_t, draw.t, draw.hears, *draw.inside)
     found = self.prediction.x0(self.path, draw.t, draw.x_t, jax.lax.stop_gradient(f))
     nats = step_nats(self.path, draw.t, draw.x_0, draw.x_t, found, self.log_variance(draw.t, v))
     bits = self.path.T * nats.mean() / math.prod(batch.image.shape[1:]) / math.log(2)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import drop_labels, labels_or_random, one_hot
+from genjax.objectives.common import drop_labels, dropout_keys, labels_or_random, one_hot
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -54,7 +54,8 @@ class MeanFlow:
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """E w |u(z_t, r, t) - sg(v - (t - r) (v d_z u + d_t u))|^2 (eqs. 10 and 11, algorithm 1), v the velocity eps - x_0."""
-    t_keys, r_keys, apart_keys, eps_keys, label_keys = rng.split(keys, 5)
+    t_keys, r_keys, apart_keys, eps_keys, label_keys, inside_keys = rng.split(keys, 6)
+    inside = dropout_keys(self.network, inside_keys)
     pair = [jax.nn.sigmoid(self.mean + self.std * rng.normal(k, ())) for k in (t_keys, r_keys)]
     t, r = jnp.maximum(*pair), jnp.minimum(*pair)
     r = jnp.where(rng.bernoulli(apart_keys, self.apart), r, t)
@@ -63,20 +64,22 @@ class MeanFlow:
     t_image = t[:, None, None, None]
     z, v = (1 - t_image) * batch.image + t_image * eps, eps - batch.image
     if self.guidance != 1:
-      null = jax.lax.stop_gradient(self.u(params, z, t, t, jnp.full_like(label, self.num_classes)))
+      null = jax.lax.stop_gradient(self.u(params, z, t, t, jnp.full_like(label, self.num_classes), *inside))
       v = jnp.where(
         (label == self.num_classes)[:, None, None, None], v, self.guidance * v + (1 - self.guidance) * null
       )  # eq. 13
     ones = jnp.ones_like(t)
-    u, du_dt = jax.jvp(lambda z, r, t: self.u(params, z, r, t, label), (z, r, t), (v, 0 * ones, ones))
+    u, du_dt = jax.jvp(lambda z, r, t: self.u(params, z, r, t, label, *inside), (z, r, t), (v, 0 * ones, ones))
     error = u - jax.lax.stop_gradient(v - (t - r)[:, None, None, None] * du_dt)
     squared = (error**2).sum(axis=(1, 2, 3))
     weight = jax.lax.stop_gradient((squared + self.c) ** -self.p)
     return jnp.mean(weight * squared), Aux({'squared_error': jnp.mean(error**2)})
 
-  def u(self, params: dict, z: Images, r: Float[Array, 'b'], t: Float[Array, 'b'], label: Labels | None) -> Images:
+  def u(
+    self, params: dict, z: Images, r: Float[Array, 'b'], t: Float[Array, 'b'], label: Labels | None, *inside: Keys
+  ) -> Images:
     condition = jnp.stack([t, t - r], axis=1)
-    return self.network.apply({'params': params['model']}, z, condition, one_hot(label, self.num_classes))
+    return self.network.apply({'params': params['model']}, z, condition, one_hot(label, self.num_classes), *inside)
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1) -> Images:
     """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal parts; without labels they are drawn."""

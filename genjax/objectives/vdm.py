@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import drop_labels, one_hot
+from genjax.objectives.common import drop_labels, dropout_keys, one_hot
 from genjax.objectives.diffusion import Denoising
 from genjax.samplers.bound import prior_nats, reconstruction_nats
 from genjax.samplers.paths import VPLearned
@@ -87,17 +87,18 @@ class VDM(Denoising):
 
   def diffusion(self, params: dict, batch: Batch, keys: Keys) -> PerImage:
     """1/2 gamma'(t) |eps - eps_hat(z_t)|^2 at one time of each image (eq. 17), in nats."""
-    t_keys, eps_keys, label_keys = rng.split(keys, 3)
+    t_keys, eps_keys, label_keys, inside_keys = rng.split(keys, 4)
     t = rng.uniform(t_keys)
     gamma, slope = jax.jvp(lambda t: self.gamma(params, t), (t,), (jnp.ones_like(t),))
     alpha, sigma = (jnp.sqrt(jax.nn.sigmoid(s * gamma))[:, None, None, None] for s in (-1, 1))
     eps = rng.normal(eps_keys, batch.image.shape[1:])
     label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
-    error = eps - self.eps(params, alpha * batch.image + sigma * eps, gamma, label)
+    error = eps - self.eps(params, alpha * batch.image + sigma * eps, gamma, label, *dropout_keys(self.network, inside_keys))
     return 0.5 * slope * (error**2).sum(axis=(1, 2, 3))
 
-  def eps(self, params: dict, z, gamma: PerImage, label: Labels | None):
-    return self.network.apply({'params': params['model']['network']}, z, gamma / 8, one_hot(label, self.num_classes))
+  def eps(self, params: dict, z, gamma: PerImage, label: Labels | None, *inside: Keys):
+    label = one_hot(label, self.num_classes)
+    return self.network.apply({'params': params['model']['network']}, z, gamma / 8, label, *inside)
 
   def path_of(self, variables: Variables) -> VPLearned:
     ends = variables.params['model']
