@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from genjax import rng
 from genjax.samplers.ode import integrate
@@ -168,20 +168,40 @@ def unipc(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | N
   w = jnp.where(first, 0.5, b_1 - u)
   u = jnp.where(first, 0.0, u / r)
 
+  behind = lambda c: jnp.concatenate([jnp.zeros(1), c[:-1]])  # noqa: E731
+  predictors = _Predictor(shrink, b, half)
+  correctors = _Corrector(*map(behind, (shrink, b, u, w)), ~first)
+
   def step(carry, turn):
     x, base, now, before = carry  # x is the prediction from `base`, whose D is `now`
-    t, (shrink_, b_, half_), (shrink_c, b_c, u_c, w_c, any_) = turn
+    t, predict, correct = turn
     x_0 = denoise(x, t)
-    corrected = shrink_c * base + b_c * (now + u_c * (before - now) + w_c * (x_0 - now))
-    start = jnp.where(any_, corrected, x)
-    new = shrink_ * start + b_ * (x_0 + half_ * (x_0 - now))
-    return (new, start, x_0, now), (x, x_0)
+    corrected = correct.x * base + correct.now * (now + correct.before * (before - now) + correct.ahead * (x_0 - now))
+    base = jnp.where(correct.used, corrected, x)
+    new = predict.x * base + predict.now * (x_0 + predict.slope * (x_0 - now))
+    return (new, base, x_0, now), (x, x_0)
 
-  behind = lambda c: jnp.concatenate([jnp.zeros(1), c[:-1]])  # noqa: E731
-  correct = (*map(behind, (shrink, b, u, w)), ~first)
   carry = (x, x, jnp.zeros_like(x), jnp.zeros_like(x))
-  (x, *_), traced = jax.lax.scan(step, carry, (times[:-1], (shrink, b, half), correct))
+  (x, *_), traced = jax.lax.scan(step, carry, (times[:-1], predictors, correctors))
   return _solution(x, traced)
+
+
+class _Predictor(NamedTuple):
+  """x_s = x x_t + now (D_t + slope (D_t - D_before)), for each step."""
+
+  x: Times
+  now: Times
+  slope: Times
+
+
+class _Corrector(NamedTuple):
+  """x_s = x x_t + now (D_t + before (D_before - D_t) + ahead (D_s - D_t)), of the step before."""
+
+  x: Times
+  now: Times
+  before: Times
+  ahead: Times
+  used: Bool[Array, 's']  # not in the first step
 
 
 # Solvers that evaluate twice a step.
