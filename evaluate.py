@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from genjax import parallel
-from genjax.commandline import Parser, options_help, parse_options, parse_run, run_parser
+from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
   )
-  parser.add_argument('--estimator', default='', help='of the likelihood: ode (default) or bound of diffusion models')
+  parser.add_argument('--estimator', default='', help='of the likelihood of diffusion models: ode (default), ode_exact, bound')
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = run.options | parse_options(rest, run.options, vars(args))
+  check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
   if args.samples < 100:
     raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from genjax import parallel
-from genjax.commandline import options_help, parse_options, parse_run, run_parser
+from genjax.commandline import check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import save_grid, to_uint8
 from genjax.run import grid_columns, grid_labels, load
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> None:
   if args.help:
     return print(parser.format_help() + options_help(run))
   options = parse_options(rest, run.options, vars(args))
+  check_guide(args.guide, run.options | options)
 
   columns = grid_columns(run.objective)
   if not 0 <= args.seed < 2**32:

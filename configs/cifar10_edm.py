@@ -11,7 +11,6 @@ from genjax.build import spec
 
 def get_config():
   config = base('cifar10', resolution=32, steps=390_625, batch_size=512)
-  config.data.flip = True
   config.train.ema_halflife = 500_000.0
   config.train.checkpoint_every = config.train.sample_every = 5000
   config.objective = spec(

@@ -4,8 +4,9 @@ import argparse
 import ast
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -127,3 +128,9 @@ def options_help(run) -> str:
   """The options of a run's own model, for --help."""
   shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
   return f'\noptions of {type(run.objective).__name__}: {shown or "none"}'
+
+
+def check_guide(guide: str | None, options: Mapping[str, Any]) -> None:
+  """Raises UsageError for a guide that would lead nowhere."""
+  if guide and options['guidance'] == 1:
+    raise UsageError(f'--guide {guide} leads by --guidance, and that is 1: give it, as --guidance 2.')

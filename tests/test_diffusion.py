@@ -10,6 +10,7 @@ import pytest
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.schedule import Monotone
+from genjax.networks.unet import UNet
 from genjax.objectives import predictions, times, weightings
 from genjax.objectives.consistency import Consistency
 from genjax.objectives.diffusion import Diffusion
@@ -36,6 +37,23 @@ def test_every_prediction_recovers_the_same_x0(path):
       continue  # refused: it ends in pure noise
     found = model(name, path).denoiser(NOTHING, None)(x, t)
     np.testing.assert_allclose(found, right, atol=5e-3, err_msg=name)
+
+
+@pytest.mark.parametrize('path', PATHS)
+def test_every_prediction_is_finite_at_both_ends(path):
+  where = PATHS[path]
+  t = jnp.asarray([where.end, float(where.time(jnp.asarray(where.ratio_min)))])[:, None, None, None]
+  for name in PREDICTIONS:
+    if (name, path) == ('Eps', 'RectifiedFlow'):
+      continue
+    found, ones = getattr(predictions, name)(), jnp.ones((2, 2, 2, 1))
+    values = (
+      found.scale(where, t),
+      jnp.sin(found.condition(where, t)),
+      found.x0(where, t, ones, ones),
+      found.target(where, t, ones, ones),
+    )
+    assert all(np.isfinite(np.asarray(v)).all() for v in values), name
 
 
 @pytest.mark.parametrize('prediction', PREDICTIONS)
@@ -230,6 +248,18 @@ def test_clipping_holds_each_prediction():
       lambda: plain(LabelSum(), num_classes=2).sample(NOTHING, KEYS, guidance=2.0, guidance_interval=(3.0, 1.0)),
       r'guidance_interval=\(3.0, 1.0\): give \(low, high\)',
     ),
+    (
+      lambda: plain(LabelSum(), num_classes=2).sample(NOTHING, KEYS, guidance_interval=(0.1, 3.0)),
+      r'guidance_interval=\(0.1, 3.0\): guidance=1 is none',
+    ),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, churn_noise=1.1), 'churn_noise=1.1: churn=0 is none'),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, churn=1.0, churn_interval=(1.0,)), 'churn_interval=.*: give'),
+    (lambda: plain(LabelSum()).nll(NOTHING, None, KEYS, 'bond'), "estimator='bond' is not there. Did you mean bound"),
+    (lambda: plain(UNet(outputs=2)), 'outputs=2: this objective reads 1, set outputs=1'),
+    (
+      lambda: model('Eps', 'VPLinear', times=times.Discrete(10)),
+      'counts steps, and .* has none: take objectives.times.Uniform',
+    ),
     (lambda: plain(LabelSum(), label_dropout=1.5), 'label_dropout=1.5 is a probability'),
     (lambda: model('Eps', 'RectifiedFlow'), 'ends in pure noise, where Eps says nothing of x_0: predict V'),
     (lambda: model('Eps', 'DiscreteLinear', times=times.Discrete(100)), 'path.T=1000 and times.T=100 must be the same'),
@@ -241,7 +271,7 @@ def test_clipping_holds_each_prediction():
     (lambda: weightings.MinSNR(0.0), 'gamma=0.0 must be positive'),
     (lambda: paths.EDM(sigma_max=0.001), 'sigma_min=0.002 must be positive and below sigma_max=0.001'),
     (lambda: paths.VPLinear(beta_min=30.0), 'beta_min=30.0 must be positive and below beta_max=20.0'),
-    (lambda: paths.DiscreteLinear(T=0), 'T=0 must be 1 or more'),
+    (lambda: paths.DiscreteLinear(T=1), 'T=1 must be 2 or more'),
     (lambda: paths.DiscreteCosine(beta_max=1.0), 'beta_max=1.0 between 0 and 1'),
   ],
 )

@@ -107,17 +107,20 @@ def test_one_step_of_meanflow_is_the_flow():
 
 
 def test_meanflow_s_guidance_is_trained_in():
-  # u = 1 with a label, 0 without; eq. 13 asks for omega v + (1 - omega) u(null): scaling v alone, as u(null) is 0.
+  # u = 1 with a label, 0.5 without; eq. 13 asks for omega v + (1 - omega) u(null), and v where the label is hidden.
   @dataclasses.dataclass(frozen=True)
   class OfLabel:
     def apply(self, variables, z, condition, label):
-      return jnp.broadcast_to(image(label.sum(axis=1)), z.shape)
+      return jnp.broadcast_to(0.5 + 0.5 * image(label.sum(axis=1)), z.shape)
 
   batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
   for guidance in (1.0, 3.0):
     of = MeanFlow(OfLabel(), SHAPE, num_classes=2, label_dropout=0.0, guidance=guidance, apart=0.0, p=0.0)
     found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
-    assert float(found) == pytest.approx(1 + guidance**2, rel=0.05)  # E (1 - guidance eps)^2
+    target = (1 - guidance) * 0.5
+    assert float(found) == pytest.approx((1 - target) ** 2 + guidance**2, rel=0.05)  # E (1 - target - guidance eps)^2
+    hidden = dataclasses.replace(of, label_dropout=1.0).loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
+    assert float(hidden) == pytest.approx(0.5**2 + 1, rel=0.05)
 
 
 def test_consistency_s_times_near_each_other_by_stages():
@@ -151,6 +154,25 @@ def test_at_first_consistency_training_is_denoising():
   assert float(jnp.abs(x - MU).mean()) > 0
 
 
+def test_the_consistency_loss_by_hand():
+  # f = 0 at r = 0 (the image) and t / 10 elsewhere: distances sqrt(d^2 + c^2) - c over t - r, c = huber sqrt(D).
+  @dataclasses.dataclass(frozen=True)
+  class Tenth:
+    def apply(self, variables, x, condition, label):
+      t = jnp.exp(4 * image(condition))
+      x = x * jnp.sqrt(0.25 + t**2)
+      return (t / 10 - 0.25 / (t**2 + 0.25) * x) / (t * 0.5 / jnp.sqrt(t**2 + 0.25))
+
+  batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
+  t = np.exp(np.random.default_rng(0).normal(-1.1, 2.0, 10**6)).clip(max=80)
+  for stage, huber in ((0, 0.3), (3, 0.3), (3, 0.01)):
+    of = Consistency(Tenth(), SHAPE, stage=1, huber=huber)
+    gap = t * np.clip((1 + 8 / (1 + np.exp(t))) / 2.0**stage, 1e-3, 1)
+    d, c = 2 * np.where(gap == t, t / 10, gap / 10), huber * 2  # of four pixels
+    right = ((np.sqrt(d**2 + c**2) - c) / gap).mean()
+    assert float(of.loss({'model': {}}, context(stage), batch, KEYS)[0]) == pytest.approx(right, rel=0.03)
+
+
 def test_a_consistency_model_jumps_to_the_quantile():
   of, variables = Consistency(Jump(), SHAPE, stage=1), Variables({'model': jnp.zeros(())}, {})
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:2048], 0), SHAPE))
@@ -171,6 +193,12 @@ def test_a_consistency_model_jumps_to_the_quantile():
     (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, steps=0), 'steps=0: at least 1'),
     (lambda: Consistency(Jump(), SHAPE, stage=0), 'stage=0 must be 1 or more'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1, k=-9.0), 'k=-9.0 must not be negative'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1, sigma_data=-1.0), 'sigma_data=-1.0 must be positive'),
+    (
+      lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, steps=2, middle=0.0),
+      'middle=0.0 must be above 0 and at most 80',
+    ),
     (lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, steps=3), 'steps=3: a consistency model takes 1 or 2'),
   ],
 )

@@ -16,6 +16,7 @@ import genjax
 import sample
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
+from genjax.commandline import check_guide
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh, replicated
 from genjax.run import _sample, abstract_state
@@ -235,3 +236,10 @@ def test_a_config_that_genjax_did_not_write(tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   with pytest.raises(UsageError, match=message):
     genjax.load(tmp_path)
+
+
+def test_a_guide_that_would_lead_nowhere_is_refused():
+  with pytest.raises(UsageError, match=r'--guide runs/w leads by --guidance, and that is 1: give it, as --guidance 2'):
+    check_guide('runs/w', {'guidance': 1.0})
+  check_guide('runs/w', {'guidance': 2.0})
+  check_guide(None, {'guidance': 1.0})

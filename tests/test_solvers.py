@@ -95,7 +95,7 @@ def test_time_grids():
     ('dpmpp_2m', 'VPLinear', 2),
     ('dpmpp_2m', 'VE', 2),
     ('unipc', 'RectifiedFlow', 3),
-    ('unipc', 'DiscreteLinear', 3),
+    ('unipc', 'VPCosine', 3),
   ],
 )
 def test_a_solver_converges_with_its_order(solver, path, order):
@@ -138,6 +138,52 @@ def test_random_solvers_reach_the_moments_of_the_data(solver, path, options):
   assert x.mean() == pytest.approx(mean, abs=0.02)
   assert x.std() == pytest.approx(np.sqrt((WEIGHT * (STD**2 + MEAN**2)).sum() - mean**2), rel=0.03)
   assert (x < -0.15).mean() == pytest.approx((WEIGHT * norm.cdf(-0.15, MEAN, STD)).sum(), abs=0.02)
+
+
+def test_churn_raises_the_noise_before_a_step():
+  # 2206.00364, algorithm 2: t_hat = t + gamma t, and noise of deviation S_noise sqrt(t_hat^2 - t^2); the last step is D itself.
+  x = jnp.full((64, 8, 8, 1), 3.0)
+  for churn, noise, grown in ((0.2, 1.0, 1.2), (0.2, 1.5, 1.2), (9.0, 1.0, 2**0.5)):
+    for t, limit in ((10.0, 80.0), (75.0, 80.0)):  # not above the path's end
+      t_hat = min(grown * t, limit)
+      heun = functools.partial(solvers.heun, churn=churn, churn_noise=noise)
+      found = heun(lambda x, t: x, PATHS['EDM'], x, jnp.array([t, 0.0]), KEYS[:64])
+      assert float(found.x.std()) == pytest.approx(noise * np.sqrt(t_hat**2 - t**2), rel=0.05)
+      np.testing.assert_allclose(
+        heun(lambda x, t: 0 * x + t, PATHS['EDM'], x, jnp.array([t, 0.0]), KEYS[:64]).x, t_hat, rtol=1e-5
+      )
+  outside = solvers.heun(lambda x, t: x, PATHS['EDM'], x, jnp.array([10.0, 0.0]), KEYS[:64], 0.2, churn_min=11.0)
+  np.testing.assert_array_equal(outside.x, x)
+
+
+def test_langevin_s_corrector_takes_a_step_of_its_size():
+  # At deviation s, x = c s and D = 0 the score is -c / s: the step is 2 (r / c)^2 s^2, for the mean and, doubled, the variance.
+  s, c = 2.0, 0.8
+  found = solvers.langevin(
+    lambda x, t: 0 * x, PATHS['EDM'], jnp.full((64, 16, 16, 1), c * s), jnp.array([s, s, 0.0]), KEYS[:64]
+  )
+  before, after = found.states[1], found.states[2]
+  np.testing.assert_allclose(before, c * s, rtol=1e-5)  # the predictor did not move
+  size = 2 * (0.16 / c) ** 2 * s**2
+  assert float(after.mean()) == pytest.approx(c * s - size * c / s, abs=0.02)
+  assert float(after.std()) == pytest.approx(np.sqrt(2 * size), rel=0.03)
+  tiny = solvers.langevin(lambda x, t: x, PATHS['EDM'], jnp.ones((4, 2, 2, 1)), jnp.array([s, s, 0.0]), KEYS[:4])
+  assert float(tiny.states[2].std()) < 4 * s  # where eps is 0 the step is s^2 at most
+
+
+def test_a_step_does_not_pass_over_a_steep_part():
+  # y' = a narrow bump late in a flat interval.
+  slope = lambda t, y: 20 * jnp.exp(-0.5 * ((t[:, None] - 0.7) / 0.02) ** 2) + 0 * y  # noqa: E731
+  y, _ = ode.integrate(slope, jnp.zeros((1, 1)), jnp.zeros(()), jnp.ones(()), 1e-4, 1e-4)
+  assert float(y[0, 0]) == pytest.approx(20 * 0.02 * np.sqrt(2 * np.pi), rel=1e-2)
+
+
+def test_nothing_is_asked_below_the_first_step_of_a_discrete_path():
+  for name in ('DiscreteLinear', 'DiscreteCosine'):
+    path = PATHS[name]
+    assert float(path.time(jnp.asarray(path.ratio_min))) == pytest.approx(1 / 1000, rel=1e-3)
+    for grid in ('karras', 'log_snr'):
+      assert float(grids.GRIDS[grid](path, 20)[-2]) == pytest.approx(1 / 1000, rel=1e-3)
 
 
 def test_an_ancestral_step_is_ddpm_s_posterior():

@@ -25,13 +25,13 @@ def augment(keys: Keys, images: Images, probability: float) -> tuple[Images, Flo
   images = jnp.where(mirror[:, None, None, None] > 0, images[:, :, ::-1], images)
   images = jnp.where(upside_down[:, None, None, None] > 0, images[:, ::-1], images)
   matrix = lambda a, b, c, d: jnp.stack([jnp.stack([a, b], -1), jnp.stack([c, d], -1)], -2)  # noqa: E731
-  amount = jnp.hypot(stretch_cos, stretch_sin)  # along (u, v), by 2^amount; across it by 2^-amount
+  amount = jnp.hypot(stretch_cos, stretch_sin)  # by 2^(STRETCH amount) along (u, v), its inverse across it
   apart = jnp.where(amount > 0, amount, 1)
   u, v = jnp.where(amount > 0, stretch_cos / apart, 1), stretch_sin / apart
-  long, short = 2.0**amount, 2.0**-amount
+  long, short = 2.0 ** (STRETCH * amount), 2.0 ** (-STRETCH * amount)
   stretch = matrix(long * u * u + short * v * v, (long - short) * u * v, (long - short) * u * v, long * v * v + short * u * u)
-  linear = (2.0**scale)[:, None, None] * stretch @ matrix(cos + 1, -sin, sin, cos + 1)
-  warped = jax.vmap(_warp)(images, linear, jnp.stack([x, y], -1))
+  linear = (2.0 ** (SCALE * scale))[:, None, None] * stretch @ matrix(cos + 1, -sin, sin, cos + 1)
+  warped = jax.vmap(_warp)(images, linear, SHIFT * jnp.stack([x, y], -1))
   moved = (done[:, 2:] != 0).any(axis=1)[:, None, None, None]
   return jnp.where(moved, warped, images), done  # exact where nothing was done
 
@@ -45,13 +45,13 @@ def _draw(key, probability: float) -> Float[Array, '9']:
   return jnp.array([
     u[0] < 0.5,
     on[0] & (u[1] < 0.5),
-    on[1] * SCALE * n[0],
+    on[1] * n[0],
     on[2] * (jnp.cos(angle) - 1),
     on[2] * jnp.sin(angle),
-    on[3] * STRETCH * n[1] * jnp.cos(direction),
-    on[3] * STRETCH * n[1] * jnp.sin(direction),
-    on[4] * SHIFT * n[2],
-    on[4] * SHIFT * n[3],
+    on[3] * n[1] * jnp.cos(direction),
+    on[3] * n[1] * jnp.sin(direction),
+    on[4] * n[2],
+    on[4] * n[3],
   ]).astype(jnp.float32)  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.errors import UsageError
 from genjax.types import Keys, Labels
 
 
@@ -17,6 +18,13 @@ def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
 def dropout_keys(network: nn.Module, keys: Keys) -> tuple[Keys, ...]:
   """What a network takes beside its inputs in training: the images' keys if its field `dropout` is not 0, else nothing."""
   return (keys,) if getattr(network, 'dropout', 0) else ()
+
+
+def check_outputs(network: nn.Module, answers: int = 1) -> None:
+  """Raises UsageError for a network that answers more or fewer images than the objective reads."""
+  given = getattr(network, 'outputs', answers)
+  if given != answers:
+    raise UsageError(f'objective.network.outputs={given}: this objective reads {answers}, set outputs={answers}.')
 
 
 def drop_labels(keys: Keys, labels: Labels, rate: float, num_classes: int) -> Labels:

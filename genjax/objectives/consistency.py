@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, dropout_keys, labels_or_random, one_hot
 from genjax.objectives.predictions import Karras
 from genjax.objectives.times import LogNormal
 from genjax.samplers.paths import EDM
@@ -44,6 +44,11 @@ class Consistency:
   def __post_init__(self):
     if self.stage < 1 or self.q <= 1 or self.huber <= 0:
       raise UsageError(f'stage={self.stage} must be 1 or more, q={self.q} above 1, huber={self.huber} positive.')
+    if self.k < 0 or self.P_std <= 0 or self.sigma_data <= 0:
+      raise UsageError(
+        f'k={self.k} must not be negative, P_std={self.P_std} and sigma_data={self.sigma_data} must be positive.'
+      )
+    check_outputs(self.network)
 
   @property
   def path(self) -> EDM:
@@ -92,6 +97,8 @@ class Consistency:
     """f from pure noise; with steps=2 again from noise of deviation `middle` added to that (2303.01469, algorithm 1)."""
     if steps not in (1, 2):
       raise UsageError(f'steps={steps}: a consistency model takes 1 or 2.')
+    if not 0 < middle <= self.path.end:
+      raise UsageError(f'middle={middle} must be above 0 and at most {self.path.end}.')
     labels = labels_or_random(labels, keys, self.num_classes)
     noise = lambda i: rng.normal(rng.fold_in(keys, i), self.image_shape)  # noqa: E731
     end = self.path.end

@@ -15,9 +15,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.errors import UsageError
+from genjax.errors import UsageError, did_you_mean
 from genjax.objectives.augment import AUGMENTATIONS, augment
-from genjax.objectives.common import drop_labels, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
 from genjax.samplers.bound import continuous, discrete
 from genjax.samplers.guidance import guided
@@ -60,6 +60,7 @@ class Denoising:
 
   estimators = {
     'ode': 'by the probability-flow ODE, of 8-bit images',
+    'ode_exact': 'by the probability-flow ODE with exact divergence, of 8-bit images',
     'bound': 'a bound, the variational one, of 8-bit images',
   }
   nll_is_dear = True
@@ -67,16 +68,20 @@ class Denoising:
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = '') -> Float[Array, 'b']:
     """-log p(x) of the 8-bit images, in nats, up to an expectation, or an upper bound of it: `estimators`.
 
-    By the ODE, with Hutchinson's estimator (genjax/samplers/likelihood.py), hundreds of evaluations an image; they are
-    dequantised uniformly (1511.01844, section 3.1). By the variational bound (genjax/samplers/bound.py) EVALUATIONS.
+    By the ODE, with Hutchinson's estimator or, for small images, exactly (genjax/samplers/likelihood.py), hundreds of
+    evaluations an image; they are dequantised uniformly (1511.01844, section 3.1). By the variational bound
+    (genjax/samplers/bound.py) EVALUATIONS. Raises UsageError for another estimator, and for images too large for 'ode_exact'.
     """
-    if (estimator or next(iter(self.estimators))) == 'bound':
+    estimator = estimator or next(iter(self.estimators))
+    if estimator not in self.estimators:
+      raise UsageError(f'estimator={estimator!r} is not there.' + did_you_mean(estimator, self.estimators, 'There are'))
+    if estimator == 'bound':
       return self.bound(variables, batch, keys)
     path, denoise = self.path_of(variables), self.denoiser(variables, batch.label if self.num_classes else None)
     level, dimensions = 2 / 255, math.prod(self.image_shape)
     noise_keys, sign_keys = rng.split(keys, 2)
     x = batch.image + level * rng.uniform(noise_keys, self.image_shape, -0.5, 0.5)
-    found, _ = log_prob(denoise, path, x, sign_keys)
+    found, _ = log_prob(denoise, path, x, sign_keys, exact=estimator == 'ode_exact')
     return -(found + dimensions * math.log(level))
 
   def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
@@ -106,13 +111,18 @@ class Diffusion(Denoising):
   augment: float = 0.0  # how often each transformation of genjax/objectives/augment.py is applied; the network hears of it
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: what `sample` does unless told otherwise
 
+  answers = 1  # images in the network's answer
+
   def __post_init__(self):
     for name in ('label_dropout', 'augment'):
       if not 0 <= getattr(self, name) <= 1:
         raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
     if isinstance(self.prediction, Eps) and self.path.alpha(jnp.asarray(self.path.end)) == 0:
       raise UsageError(f'{self.path} ends in pure noise, where Eps says nothing of x_0: predict V, X0 or Velocity.')
+    check_outputs(self.network, self.answers)
     steps = getattr(self.path, 'T', None), getattr(self.times, 'T', None)
+    if steps[1] is not None and steps[0] is None:
+      raise UsageError(f'{self.times} counts steps, and {self.path} has none: take objectives.times.Uniform.')
     if None not in steps and steps[0] != steps[1]:
       raise UsageError(f'path.T={steps[0]} and times.T={steps[1]} must be the same.')
 

@@ -28,7 +28,8 @@ class LearnedVariance(Diffusion):
 
   vlb_weight: float = 1e-3  # lambda
 
-  estimators = {name: Diffusion.estimators[name] for name in ('bound', 'ode')}
+  answers = 2
+  estimators = {name: Diffusion.estimators[name] for name in ('bound', 'ode', 'ode_exact')}
 
   def __post_init__(self):
     super().__post_init__()
@@ -36,8 +37,6 @@ class LearnedVariance(Diffusion):
       raise UsageError(f'{self.path} has no steps whose variance could be learned: take samplers.paths.DiscreteCosine.')
     if getattr(self.times, 'T', None) is None:
       raise UsageError(f'{self.times} trains times between the steps: take objectives.times.Discrete.')
-    if getattr(self.network, 'outputs', 2) != 2:
-      raise UsageError('learned variance takes a network of two answers: set objective.network.outputs=2.')
     if self.vlb_weight < 0:
       raise UsageError(f'vlb_weight={self.vlb_weight} must not be negative.')
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import drop_labels, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -40,6 +40,7 @@ class MeanFlow:
         raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
     if self.guidance != 1 and not self.num_classes:
       raise UsageError(f'guidance={self.guidance} needs a class-conditional model: set num_classes.')
+    check_outputs(self.network)
     if self.std <= 0 or self.c <= 0:
       raise UsageError(f'std={self.std} and c={self.c} must be positive.')
 

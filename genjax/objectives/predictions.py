@@ -131,7 +131,7 @@ class Karras:
     return 1 / self.total(path, t)
 
   def condition(self, path: Path, t: PerImage) -> PerImage:
-    return jnp.log(ratio(path, t)) / 4
+    return jnp.log(jnp.minimum(ratio(path, t), 1e4)) / 4  # some paths end in pure noise
 
   def x0(self, path: Path, t: PerImage, x_t: Images, f: Images) -> Images:
     total = self.total(path, t)

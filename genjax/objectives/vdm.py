@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import drop_labels, dropout_keys, one_hot
+from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, one_hot
 from genjax.objectives.diffusion import Denoising
 from genjax.samplers.bound import prior_nats, reconstruction_nats
 from genjax.samplers.paths import VPLearned
@@ -39,11 +39,12 @@ class VDM(Denoising):
   label_dropout: float = 0.1
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen
 
-  estimators = {name: Denoising.estimators[name] for name in ('bound', 'ode')}
+  estimators = {name: Denoising.estimators[name] for name in ('bound', 'ode', 'ode_exact')}
 
   def __post_init__(self):
     if not 0 <= self.label_dropout <= 1:
       raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
+    check_outputs(self.network)
     if self.gamma_0 >= self.gamma_1:
       raise UsageError(f'gamma_0={self.gamma_0} must be below gamma_1={self.gamma_1}.')
 

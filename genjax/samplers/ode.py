@@ -45,6 +45,7 @@ def integrate(
   have not arrived after `max_steps` attempts are NaN.
   """
   span = end - start
+  longest = jnp.abs(span) / 16  # a longer step could pass over all that changes
   rows = y.shape[0]
 
   def attempt(carry):
@@ -67,7 +68,8 @@ def integrate(
     arrived = h == end - t
     t = jnp.where(taken, jnp.where(arrived, end, t + h), t)
     y, k = (jnp.where(taken[:, None], a, b) for a, b in ((new, y), (ks[-1], k)))
-    return n + 1, t, y, k, jnp.where(going, h * factor, h), evaluations + jnp.where(going, 6, 0)
+    h = jnp.where(going, jnp.sign(span) * jnp.minimum(jnp.abs(h * factor), longest), h)
+    return n + 1, t, y, k, h, evaluations + jnp.where(going, 6, 0)
 
   t = jnp.full(rows, start)
   carry = (0, t, y, slope(t, y), jnp.full(rows, 0.01 * span), jnp.ones(rows, jnp.int32))

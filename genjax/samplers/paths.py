@@ -205,6 +205,10 @@ class Discrete(VariancePreserving):
 
   T: int
 
+  @property
+  def ratio_min(self) -> float:
+    return float(np.sqrt(np.expm1(-2 * _log_alphas(self)[1])))  # of the first step: nothing is trained below
+
   def log_alpha(self, t: Time) -> Time:
     return jnp.interp(t * self.T, jnp.arange(self.T + 1.0), jnp.asarray(_log_alphas(self), jnp.float32))
 
@@ -227,8 +231,8 @@ class DiscreteLinear(Discrete):
   beta_T: float = 0.02
 
   def __post_init__(self):
-    if not (self.T > 0 and 0 < self.beta_1 <= self.beta_T < 1):
-      raise UsageError(f'T={self.T} must be 1 or more, and 0 < beta_1={self.beta_1} <= beta_T={self.beta_T} < 1.')
+    if not (self.T > 1 and 0 < self.beta_1 <= self.beta_T < 1):
+      raise UsageError(f'T={self.T} must be 2 or more, and 0 < beta_1={self.beta_1} <= beta_T={self.beta_T} < 1.')
 
   def betas(self) -> np.ndarray:
     return np.linspace(self.beta_1, self.beta_T, self.T)
@@ -243,8 +247,8 @@ class DiscreteCosine(Discrete):
   beta_max: float = 0.999
 
   def __post_init__(self):
-    if not (self.T > 0 and self.s >= 0 and 0 < self.beta_max < 1):
-      raise UsageError(f'T={self.T} must be 1 or more, s={self.s} not negative, beta_max={self.beta_max} between 0 and 1.')
+    if not (self.T > 1 and self.s >= 0 and 0 < self.beta_max < 1):
+      raise UsageError(f'T={self.T} must be 2 or more, s={self.s} not negative, beta_max={self.beta_max} between 0 and 1.')
 
   def betas(self) -> np.ndarray:
     f = np.cos((np.arange(self.T + 1) / self.T + self.s) / (1 + self.s) * np.pi / 2) ** 2

@@ -22,12 +22,14 @@ class Sampler:
   """
 
   solver: str = 'heun'  # a name in genjax/samplers/solvers.py
-  steps: int = 25  # of the time grid; heun and langevin evaluate the network twice in each
+  steps: int = 25  # of the time grid, if the solver has one; heun and langevin evaluate the network twice in each
   grid: str = ''  # a name in genjax/samplers/grids.py; '': the one that suits the path
   guidance: float = 1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
   guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha to which guidance is confined; (): everywhere
   eta: float = 0.0  # of solver 'ddim': the part of fresh noise, from 0 to 1
   churn: float = 0.0  # of solver 'heun': S_churn
+  churn_interval: tuple[float, ...] = ()  # (S_tmin, S_tmax) of sigma / alpha to which churn is confined; (): everywhere
+  churn_noise: float = 1.0  # S_noise
   clip_denoised: bool = False  # hold each predicted x_0 within [-1, 1]
 
   def __post_init__(self):
@@ -41,9 +43,13 @@ class Sampler:
       raise UsageError(f"eta={self.eta}: from 0 to 1, and with solver 'ddim' alone.")
     if self.churn < 0 or (self.churn and self.solver != 'heun'):
       raise UsageError(f"churn={self.churn}: not negative, and with solver 'heun' alone.")
-    interval = self.guidance_interval
-    if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
-      raise UsageError(f'guidance_interval={interval}: give (low, high) of sigma / alpha.')
+    for name, interval in (('guidance', self.guidance_interval), ('churn', self.churn_interval)):
+      if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
+        raise UsageError(f'{name}_interval={interval}: give (low, high) of sigma / alpha.')
+    if self.guidance_interval and self.guidance == 1:
+      raise UsageError(f'guidance_interval={self.guidance_interval}: guidance=1 is none.')
+    if (self.churn_interval or self.churn_noise != 1) and not self.churn:
+      raise UsageError(f'churn_interval={self.churn_interval}, churn_noise={self.churn_noise}: churn=0 is none.')
 
   def times(self, path: Path) -> Float[Array, 's']:
     return GRIDS[self.grid or path.grid](path, self.steps)
@@ -53,6 +59,9 @@ class Sampler:
     if self.clip_denoised:
       free = denoise
       denoise = lambda x, t: jnp.clip(free(x, t), -1, 1)  # noqa: E731
-    given = {name: value for name, value in (('eta', self.eta), ('churn', self.churn)) if value}
+    given = {'eta': self.eta} if self.eta else {}
+    if self.churn:
+      low, high = self.churn_interval or (0.0, float('inf'))
+      given = {'churn': self.churn, 'churn_min': low, 'churn_max': high, 'churn_noise': self.churn_noise}
     times = self.times(path)
     return functools.partial(SOLVERS[self.solver], **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)

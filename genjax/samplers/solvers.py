@@ -259,7 +259,7 @@ def langevin(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys,
   """Predictor-corrector sampling (2011.13456, algorithms 2 and 3): an ancestral step, then one of Langevin dynamics.
 
   `snr` is r of appendix G: the corrector's step is 2 (r |z| / |score|)^2, which is the same for x and x / alpha, with the
-  norms of each image (the paper averages them over the batch). 2 (len(times) - 1) - 1 evaluations.
+  norms of each image (the paper averages them over the batch), and at most sigma^2. 2 (len(times) - 1) - 1 evaluations.
   """
   steps = len(times) - 1
   of = _keeping_eps(path, times, 1.0)
@@ -273,7 +273,7 @@ def langevin(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys,
     eps = eps_from_x0(path, x, x_0, t)  # the score is -eps / sigma
     norm = lambda a: jnp.sqrt(jnp.sum(a**2, axis=(1, 2, 3), keepdims=True))  # noqa: E731
     sigma_t = path.sigma(t)
-    size = 2 * (snr * norm(z) * sigma_t / norm(eps)) ** 2
+    size = jnp.minimum(2 * (snr * norm(z) * sigma_t / norm(eps)) ** 2, sigma_t**2)
     corrected = x - size * eps / sigma_t + jnp.sqrt(2 * size) * z
     return jnp.where(correct, corrected, predicted), (x, x_0)
 
