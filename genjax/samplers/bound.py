@@ -40,7 +40,7 @@ def discrete(
     t = i[:, None, None, None] / path.T
     x_t = path.alpha(t) * x_0 + path.sigma(t) * eps
     found, log_variance = predict(x_t, i / path.T)
-    return step_nats(path, t, x_0, x_t, jnp.clip(found, -1, 1), log_variance)
+    return step_nats(path, t, x_0, x_t, found, log_variance)
 
   def add(total, k):
     # Half evenly, half as squares of even numbers: early steps weigh most, and none is left to luck.
@@ -97,7 +97,7 @@ def step_nats(
   path: Discrete, t: PerImage, x_0: Images, x_t: Images, found: Images, log_variance: Images | None = None
 ) -> Float[Array, 'b']:
   """L_(t-1) of 2006.11239, eq. 5, for the prediction `found` of x_0: a KL divergence; L_0, -log p(x_0 | x_1), at t = 1/T."""
-  q = posterior(path, t, (jnp.round(t * path.T) - 1) / path.T)
+  q, found = posterior(path, t, (jnp.round(t * path.T) - 1) / path.T), jnp.clip(found, -1, 1)
   if log_variance is None:
     log_variance = log_clipped(path, t, q)
   apart = q.gain * (x_0 - found)
