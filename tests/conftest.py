@@ -39,6 +39,7 @@ def config_of(name: str) -> dict:
 # A config of every objective: the families, and with -m slow the others.
 _OTHERS = {config_of(name)['objective']['cls']: name for name in CONFIGS if name.startswith('digits')}
 _OTHERS = {cls: name for cls, name in _OTHERS.items() if cls not in [config_of(n)['objective']['cls'] for n in FAMILIES]}
+OBJECTIVES = [*FAMILIES, *_OTHERS.values()]
 EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS.values())]
 
 

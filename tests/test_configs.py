@@ -35,6 +35,7 @@ KINDS = list(
 )
 
 
+TRAINED = ('digits_flow', 'digits_gan', 'mnist_vae')  # by default: a gradient takes half a minute to compile
 LARGE = [name for name in CONFIGS if name.startswith('cifar10')]  # which take a quarter of a minute each to trace
 
 
@@ -67,7 +68,7 @@ def test_config_builds_and_takes_a_step(name, options):
   assert images.dtype == jnp.float32
 
 
-@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in KINDS])
+@pytest.mark.parametrize('name', [pytest.param(n, marks=() if n in TRAINED else pytest.mark.slow) for n in KINDS])
 def test_config_trains_when_shrunk(name):
   objective, optimizers = objects(name)
   if name not in ('digits_flow', 'cifar10_edm'):  # of which each halves and doubles in its own way

@@ -38,7 +38,8 @@ def spoil(state, player, *path):
   ('name', 'player', 'path', 'found'),
   [
     ('digits_vae', 'model', ('decoder', 'Dense_0', 'kernel'), 'player model: first in the module MLPDecoder/Dense_0'),
-    ('digits_flow', 'model', ('ResBlock_1', 'Conv_0', 'kernel'), 'player model: first in the module UNet/ResBlock_1/Conv_0'),
+    pytest.param('digits_flow', 'model', ('ResBlock_1', 'Conv_0', 'kernel'),
+                 'player model: first in the module UNet/ResBlock_1/Conv_0', marks=pytest.mark.slow),
     ('digits_gan', 'generator', ('MLPDecoder_0', 'Dense_0', 'bias'), 'player discriminator: first in the module '
      'MLPGenerator/MLPDecoder_0/Dense_0'),
   ],

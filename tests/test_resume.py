@@ -14,9 +14,10 @@ from genjax.checkpoint import Checkpoints
 from genjax.parallel import make_mesh, replicated
 from genjax.run import abstract_state
 from genjax.workdir import read_config
-from tests.conftest import EACH, ROOT
+from tests.conftest import OBJECTIVES, ROOT
 from tests.programs import ENV, command
 
+REST = [name for name in OBJECTIVES if name not in ('digits_vae', 'digits_gan')]
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 
@@ -55,7 +56,7 @@ def assert_same_bits(a, b):
     assert np.array_equal(x, y), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize('name', EACH)
+@pytest.mark.parametrize('name', ['digits_vae', 'digits_gan', *(pytest.param(n, marks=pytest.mark.slow) for n in REST)])
 def test_killed_twice_and_resumed_ends_in_the_same_bits(name, tmp_path):
   straight, killed = tmp_path / 'straight', tmp_path / 'killed'
   run_to_the_end(name, straight)
