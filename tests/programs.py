@@ -11,19 +11,27 @@ from tests.conftest import ROOT
 TINY = {
   'digits_vae': ['--config.objective.encoder.width=8', '--config.objective.decoder.width=8'],
   'digits_gan': ['--config.objective.generator.width=8', '--config.objective.discriminator.width=8'],
-  'digits_flow': [
-    '--config.objective.network.width=8',
-    '--config.objective.network.multipliers=(1,)',
-    '--config.objective.network.attention=(8,)',
-    '--config.objective.network.head_features=8',
-  ],
 }
+TINY_UNET = [
+  '--config.objective.network.width=8',
+  '--config.objective.network.multipliers=(1,)',
+  '--config.objective.network.attention=(8,)',
+  '--config.objective.network.head_features=8',
+]
 
 
 def command(name, workdir, *more):
   """train.py on one device, as a user calls it."""
   options = ['--config.train.batch_size=8', '--config.train.sample_every=1000', '--config.train.log_every=5']
-  return [sys.executable, 'train.py', f'--config=configs/{name}.py', f'--workdir={workdir}', *TINY[name], *options, *more]
+  return [
+    sys.executable,
+    'train.py',
+    f'--config=configs/{name}.py',
+    f'--workdir={workdir}',
+    *TINY.get(name, TINY_UNET),
+    *options,
+    *more,
+  ]
 
 
 ENV = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
