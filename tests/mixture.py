@@ -16,6 +16,7 @@ from genjax import rng
 from genjax.objectives import predictions, times
 from genjax.objectives.diffusion import Diffusion
 from genjax.samplers import paths
+from genjax.samplers.bound import LEVEL
 from genjax.types import Context, Variables
 
 N = 4096
@@ -109,3 +110,37 @@ class ExactNetwork:
 def model(prediction, path, always=None, **options):
   given = {'times': times.Uniform(), 'image_shape': (2, 2, 1)} | options
   return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(predictions, prediction)(), **given)
+
+
+# 8-bit images of 2x2 pixels, and what they cost.
+
+SHAPE = (2, 2, 1)
+LEVELS = np.arange(256) / 127.5 - 1
+MU, S = 0.1, 0.2  # of normal data
+
+
+def rounded(x):
+  return jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5) / 127.5 - 1
+
+
+def normal_images(n):
+  return rounded(MU + S * rng.normal(rng.fold_in(KEYS[:n], 1001), SHAPE))
+
+
+def mixture_images(n):
+  pick = rng.bernoulli(rng.fold_in(KEYS[:n], 1001), WEIGHT[1], SHAPE).astype(int)
+  return rounded(jnp.asarray(MEAN)[pick] + jnp.asarray(STD)[pick] * rng.normal(rng.fold_in(KEYS[:n], 1002), SHAPE))
+
+
+def log_mass(x, weight, mean, std):
+  """log of what each level has of a mixture."""
+  half = 1 / 255
+  rows = list(zip(weight, mean, std, strict=True))
+  return np.log(sum(w * (norm.cdf(x + half, m, s) - norm.cdf(x - half, m, s)) for w, m, s in rows))
+
+
+def cost_of_levels(ratio):
+  """Bits per dimension from levels blurred by `ratio` to a smooth density: KL(wrapped normal || uniform)."""
+  z = np.linspace(0, LEVEL, 10_001)[:-1]
+  density = sum(norm.pdf(z, i * LEVEL, ratio) for i in range(-40, 42))
+  return np.mean(density * LEVEL * np.log2(density * LEVEL))

@@ -1,4 +1,4 @@
-"""Variational bounds where the likelihood is known, learned variance, and the learned schedule of VDM."""
+"""Variational bounds where the likelihood is known, and learned variance."""
 
 import dataclasses
 import functools
@@ -6,55 +6,36 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import linen as nn
 from scipy.stats import norm
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.schedule import Monotone
 from genjax.objectives import predictions, times
 from genjax.objectives.diffusion import Diffusion
 from genjax.objectives.learned_variance import LearnedVariance
-from genjax.objectives.vdm import VDM
-from genjax.samplers import bound, grids, paths, solvers
+from genjax.samplers import bound, paths, solvers
 from genjax.samplers.sampler import Sampler
-from genjax.step import init_state
 from genjax.types import Batch
-from tests.conftest import step_of
-from tests.mixture import CONTEXT, KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, exact, model
-
-SHAPE = (2, 2, 1)
-LEVELS = np.arange(256) / 127.5 - 1
-MU, S = 0.1, 0.2  # of normal data
-
-
-def rounded(x):
-  return jnp.round((jnp.clip(x, -1, 1) + 1) * 127.5) / 127.5 - 1
-
-
-def normal_images(n):
-  return rounded(MU + S * rng.normal(rng.fold_in(KEYS[:n], 1001), SHAPE))
-
-
-def mixture_images(n):
-  pick = rng.bernoulli(rng.fold_in(KEYS[:n], 1001), WEIGHT[1], SHAPE).astype(int)
-  return rounded(jnp.asarray(MEAN)[pick] + jnp.asarray(STD)[pick] * rng.normal(rng.fold_in(KEYS[:n], 1002), SHAPE))
-
-
-def log_mass(x, weight, mean, std):
-  """log of what each level has of a mixture."""
-  half = 1 / 255
-  rows = list(zip(weight, mean, std, strict=True))
-  return np.log(sum(w * (norm.cdf(x + half, m, s) - norm.cdf(x - half, m, s)) for w, m, s in rows))
-
-
-def cost_of_levels(ratio):
-  """Bits per dimension from levels blurred by `ratio` to a smooth density: KL(wrapped normal || uniform)."""
-  z = np.linspace(0, bound.LEVEL, 10_001)[:-1]
-  density = sum(norm.pdf(z, i * bound.LEVEL, ratio) for i in range(-40, 42))
-  return np.mean(density * bound.LEVEL * np.log2(density * bound.LEVEL))
+from tests.mixture import (
+  CONTEXT,
+  KEYS,
+  LEVELS,
+  MEAN,
+  MU,
+  NOTHING,
+  PATHS,
+  SHAPE,
+  STD,
+  WEIGHT,
+  S,
+  cost_of_levels,
+  exact,
+  log_mass,
+  mixture_images,
+  model,
+  normal_images,
+)
 
 
 @pytest.mark.parametrize('path', ['RectifiedFlow', 'EDM', 'VE', 'VPLinear', 'VPCosine'])
@@ -252,85 +233,6 @@ def test_learned_variance_has_a_lower_bound_at_its_own_variance():
   assert list(of.estimators) == ['bound', 'ode', 'ode_exact']
 
 
-# VDM
-
-
-class ExactEps(nn.Module):
-  """eps of normal data at gamma = 8 times what it is told, plus a parameter."""
-
-  @nn.compact
-  def __call__(self, z, told, label=None):
-    gamma = 8 * told[:, None, None, None]
-    a, b = (jnp.sqrt(jax.nn.sigmoid(s * gamma)) for s in (-1, 1))
-    x_0 = MU + a * S**2 / (a**2 * S**2 + b**2) * (z - a * MU)
-    return (z - a * x_0) / b + self.param('off', nn.initializers.zeros, ())
-
-
-VDM_ = VDM(ExactEps(), Monotone(32), SHAPE)
-BATCH = Batch(normal_images(2048), jnp.zeros(2048, int), jnp.arange(2048))
-VARIABLES = VDM_.init(jax.random.key(3), BATCH)
-
-
-def test_the_schedule_rises_from_end_to_end():
-  t = jnp.linspace(0, 1, 101)
-  gamma = np.asarray(VDM_.gamma(VARIABLES.params, t))
-  assert (np.diff(gamma) > 0).all()
-  assert gamma[[0, -1]] == pytest.approx([-13.3, 5.0], abs=1e-4)
-  path = VDM_.path_of(VARIABLES)
-  np.testing.assert_allclose(-paths.log_snr(path, t[1:]), gamma[1:], atol=2e-3)
-  np.testing.assert_allclose(path.time(paths.ratio(path, t[1:])), t[1:], atol=2e-3)
-  assert float(path.time(jnp.zeros(()))) == 0
-  assert (np.diff(np.asarray(grids.karras(path, 10))) < 0).all()
-
-
-def test_vdm_s_loss_is_the_bound_and_tight():
-  loss = jax.jit(lambda p, keys: VDM_.loss(p, CONTEXT, BATCH, keys))
-  found = np.mean([float(loss(VARIABLES.params, rng.fold_in(KEYS[:2048], i))[0]) for i in range(8)])
-  right = -log_mass(np.asarray(BATCH.image, np.float64), [1.0], [MU], [S]).mean() / np.log(2) + cost_of_levels(np.exp(-6.65))
-  assert found == pytest.approx(right, abs=0.15)
-  nats = jax.jit(VDM_.nll)(VARIABLES, BATCH, KEYS[:2048]).mean() / 4 / np.log(2)
-  assert float(nats) == pytest.approx(right, abs=0.03)
-  by_ode = jax.jit(functools.partial(VDM_.nll, estimator='ode'))(VARIABLES, BATCH, KEYS[:2048]).mean() / 4 / np.log(2)
-  assert float(by_ode) == pytest.approx(right - cost_of_levels(np.exp(-6.65)), abs=0.03)
-
-
-def test_the_schedule_lowers_the_variance_and_not_the_bound():
-  # 2107.00630, section 5.1: between fixed ends the way does not matter to the bound. Each player moves its own alone.
-  optimizers = {'model': optax.sgd(0.0), 'schedule': optax.adam(0.1)}
-  state = init_state(VDM_, optimizers, jax.random.key(3), BATCH)
-  steep = {'slope': 1.0, 'inner': 10.0, 'bias': -5.0, 'outer': 3.0}  # almost all of the way is taken around t = 0.5
-  bad = {name: jnp.full_like(x, steep[name]) for name, x in state.params['schedule'].items()}
-  state = state.replace(params={**state.params, 'schedule': bad})
-  nats = jax.jit(lambda params: VDM_.diffusion(params, many, rng.image_keys(jax.random.key(7), many.index)))
-  many = Batch(jnp.tile(BATCH.image, (8, 1, 1, 1)), jnp.zeros(8 * 2048, int), jnp.arange(8 * 2048))
-  before = np.asarray(nats(state.params))
-  step = jax.jit(step_of(VDM_, optimizers, playing=('schedule',)))
-  for _ in range(40):
-    state, _ = step(state, BATCH, jax.random.key(1))
-  after = np.asarray(nats(state.params))
-  assert after.std() < 0.6 * before.std()
-  error = 4 * np.hypot(before.std(), after.std()) / np.sqrt(len(before))
-  assert error < 0.1 * before.mean()
-  assert after.mean() == pytest.approx(before.mean(), abs=error)
-  gamma = np.asarray(VDM_.gamma(state.params, jnp.linspace(0, 1, 50)))
-  assert (np.diff(gamma) > 0).all()
-  assert gamma[[0, -1]] == pytest.approx([-13.3, 5.0], abs=1e-4)
-
-
-def test_the_bound_moves_the_ends():
-  grad = jax.jit(jax.grad(lambda p: VDM_.loss(p, CONTEXT, BATCH, KEYS[:2048])[0]))
-  near = dict(VARIABLES.params, model=dict(VARIABLES.params['model'], gamma_1=jnp.asarray(-3.0)))
-  moved = grad(near)['model']
-  assert float(moved['gamma_1']) < -0.1  # the prior is far: more noise at the end
-  assert float(moved['gamma_0']) < -0.1  # levels show, which this network does not know: more at the start
-
-
-def test_samples_of_vdm_are_the_data():
-  for options in ({'steps': 100}, {'solver': 'ancestral', 'steps': 500}):
-    x = jax.jit(functools.partial(VDM_.sample, **options))(VARIABLES, KEYS[:1024])
-    assert (float(x.mean()), float(x.std())) == (pytest.approx(MU, abs=0.02), pytest.approx(S, rel=0.05))
-
-
 @pytest.mark.parametrize(
   ('call', 'message'),
   [
@@ -344,9 +246,6 @@ def test_samples_of_vdm_are_the_data():
       'outputs=1: this objective reads 2, set outputs=2',
     ),
     (lambda: learned(vlb_weight=-1.0), 'vlb_weight=-1.0 must not be negative'),
-    (lambda: dataclasses.replace(VDM_, gamma_0=6.0), 'gamma_0=6.0 must be below gamma_1=5.0'),
-    (lambda: dataclasses.replace(VDM_, label_dropout=-0.1), 'label_dropout=-0.1 is a probability'),
-    (lambda: VDM_.sample(VARIABLES, KEYS, guidance=2.0), 'guidance needs a class-conditional model'),
   ],
 )
 def test_values_out_of_range_are_refused(call, message):

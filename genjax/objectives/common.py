@@ -1,5 +1,7 @@
 """What objectives share about labels and dropout."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.types import Keys, Labels
+from genjax.types import Images, Keys, Labels
 
 
 def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
@@ -30,6 +32,16 @@ def check_outputs(network: nn.Module, answers: int = 1) -> None:
 def drop_labels(keys: Keys, labels: Labels, rate: float, num_classes: int) -> Labels:
   """The null label `num_classes` in the place of a part `rate` of the labels, for classifier-free guidance (2207.12598)."""
   return jnp.where(rng.bernoulli(keys, rate), num_classes, labels)
+
+
+def labels_or_null(labels: Labels | None, images: int, num_classes: int) -> Labels:
+  """The labels given, else the null label for all `images`."""
+  return jnp.full(images, num_classes) if labels is None else labels
+
+
+def bits_per_dim(nats: Float[Array, '*b'], image: Images) -> Float[Array, '*b']:
+  """Nats an image in bits for each of the numbers of `image` [B, H, W, C]."""
+  return nats / math.prod(image.shape[1:]) / math.log(2)
 
 
 def labels_or_random(labels: Labels | None, keys: Keys, num_classes: int) -> Labels | None:

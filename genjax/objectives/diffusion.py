@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError, did_you_mean
 from genjax.objectives.augment import AUGMENTATIONS, augment
-from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_null, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
 from genjax.samplers.bound import continuous, discrete
 from genjax.samplers.guidance import guided
@@ -176,7 +176,7 @@ class Diffusion(Denoising):
   def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
     def denoise(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
-      f = self.network_of(variables.params, x, t, self.hears(jnp.full(len(x), self.num_classes) if labels is None else labels))
+      f = self.network_of(variables.params, x, t, self.hears(labels_or_null(labels, len(x), self.num_classes)))
       return self.prediction.x0(self.path, t, x, f)
 
     return denoise

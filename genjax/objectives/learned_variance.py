@@ -1,7 +1,6 @@
 """Improved DDPM (Nichol & Dhariwal 2102.09672): the network also predicts the variance of each step back."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.objectives.common import bits_per_dim, labels_or_null
 from genjax.objectives.diffusion import EVALUATIONS, Diffusion
 from genjax.samplers.bound import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
@@ -46,7 +46,7 @@ class LearnedVariance(Diffusion):
     f, v = self.both(params, draw.x_t, draw.t, draw.hears, *draw.inside)
     found = self.prediction.x0(self.path, draw.t, draw.x_t, jax.lax.stop_gradient(f))
     nats = step_nats(self.path, draw.t, draw.x_0, draw.x_t, found, self.log_variance(draw.t, v))
-    bits = self.path.T * nats.mean() / math.prod(batch.image.shape[1:]) / math.log(2)
+    bits = bits_per_dim(self.path.T * nats.mean(), batch.image)
     return self.error(f, draw) + self.vlb_weight * bits, Aux({'vlb_bits': bits})
 
   def both(self, params: dict, *told) -> tuple[Images, Images]:
@@ -68,7 +68,7 @@ class LearnedVariance(Diffusion):
 
     def predict(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
-      f, v = self.both(variables.params, x, t, self.hears(jnp.full(len(x), self.num_classes) if labels is None else labels))
+      f, v = self.both(variables.params, x, t, self.hears(labels_or_null(labels, len(x), self.num_classes)))
       return self.prediction.x0(self.path, t, x, f), v
 
     return predict

@@ -1,7 +1,6 @@
 """Variational autoencoder (Kingma & Welling, 1312.6114), with beta (Higgins et al. 2017) and labels (Sohn et al. 2015)."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import bits_per_dim, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Bernoulli, Gaussian
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
@@ -49,8 +48,7 @@ class VAE:
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-ELBO (1312.6114, eq. 3 with one sample of the reparameterised z), beta times its KL (eq. 10)."""
     nll, kl = (terms.mean() for terms in self.terms(params, batch, keys))
-    dimensions = math.prod(batch.image.shape[1:])
-    metrics = {'nll_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl), 'bits_per_dim': (nll + kl) / dimensions / math.log(2)}
+    metrics = {'nll_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl), 'bits_per_dim': bits_per_dim(nll + kl, batch.image)}
     return nll + self.beta * kl, Aux(metrics)
 
   def terms(self, params: dict, batch: Batch, keys: Keys) -> tuple[Float[Array, 'b'], Float[Array, 'b']]:

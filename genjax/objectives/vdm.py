@@ -1,7 +1,6 @@
 """Variational diffusion models (Kingma et al. 2107.00630): the bound itself is the loss, and its noise schedule is learned."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, one_hot
+from genjax.objectives.common import bits_per_dim, check_outputs, drop_labels, dropout_keys, labels_or_null, one_hot
 from genjax.objectives.diffusion import Denoising
 from genjax.samplers.bound import prior_nats, reconstruction_nats
 from genjax.samplers.paths import VPLearned
@@ -77,13 +76,13 @@ class VDM(Denoising):
       'reconstruction': reconstruction_nats(x_0, eps, start),
       'diffusion': self.diffusion(params, batch, part_keys),
     }
-    bits = {name: nats.mean() / math.prod(x_0.shape[1:]) / math.log(2) for name, nats in parts.items()}
+    bits = {name: bits_per_dim(nats.mean(), x_0) for name, nats in parts.items()}
     return sum(bits.values()), Aux({f'{name}_bits': value for name, value in bits.items()})
 
   def variance(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """E L^2 of the diffusion loss L in bits per dimension: its variance, since the schedule does not change its mean."""
     part_keys, _ = rng.split(keys, 2)
-    bits = self.diffusion(params, batch, part_keys) / math.prod(batch.image.shape[1:]) / math.log(2)
+    bits = bits_per_dim(self.diffusion(params, batch, part_keys), batch.image)
     return jnp.mean(bits**2), Aux({})
 
   def diffusion(self, params: dict, batch: Batch, keys: Keys) -> PerImage:
@@ -111,7 +110,7 @@ class VDM(Denoising):
     def denoise(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])
       gamma = self.gamma(variables.params, t)
-      label = jnp.full(len(x), self.num_classes) if labels is None else labels
+      label = labels_or_null(labels, len(x), self.num_classes)
       t = t[:, None, None, None]
       return (x - path.sigma(t) * self.eps(variables.params, x, gamma, label)) / path.alpha(t)
 
