@@ -250,9 +250,12 @@ def test_clipping_holds_each_prediction():
     ),
     (
       lambda: plain(LabelSum(), num_classes=2).sample(NOTHING, KEYS, guidance_interval=(0.1, 3.0)),
-      r'guidance_interval=\(0.1, 3.0\): guidance=1 is none',
+      r'guidance_interval=\(0.1, 3.0\): guidance=1 is none, give more, as guidance=2',
     ),
-    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, churn_noise=1.1), 'churn_noise=1.1: churn=0 is none'),
+    (
+      lambda: plain(LabelSum()).sample(NOTHING, KEYS, churn_noise=1.1),
+      'churn_noise=1.1: churn=0 is none, give churn too, as churn=40',
+    ),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, churn=1.0, churn_interval=(1.0,)), 'churn_interval=.*: give'),
     (lambda: plain(LabelSum()).nll(NOTHING, None, KEYS, 'bond'), "estimator='bond' is not there. Did you mean bound"),
     (lambda: plain(UNet(outputs=2)), 'outputs=2: this objective reads 1, set outputs=1'),

@@ -47,9 +47,11 @@ class Sampler:
       if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
         raise UsageError(f'{name}_interval={interval}: give (low, high) of sigma / alpha.')
     if self.guidance_interval and self.guidance == 1:
-      raise UsageError(f'guidance_interval={self.guidance_interval}: guidance=1 is none.')
+      raise UsageError(f'guidance_interval={self.guidance_interval}: guidance=1 is none, give more, as guidance=2.')
     if (self.churn_interval or self.churn_noise != 1) and not self.churn:
-      raise UsageError(f'churn_interval={self.churn_interval}, churn_noise={self.churn_noise}: churn=0 is none.')
+      raise UsageError(
+        f'churn_interval={self.churn_interval}, churn_noise={self.churn_noise}: churn=0 is none, give churn too, as churn=40.'
+      )
 
   def times(self, path: Path) -> Float[Array, 's']:
     return GRIDS[self.grid or path.grid](path, self.steps)
