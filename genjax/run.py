@@ -17,7 +17,7 @@ from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint
 from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random
-from genjax.objectives.diffusion import Autoguided, Diffusion
+from genjax.objectives.diffusion import Autoguided, Denoising
 from genjax.parallel import make_mesh, replicated
 from genjax.step import TrainState, init_state
 from genjax.types import Objective, Variables, example_batch
@@ -94,18 +94,20 @@ class Run:
   def guided_by(self, weaker: 'Run') -> 'Run':
     """This diffusion model with another, smaller or less trained, in the place of the unconditional one (2406.02507).
 
-    `guidance` then leads away from it. Raises UsageError if one of them is no Diffusion, or they do not fit.
+    `guidance` then leads away from it. Raises UsageError if one of them is no diffusion model, or they do not fit.
     """
     main, weak = self.objective, weaker.objective
-    if not all(type(objective) is Diffusion for objective in (main, weak)):
-      raise UsageError(f'{weaker.path} cannot guide {self.path}: both must be of objectives.diffusion.Diffusion.')
-    for name in ('image_shape', 'num_classes', 'path'):
+    for run in (self, weaker):
+      if not isinstance(run.objective, Denoising):
+        raise UsageError(
+          f'{weaker.path} cannot guide {self.path}: {run.path} is of {type(run.objective).__name__}, not a diffusion model.'
+        )
+    for name in ('image_shape', 'num_classes'):
       if getattr(main, name) != getattr(weak, name):
         a, b = getattr(weak, name), getattr(main, name)
         raise UsageError(f'{weaker.path} cannot guide {self.path}: its {name} is {a}, not {b}.')
-    fields = {field.name: getattr(main, field.name) for field in dataclasses.fields(main)}
-    params = {**self.variables.params, 'weak': weaker.variables.params['model']}
-    return dataclasses.replace(self, objective=Autoguided(**fields, weak=weak), variables=Variables(params, {}))
+    params, buffers = ({'main': ours, 'weak': theirs} for ours, theirs in zip(self.variables, weaker.variables, strict=True))
+    return dataclasses.replace(self, objective=Autoguided(main, weak), variables=Variables(params, buffers))
 
   @property
   def options(self) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from genjax.networks.schedule import Monotone
 from genjax.networks.unet import UNet
 from genjax.objectives import predictions, times, weightings
 from genjax.objectives.consistency import Consistency
-from genjax.objectives.diffusion import Diffusion
+from genjax.objectives.diffusion import Autoguided, Diffusion
 from genjax.objectives.learned_variance import LearnedVariance
 from genjax.objectives.meanflow import MeanFlow
 from genjax.objectives.vdm import VDM
 from genjax.samplers import paths
-from genjax.samplers.guidance import guided
+from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.sampler import Sampler
-from genjax.types import Batch
+from genjax.types import Batch, Variables
 from tests.mixture import CONTEXT, KEYS, MEAN, NOTHING, PATHS, PREDICTIONS, N, exact, image, model, start
 
 
@@ -149,6 +149,27 @@ def test_guidance_interpolates_extrapolates_and_keeps_to_its_interval():
   both = guided(a, b, 3.0, path, (0.5, 2.0))(jnp.full((2, 1, 1, 1), 0.2), jnp.array([0.5, 0.9]))
   assert float(both[0, 0, 0, 0]) == pytest.approx(at(3.0))
   assert float(both[1, 0, 0, 0]) == pytest.approx(float(a(x, jnp.asarray(0.9))[0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize('own', PATHS)
+def test_a_model_of_one_path_is_asked_on_another_at_the_same_noise(own):
+  for path in PATHS.values():
+    asked, known = jax.jit(on_path(exact(PATHS[own]), PATHS[own], path)), exact(path)
+    t = path.time(jnp.array([0.05, 0.5, 2.0, 20.0]))
+    x = path.sigma(t)[:, None, None, None] * jnp.linspace(-1.5, 1.5, 4 * 5).reshape(4, 5, 1, 1)
+    np.testing.assert_allclose(asked(x, t), known(x, t), atol=2e-3)
+    np.testing.assert_allclose(asked(x, t[1]), known(x, t[1]), atol=2e-3)
+    assert jnp.isfinite(asked(path.sigma(jnp.asarray(path.end)) * x, jnp.asarray(path.end))).all()
+
+
+def test_a_weaker_model_of_another_kind_guides():
+  main, weak = model('Velocity', 'RectifiedFlow'), model('Karras', 'EDM')
+  both, nothing = Autoguided(main, weak), Variables({'main': {'model': {}}, 'weak': {'model': {}}}, {'main': {}, 'weak': {}})
+  sample = lambda of, variables, guidance: of.sample(variables, KEYS[:64], steps=20, guidance=guidance)  # noqa: E731
+  alone = sample(main, NOTHING, 1.0)
+  for guidance in (0.0, 1.0, 2.0):  # both know the same images
+    np.testing.assert_allclose(sample(both, nothing, guidance), alone, atol=2e-3)
+  assert not hasattr(both, 'nll')
 
 
 @dataclasses.dataclass(frozen=True)

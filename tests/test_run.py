@@ -20,7 +20,6 @@ from genjax.commandline import check_guide
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh, replicated
 from genjax.run import _sample, abstract_state
-from genjax.samplers.paths import EDM
 from genjax.types import Variables
 from genjax.workdir import read_config
 from tests.conftest import ROOT
@@ -179,10 +178,10 @@ def test_a_weaker_run_guides(runs, tmp_path):
   np.testing.assert_allclose(draw(guided, 1.0), draw(main, 1.0), atol=1e-5)
   assert float(jnp.abs(draw(guided, 2.0) - draw(main, 2.0)).max()) > 1e-3  # not away from no label
   np.testing.assert_allclose(draw(main.guided_by(main), 2.0), draw(main, 1.0), atol=1e-5)
-  with pytest.raises(UsageError, match=r'digits_vae.* cannot guide .*: both must be of objectives.diffusion.Diffusion'):
+  with pytest.raises(UsageError, match=r'digits_vae.* cannot guide .*digits_flow.*: .* is of VAE, not a diffusion model'):
     main.guided_by(genjax.load(runs('digits_vae')))
-  other = dataclasses.replace(weak, objective=dataclasses.replace(weak.objective, path=EDM()))
-  with pytest.raises(UsageError, match=r'its path is EDM\(.*\), not RectifiedFlow\(\)'):
+  other = dataclasses.replace(weak, objective=dataclasses.replace(weak.objective, num_classes=3))
+  with pytest.raises(UsageError, match=r'its num_classes is 3, not 10'):
     main.guided_by(other)
   path = str(runs('digits_flow'))
   words = ['--guidance', '2', '--n', '2', '--npz', str(tmp_path / 'x.npz'), '--steps', '3']

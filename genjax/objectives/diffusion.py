@@ -20,7 +20,7 @@ from genjax.objectives.augment import AUGMENTATIONS, augment
 from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_null, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
 from genjax.samplers.bound import continuous, discrete
-from genjax.samplers.guidance import guided
+from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.likelihood import log_prob
 from genjax.samplers.paths import Discrete, Path
 from genjax.samplers.sampler import Sampler
@@ -39,7 +39,7 @@ class Denoising:
   """
 
   def worse(self, variables: Variables, labels: Labels | None) -> Denoiser:
-    """What guidance leads away from: the unconditional model. Raises UsageError where there is no other."""
+    """The unconditional model. Raises UsageError where there is no other."""
     if not self.num_classes:
       raise UsageError('guidance needs a class-conditional model, or a weaker one: run.guided_by(...), --guide.')
     return self.denoiser(variables, jnp.full_like(labels, self.num_classes))
@@ -49,11 +49,17 @@ class Denoising:
     labels = labels_or_random(labels, keys, self.num_classes)
     return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
 
-  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
-    """As `sample`, with the way to the images. Raises UsageError for guidance without anything to lead away from."""
+  def solve(
+    self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler, worse: Denoiser | None = None
+  ) -> Solution:
+    """As `sample`, with the way to the images.
+
+    Guidance leads away from `worse`; None: the unconditional model. Raises UsageError where there is neither.
+    """
     path, denoise = self.path_of(variables), self.denoiser(variables, labels)
     if sampler.guidance != 1:
-      denoise = guided(denoise, self.worse(variables, labels), sampler.guidance, path, sampler.guidance_interval)
+      worse = worse or self.worse(variables, labels)
+      denoise = guided(denoise, worse, sampler.guidance, path, sampler.guidance_interval)
     noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws labels
     solution = sampler.solve(denoise, path, noise, rng.fold_in(keys, 2))
     return solution._replace(x=jnp.clip(solution.x, -1, 1))
@@ -192,10 +198,32 @@ class Draw(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoguided(Diffusion):
-  """A model guided by a weaker one of itself (2406.02507), whose parameters are those of the name 'weak'."""
+class Autoguided:
+  """Samples of a model guided by a weaker one (2406.02507): guidance leads away from that instead of the unconditional.
 
-  weak: Diffusion | None = None
+  Variables are those of both, under 'main' and 'weak'. Paths may differ: the weak model is asked at the same noise.
+  """
 
-  def worse(self, variables: Variables, labels: Labels | None) -> Denoiser:
-    return self.weak.denoiser(Variables({'model': variables.params['weak']}, {}), labels)
+  main: Denoising
+  weak: Denoising
+
+  no_nll = 'guided samples are of no density that is known: judge the model alone, without --guide'
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return self.main.image_shape
+
+  @property
+  def num_classes(self) -> int:
+    return self.main.num_classes
+
+  @property
+  def sampler(self) -> Sampler:
+    return self.main.sampler
+
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
+    """As the main model's."""
+    labels = labels_or_random(labels, keys, self.num_classes)
+    main, weak = (Variables(variables.params[name], variables.buffers[name]) for name in ('main', 'weak'))
+    worse = on_path(self.weak.denoiser(weak, labels), self.weak.path_of(weak), self.main.path_of(main))
+    return self.main.solve(main, keys, labels, dataclasses.replace(self.sampler, **options), worse).x

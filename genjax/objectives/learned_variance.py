@@ -14,7 +14,7 @@ from genjax.samplers.bound import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
 from genjax.samplers.paths import Discrete, posterior
 from genjax.samplers.sampler import Sampler
-from genjax.samplers.solvers import Solution, learned_ancestral
+from genjax.samplers.solvers import Denoiser, Solution, learned_ancestral
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Variables
 
 
@@ -82,16 +82,19 @@ class LearnedVariance(Diffusion):
 
     return discrete(with_variance, self.path, batch.image, keys, EVALUATIONS)
 
-  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
+  def solve(
+    self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler, worse: Denoiser | None = None
+  ) -> Solution:
     """As Diffusion's; by 'ancestral' with the learned variance, of longer steps too (section 4)."""
     if sampler.solver != 'ancestral':
-      return super().solve(variables, keys, labels, sampler)
+      return super().solve(variables, keys, labels, sampler, worse)
     predict = self.predict(variables, labels)
-    worse = self.worse(variables, labels) if sampler.guidance != 1 else None
+    if sampler.guidance != 1:
+      worse = worse or self.worse(variables, labels)
 
     def led(x, t):
       x_0, v = predict(x, t)
-      if worse:
+      if sampler.guidance != 1:
         x_0 = guided(lambda x, t: x_0, worse, sampler.guidance, self.path, sampler.guidance_interval)(x, t)
       return (jnp.clip(x_0, -1, 1) if sampler.clip_denoised else x_0), v
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.samplers.paths import Path, derivatives, ratio
+from genjax.samplers.paths import Path, derivatives, deviation, ratio
 from genjax.types import Images
 
 PerImage = Float[Array, 'b 1 1 1']
@@ -41,7 +41,7 @@ class _Plain:
   """The network sees x_t at unit variance (which is x_t itself on paths that preserve variance) and t in 1000 steps."""
 
   def scale(self, path: Path, t: PerImage) -> PerImage:
-    return (path.alpha(t) ** 2 + path.sigma(t) ** 2) ** -0.5
+    return 1 / deviation(path, t)
 
   def condition(self, path: Path, t: PerImage) -> PerImage:
     return 1000 * t / path.end

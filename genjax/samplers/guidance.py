@@ -1,8 +1,8 @@
-"""Guidance: from denoisers to a denoiser."""
+"""From denoisers to a denoiser: guidance, and a model on the path of another."""
 
 import jax.numpy as jnp
 
-from genjax.samplers.paths import Path, ratio
+from genjax.samplers.paths import Path, deviation, ratio
 from genjax.samplers.solvers import Denoiser
 
 
@@ -27,3 +27,17 @@ def guided(denoise: Denoiser, worse: Denoiser, scale: float, path: Path, interva
     return jnp.where(within[:, None, None, None] if level.ndim else within, mixed, d)
 
   return guide
+
+
+def on_path(denoise: Denoiser, own: Path, path: Path) -> Denoiser:
+  """`denoise`, a model's on its `own` path, on another: at the x_t and the time that have the same sigma / alpha.
+
+  What `path` has beyond the end of `own` is seen as that end.
+  """
+
+  def on(x, t):
+    time = own.time(jnp.minimum(ratio(path, t), ratio(own, jnp.asarray(own.end))))
+    scale = deviation(own, time) / deviation(path, t)
+    return denoise(jnp.reshape(scale, (*scale.shape, *[1] * (x.ndim - scale.ndim))) * x, time)
+
+  return denoise if own == path else on

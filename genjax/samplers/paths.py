@@ -260,6 +260,11 @@ def ratio(path: Path, t: Time) -> Time:
   return path.sigma(t) / path.alpha(t)
 
 
+def deviation(path: Path, t: Time) -> Time:
+  """Of x_t, where the pixels of x_0 have deviation 1."""
+  return jnp.sqrt(path.alpha(t) ** 2 + path.sigma(t) ** 2)
+
+
 def log_snr(path: Path, t: Time) -> Time:
   """log(alpha^2 / sigma^2), the lambda of 2107.00630; DPM-Solver's lambda is half of it."""
   return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
