@@ -56,7 +56,7 @@ def log_prob(
 
   start = path.time(jnp.asarray(path.ratio_min))
   state = jnp.concatenate([path.alpha(start) * x_0.reshape(shape[0], d), jnp.zeros((shape[0], 1))], axis=1)
-  state, evaluations = integrate(slope, state, start, jnp.asarray(path.end), rtol, atol)
+  state, evaluations, _ = integrate(slope, state, start, jnp.asarray(path.end), rtol, atol)
   sigma = path.sigma(jnp.asarray(path.end))
   log_normal = -0.5 * (state[:, :-1] ** 2).sum(axis=1) / sigma**2 - d * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
   return log_normal + state[:, -1] + d * jnp.log(path.alpha(start)), evaluations

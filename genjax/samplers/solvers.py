@@ -22,12 +22,12 @@ Denoiser = Callable[[Images, Float[Array, '*b']], Images]  # t is one for all im
 
 
 class Solution(NamedTuple):
-  """`x` at times[-1]. `states` and `x0s`, [N, B, H, W, C]: each x_t evaluated on the way, in order, and its prediction."""
+  """`x` at times[-1]; each x_t evaluated on the way, in order, and its prediction (dormand_prince: those at times[:-1])."""
 
   x: Images
   evaluations: Int[Array, 'b']  # of `denoise`, for each image
-  states: Float[Array, 'n b h w c'] | None = None  # None where the number of steps is not known beforehand
-  x0s: Float[Array, 'n b h w c'] | None = None
+  states: Float[Array, 'n b h w c']
+  x0s: Float[Array, 'n b h w c']
 
 
 def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
@@ -291,7 +291,9 @@ def dormand_prince(
 ) -> Solution:
   """Dormand & Prince's fifth order with steps of each image's own (genjax/samplers/ode.py), so that no image depends on others.
 
-  From times[0] to where sigma / alpha is path.ratio_min, and there the prediction; what lies between in `times` is not used.
+  From times[0] to where sigma / alpha is path.ratio_min, and there the prediction. The solver's steps are not those of
+  `times`: the way at those, up to where it stops, is interpolated, and the predictions there (made only where they are used)
+  are not among the evaluations counted.
   """
   shape = x.shape
 
@@ -299,8 +301,11 @@ def dormand_prince(
     return flow(denoise, path, flat.reshape(shape), t).reshape(flat.shape)
 
   end = path.time(jnp.asarray(path.ratio_min))
-  flat, evaluations = integrate(slope, x.reshape(shape[0], -1), times[0], end, rtol, atol)
-  return Solution(denoise(flat.reshape(shape), end), evaluations + 1)
+  passed = jnp.maximum(times[:-1], end)
+  flat, evaluations, way = integrate(slope, x.reshape(shape[0], -1), times[0], end, rtol, atol, passed)
+  states = way.reshape(-1, *shape)
+  x0s = jax.lax.map(lambda at: denoise(*at), (states, passed))
+  return Solution(denoise(flat.reshape(shape), end), evaluations + 1, states, x0s)
 
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
