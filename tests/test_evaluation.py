@@ -274,6 +274,14 @@ def test_network_evaluations_are_counted(name, options, expected):
   assert evaluations(objective, variables, options) == expected
 
 
+def test_network_evaluations_of_an_open_loop_are_measured():
+  objective, _ = objects('digits_flow')
+  variables = objective.init(jax.random.key(0), example('digits_flow'))  # answers 0: the ODE is linear, steps are the longest
+  counted = [evaluations(objective, variables, {'solver': 'dormand_prince', 'guidance': g}) for g in (1.0, 2.0)]
+  assert 16 * 6 < counted[0] < 200
+  assert counted[1] == pytest.approx(2 * counted[0], rel=0.01)
+
+
 def example(name):
   return example_batch(image_shape(config_of(name)))
 

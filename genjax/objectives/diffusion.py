@@ -224,6 +224,10 @@ class Autoguided:
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
     """As the main model's."""
     labels = labels_or_random(labels, keys, self.num_classes)
+    return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
+
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
+    """As the main model's."""
     main, weak = (Variables(variables.params[name], variables.buffers[name]) for name in ('main', 'weak'))
     worse = on_path(self.weak.denoiser(weak, labels), self.weak.path_of(weak), self.main.path_of(main))
-    return self.main.solve(main, keys, labels, dataclasses.replace(self.sampler, **options), worse).x
+    return self.main.solve(main, keys, labels, sampler, worse)
