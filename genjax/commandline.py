@@ -117,9 +117,10 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> d
       if kind is bool:
         options[name] = {'true': True, 'false': False}[value.lower()]
       else:
-        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value)
+        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value.replace('inf', '1e999'))
     except (ValueError, KeyError, SyntaxError):
-      takes = {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(kind, 'a Python value')
+      kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'numbers, as 0.2,3 or 0.2,inf'}
+      takes = kinds.get(kind, 'a Python value')
       raise UsageError(f'--{name}={value}: it takes {takes}.') from None
   return options
 

@@ -16,10 +16,11 @@ import genjax
 import sample
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
-from genjax.commandline import check_guide
+from genjax.commandline import check_guide, parse_options
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh, replicated
 from genjax.run import _sample, abstract_state
+from genjax.samplers.sampler import Sampler
 from genjax.types import Variables
 from genjax.workdir import read_config
 from tests.conftest import ROOT
@@ -160,6 +161,13 @@ def test_sample_py(runs, tmp_path, capsys):
   assert '--truncation (1.0)' in capsys.readouterr().out
 
 
+def test_options_on_the_command_line():
+  known = dataclasses.asdict(Sampler())
+  words = ['--steps', '7', '--guidance=1.5', '--guidance_interval', '0.2,inf', '--solver', 'ddim', '--clip_denoised', 'True']
+  expected = {'steps': 7, 'guidance': 1.5, 'guidance_interval': (0.2, np.inf), 'solver': 'ddim', 'clip_denoised': True}
+  assert parse_options(words, known) == expected
+
+
 def test_options_as_a_card_holds_them(runs):
   run = genjax.load(runs('digits_flow'))
   options = {'guidance': 2.0, 'guidance_interval': (0.2, 3.0), 'steps': 2}
@@ -195,6 +203,7 @@ def test_a_weaker_run_guides(runs, tmp_path):
   [
     (['--stepz', '2'], 'no option --stepz; it has --solver, .*, --clip_denoised. Did you mean --step or --steps'),
     (['--steps', 'two'], '--steps=two: it takes a whole number'),
+    (['--guidance_interval', 'low,3'], '--guidance_interval=low,3: it takes numbers, as 0.2,3 or 0.2,inf'),
     (['--steps'], '--steps needs a value'),
     (['--label', 'cat'], '--label cat: give a class'),
     (['--label', '11'], '^label=11: this model has the classes 0 to 9.$'),
