@@ -12,7 +12,7 @@ from genjax import optim, rng
 from genjax.build import build
 from genjax.errors import UsageError
 from genjax.networks.dit import DiT, positions
-from genjax.networks.layers import TransposedConv, halvings
+from genjax.networks.layers import TransposedConv, fourier_embedding, halvings
 from genjax.networks.unet import ResBlock, UNet, dropout
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.gan import GAN
@@ -112,8 +112,17 @@ def test_temperature_and_truncation_scale_the_latent():
   np.testing.assert_allclose(gan.sample(variables, KEYS, truncation=0.5), 0.5 * gan.sample(variables, KEYS), atol=1e-6)
 
 
-def test_the_u_net_hears_the_time():
-  network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8)
+def test_fourier_features_have_a_gaussian_kernel():
+  # 2006.10739, section 5: the inner product is the mean of cos(2 pi f (t - s)), which over f of N(0, scale^2) is known.
+  t = jnp.linspace(-1.5, 1.5, 31)
+  embedded = fourier_embedding(t, 2048, 0.4)
+  distance = t[:, None] - t[None]
+  np.testing.assert_allclose(embedded @ embedded.T / 1024, jnp.exp(-2 * (jnp.pi * 0.4 * distance) ** 2), atol=0.01)
+
+
+@pytest.mark.parametrize('fourier', [0.0, 1.0])
+def test_the_u_net_hears_the_time(fourier):
+  network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8, fourier=fourier)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
   t = jnp.array([0.1, 0.4, 0.5, 0.9])
   variables = network.init(jax.random.key(1), x, t)

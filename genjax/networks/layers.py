@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
@@ -90,4 +91,15 @@ def sinusoidal_embedding(t: Float[Array, 'b'], features: int, max_period: float 
   half = features // 2
   frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
   angles = t.astype(jnp.float32)[:, None] * frequencies[None]
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def fourier_embedding(t: Float[Array, 'b'], features: int, scale: float) -> Float[Array, 'b d']:
+  """cos and sin of 2 pi f t at `features / 2` frequencies f of N(0, scale^2) (2006.10739, section 5; of times, 2011.13456).
+
+  The frequencies are that distribution's quantiles instead of draws: nothing to seed, nothing to save.
+  """
+  half = features // 2
+  frequencies = scale * ndtri((jnp.arange(half) + 0.5) / half)
+  angles = 2 * math.pi * t.astype(jnp.float32)[:, None] * frequencies[None]
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

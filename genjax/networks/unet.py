@@ -4,6 +4,7 @@ After Ho et al. (2006.11239, appendix B) and Dhariwal & Nichol (2105.05233, sect
 embedding that scales and shifts each block's second normalisation, or is added before it.
 """
 
+import functools
 import math
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.layers import sinusoidal_embedding
+from genjax.networks.layers import fourier_embedding, sinusoidal_embedding
 from genjax.types import Keys
 
 
@@ -92,15 +93,17 @@ class Attention(nn.Module):
 
 
 class Embedding(nn.Module):
-  """Times [B] or [B, T], in radians of the fastest sine, and a one-hot label or None -> [B, 4 width]."""
+  """Times [B] or [B, T], and a one-hot label or None -> [B, 4 width]."""
 
   width: int
   dtype: str
+  fourier: float = 0.0  # see UNet
 
   @nn.compact
   def __call__(self, t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b e']:
     times = t.reshape(t.shape[0], -1)
-    embedded = [sinusoidal_embedding(times[:, i], self.width) for i in range(times.shape[1])]
+    embed = functools.partial(fourier_embedding, scale=self.fourier) if self.fourier else sinusoidal_embedding
+    embedded = [embed(times[:, i], self.width) for i in range(times.shape[1])]
     emb = nn.Dense(4 * self.width)(jnp.concatenate(embedded, axis=1))
     if label is not None:
       emb = emb + nn.Dense(4 * self.width, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
@@ -124,6 +127,7 @@ class UNet(nn.Module):
   adaptive: bool = True  # see ResBlock
   resize_in_blocks: bool = False  # halve and double within residual blocks (2011.13456) or by convolutions (2006.11239)
   dropout: float = 0.0
+  fourier: float = 0.0  # scale of the time's Fourier features (layers.py), for times about 1 as EDM's; 0: sinusoidal
   outputs: int = 1  # images in the answer, one after the other in its channels
   remat: bool = False  # compute each block's activations again in the backward pass rather than keep them
   dtype: str = 'float32'
@@ -148,7 +152,7 @@ class UNet(nn.Module):
         f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides that {factor} divides, '
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
-    emb = Embedding(self.width, self.dtype, name='Embedding')(t, label)
+    emb = Embedding(self.width, self.dtype, self.fourier, name='Embedding')(t, label)
     counts = {ResBlock: 0, Attention: 0}
 
     def make(cls, *args, **kwargs):  # named by number, so that parameters are the same with and without remat
