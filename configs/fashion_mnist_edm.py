@@ -13,6 +13,7 @@ def get_config():
   for part in ('path', 'prediction', 'times'):
     config.objective[part] = parent.objective[part]
   config.objective.prediction.sigma_data = 0.71  # of these images
-  config.objective.times.P_mean, config.objective.times.P_std = 0.0, 1.0  # at -1.2, 1.2 a short training sees too little of high noise
+  # At the paper's -1.2, 1.2 a short training sees too little of high noise.
+  config.objective.times.P_mean, config.objective.times.P_std = 0.0, 1.0
   config.objective.network.fourier = 1.0  # sines of DDPM's kind hardly tell these times, from -1.5 to 1.1, apart
   return config
