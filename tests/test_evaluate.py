@@ -216,6 +216,7 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   assert 'inception_score' not in found['metrics']
 
 
+@pytest.mark.slow
 def test_training_judges_itself_and_keeps_the_best(tmp_path):
   more = ['--config.train.evaluate_every=1', '--config.train.evaluate_samples=300', '--config.train.checkpoint_every=125']
   env = {'GENJAX_CACHE': str(tmp_path / 'cache')}

@@ -1,0 +1,19 @@
+"""Diffusion in continuous time (VP, Song et al. 2011.13456) on digits: configs/digits_flow.py, x_0 predicted, min-SNR weights.
+
+Weights of Hang et al. (2303.09556). Not yet reproduced.
+
+python train.py --config configs/digits_vp.py
+"""
+
+from configs import digits_flow
+from genjax.build import spec
+
+
+def get_config():
+  config = digits_flow.get_config()
+  config.objective.path = spec('samplers.paths.VPLinear')
+  config.objective.prediction = spec('objectives.predictions.X0')
+  config.objective.times = spec('objectives.times.Uniform')
+  config.objective.weighting = spec('objectives.weightings.MinSNR')
+  config.objective.sampler = spec('samplers.sampler.Sampler', solver='dpmpp_2m', steps=20, grid='log_snr')
+  return config
