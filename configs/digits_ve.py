@@ -1,8 +1,11 @@
 """Score matching with exploding variance (Song et al. 2011.13456) on digits: configs/digits_flow.py, its VE path and eps.
 
-Sampled by predictor and Langevin corrector. Not yet reproduced.
+Sampled by predictor and Langevin corrector.
 
 python train.py --config configs/digits_ve.py
+
+Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit e5755cb): 1.7 minutes.
+Grid: docs/gallery/. FID: not measured.
 """
 
 from configs import digits_flow
