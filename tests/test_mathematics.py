@@ -118,6 +118,8 @@ def test_fourier_features_have_a_gaussian_kernel():
   embedded = fourier_embedding(t, 2048, 0.4)
   distance = t[:, None] - t[None]
   np.testing.assert_allclose(embedded @ embedded.T / 1024, jnp.exp(-2 * (jnp.pi * 0.4 * distance) ** 2), atol=0.01)
+  few = fourier_embedding(jnp.linspace(-1.5, 1.5, 400), 16, 1.0)
+  assert np.linalg.matrix_rank(np.asarray(few), tol=0.1) > 12  # 8 if each column came twice
 
 
 @pytest.mark.parametrize('fourier', [0.0, 1.0])

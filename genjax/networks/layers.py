@@ -97,9 +97,9 @@ def sinusoidal_embedding(t: Float[Array, 'b'], features: int, max_period: float 
 def fourier_embedding(t: Float[Array, 'b'], features: int, scale: float) -> Float[Array, 'b d']:
   """cos and sin of 2 pi f t at `features / 2` frequencies f of N(0, scale^2) (2006.10739, section 5; of times, 2011.13456).
 
-  The frequencies are that distribution's quantiles instead of draws: nothing to seed, nothing to save.
+  The frequencies are quantiles of |f| instead of draws (-f would add nothing): nothing to seed, nothing to save.
   """
   half = features // 2
-  frequencies = scale * ndtri((jnp.arange(half) + 0.5) / half)
+  frequencies = scale * ndtri(0.5 + (jnp.arange(half) + 0.5) / (2 * half))
   angles = 2 * math.pi * t.astype(jnp.float32)[:, None] * frequencies[None]
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

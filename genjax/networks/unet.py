@@ -143,6 +143,8 @@ class UNet(nn.Module):
     b, height, width, channels = x.shape
     if not self.multipliers:
       raise UsageError('a UNet needs at least one of multipliers.')
+    if self.fourier < 0:
+      raise UsageError(f'fourier={self.fourier} is a scale: 0 or more.')
     if not 0 <= self.dropout < 1:
       raise UsageError(f'dropout={self.dropout} must be from 0 to below 1.')
     p = self.patch
