@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     run = run.guided_by(weaker)
   if args.help:
     return print(parser.format_help() + options_help(run))
-  options = run.options | parse_options(rest, run.options, vars(args))
+  options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
   if args.samples < 100:
@@ -91,6 +91,7 @@ def main(argv: list[str]) -> None:
 
   # One card a seed.
   kimg = run.step * run.config['train']['batch_size'] / 1000
+  network_evaluations = evaluations(run.objective, run.variables, options)
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator) if images else {}
   for seed in seeds:
     begin = time.perf_counter()
@@ -113,7 +114,7 @@ def main(argv: list[str]) -> None:
         'likelihood': f'{run.objective.estimators[estimator]}, {images} of the test split' if images else None,
         'options': options,
         'guide': {'run': str(weaker.path), 'step': weaker.step} if weaker else None,
-        'evaluations': evaluations(run.objective, run.variables, options),
+        'evaluations': network_evaluations,
         'seed': seed,
       },
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),

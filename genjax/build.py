@@ -98,7 +98,9 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
       raise UsageError(f'{name} has no parameter {key!r}.' + did_you_mean(key, known, 'It has'))
     expected = known[key].annotation
     if not fits(value, expected):
-      raise UsageError(f'{name}: {key}={value!r} must be {getattr(expected, "__name__", expected)}.')
+      kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)
+      finite = 'finite: ' if 'nan' in repr(value) or 'inf' in repr(value) else ''
+      raise UsageError(f'{name}: {key}={value!r} must be {finite}{kind}.')
     sizes = value if isinstance(value, tuple) else (value,)
     if name.startswith('networks.') and any(
       isinstance(size, int) and not isinstance(size, bool) and size < 1 for size in sizes

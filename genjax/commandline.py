@@ -94,6 +94,8 @@ def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list
     return print(parser.format_help())
   if not args.run:
     raise UsageError('say which run: --run runs/x')
+  if args.guide_step is not None and not args.guide:
+    raise UsageError(f'--guide_step {args.guide_step}: say of which run, --guide runs/weaker.')
   return args, rest
 
 
@@ -117,9 +119,9 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> d
       if kind is bool:
         options[name] = {'true': True, 'false': False}[value.lower()]
       else:
-        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value.replace('inf', '1e999'))
+        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value)
     except (ValueError, KeyError, SyntaxError):
-      kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'numbers, as 0.2,3 or 0.2,inf'}
+      kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'numbers, as 0.2,3'}
       takes = kinds.get(kind, 'a Python value')
       raise UsageError(f'--{name}={value}: it takes {takes}.') from None
   return options

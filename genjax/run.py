@@ -19,6 +19,7 @@ from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.diffusion import Autoguided, Denoising
 from genjax.parallel import make_mesh, replicated
+from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
 from genjax.types import Objective, Variables, example_batch
 from genjax.workdir import read_config
@@ -75,13 +76,7 @@ class Run:
       raise UsageError(f'n={n}: ask for at least one image.')
     if batch_size < 1:
       raise UsageError(f'batch_size={batch_size} must be 1 or more.')
-    for option in options.keys() - self.options.keys():
-      raise UsageError(f'this model has no option {option!r}; it has {", ".join(self.options) or "none"}.')
-    options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
-    sampler = getattr(self.objective, 'sampler', None)
-    check(functools.partial(self.objective.sample, None, None, None) if sampler is None else type(sampler), 'sample', options)
-    options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # as from JSON
+    options = self.checked(options)
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
     parts = []
@@ -90,6 +85,32 @@ class Run:
       part = None if labels is None else jnp.asarray(labels[np.minimum(index, n - 1)])
       parts.append(_sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, part))
     return jnp.concatenate(parts)[:n]
+
+  def solve(self, key: jax.Array, n: int, label: int | list[int] | None = None, **options) -> Solution:
+    """As `sample`, in one batch, with the way there: each x_t that the network saw, the x_0 it predicted, how many those were.
+
+    Raises UsageError as `sample`, and for a model that has no way, such as a GAN.
+    """
+    if n < 1:
+      raise UsageError(f'n={n}: ask for at least one image.')
+    if not hasattr(self.objective, 'solve'):
+      raise UsageError(f'{type(self.objective).__name__} has no way to its images but one evaluation: take sample(...).')
+    options, labels = self.checked(options), self.labels(label, n, key)
+    index = np.arange(n, dtype=np.int32)
+    return _sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, labels, 'solve')
+
+  def checked(self, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""
+    for option in options.keys() - self.options.keys():
+      raise UsageError(f'this model has no option {option!r}; it has {", ".join(self.options) or "none"}.')
+    options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
+    sampler = getattr(self.objective, 'sampler', None)
+    check(functools.partial(self.objective.sample, None, None, None) if sampler is None else type(sampler), 'sample', options)
+    options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # as from JSON
+    if sampler is not None:
+      dataclasses.replace(sampler, **options)  # whether they go together
+    return options
 
   def guided_by(self, weaker: 'Run') -> 'Run':
     """This diffusion model with another, smaller or less trained, in the place of the unconditional one (2406.02507).
@@ -134,9 +155,9 @@ class Run:
     return np.broadcast_to(labels.astype(np.int32), (n,))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(objective, options, variables, key, index, labels):
-  return objective.sample(variables, rng.image_keys(key, index), labels, **dict(options))
+@functools.partial(jax.jit, static_argnums=(0, 1, 6))
+def _sample(objective, options, variables, key, index, labels, how='sample'):
+  return getattr(objective, how)(variables, rng.image_keys(key, index), labels, **dict(options))
 
 
 def load(

@@ -219,7 +219,7 @@ def test_learned_variance_is_sampled_with():
                                    rng.fold_in(KEYS[:512], 2))  # fmt: skip
   np.testing.assert_allclose(found, jnp.clip(plain.x, -1, 1), atol=1e-4)  # at v = -1 it is DDPM's
   assert float(found.mean()) == pytest.approx(MU, abs=0.03)
-  led = lambda worse: of.solve(variables, KEYS[:512], None, Sampler(guidance=2.0, **options), worse).x  # noqa: E731
+  led = lambda worse: of.by(Sampler(guidance=2.0, **options), variables, KEYS[:512], None, worse).x  # noqa: E731
   np.testing.assert_allclose(led(of.denoiser(variables, None)), found, atol=1e-4)
   assert float(led(lambda x, t: jnp.full_like(x, MU - 0.2)).mean()) > MU + 0.1  # away from a weaker model
   other = of.sample(variables, KEYS[:512], solver='heun', steps=40)

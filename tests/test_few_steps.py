@@ -102,8 +102,14 @@ def test_one_step_of_meanflow_is_the_flow():
   of, variables = MeanFlow(MeanVelocity(), SHAPE), Variables({'model': jnp.zeros(())}, {})
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:64], 0), SHAPE))
   for steps in (1, 2, 5):
-    found = of.sample(variables, KEYS[:64], steps=steps)
-    np.testing.assert_allclose(found, np.clip(MU + S * noise, -1, 1), atol=1e-5)
+    found = of.solve(variables, KEYS[:64], steps=steps)
+    np.testing.assert_allclose(found.x, np.clip(MU + S * noise, -1, 1), atol=1e-5)
+    np.testing.assert_allclose(found.states[0], noise, rtol=1e-6)
+    assert found.states.shape == found.x0s.shape == (steps, 64, *SHAPE)
+    assert (found.evaluations == steps).all()
+  t = 1 / 5  # where the last step begins
+  np.testing.assert_allclose(found.states[-1], (1 - t) * MU + float(spread(jnp.asarray(t))) * noise, atol=1e-5)
+  np.testing.assert_allclose(found.x0s[-1], MU + S * noise, atol=1e-5)
 
 
 def test_meanflow_s_guidance_is_trained_in():
@@ -178,6 +184,11 @@ def test_a_consistency_model_jumps_to_the_quantile():
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:2048], 0), SHAPE))
   one = of.sample(variables, KEYS[:2048])
   np.testing.assert_allclose(one, np.clip(MU + S * (80 * noise - MU) / np.hypot(S, 80), -1, 1), atol=1e-4)
+  way = of.solve(variables, KEYS[:2048], steps=2)
+  np.testing.assert_allclose(way.states[0], 80 * noise, rtol=1e-5)
+  np.testing.assert_allclose(jnp.clip(way.x0s[0], -1, 1), one, atol=1e-6)
+  assert float((way.states[1] - way.x0s[0]).std()) == pytest.approx(0.821, rel=0.03)
+  assert (way.evaluations == 2).all()
   two = np.asarray(of.sample(variables, KEYS[:2048], steps=2))
   inside = np.abs(two) < 1
   assert inside.mean() > 0.9

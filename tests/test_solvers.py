@@ -12,7 +12,6 @@ from genjax import rng
 from genjax.objectives import predictions
 from genjax.samplers import grids, ode, paths, solvers
 from genjax.samplers.likelihood import log_prob
-from genjax.samplers.sampler import Sampler
 from genjax.types import Batch
 from tests.conftest import ROOT
 from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, model, quantiles_moved, start
@@ -218,7 +217,7 @@ def test_an_image_does_not_depend_on_its_batch(solver):
 def test_the_way_is_returned(solver):
   of = model('Velocity', 'RectifiedFlow')
   keys, grid = KEYS[:3], grids.uniform(of.path, 5)
-  found = of.solve(NOTHING, keys, None, Sampler(solver, 5))
+  found = of.solve(NOTHING, keys, solver=solver, steps=5)
   turns = 9 if solver in ('heun', 'langevin') else 5
   assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
   assert (found.evaluations == turns).all() or solver == 'dormand_prince'

@@ -4,7 +4,6 @@ Three compiled programs (sampling, features, moments in float64), each over the 
 without leaving the devices, and memory does not grow with the number of samples but for what COMPARED needs.
 """
 
-import dataclasses
 import functools
 import math
 import time
@@ -214,7 +213,8 @@ def likelihood(
 def evaluations(objective: Objective, variables: Variables, options: dict[str, Any] | None = None) -> float | None:
   """Network evaluations per image of one sampling (NFE), counted in the traced program.
 
-  Every call of a network from outside a network counts, times the length of the loops around it. Where a loop's end is open,
+  Every call of a network from outside a network counts that answers with an image, times the length of the loops around it.
+  Where a loop's end is open,
   as in adaptive solvers, the mean of what 16 images took; None if the objective cannot tell.
   """
 
@@ -234,10 +234,9 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
   except OpenLoop:
     if not hasattr(objective, 'solve'):
       return None
-    keys, sampler = rng.image_keys(jax.random.key(0), np.arange(16)), dataclasses.replace(objective.sampler, **(options or {}))
-    labels = labels_or_random(None, keys, objective.num_classes)
-    counted = jax.jit(lambda variables: objective.solve(variables, keys, labels, sampler).evaluations)(variables)
-    return round(float(counted.mean()) * (1 if sampler.guidance == 1 else 2), 1)  # guidance asks two networks
+    keys, options = rng.image_keys(jax.random.key(0), np.arange(16)), options or {}
+    counted = jax.jit(lambda variables: objective.solve(variables, keys, **options).evaluations)(variables)
+    return round(float(counted.mean()) * (1 if options.get('guidance', 1) == 1 else 2), 1)  # guidance asks two networks
 
 
 class OpenLoop(Exception):
@@ -248,7 +247,8 @@ def count_marks(jaxpr) -> int:
   """Rows of marked outputs in a traced program for one image, loops unrolled."""
   total = 0
   for equation in jaxpr.eqns:
-    if equation.primitive.name == 'name' and equation.params['name'] == 'network evaluation':
+    marked = equation.primitive.name == 'name' and equation.params['name'] == 'network evaluation'
+    if marked and equation.outvars[0].aval.ndim == 4:
       total += equation.outvars[0].aval.shape[0]
     is_program = lambda x: isinstance(x, (Jaxpr, ClosedJaxpr))  # noqa: E731
     programs = filter(is_program, jax.tree.leaves(equation.params, is_leaf=is_program))

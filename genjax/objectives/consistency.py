@@ -14,6 +14,7 @@ from genjax.objectives.common import check_outputs, dropout_keys, labels_or_rand
 from genjax.objectives.predictions import Karras
 from genjax.objectives.times import LogNormal
 from genjax.samplers.paths import EDM
+from genjax.samplers.solvers import Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 NEAREST = 1e-3  # beyond, the difference of f at both times is lost in float32, and at last is 0 / 0
@@ -95,6 +96,12 @@ class Consistency:
     self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1, middle: float = 0.821
   ) -> Images:
     """f from pure noise; with steps=2 again from noise of deviation `middle` added to that (2303.01469, algorithm 1)."""
+    return self.solve(variables, keys, labels, steps=steps, middle=middle).x
+
+  def solve(
+    self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1, middle: float = 0.821
+  ) -> Solution:
+    """As `sample`, with the way to the images: each x_t and f(x_t, t)."""
     if steps not in (1, 2):
       raise UsageError(f'steps={steps}: a consistency model takes 1 or 2.')
     if not 0 < middle <= self.path.end:
@@ -102,7 +109,9 @@ class Consistency:
     labels = labels_or_random(labels, keys, self.num_classes)
     noise = lambda i: rng.normal(rng.fold_in(keys, i), self.image_shape)  # noqa: E731
     end = self.path.end
-    x = self.f(variables.params, end * noise(0), jnp.full(keys.shape, end), labels)
+    states = [end * noise(0)]
+    x0s = [self.f(variables.params, states[0], jnp.full(keys.shape, end), labels)]
     if steps == 2:
-      x = self.f(variables.params, x + middle * noise(2), jnp.full(keys.shape, middle), labels)
-    return jnp.clip(x, -1, 1)
+      states.append(x0s[0] + middle * noise(2))
+      x0s.append(self.f(variables.params, states[1], jnp.full(keys.shape, middle), labels))
+    return Solution(jnp.clip(x0s[-1], -1, 1), jnp.full(keys.shape, steps), jnp.stack(states), jnp.stack(x0s))

@@ -46,13 +46,17 @@ class Denoising:
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
     """Images from noise; `options` are those of `sampler`. A conditional model without labels draws them uniformly."""
-    labels = labels_or_random(labels, keys, self.num_classes)
-    return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
+    return self.solve(variables, keys, labels, **options).x
 
-  def solve(
-    self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler, worse: Denoiser | None = None
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Solution:
+    """As `sample`, with the way to the images."""
+    labels = labels_or_random(labels, keys, self.num_classes)
+    return self.by(dataclasses.replace(self.sampler, **options), variables, keys, labels)
+
+  def by(
+    self, sampler: Sampler, variables: Variables, keys: Keys, labels: Labels | None, worse: Denoiser | None = None
   ) -> Solution:
-    """As `sample`, with the way to the images.
+    """`solve` by this sampler, with these labels.
 
     Guidance leads away from `worse`; None: the unconditional model. Raises UsageError where there is neither.
     """
@@ -222,12 +226,13 @@ class Autoguided:
     return self.main.sampler
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
-    """As the main model's."""
-    labels = labels_or_random(labels, keys, self.num_classes)
-    return self.solve(variables, keys, labels, dataclasses.replace(self.sampler, **options)).x
+    """As the main model's. Raises UsageError where guidance is 1, and the weaker model would not be heard."""
+    return self.solve(variables, keys, labels, **options).x
 
-  def solve(self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler) -> Solution:
-    """As the main model's."""
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Solution:
+    labels, sampler = labels_or_random(labels, keys, self.num_classes), dataclasses.replace(self.sampler, **options)
+    if sampler.guidance == 1:
+      raise UsageError('guidance=1 does not lead away from the weaker model: give more, as guidance=2.')
     main, weak = (Variables(variables.params[name], variables.buffers[name]) for name in ('main', 'weak'))
     worse = on_path(self.weak.denoiser(weak, labels), self.weak.path_of(weak), self.main.path_of(main))
-    return self.main.solve(main, keys, labels, sampler, worse)
+    return self.main.by(sampler, main, keys, labels, worse)

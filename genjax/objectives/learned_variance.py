@@ -82,12 +82,12 @@ class LearnedVariance(Diffusion):
 
     return discrete(with_variance, self.path, batch.image, keys, EVALUATIONS)
 
-  def solve(
-    self, variables: Variables, keys: Keys, labels: Labels | None, sampler: Sampler, worse: Denoiser | None = None
+  def by(
+    self, sampler: Sampler, variables: Variables, keys: Keys, labels: Labels | None, worse: Denoiser | None = None
   ) -> Solution:
     """As Diffusion's; by 'ancestral' with the learned variance, of longer steps too (section 4)."""
     if sampler.solver != 'ancestral':
-      return super().solve(variables, keys, labels, sampler, worse)
+      return super().by(sampler, variables, keys, labels, worse)
     predict = self.predict(variables, labels)
     if sampler.guidance != 1:
       worse = worse or self.worse(variables, labels)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
+from genjax.samplers.solvers import Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -84,14 +85,19 @@ class MeanFlow:
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1) -> Images:
     """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal parts; without labels they are drawn."""
+    return self.solve(variables, keys, labels, steps=steps).x
+
+  def solve(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1) -> Solution:
+    """As `sample`, with the way to the images; its x_0 is z_t - t u(z_t, r, t), where the step would lead if it went on."""
     if steps < 1:
       raise UsageError(f'steps={steps}: at least 1.')
     labels = labels_or_random(labels, keys, self.num_classes)
 
     def step(z, t):
       now = jnp.full(keys.shape, t)
-      return z - self.u(variables.params, z, now - 1 / steps, now, labels) / steps, None
+      u = self.u(variables.params, z, now - 1 / steps, now, labels)
+      return z - u / steps, (z, z - t * u)
 
     times = 1 - jnp.arange(steps) / steps
-    z, _ = jax.lax.scan(step, rng.normal(rng.fold_in(keys, 0), self.image_shape), times)
-    return jnp.clip(z, -1, 1)
+    z, way = jax.lax.scan(step, rng.normal(rng.fold_in(keys, 0), self.image_shape), times)
+    return Solution(jnp.clip(z, -1, 1), jnp.full(keys.shape, steps), *way)

@@ -41,8 +41,8 @@ class Sampler:
       raise UsageError(f'steps={self.steps}: a solver takes at least 1.')
     if not 0 <= self.eta <= 1 or (self.eta and self.solver != 'ddim'):
       raise UsageError(f"eta={self.eta}: from 0 to 1, and with solver 'ddim' alone.")
-    if self.churn < 0 or (self.churn and self.solver != 'heun'):
-      raise UsageError(f"churn={self.churn}: not negative, and with solver 'heun' alone.")
+    if min(self.churn, self.churn_noise) < 0 or (self.churn and self.solver != 'heun'):
+      raise UsageError(f"churn={self.churn}, churn_noise={self.churn_noise}: not negative, and with solver 'heun' alone.")
     for name, interval in (('guidance', self.guidance_interval), ('churn', self.churn_interval)):
       if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
         raise UsageError(f'{name}_interval={interval}: give (low, high) of sigma / alpha.')
