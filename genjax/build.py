@@ -4,6 +4,7 @@ A name is a path inside genjax: package, module, name. Nothing else resolves, so
 directory can name the classes and functions of these packages and no other code, but for packages that the user allows.
 """
 
+import dataclasses
 import importlib
 import inspect
 import math
@@ -81,8 +82,15 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def defaults(function: Callable) -> dict[str, Any]:
-  """The plain defaults (numbers, strings, tuples) in a signature, so that no config repeats them."""
-  return {k: v.default for k, v in parameters(function).items() if isinstance(v.default, PLAIN)}
+  """The defaults in a signature, so that no config repeats them: plain ones, and genjax's own objects as specs."""
+  found = {k: v.default for k, v in parameters(function).items()}
+  own = {k: _spec_of(v) for k, v in found.items() if dataclasses.is_dataclass(v) and type(v).__module__.startswith('genjax.')}
+  return {k: v for k, v in found.items() if isinstance(v, PLAIN)} | own
+
+
+def _spec_of(value: Any) -> dict[str, Any]:
+  kind = type(value)
+  return {'cls': f'{kind.__module__.removeprefix("genjax.")}.{kind.__name__}'} | dataclasses.asdict(value)
 
 
 def own_defaults(function: Callable) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Specs become objects, and nothing but genjax's own classes does."""
 
+import dataclasses
+
 import pytest
 from flax import linen as nn
 
-from genjax.build import build, check, complete, defaults, resolve, spec
+from genjax.build import build, check, complete, defaults, resolve, spec, with_defaults
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDecoder
 from genjax.networks.unet import UNet
+from genjax.samplers.sampler import Sampler
+from tests.conftest import config_of
 
 
 def test_a_spec_writes_out_every_plain_default():
@@ -64,3 +68,11 @@ def test_parameters_that_are_not_annotated_take_anything():
 def test_names_are_public_things_of_their_module():
   assert resolve('networks.unet.UNet') is UNet
   assert issubclass(resolve('networks.dcgan.DCGANGenerator'), nn.Module)
+
+
+def test_a_default_that_is_an_object_is_written_out():
+  flow = config_of('digits_flow')['objective']
+  written = {'cls': 'samplers.sampler.Sampler'} | dataclasses.asdict(Sampler())
+  assert flow.pop('sampler') == written
+  assert with_defaults(flow)['sampler'] == written  # of a run that began before
+  assert build(flow | {'image_shape': (8, 8, 1), 'sampler': written | {'steps': 7}}).sampler == Sampler(steps=7)
