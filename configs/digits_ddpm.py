@@ -2,8 +2,8 @@
 
 python train.py --config configs/digits_ddpm.py
 
-Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit e5755cb): 1.5 minutes; FID
-1.2 of 2,000 samples (a quick estimate by the classifier). Grid: docs/gallery/.
+Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit e5755cb): 1.5 minutes;
+FID 1.2 of 2,000 samples (a quick estimate by the classifier). Grid: docs/gallery/.
 """
 
 from configs import digits_flow

@@ -4,8 +4,8 @@ Weights of Hang et al. (2303.09556).
 
 python train.py --config configs/digits_vp.py
 
-Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit e5755cb): 2.4 minutes beside other
-work. Grid: docs/gallery/. FID: not measured.
+Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit e5755cb): 2.4 minutes
+beside other work. Grid: docs/gallery/. FID: not measured.
 """
 
 from configs import digits_flow

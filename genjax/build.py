@@ -107,7 +107,8 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
     expected = known[key].annotation
     if not fits(value, expected):
       kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)
-      finite = 'finite: ' if 'nan' in repr(value) or 'inf' in repr(value) else ''
+      parts = value if isinstance(value, (tuple, list)) else (value,)
+      finite = 'finite: ' if any(isinstance(x, float) and not math.isfinite(x) for x in parts) else ''
       raise UsageError(f'{name}: {key}={value!r} must be {finite}{kind}.')
     sizes = value if isinstance(value, tuple) else (value,)
     if name.startswith('networks.') and any(

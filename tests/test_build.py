@@ -70,6 +70,12 @@ def test_names_are_public_things_of_their_module():
   assert issubclass(resolve('networks.dcgan.DCGANGenerator'), nn.Module)
 
 
+def test_numbers_that_are_not_finite_are_said_to_be():
+  for value, message in ((float('nan'), 'dropout=nan must be finite: float'), ('inf', "dropout='inf' must be float")):
+    with pytest.raises(UsageError, match=message):
+      spec('networks.unet.UNet', dropout=value)
+
+
 def test_a_default_that_is_an_object_is_written_out():
   flow = config_of('digits_flow')['objective']
   written = {'cls': 'samplers.sampler.Sampler'} | dataclasses.asdict(Sampler())

@@ -214,8 +214,7 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
   """Network evaluations per image of one sampling (NFE), counted in the traced program.
 
   Every call of a network from outside a network counts that answers with an image, times the length of the loops around it.
-  Where a loop's end is open,
-  as in adaptive solvers, the mean of what 16 images took; None if the objective cannot tell.
+  Where a loop's end is open, as in adaptive solvers, the mean of what 16 images took; None if the objective cannot tell.
   """
 
   def mark(call, args, kwargs, context):
