@@ -33,7 +33,7 @@ def test_bfloat16_computes_what_float32_does_roughly(name):
 
 @pytest.mark.parametrize('name', [*EACH, 'fashion_mnist_gan'])
 def test_first_four_of_eight_images_are_a_batch_of_four(name):
-  objective, _ = objects(name)
+  objective = one_level(objects(name)[0])
   shape = image_shape(config_of(name))
   variables = objective.init(jax.random.key(0), example_batch(shape, 2))
   params = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(1), x.shape), variables.params)

@@ -150,10 +150,10 @@ def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
   assert largest_difference(other) > 1e-5
 
 
-SLOW_FLOWS = [pytest.param(name, marks=pytest.mark.slow) for name in ('digits_flow', 'cifar10_flow')]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('fashion_mnist_gan', 'digits_flow', 'cifar10_flow')]
 
 
-@pytest.mark.parametrize('name', ['digits_vae', 'digits_gan', 'fashion_mnist_gan', *SLOW_FLOWS])
+@pytest.mark.parametrize('name', ['digits_vae', 'digits_gan', *SLOW])
 def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   objective, optimizers = objects(name, small=name == 'cifar10_flow')
   shape = image_shape(config_of(name))
