@@ -228,6 +228,21 @@ def test_the_way_is_returned(solver):
   np.testing.assert_allclose(found.x, of.sample(NOTHING, keys, solver=solver, steps=5), atol=1e-6)
 
 
+def test_dormand_and_prince_s_table_is_of_fifth_order():
+  # Butcher's conditions: of the quadrature, of the chains of stages, and of the fourth-order solution beside it.
+  a, c = np.zeros((7, 7)), ode.NODES.astype(float)
+  a[1:] = ode.STAGES
+  b, other = a[6], a[6] - ode.ERROR
+  np.testing.assert_allclose(a.sum(axis=1), c, atol=1e-6)
+  for k in range(5):
+    assert b @ c**k == pytest.approx(1 / (k + 1), abs=1e-6)
+    assert (abs(other @ c**k - 1 / (k + 1)) < 1e-6) == (k < 4)
+  chain = c
+  for order in range(2, 6):
+    assert b @ chain == pytest.approx(1 / np.prod(np.arange(1.0, order + 1)), abs=1e-6)
+    chain = a @ chain
+
+
 def test_integrate_takes_each_row_at_its_own_pace():
   rates = jnp.array([1.0, 30.0, 200.0])
   slope = lambda t, y: -rates[:, None] * (y - jnp.sin(t)[:, None])  # noqa: E731
