@@ -2,10 +2,9 @@
 
 python train.py --config configs/fashion_mnist_edm.py
 
-Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit b8c30f3), with --config.train.steps=3000: 12 minutes; FID of 2,000
-samples (a quick estimate by the classifier, cards in docs/comparison/diffusion/) 10.9 by Heun in 10 steps, 8.0 in 18, 7.6 by
-dpmpp_2m in 20. Its Fourier features came twice each, half as many as now. With the paper's times and a sinusoidal embedding
-(commit 2346e36) 19.8 by Heun in 10. Grid: docs/gallery/.
+Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit 6619ba6), with --config.train.steps=3000: 11 minutes; FID of 2,000
+samples (a quick estimate by the classifier, cards in docs/comparison/diffusion/) 11.5 by Heun in 10 steps, 8.3 in 18, 8.0 by
+dpmpp_2m in 20. With the paper's times and a sinusoidal embedding (commit 2346e36) 19.8 by Heun in 10. Grid: docs/gallery/.
 """
 
 from configs import digits_edm, fashion_mnist_flow
