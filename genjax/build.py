@@ -134,6 +134,8 @@ def fits(value: Any, expected: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
   if typing.get_origin(expected) in (typing.Union, types.UnionType):
     return any(fits(value, option) for option in typing.get_args(expected))
+  if typing.get_origin(expected) is Mapping:
+    return isinstance(value, Mapping)
   if typing.get_origin(expected) is not None:
     return callable(value)  # a schedule
   return not isinstance(expected, type) or isinstance(value, expected)

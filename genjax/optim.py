@@ -3,6 +3,8 @@
 A schedule counts the player's own updates: a player with `every=5` makes a fifth as many as the run has steps.
 """
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from genjax.errors import UsageError
@@ -24,6 +26,25 @@ def adam(
   chain = [optax.clip_by_global_norm(clip)] if clip else []
   chain.append(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
   return optax.chain(*chain)
+
+
+def rmsprop(
+  learning_rate: float | optax.Schedule,
+  decay: float = 0.9,
+  eps: float = 1e-8,
+  clip_weights: float = 0.0,  # largest absolute value of a parameter, 0: no bound
+) -> optax.GradientTransformation:
+  """RMSProp, for WGAN's critic with its weights clipped (1701.07875, algorithm 1). Negative rates are refused."""
+  if clip_weights < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
+    raise UsageError(f'optim.rmsprop: learning_rate and clip_weights={clip_weights} must not be negative.')
+  if not (0 <= decay < 1 and eps > 0):
+    raise UsageError(f'optim.rmsprop: decay={decay} must be in [0, 1), eps={eps} positive.')
+  step = optax.rmsprop(learning_rate, decay=decay, eps=eps)
+
+  def clip(updates, params):
+    return jax.tree.map(lambda u, p: jnp.clip(p + u, -clip_weights, clip_weights) - p, updates, params)
+
+  return optax.chain(step, optax.stateless(clip)) if clip_weights else step
 
 
 def constant(value: float, warmup: int = 0) -> optax.Schedule:

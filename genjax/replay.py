@@ -85,7 +85,7 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
 
     def loss(params, name=name, player=player, keys=keys):
       everyone = {**state.params, name: params}
-      return player.loss(everyone, Context(state.step, state.ema, state.buffers), batch, keys)
+      return player.loss(everyone, Context(state.step, state.ema, state.buffers, len(batch.index), turn), batch, keys)
 
     with nn.intercept_methods(watch):
       value, aux = loss(state.params[name])
@@ -100,7 +100,7 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
       return f'player {name}: activations are finite, the gradient of {jax.tree_util.keystr(bad[0])} is not'
     if not _finite(optax.tree.norm(grads)):
       return f'player {name}: all gradients are finite, their norm is too large for a float'
-    after, _ = jax.jit(functools.partial(step, playing=(name,)))(state, batch, key)
+    after, _ = jax.jit(functools.partial(step, playing=tuple(n for n in turn if n.split('/')[0] == name)))(state, batch, key)
     state = after.replace(step=state.step)
   return ''
 

@@ -46,8 +46,15 @@ def init_state(
 
 
 def playing(objective: Objective, step: int) -> tuple[str, ...]:
-  """The players whose turn it is at `step`, known on the host: a static argument of the compiled step."""
-  return tuple(name for name, player in objective.players.items() if step % player.every == 0)
+  """The players whose turn it is at `step`, each followed by the terms of its loss that count, `player/term`.
+
+  Known on the host: a static argument of the compiled step.
+  """
+  turn = []
+  for name, player in objective.players.items():
+    if step % player.every == 0:
+      turn += [name, *(f'{name}/{term}' for term in player.terms(step))]
+  return tuple(turn)
 
 
 def ema_decay(step: Int[Array, ''], batch_size: int, halflife: float) -> Float[Array, '']:
@@ -76,6 +83,7 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Float[Array, '']]]:
   """One step of the game: the new state, and the scalars to log (`<player>/loss`, ... averaged over the batch)."""
   params, opt_states, buffers, metrics = dict(state.params), dict(state.opt_states), dict(state.buffers), {}
+  batch_size = batch.index.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
 
   def mean_over_devices(tree):
     return jax.lax.pmean(tree, axis_name) if axis_name else tree
@@ -86,22 +94,20 @@ def train_step(
     keys = player_keys(key, state.step, batch.index, i)
 
     def loss(player_params, buffers, batch, keys, name=name, player=player):
-      context = Context(state.step, state.ema, buffers)
+      context = Context(state.step, state.ema, buffers, batch_size, playing)
       return player.loss(gather({**params, name: player_params}), context, batch, keys)
 
     parts = []
     for j in range(accumulate):  # rows j, j + k, ...: each device keeps its own rows
       part, part_keys = jax.tree.map(lambda x, j=j: x[j::accumulate], (batch, keys))
       (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params[name], buffers, part, part_keys)
-      buffers |= aux.buffers
-      parts.append((grads, {f'{name}/loss': value, **aux.metrics}))
-    grads, logs = mean_over_devices(jax.tree.map(lambda *xs: sum(xs) / accumulate, *parts))
-    buffers = mean_over_devices(buffers)
+      parts.append((grads, aux.buffers, {f'{name}/loss': value, **aux.metrics}))
+    grads, changed, logs = mean_over_devices(jax.tree.map(lambda *xs: sum(xs) / accumulate, *parts))
+    buffers |= changed
     updates, opt_states[name] = optimizers[name].update(grads, opt_states[name], params[name])
     params[name] = optax.apply_updates(params[name], updates)
     metrics |= logs | {f'{name}/grad_norm': optax.tree.norm(grads)}
 
-  batch_size = batch.index.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
   decay = ema_decay(state.step, batch_size, ema_halflife)
   ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, {name: params[name] for name in state.ema})
   after = TrainState(state.step + 1, params, buffers, opt_states, ema)

@@ -44,10 +44,15 @@ class Context(NamedTuple):
   step: Int[Array, '']
   ema: dict[str, Tree]
   buffers: dict[str, Tree]
+  batch_size: int = 0  # of the whole batch, on all devices, in all microbatches
+  playing: tuple[str, ...] = ()  # whose turn it is, and which terms of their losses count: static, `player` or `player/term`
 
 
 class Aux(NamedTuple):
-  """What a loss returns beside its value: scalars to log, and the buffers that it changed (by top-level name)."""
+  """What a loss returns beside its value: scalars to log, and the buffers that it changed (by top-level name), in floats.
+
+  What devices and microbatches make of a buffer is averaged.
+  """
 
   metrics: dict[str, Float[Array, '']]
   buffers: dict[str, Tree] = {}
@@ -57,10 +62,14 @@ Loss = Callable[[dict[str, Tree], Context, Batch, Keys], tuple[Float[Array, ''],
 
 
 class Player(NamedTuple):
-  """One side of the game: `loss` as the paper writes it, a mean over the batch; it plays each `every`-th step."""
+  """One side of the game: `loss` as the paper writes it, a mean over the batch; it plays each `every`-th step.
+
+  `terms(step)`, a step known on the host, names what of the loss counts at this step beside what always does.
+  """
 
   loss: Loss
   every: int = 1
+  terms: Callable[[int], tuple[str, ...]] = lambda step: ()
 
 
 @runtime_checkable

@@ -36,11 +36,12 @@ def config_of(name: str) -> dict:
   return importlib.import_module(f'configs.{name}').get_config().to_dict()
 
 
-# A config of every objective: the families, and with -m slow the others.
+# A config of every objective: the families, and with -m slow the others, two of GAN's networks among them.
 _OTHERS = {config_of(name)['objective']['cls']: name for name in CONFIGS if name.startswith('digits')}
 _OTHERS = {cls: name for cls, name in _OTHERS.items() if cls not in [config_of(n)['objective']['cls'] for n in FAMILIES]}
-OBJECTIVES = [*FAMILIES, *_OTHERS.values()]
-EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS.values())]
+_OTHERS = [*_OTHERS.values(), 'digits_r3gan', 'digits_stylegan2']
+OBJECTIVES = [*FAMILIES, *_OTHERS]
+EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS)]
 
 
 def image_shape(config: dict) -> tuple[int, int, int]:
@@ -53,6 +54,7 @@ def shrink(spec):
   if not isinstance(spec, dict):
     return spec
   small = {'width': 8, 'hidden': 16, 'blocks': 1, 'head_features': 8, 'depth': 1, 'heads': 2}
+  small |= {'w_dim': 8, 'mapping_depth': 1, 'stddev_group': 1}
   return {key: value[:2] if key == 'multipliers' else small.get(key, shrink(value)) for key, value in spec.items()}
 
 

@@ -57,7 +57,7 @@ def test_config_builds_and_takes_a_step(name, options):
   like = abstract_state(objective, shape, optimizers)
   assert {x.dtype for x in jax.tree.leaves((like.params, like.ema))} == {jnp.dtype('float32')}  # whatever computes
   batch = jax.eval_shape(lambda: example_batch(shape, config['train']['batch_size']))
-  step = step_of(objective, optimizers, playing=tuple(objective.players))
+  step = step_of(objective, optimizers, playing=playing(objective, 0))
   after, metrics = jax.eval_shape(step, like, batch, jax.eval_shape(lambda: jax.random.key(0)))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), like)
   assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
@@ -98,6 +98,6 @@ def test_no_two_players_share_a_section(name):
 
 def test_every_objective_and_network_is_in_some_config():
   text = ' '.join(str(config_of(name)) for name in CONFIGS)
-  for package, helpers in ((genjax.networks, {'layers'}), (genjax.objectives, {'common', 'augment'})):
+  for package, helpers in ((genjax.networks, {'layers', 'resample'}), (genjax.objectives, {'common', 'augment'})):
     for module in pkgutil.iter_modules(package.__path__):
       assert module.name in helpers or f'{package.__name__.split(".")[1]}.{module.name}.' in text, module.name

@@ -281,7 +281,9 @@ def test_network_evaluations_are_counted(name, options, expected):
 def test_network_evaluations_of_an_open_loop_are_measured():
   objective = one_level(objects('digits_flow')[0])
   objective = dataclasses.replace(objective, network=objective.network.clone(width=8, head_features=8))
-  variables = objective.init(jax.random.key(0), example('digits_flow'))  # answers 0: the ODE is linear, steps are the longest
+  variables = jax.jit(objective.init)(
+    jax.random.key(0), example('digits_flow')
+  )  # answers 0: the ODE is linear, steps are the longest
   assert 2 * 16 * 6 < evaluations(objective, variables, {'solver': 'dormand_prince', 'guidance': 2.0}) < 400
 
 
@@ -291,7 +293,7 @@ def example(name):
 
 def test_likelihood_is_that_of_the_loss():
   objective, _ = objects('digits_vae')
-  variables = objective.init(jax.random.key(0), example('digits_vae'))
+  variables = jax.jit(objective.init)(jax.random.key(0), example('digits_vae'))
   source = open_data('digits', 8, split='test')
   found = [likelihood(objective, variables, source, make_mesh(jax.devices()[:n]), batch_size=128) for n in (1, 8)]
   assert found[0]['nll_nats'] == pytest.approx(found[1]['nll_nats'], rel=1e-5)

@@ -127,9 +127,9 @@ def test_the_u_net_hears_the_time(fourier):
   network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8, fourier=fourier)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
   t = jnp.array([0.1, 0.4, 0.5, 0.9])
-  variables = network.init(jax.random.key(1), x, t)
+  variables = jax.jit(network.init)(jax.random.key(1), x, t)
   variables = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), variables)
-  same = network.apply(variables, jnp.broadcast_to(x[:1], x.shape), t)
+  same = jax.jit(network.apply)(variables, jnp.broadcast_to(x[:1], x.shape), t)
   assert all(float(jnp.abs(same[i] - same[j]).max()) > 1e-3 for i in range(4) for j in range(i))
 
 
@@ -153,12 +153,12 @@ def test_networks_have_the_sizes_of_the_papers():
 def test_dropout_is_of_each_image_s_own_key():
   network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8, dropout=0.5)
   x, t, keys = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.full(4, 0.3), KEYS[:4]
-  variables = network.init(jax.random.key(1), x, t)
+  variables = jax.jit(network.init)(jax.random.key(1), x, t)
   variables = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), variables)
   all_four = network.apply(variables, x, t, None, keys)
   np.testing.assert_allclose(all_four[:2], network.apply(variables, x[:2], t[:2], None, keys[:2]), atol=1e-5)
   assert float(jnp.abs(all_four - network.apply(variables, x, t)).max()) > 1e-3  # none without keys
-  same = network.apply(variables, jnp.broadcast_to(x[:1], x.shape), t, None, keys)
+  same = jax.jit(network.apply)(variables, jnp.broadcast_to(x[:1], x.shape), t, None, keys)
   assert float(jnp.abs(same[0] - same[1]).max()) > 1e-3
 
 
@@ -185,7 +185,7 @@ def test_a_block_starts_as_its_resized_skip(resize):
 def test_a_transformer_hears_time_label_and_place():
   network = DiT(width=16, depth=1, heads=2, patch=2)
   x, t, label = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.array([0.2, 0.7]), jnp.eye(3)[:2]
-  variables = network.init(jax.random.key(1), x, t, label)
+  variables = jax.jit(network.init)(jax.random.key(1), x, t, label)
   assert (network.apply(variables, x, t, label) == 0).all()  # adaLN-Zero
   variables = jax.tree.map(lambda w: w + 0.2 * jax.random.normal(jax.random.key(2), w.shape), variables)
   same = jnp.broadcast_to(x[:1], x.shape)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import TransposedConv, concat_label, halvings, square_side
+from genjax.errors import UsageError
+from genjax.networks.layers import TransposedConv, Verdict, concat_label, halvings, spectral, square_side
 
 INIT = nn.initializers.normal(0.02)
 
@@ -41,17 +42,30 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]. The label comes in as further channels (1411.1784)."""
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'.
+
+  By 'concat' the label comes in as further channels (1411.1784). `norm` is 'batch', 'layer' (over an image, as 1704.00028,
+  section 4, wants it), 'spectral' (1802.05957, every layer), or 'none'.
+  """
 
   width: int = 64
+  norm: str = 'batch'
+  conditioning: str = 'concat'
   dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
     levels = halvings(square_side(x.shape[1:], 'DCGANDiscriminator'))
-    h = concat_label(x, label)
+    if self.norm not in ('batch', 'layer', 'spectral', 'none'):
+      raise UsageError(f'DCGANDiscriminator: norm={self.norm!r} is none of batch, layer, spectral, none.')
+    wrap = spectral(train) if self.norm == 'spectral' else lambda layer: layer
+    h = concat_label(x, label if self.conditioning == 'concat' else None)
     for level in range(levels):
-      first = level == 0
-      h = nn.Conv(self.width << level, (4, 4), strides=2, use_bias=first, kernel_init=INIT, dtype=self.dtype)(h)
-      h = nn.leaky_relu(h if first else batch_norm(train, self.dtype)(h), 0.2)
-    return nn.Dense(1, kernel_init=INIT)(h.reshape(h.shape[0], -1).astype(jnp.float32))[:, 0]
+      bias = level == 0 or self.norm in ('spectral', 'none')
+      h = wrap(nn.Conv(self.width << level, (4, 4), strides=2, use_bias=bias, kernel_init=INIT, dtype=self.dtype))(h)
+      if level and self.norm == 'batch':
+        h = batch_norm(train, self.dtype)(h)
+      if level and self.norm == 'layer':
+        h = nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1, dtype=self.dtype)(h)
+      h = nn.leaky_relu(h, 0.2)
+    return Verdict(self.conditioning, wrap, INIT)(h.reshape(h.shape[0], -1), label)

@@ -1,6 +1,7 @@
 """Pieces that several networks share."""
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -66,6 +67,46 @@ def concat_label(x: Float[Array, 'b *d c'], label: Float[Array, 'b k'] | None) -
     return x
   label = label.reshape(label.shape[0], *[1] * (x.ndim - 2), label.shape[-1])
   return jnp.concatenate([x, jnp.broadcast_to(label, (*x.shape[:-1], label.shape[-1])).astype(x.dtype)], axis=-1)
+
+
+class Verdict(nn.Module):
+  """Last layer of a discriminator: features [B, F] -> logit of being real, float32 [B].
+
+  `conditioning` says what becomes of a label: 'projection' adds its inner product with the features (1802.05637, eq. 3),
+  'classifier' answers logits of the classes beside, [B, 1 + K] (AC-GAN, 1610.09585), 'concat' leaves it to the first layer
+  (`concat_label`).
+  """
+
+  conditioning: str
+  wrap: Callable[[nn.Module], Callable] = lambda layer: layer
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+  @nn.compact
+  def __call__(self, h: Float[Array, 'b f'], label: Float[Array, 'b k'] | None):
+    kinds = ('concat', 'projection', 'classifier')
+    if self.conditioning not in kinds:
+      raise UsageError(f'conditioning={self.conditioning!r} is none of {", ".join(kinds)}.')
+    h = h.astype(jnp.float32)
+    logit = self.wrap(nn.Dense(1, kernel_init=self.kernel_init))(h)
+    if label is None or self.conditioning == 'concat':
+      return logit[:, 0]
+    if self.conditioning == 'classifier':
+      return jnp.concatenate([logit, self.wrap(nn.Dense(label.shape[-1], kernel_init=self.kernel_init))(h)], axis=1)
+    embedding = self.wrap(nn.Dense(h.shape[-1], use_bias=False, kernel_init=self.kernel_init))(label)
+    return logit[:, 0] + (embedding * h).sum(axis=1)
+
+
+def spectral(train: bool) -> Callable[[nn.Module], Callable]:
+  """Wraps layers in spectral normalisation (1802.05957): W / sigma(W), one power iteration for each pass in training.
+
+  The vectors are buffers in the collection `spectral`. A convolution's kernel counts as the matrix [H W C, features].
+  """
+
+  def wrap(layer):
+    normalised = nn.SpectralNorm(layer, collection_name='spectral')
+    return lambda *inputs: normalised(*inputs, update_stats=train)
+
+  return wrap
 
 
 class LatentInput(nn.Module):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import LatentInput, concat_label
+from genjax.networks.layers import LatentInput, Verdict, concat_label
 
 
 class Hidden(nn.Module):
@@ -69,14 +69,14 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]."""
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'."""
 
   width: int = 256
   depth: int = 2
+  conditioning: str = 'concat'
   dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
-    h = concat_label(x.reshape(x.shape[0], -1), label)
-    h = Hidden(self.width, self.depth, self.dtype)(h)
-    return nn.Dense(1)(h.astype(jnp.float32))[:, 0]
+    h = concat_label(x.reshape(x.shape[0], -1), label if self.conditioning == 'concat' else None)
+    return Verdict(self.conditioning)(Hidden(self.width, self.depth, self.dtype)(h), label)

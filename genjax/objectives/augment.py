@@ -31,7 +31,7 @@ def augment(keys: Keys, images: Images, probability: float) -> tuple[Images, Flo
   long, short = 2.0 ** (STRETCH * amount), 2.0 ** (-STRETCH * amount)
   stretch = matrix(long * u * u + short * v * v, (long - short) * u * v, (long - short) * u * v, long * v * v + short * u * u)
   linear = (2.0 ** (SCALE * scale))[:, None, None] * stretch @ matrix(cos + 1, -sin, sin, cos + 1)
-  warped = jax.vmap(_warp)(images, linear, SHIFT * jnp.stack([x, y], -1))
+  warped = jax.vmap(warp)(images, linear, SHIFT * jnp.stack([x, y], -1))
   moved = (done[:, 2:] != 0).any(axis=1)[:, None, None, None]
   return jnp.where(moved, warped, images), done  # exact where nothing was done
 
@@ -55,7 +55,7 @@ def _draw(key, probability: float) -> Float[Array, '9']:
   ]).astype(jnp.float32)  # fmt: skip
 
 
-def _warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float[Array, '2']) -> Float[Array, 'h w c']:
+def warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float[Array, '2']) -> Float[Array, 'h w c']:
   """The image moved by x -> linear x + shift (in sides) about its centre, mirrored at its edges.
 
   Read bilinearly from twice the resolution, at twice the resolution, and averaged.

@@ -1,78 +1,221 @@
-"""Generative adversarial network with the non-saturating loss (Goodfellow et al. 1406.2661, section 3)."""
+"""Generative adversarial network (Goodfellow et al. 1406.2661): a game of two, put together from parts that know nothing of it.
+
+The parts: two networks, what they play for (genjax/objectives/adversarial.py), what keeps them steady
+(genjax/objectives/penalties.py), and what is done to the images that the discriminator sees (genjax/objectives/gan_augment.py).
+"""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
+from flax.core import FrozenDict
+from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.adversarial import Adversarial, NonSaturating
 from genjax.objectives.common import labels_or_random, one_hot
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
+class Answers(NamedTuple):
+  """A discriminator's: logits [B], and of the classes [B, K] if it classifies, too."""
+
+  logits: Float[Array, 'b']
+  classes: Float[Array, 'b k'] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class GAN:
-  """A game of two: the discriminator learns real from generated, then the generator learns to be taken for real.
+  """The discriminator learns real from generated, then the generator learns to be taken for real.
 
-  `generator(z, label, train) -> image`, `discriminator(x, label, train) -> logit`. Their batch statistics, if they have
-  any, are buffers under the same names. Labels, if any, are the real images' own (1411.1784).
+  `generator(z, label, train) -> image`, `discriminator(x, label, train) -> logit` [B], or [B, 1 + K] of which the others
+  classify (AC-GAN, 1610.09585). A generator whose field or attribute `noisy` is true takes keys [B] after these, one with a
+  `mapping` and a `synthesis` has w in between. A discriminator that says `mixes_images` judges an image by the others of its
+  batch. What networks keep beside parameters, such as batch statistics, are buffers under the same names. Labels, if any, are
+  the real images' own (1411.1784).
+
+  Penalties are named in the config and in the logs; see genjax/objectives/penalties.py for what they are called with.
   """
 
   generator: nn.Module
   discriminator: nn.Module
   num_classes: int = 0  # 0: unconditional
+  loss: Adversarial = NonSaturating()  # noqa: RUF009 - frozen
+  penalties: Mapping[str, Callable] = FrozenDict()  # on the discriminator
+  generator_penalties: Mapping[str, Callable] = FrozenDict()
+  augment: Callable | None = None
+  critic_steps: int = 1  # of the discriminator, for each of the generator
+  auxiliary: float = 1.0  # weight of the classes, if the discriminator tells them
+
+  def __post_init__(self):
+    if self.critic_steps < 1:
+      raise UsageError(f'objective.critic_steps={self.critic_steps} must be 1 or more.')
+    for name in ('penalties', 'generator_penalties'):  # hashable
+      object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
   @property
   def players(self) -> dict[str, Player]:
-    return {'discriminator': Player(self.discriminator_loss), 'generator': Player(self.generator_loss)}
+    def lazy(penalties):
+      return lambda step: tuple(name for name, penalty in penalties.items() if penalty.every > 1 and step % penalty.every == 0)
+
+    return {
+      'discriminator': Player(self.discriminator_loss, terms=lazy(self.penalties)),
+      'generator': Player(self.generator_loss, self.critic_steps, lazy(self.generator_penalties)),
+    }
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     generator_key, discriminator_key = jax.random.split(key)
     label = one_hot(batch.label, self.num_classes)
     z = jnp.zeros((batch.image.shape[0], self.generator.z_dim))
+    more = self.noise(rng.image_keys(key, batch.index))
     variables = {
-      'discriminator': self.discriminator.init(discriminator_key, batch.image, label),
-      'generator': self.generator.init(generator_key, z, label),
+      'discriminator': self.discriminator.init(discriminator_key, batch.image, label, True),
+      'generator': self.generator.init(generator_key, z, label, True, *more),
     }
     params = {name: v.pop('params') for name, v in variables.items()}
-    return Variables(params, {name: v for name, v in variables.items() if v})
+    buffers = {name: v for name, v in variables.items() if v}
+    if hasattr(self.augment, 'init'):
+      buffers['augment'] = self.augment.init()
+    if self.generator_penalties:
+      buffers['penalties'] = {name: jnp.zeros(()) for name in self.generator_penalties}
+    return Variables(params, buffers)
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """L_D = E softplus(-D(x)) + E softplus(D(G(z))), the cross-entropy of 1406.2661, eq. 1, in logits."""
+    """The loss's L_D, and the penalties."""
     label = one_hot(batch.label, self.num_classes)
     fake, _ = self.generate(params, context.buffers, keys, label)
-    if 'discriminator' in context.buffers:  # real and generated batches have statistics of their own (1511.06434)
-      real_logits, buffers = self.apply('discriminator', params, context.buffers, batch.image, label)
-      fake_logits, buffers = self.apply('discriminator', params, context.buffers | buffers, fake, label)
+    real_keys, fake_keys, penalty_keys = (rng.fold_in(keys, i) for i in (1, 2, 3))
+    seen = [self.augmented(k, x, context.buffers) for k, x in ((real_keys, batch.image), (fake_keys, fake))]
+    if self.mixes_images(context.buffers):  # real and generated batches have their own statistics (1511.06434)
+      real, buffers = self.judge(params, context.buffers, seen[0], label)
+      generated, buffers = self.judge(params, context.buffers | buffers, seen[1], label)
     else:  # one pass over pairs: one gradient to reduce where devices are many
-      pairs = jnp.stack([batch.image, fake], axis=1).reshape(-1, *fake.shape[1:])  # [2 B, H, W, C]
+      pairs = jnp.stack(seen, axis=1).reshape(-1, *fake.shape[1:])  # [2 B, H, W, C]
       both = None if label is None else jnp.repeat(label, 2, axis=0)
-      logits, buffers = self.apply('discriminator', params, context.buffers, pairs, both)
-      real_logits, fake_logits = logits.reshape(-1, 2).T
-    loss = jax.nn.softplus(-real_logits).mean() + jax.nn.softplus(fake_logits).mean()
-    return loss, Aux({'d_real': real_logits.mean(), 'd_fake': fake_logits.mean()}, buffers)
+      answers, buffers = self.judge(params, context.buffers, pairs, both)
+      real, generated = (jax.tree.map(lambda x, i=i: x[i::2], answers) for i in (0, 1))
+    loss = self.loss.discriminator(real.logits, generated.logits)
+    metrics = {'d_real': real.logits.mean(), 'd_fake': generated.logits.mean()}
+    if real.classes is not None:
+      metrics['d_classes'] = class_error(real, label) + class_error(generated, label)
+      loss += self.auxiliary * metrics['d_classes']
+
+    def critic(images, keys):
+      return self.judge(params, context.buffers, self.augmented(keys, images, context.buffers), label)[0].logits
+
+    for i, (name, penalty) in enumerate(self.penalties.items()):
+      if counts('discriminator', name, penalty, context):
+        if 'batch_stats' in context.buffers.get('discriminator', {}):
+          kind = type(self.discriminator).__name__
+          raise UsageError(
+            f'objective.penalties.{name} is of each image alone, but {kind} normalises over the batch: set its norm.'
+          )
+        metrics[f'discriminator/{name}'] = penalty(critic, batch.image, fake, rng.fold_in(penalty_keys, i))
+        loss += penalty.every * metrics[f'discriminator/{name}']
+    if 'augment' in context.buffers:
+      buffers['augment'] = self.augment.update(context.buffers['augment'], real.logits, context.batch_size)
+      metrics['augment_p'] = context.buffers['augment']['p']
+    return loss, Aux(metrics, buffers)
 
   def generator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """L_G = E softplus(-D(G(z))) = -E log D(G(z)), the non-saturating form."""
+    """The loss's L_G, and the penalties."""
     label = one_hot(batch.label, self.num_classes)
     fake, buffers = self.generate(params, context.buffers, keys, label)
-    logits, _ = self.apply('discriminator', params, context.buffers, fake, label)
-    return jax.nn.softplus(-logits).mean(), Aux({}, buffers)
+    real_keys, fake_keys, penalty_keys = (rng.fold_in(keys, i) for i in (1, 2, 3))
+    generated, _ = self.judge(params, context.buffers, self.augmented(fake_keys, fake, context.buffers), label)
+    real = None
+    if self.loss.paired:
+      seen = self.augmented(real_keys, batch.image, context.buffers)
+      real = self.judge(params, context.buffers, seen, label)[0].logits
+    loss, metrics = self.loss.generator(real, generated.logits), {}
+    if generated.classes is not None:
+      loss += self.auxiliary * class_error(generated, label)
+    memories = {}
+    for i, (name, penalty) in enumerate(self.generator_penalties.items()):
+      if counts('generator', name, penalty, context):
+        stream, noise = (rng.fold_in(rng.fold_in(penalty_keys, i), j) for j in (0, 1))
+        latents, generate = self.map_of(params, context.buffers, stream, noise, label)
+        value, memories[name] = penalty(generate, latents, rng.fold_in(stream, 1), context.buffers['penalties'][name])
+        metrics[f'generator/{name}'] = value
+        loss += penalty.every * value
+    if memories:
+      buffers['penalties'] = context.buffers['penalties'] | memories
+    return loss, Aux(metrics, buffers)
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, truncation: float = 1.0) -> Images:
-    """G(z) for z ~ N(0, truncation^2 I), with running batch statistics. A conditional model without labels draws them."""
+    """G(z), z ~ N(0, I), with running batch statistics. A conditional model without labels draws them.
+
+    `truncation` below 1 gives up variety for quality: z is scaled by it (w around its mean where there is a mapping).
+    """
     labels = labels_or_random(labels, keys, self.num_classes)
-    z = truncation * rng.normal(rng.fold_in(keys, 0), (self.generator.z_dim,))
-    collections = {'params': variables.params['generator'], **variables.buffers.get('generator', {})}
-    return self.generator.apply(collections, z, one_hot(labels, self.num_classes), train=False)
+    z, label = self.latents(keys), one_hot(labels, self.num_classes)
+    return self.from_latents(variables, z, label, keys, truncation)
+
+  def latents(self, keys: Keys) -> Float[Array, 'b z']:
+    """z as `sample` draws it."""
+    return rng.normal(rng.fold_in(keys, 0), (self.generator.z_dim,))
+
+  def from_latents(
+    self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, keys: Keys, truncation: float = 1.0
+  ) -> Images:
+    """The images of latents that the caller chose; `keys` for noise in the network, if it has any."""
+    if not hasattr(self.generator, 'synthesis'):
+      return self.generator.apply(collections(variables, 'generator'), truncation * z, label, False, *self.noise(keys))
+    w = self.generator.apply(collections(variables, 'generator'), z, label, truncation, method='mapping')
+    return self.generator.apply(collections(variables, 'generator'), w, *self.noise(keys), method='synthesis')
+
+  def map_of(self, params: dict, buffers: dict, keys: Keys, noise: Keys, label):
+    """Latents of the batch, w where there is a mapping, and the map from them to images, image by image."""
+    variables, z = Variables(params, buffers), rng.normal(keys, (self.generator.z_dim,))
+    if not hasattr(self.generator, 'synthesis'):
+      return z, lambda z: self.from_latents(variables, z, label, noise)
+    mine = collections(variables, 'generator')
+    w = self.generator.apply(mine, z, label, 1.0, method='mapping')
+    return w, lambda w: self.generator.apply(mine, w, *self.noise(noise), method='synthesis')
+
+  def noise(self, keys: Keys) -> tuple[Keys, ...]:
+    """What the generator takes beside latent and label."""
+    return (rng.fold_in(keys, 4),) if getattr(self.generator, 'noisy', False) else ()
+
+  def mixes_images(self, buffers: dict) -> bool:
+    """Whether the discriminator judges an image by the others of its batch."""
+    return 'batch_stats' in buffers.get('discriminator', {}) or getattr(self.discriminator, 'mixes_images', False)
+
+  def augmented(self, keys: Keys, images: Images, buffers: dict) -> Images:
+    return images if self.augment is None else self.augment(keys, images, buffers.get('augment'))
 
   def generate(self, params: dict, buffers: dict, keys: Keys, label):
     """Images from fresh latents, in training mode, and the generator's new buffers."""
-    return self.apply('generator', params, buffers, rng.normal(keys, (self.generator.z_dim,)), label)
+    z = rng.normal(keys, (self.generator.z_dim,))
+    return self.apply('generator', params, buffers, z, label, True, *self.noise(keys))
 
-  def apply(self, name: str, params: dict, buffers: dict, x, label):
-    """A player's network in training mode: its output, and its new buffers under its name."""
+  def judge(self, params: dict, buffers: dict, images: Images, label) -> tuple[Answers, dict]:
+    """The discriminator's answers in training mode, and its new buffers."""
+    out, buffers = self.apply('discriminator', params, buffers, images, label, True)
+    return Answers(out, None) if out.ndim == 1 else Answers(out[:, 0], out[:, 1:]), buffers
+
+  def apply(self, name: str, params: dict, buffers: dict, *inputs):
+    """A player's network: its output, and its new buffers under its name."""
     mine = buffers.get(name, {})
-    out, new = getattr(self, name).apply({'params': params[name], **mine}, x, label, train=True, mutable=list(mine))
+    out, new = getattr(self, name).apply({'params': params[name], **mine}, *inputs, mutable=list(mine))
     return out, ({name: new} if mine else {})
+
+
+def collections(variables: Variables, name: str) -> dict:
+  """A player's variables as linen takes them."""
+  return {'params': variables.params[name], **variables.buffers.get(name, {})}
+
+
+def counts(player: str, name: str, penalty, context: Context) -> bool:
+  """Whether a penalty counts at this step."""
+  return penalty.every == 1 or f'{player}/{name}' in context.playing
+
+
+def class_error(answers: Answers, label: Float[Array, 'b k']) -> Float[Array, '']:
+  """Cross-entropy of the classes told, nats."""
+  return optax.softmax_cross_entropy(answers.classes, label).mean()

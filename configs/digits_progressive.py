@@ -1,0 +1,25 @@
+"""Progressive growing (1710.10196) with the Wasserstein loss and gradient penalty, on scikit-learn's 8x8 digits: 4x4, then 8x8.
+
+python train.py --config configs/digits_progressive.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('digits', resolution=8, steps=3000, batch_size=64)
+  config.objective = spec(
+    'objectives.progressive_gan.ProgressiveGAN',
+    num_classes=10,
+    generator=spec('networks.progressive.ProgressiveGenerator', z_dim=32, width=32),
+    discriminator=spec('networks.progressive.ProgressiveDiscriminator', width=32),
+    loss=spec('objectives.adversarial.Wasserstein'),
+    penalties={'gradient': spec('objectives.penalties.GradientPenalty', weight=10.0)},
+    hold_steps=600,
+    fade_steps=600,
+  )
+  config.optim = {player: spec('optim.adam', learning_rate=1e-3, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}
+  return config

@@ -1,0 +1,23 @@
+"""R3GAN (2501.05441) on scikit-learn's 8x8 digits: relativistic pairs, R1 and R2, networks without normalisation.
+
+python train.py --config configs/digits_r3gan.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('digits', resolution=8, steps=2000, batch_size=64)
+  config.objective = spec(
+    'objectives.gan.GAN',
+    num_classes=10,
+    generator=spec('networks.r3gan.R3GANGenerator', z_dim=32, width=32),
+    discriminator=spec('networks.r3gan.R3GANDiscriminator', width=32),
+    loss=spec('objectives.adversarial.RelativisticPairing'),
+    penalties={name: spec(f'objectives.penalties.{name.upper()}', weight=1.0) for name in ('r1', 'r2')},
+  )
+  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}
+  return config

@@ -1,0 +1,24 @@
+"""StyleGAN2 (1912.04958) with adaptive augmentation (2006.06676) on scikit-learn's 8x8 digits, of which there are 1,437.
+
+python train.py --config configs/digits_stylegan2.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('digits', resolution=8, steps=2000, batch_size=64)
+  config.objective = spec(
+    'objectives.gan.GAN',
+    num_classes=10,
+    generator=spec('networks.stylegan2.StyleGAN2Generator', z_dim=32, w_dim=32, mapping_depth=2, width=32),
+    discriminator=spec('networks.stylegan2.StyleGAN2Discriminator', width=32),
+    penalties={'r1': spec('objectives.penalties.R1', weight=0.1, every=16)},
+    generator_penalties={'path_length': spec('objectives.penalties.PathLength', every=4)},
+    augment=spec('objectives.gan_augment.AdaptiveAugment', kimg=50.0),
+  )
+  config.optim = {player: spec('optim.adam', learning_rate=2e-3, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}
+  return config

@@ -1,0 +1,22 @@
+"""SNGAN (1802.05957) on Fashion-MNIST: residual networks, spectral norms, hinge loss, labels by projection (1802.05637).
+
+python train.py --config configs/fashion_mnist_sngan.py
+
+Not yet reproduced. A quarter of the paper's width, for two CPU cores.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('fashion_mnist', resolution=28, steps=4000, batch_size=64)
+  config.objective = spec(
+    'objectives.gan.GAN',
+    num_classes=10,
+    generator=spec('networks.sngan.ResNetGenerator', width=64),
+    discriminator=spec('networks.sngan.ResNetDiscriminator', width=32),
+    loss=spec('objectives.adversarial.Hinge'),
+  )
+  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.0, b2=0.9) for player in ('discriminator', 'generator')}
+  return config

@@ -1,0 +1,115 @@
+"""Networks that grow (Karras et al. 1710.10196, section 2, appendix A): each level of the pyramid has its own way to an image.
+
+`growth`, from 0 to the number of levels, is a buffer that the objective sets (genjax/objectives/progressive_gan.py): at 2 the
+images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 parts of level 3 and 0.7 of level 2, doubled. All
+images have the full size, smaller ones as repeated pixels. `top` is the highest level that is computed; the numbers do not
+depend on it as long as it is not below `growth`. Equalised learning rate as in genjax/networks/stylegan2.py.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax.networks.layers import Verdict, concat_label, halvings, square_side
+from genjax.networks.sngan import doubled, halved
+from genjax.networks.stylegan2 import EqualConv, EqualDense, activate, channels, deviation_map
+
+
+def shares(growth: Float[Array, ''], levels: int) -> list[Float[Array, '']]:
+  """How much of the image is each level's, 0 to `levels`: 1 in all, of two neighbours at most."""
+  return [jnp.maximum(0.0, 1 - jnp.abs(growth - level)) for level in range(levels + 1)]
+
+
+def blended(images: Float[Array, 'b h w c'], growth: Float[Array, ''], levels: int) -> Float[Array, 'b h w c']:
+  """Real images as the networks see them at `growth`, full size."""
+  total, small = 0.0, images
+  for level, share in reversed(list(enumerate(shares(growth, levels)))):
+    large = small
+    for _ in range(levels - level):
+      large = doubled(large)
+    total, small = total + share * large, halved(small) if level else small
+  return total
+
+
+def unit(h: Float[Array, '*b c']) -> Float[Array, '*b c']:
+  """Each pixel's features scaled to a mean square of 1 (section 4.2)."""
+  return h * jax.lax.rsqrt(jnp.square(h).mean(axis=-1, keepdims=True) + 1e-8)
+
+
+class ProgressiveGenerator(nn.Module):
+  """Latent [B, z_dim] -> image around [-1, 1], float32 [B, H, W, C]."""
+
+  image_shape: tuple[int, int, int]
+  z_dim: int = 128
+  width: int = 16
+  max_width: int = 512
+  top: int | None = None
+  dtype: str = 'float32'
+
+  @property
+  def levels(self) -> int:
+    return halvings(square_side(self.image_shape, 'ProgressiveGenerator'))
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    levels, base = self.levels, self.image_shape[0] >> self.levels
+    share = shares(self.variable('growth', 'level', lambda: jnp.zeros(())).value, levels)
+    h, image = unit(concat_label(z, label)), 0.0
+    for level in range((levels if self.top is None else self.top) + 1):
+      n = channels(levels - level, self.width, self.max_width)
+      if level:
+        h = unit(activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(doubled(h))))
+      else:
+        h = EqualDense(base * base * n, dtype=self.dtype, name='0_first')(h).reshape(-1, base, base, n)
+        h = unit(activate(h))
+      h = unit(activate(EqualConv(n, dtype=self.dtype, name=f'{level}_second')(h)))
+      rgb = EqualConv(self.image_shape[-1], 1, dtype=self.dtype, name=f'{level}_rgb')(h).astype(jnp.float32)
+      for _ in range(levels - level):
+        rgb = doubled(rgb)
+      image = image + share[level] * rgb
+    return image
+
+
+class ProgressiveDiscriminator(nn.Module):
+  """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none."""
+
+  width: int = 16
+  max_width: int = 512
+  stddev_group: int = 4
+  conditioning: str = 'projection'
+  top: int | None = None
+  dtype: str = 'float32'
+
+  @property
+  def mixes_images(self) -> bool:
+    return self.stddev_group > 1
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    levels = halvings(square_side(x.shape[1:], 'ProgressiveDiscriminator'))
+    top = levels if self.top is None else self.top
+    growth = self.variable('growth', 'level', lambda: jnp.zeros(())).value
+    x = concat_label(x, label if self.conditioning == 'concat' else None)
+    pyramid = [x]  # the smallest first
+    for _ in range(levels):
+      pyramid.insert(0, halved(pyramid[0]))
+    h = None
+    for level in reversed(range(top + 1)):
+      n = channels(levels - level, self.width, self.max_width)
+      here = activate(EqualConv(n, 1, dtype=self.dtype, name=f'{level}_rgb')(pyramid[level]))
+      if h is not None:  # the level above is heard as much as it has grown
+        part = jnp.clip(growth - level, 0, 1).astype(h.dtype)
+        here = part * h + (1 - part) * here
+      h = here
+      if level:
+        h = activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(h))
+        m = channels(levels - level + 1, self.width, self.max_width)
+        h = halved(activate(EqualConv(m, dtype=self.dtype, name=f'{level}_second')(h)))
+    if self.mixes_images:
+      h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
+    h = activate(EqualConv(n, dtype=self.dtype, name='0_first')(h))
+    h = activate(EqualDense(n, dtype=self.dtype, name='0_second')(h.reshape(h.shape[0], -1)))
+    return Verdict(self.conditioning, kernel_init=nn.initializers.normal(1 / math.sqrt(n)))(h, label)

@@ -1,0 +1,129 @@
+"""R3GAN's networks (Huang et al. 2501.05441, section 4, configuration E): residual blocks and nothing else.
+
+No normalisation, no style, no noise. A stage is a change of resolution (the filter of genjax/networks/resample.py, and a 1x1
+convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions. Fix-up initialisation
+(1901.09321): the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The
+generator starts from a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image.
+Both hear a label as an embedding, beside the latent and as a projection.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax.networks.layers import Verdict, concat_label, halvings, square_side
+from genjax.networks.resample import downsample, upsample
+from genjax.networks.stylegan2 import channels
+
+GAIN = 2 / (1 + 0.2**2)  # of LeakyReLU's variance
+
+
+def scaled(gain: float) -> nn.initializers.Initializer:
+  return nn.initializers.variance_scaling(gain, 'fan_in', 'normal') if gain else nn.initializers.zeros
+
+
+class GroupedConv(nn.Module):
+  """3x3 convolution in groups of `group` channels, without bias: [B, H, W, C] -> [B, H, W, C].
+
+  On CPU, where the gradient of grouped convolutions is slow, one plain convolution with zeros between the groups.
+  """
+
+  group: int
+  gain: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+    c = x.shape[-1]
+    size = math.gcd(self.group, c)
+    groups = c // size
+    kernel = self.param('kernel', scaled(self.gain), (3, 3, size, c)).astype(self.dtype)
+    if jax.default_backend() == 'cpu' and groups > 1:
+      blocks = kernel.reshape(3, 3, size, groups, size)
+      kernel = jnp.einsum('ijcgd,fg->ijfcgd', blocks, jnp.eye(groups, dtype=kernel.dtype)).reshape(3, 3, c, c)
+      groups = 1
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+    return jax.lax.conv_general_dilated(
+      x.astype(self.dtype), kernel, (1, 1), 'SAME', dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+class BiasedLeakyReLU(nn.Module):
+  """LeakyReLU(h + bias), slope 0.2."""
+
+  @nn.compact
+  def __call__(self, h: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+    bias = self.param('bias', nn.initializers.zeros, h.shape[-1:])
+    return nn.leaky_relu(h + bias.astype(h.dtype)[None, None, None], 0.2)
+
+
+class Bottleneck(nn.Module):
+  """x + 1x1 (3x3 in groups (1x1 (x))), twice as wide inside, biases and LeakyReLU between."""
+
+  group: int
+  blocks: int  # in the whole network
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+    gain, c = GAIN * self.blocks**-0.5, x.shape[-1]
+    conv = lambda n, gain: nn.Conv(n, (1, 1), use_bias=False, kernel_init=scaled(gain), dtype=self.dtype)  # noqa: E731
+    h = BiasedLeakyReLU()(conv(2 * c, gain)(x))
+    h = BiasedLeakyReLU()(GroupedConv(self.group, gain, self.dtype)(h))
+    return x + conv(c, 0.0)(h)
+
+
+class R3GANGenerator(nn.Module):
+  """Latent [B, z_dim] -> image around [-1, 1], float32 [B, H, W, C]."""
+
+  image_shape: tuple[int, int, int]
+  z_dim: int = 64
+  width: int = 64
+  max_width: int = 512
+  blocks: int = 2
+  group: int = 16
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    levels = halvings(square_side(self.image_shape, 'R3GANGenerator'))
+    base, n = self.image_shape[0] >> levels, channels(levels, self.width, self.max_width)
+    if label is not None:
+      z = jnp.concatenate([z, nn.Dense(self.z_dim, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)], axis=1)
+    picture = self.param('picture', nn.initializers.normal(1.0), (base, base, n))
+    h = (picture[None] * nn.Dense(n, use_bias=False)(z)[:, None, None]).astype(self.dtype)
+    for level in reversed(range(levels + 1)):
+      if level < levels:
+        n = channels(level, self.width, self.max_width)
+        h = upsample(h if h.shape[-1] == n else nn.Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h))
+      for _ in range(self.blocks):
+        h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)
+    return nn.Conv(self.image_shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
+
+
+class R3GANDiscriminator(nn.Module):
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'."""
+
+  width: int = 64
+  max_width: int = 512
+  blocks: int = 2
+  group: int = 16
+  conditioning: str = 'projection'
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    levels = halvings(square_side(x.shape[1:], 'R3GANDiscriminator'))
+    x = concat_label(x, label if self.conditioning == 'concat' else None)
+    h = nn.Conv(self.width, (1, 1), use_bias=False, dtype=self.dtype)(x)
+    for level in range(levels + 1):
+      if level:
+        n, h = channels(level, self.width, self.max_width), downsample(h)
+        h = h if h.shape[-1] == n else nn.Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h)
+      for _ in range(self.blocks):
+        h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)
+    picture = self.param('picture', nn.initializers.normal(1 / math.sqrt(h.shape[1] * h.shape[2])), h.shape[1:])
+    return Verdict(self.conditioning)((h * picture[None].astype(h.dtype)).sum(axis=(1, 2)), label)

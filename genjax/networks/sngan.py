@@ -1,0 +1,116 @@
+"""Residual networks of SNGAN (1802.05957, table 4), with SAGAN's self-attention as an option (1805.08318).
+
+The pyramid follows the image as in genjax/networks/dcgan.py: 32 -> 16 -> 8 -> 4 in three blocks, 28 -> 14 -> 7 in two; all
+blocks have the same width, as in the paper for 32x32. Upsampling repeats pixels, downsampling averages them.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax.networks.layers import Verdict, concat_label, halvings, spectral, square_side
+
+INIT = nn.initializers.glorot_uniform()
+
+
+def doubled(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
+  """Each pixel four times."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def halved(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
+  """Means of 2x2 pixels."""
+  return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+class ConditionalNorm(nn.Module):
+  """Batch normalisation whose gain and bias are the class's own (1610.07629), ReLU after it."""
+
+  dtype: str
+
+  @nn.compact
+  def __call__(self, h: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None, train: bool):
+    plain = label is None
+    h = nn.BatchNorm(not train, momentum=0.9, use_bias=plain, use_scale=plain, dtype=self.dtype)(h)
+    if not plain:
+      dense = lambda init, name: nn.Dense(h.shape[-1], False, kernel_init=init, dtype=self.dtype, name=name)(label)  # noqa: E731
+      gain, bias = dense(nn.initializers.ones, 'gain'), dense(nn.initializers.zeros, 'bias')
+      h = gain[:, None, None] * h + bias[:, None, None]
+    return nn.relu(h)
+
+
+class SelfAttention(nn.Module):
+  """x + gamma o(attention of each place to a quarter of them, pooled), gamma from 0 (1805.08318, section 3)."""
+
+  train: bool
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
+    b, h, w, c = x.shape
+    conv = lambda n: spectral(self.train)(nn.Conv(n, (1, 1), use_bias=False, kernel_init=INIT, dtype=self.dtype))  # noqa: E731
+    pooled = nn.max_pool(x, (2, 2), (2, 2))
+    query = conv(max(c // 8, 1))(x).reshape(b, h * w, -1)
+    key, value = (conv(n)(pooled).reshape(b, h * w // 4, -1) for n in (max(c // 8, 1), max(c // 2, 1)))
+    weights = jax.nn.softmax(jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=jnp.float32), axis=-1)
+    mixed = jnp.einsum('bqk,bkc->bqc', weights.astype(value.dtype), value).reshape(b, h, w, -1)
+    return x + self.param('gamma', nn.initializers.zeros, ()).astype(x.dtype) * conv(c)(mixed)
+
+
+class ResNetGenerator(nn.Module):
+  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Labels choose the gains of the batch normalisation."""
+
+  image_shape: tuple[int, int, int]
+  z_dim: int = 128
+  width: int = 256
+  attention: tuple[int, ...] = ()  # sides at which there is self-attention
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    side = square_side(self.image_shape, 'ResNetGenerator')
+    levels = halvings(side)
+    base = side >> levels
+    conv = lambda n, size: nn.Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype)  # noqa: E731
+    h = nn.Dense(base * base * self.width, kernel_init=INIT, dtype=self.dtype)(z).reshape(-1, base, base, self.width)
+    for _ in range(levels):
+      skip = conv(self.width, 1)(doubled(h))
+      h = conv(self.width, 3)(doubled(ConditionalNorm(self.dtype)(h, label, train)))
+      h = skip + conv(self.width, 3)(ConditionalNorm(self.dtype)(h, label, train))
+      if h.shape[1] in self.attention:
+        h = SelfAttention(train, self.dtype)(h)
+    h = nn.relu(nn.BatchNorm(not train, momentum=0.9, dtype=self.dtype)(h))
+    return jnp.tanh(conv(self.image_shape[-1], 3)(h).astype(jnp.float32))
+
+
+class ResNetDiscriminator(nn.Module):
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; every layer with spectral normalisation.
+
+  Two blocks halve the image, two more do not. `conditioning` as in `layers.Verdict`, by projection as in 1802.05637.
+  """
+
+  width: int = 128
+  attention: tuple[int, ...] = ()
+  conditioning: str = 'projection'
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    square_side(x.shape[1:], 'ResNetDiscriminator')
+    conv = lambda n, size: spectral(train)(nn.Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype))  # noqa: E731
+    h = concat_label(x, label if self.conditioning == 'concat' else None)
+    for i in range(4):
+      down = halved if i < 2 and h.shape[1] % 2 == 0 else lambda h: h
+      skip = h
+      h = conv(self.width, 3)(nn.relu(h) if i else h)  # the image itself is not rectified
+      h = down(conv(self.width, 3)(nn.relu(h)))
+      if i == 0:
+        skip = conv(self.width, 1)(down(skip))
+      elif down is halved:
+        skip = down(conv(self.width, 1)(skip))
+      h = h + skip
+      if h.shape[1] in self.attention:
+        h = SelfAttention(train, self.dtype)(h)
+    h = nn.relu(h).astype(jnp.float32).sum(axis=(1, 2))
+    return Verdict(self.conditioning, spectral(train), INIT)(h, label)

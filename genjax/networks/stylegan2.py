@@ -1,0 +1,231 @@
+"""StyleGAN2 (Karras et al. 1912.04958): a mapping to styles, modulated convolutions, skip generator, residual discriminator.
+
+The pyramid follows the image as in genjax/networks/dcgan.py; channels double from `width` at the largest level down, up to
+`max_width`. Weights start at N(0, 1) and are scaled when they are used (equalised learning rate, 1710.10196, section 4.1).
+Upsampling comes before a plain convolution where the paper takes a transposed one.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from genjax import rng
+from genjax.networks.layers import Verdict, concat_label, halvings, square_side
+from genjax.networks.resample import downsample, upsample
+
+
+def activate(h: Float[Array, '*b c']) -> Float[Array, '*b c']:
+  """LeakyReLU of slope 0.2, times sqrt(2) to keep the variance."""
+  return nn.leaky_relu(h, 0.2) * math.sqrt(2)
+
+
+def channels(level: int, width: int, max_width: int) -> int:
+  """Of the feature maps that are halved `level` times."""
+  return min(width << level, max_width)
+
+
+class EqualDense(nn.Module):
+  """Dense layer with an equalised learning rate, `rate` times that of the others."""
+
+  features: int
+  bias: float = 0.0
+  rate: float = 1.0
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b c']) -> Float[Array, 'b d']:
+    kernel = self.param('kernel', nn.initializers.normal(1 / self.rate), (x.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.constant(self.bias / self.rate), (self.features,))
+    kernel, bias = kernel * (self.rate / math.sqrt(x.shape[-1])), bias * self.rate
+    return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None]
+
+
+class EqualConv(nn.Module):
+  """Convolution with an equalised learning rate."""
+
+  features: int
+  size: int = 3
+  use_bias: bool = True
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w d']:
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.normal(1.0), shape) / math.sqrt(math.prod(shape[:3]))
+    y = convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+    if self.use_bias:
+      y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None, None]
+    return y
+
+
+def convolve(x: Float[Array, 'b h w c'], kernel: Float[Array, 'i j c d']) -> Float[Array, 'b h w d']:
+  """A plain convolution that keeps the size."""
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+class ModulatedConv(nn.Module):
+  """Convolution whose weights w''_ijk of each image follow from its style (section 2.2, eq. 1 to 3).
+
+  w' = s_i w_ijk, w'' = w' / sqrt(sum_ik w'^2 + 1e-8) unless `demodulate` is False. Scaling inputs and outputs instead of
+  weights is the same, and one plain convolution for the whole batch.
+  """
+
+  features: int
+  size: int = 3
+  demodulate: bool = True
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], w: Float[Array, 'b w']) -> Float[Array, 'b h w d']:
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.normal(1.0), shape) / math.sqrt(math.prod(shape[:3]))
+    s = EqualDense(x.shape[-1], bias=1.0, name='style')(w)  # [B, C]
+    y = convolve((x * s[:, None, None]).astype(self.dtype), kernel.astype(self.dtype))
+    if self.demodulate:
+      y = y * jax.lax.rsqrt(jnp.square(s) @ jnp.square(kernel).sum(axis=(0, 1)) + 1e-8)[:, None, None].astype(self.dtype)
+    return y
+
+
+class StyledConv(nn.Module):
+  """Modulated convolution, noise of the image's own, bias, activation; upsampled before that if `up`."""
+
+  features: int
+  up: bool
+  dtype: str
+
+  @nn.compact
+  def __call__(self, h: Float[Array, 'b h w c'], w: Float[Array, 'b w'], keys: Key[Array, 'b']):
+    h = ModulatedConv(self.features, dtype=self.dtype)(upsample(h) if self.up else h, w)
+    strength = self.param('strength', nn.initializers.zeros, ())
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))[None, None, None]
+    return activate(h + (strength * rng.normal(keys, (*h.shape[1:3], 1)) + bias).astype(h.dtype))
+
+
+class Mapping(nn.Module):
+  """Latent z and one-hot label -> w. The latent is normalised, the label embedded beside it (2006.06676, appendix D)."""
+
+  features: int
+  depth: int
+
+  @nn.compact
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b w']:
+    unit = lambda x: x * jax.lax.rsqrt(jnp.square(x).mean(axis=1, keepdims=True) + 1e-8)  # noqa: E731
+    h = unit(z)
+    if label is not None:
+      h = jnp.concatenate([h, unit(EqualDense(self.features)(label))], axis=1)
+    for _ in range(self.depth):
+      h = activate(EqualDense(self.features, rate=0.01)(h))
+    return h
+
+
+class StyleGAN2Generator(nn.Module):
+  """Latent [B, z_dim] and keys [B] -> image around [-1, 1], float32 [B, H, W, C].
+
+  `mapping` gives w [B, w_dim], `synthesis` images of w, or of one w for each of `num_ws` layers. In training a part `mixing` of
+  the images have the styles of a second latent from some layer on (1812.04948, section 3.1). The mean of w, for truncation,
+  is a buffer.
+  """
+
+  image_shape: tuple[int, int, int]
+  z_dim: int = 512
+  w_dim: int = 512
+  mapping_depth: int = 8
+  width: int = 64
+  max_width: int = 512
+  mixing: float = 0.9
+  dtype: str = 'float32'
+
+  noisy = True  # takes keys
+
+  @property
+  def levels(self) -> int:
+    return halvings(square_side(self.image_shape, 'StyleGAN2Generator'))
+
+  @property
+  def num_ws(self) -> int:
+    """Styles: of a convolution at the lowest level, two at each other, and of the last image."""
+    return 2 * self.levels + 2
+
+  def setup(self):
+    self.to_w = Mapping(self.w_dim, self.mapping_depth)
+    self.mean_w = self.variable('average', 'w', jnp.zeros, (self.w_dim,))
+    top = channels(self.levels, self.width, self.max_width)
+    base = self.image_shape[0] >> self.levels
+    self.start = self.param('start', nn.initializers.normal(1.0), (base, base, top))
+    widths = [top] + [channels(level, self.width, self.max_width) for level in reversed(range(self.levels)) for _ in range(2)]
+    self.convs = [StyledConv(n, bool(i % 2), self.dtype) for i, n in enumerate(widths)]
+    self.to_rgb = [ModulatedConv(self.image_shape[-1], 1, False, self.dtype) for _ in range(self.levels + 1)]
+    self.rgb_bias = self.param('rgb_bias', nn.initializers.zeros, (self.levels + 1, self.image_shape[-1]))
+
+  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, train: bool, keys: Key[Array, 'b']):
+    w = self.to_w(z, label)
+    if not train:
+      return self.synthesis(w, keys)
+    if not self.is_initializing() and self.is_mutable_collection('average'):
+      self.mean_w.value += 0.005 * (jax.lax.stop_gradient(w).mean(axis=0) - self.mean_w.value)
+    other, where, whether, noise = rng.split(keys, 4)
+    second = self.to_w(rng.normal(other, z.shape[1:]), label)
+    first = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.num_ws))(where)  # layer of the second
+    first = jnp.where(rng.bernoulli(whether, self.mixing), first, self.num_ws)
+    mixed = jnp.arange(self.num_ws)[None] >= first[:, None]
+    return self.synthesis(jnp.where(mixed[:, :, None], second[:, None], w[:, None]), noise)
+
+  def mapping(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, truncation: float = 1.0) -> Float[Array, 'b w']:
+    """w, drawn towards its mean by `truncation` below 1 (1812.04948, appendix B)."""
+    return self.mean_w.value[None] + truncation * (self.to_w(z, label) - self.mean_w.value[None])
+
+  def synthesis(self, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Key[Array, 'b']) -> Float[Array, 'b h w c']:
+    if w.ndim == 2:
+      w = jnp.broadcast_to(w[:, None], (w.shape[0], self.num_ws, w.shape[1]))
+    h = jnp.broadcast_to(self.start.astype(self.dtype)[None], (w.shape[0], *self.start.shape))
+    image = None
+    for i, conv in enumerate(self.convs):
+      h = conv(h, w[:, i], rng.fold_in(keys, i))
+      if i % 2 == 0:
+        level = i // 2
+        rgb = self.to_rgb[level](h, w[:, i + 1]).astype(jnp.float32) + self.rgb_bias[level][None, None, None]
+        image = rgb if image is None else upsample(image) + rgb
+    return image
+
+
+def deviation_map(h: Float[Array, 'b h w c'], group: int) -> Float[Array, 'b h w 1']:
+  """The mean deviation within groups of `group` images that follow each other (1710.10196, section 3), a further channel."""
+  b, height, width, _ = h.shape
+  group = math.gcd(group, b)
+  parts = h.astype(jnp.float32).reshape(b // group, group, *h.shape[1:])
+  deviation = jnp.sqrt(parts.var(axis=1) + 1e-8).mean(axis=(1, 2, 3))
+  return jnp.broadcast_to(jnp.repeat(deviation, group)[:, None, None, None], (b, height, width, 1)).astype(h.dtype)
+
+
+class StyleGAN2Discriminator(nn.Module):
+  """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none."""
+
+  width: int = 64
+  max_width: int = 512
+  stddev_group: int = 4
+  conditioning: str = 'projection'
+  dtype: str = 'float32'
+
+  @property
+  def mixes_images(self) -> bool:
+    return self.stddev_group > 1
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    levels = halvings(square_side(x.shape[1:], 'StyleGAN2Discriminator'))
+    h = concat_label(x, label if self.conditioning == 'concat' else None)
+    h = activate(EqualConv(channels(0, self.width, self.max_width), 1, dtype=self.dtype)(h))
+    for level in range(levels):
+      n = channels(level + 1, self.width, self.max_width)
+      skip = EqualConv(n, 1, use_bias=False, dtype=self.dtype)(downsample(h))
+      h = activate(EqualConv(h.shape[-1], dtype=self.dtype)(h))
+      h = activate(EqualConv(n, dtype=self.dtype)(downsample(h)))
+      h = (h + skip) / math.sqrt(2)
+    if self.mixes_images:
+      h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
+    h = activate(EqualConv(n, dtype=self.dtype)(h))
+    h = activate(EqualDense(n, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
+    return Verdict(self.conditioning, kernel_init=nn.initializers.normal(1 / math.sqrt(n)))(h, label)

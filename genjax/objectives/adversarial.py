@@ -1,0 +1,107 @@
+"""What discriminator and generator play for: a pair of losses of the logits, each paper's own."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax.errors import UsageError
+
+Logits = Float[Array, 'b']
+Scalar = Float[Array, '']
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversarial:
+  """Two scalars to be minimised, of logits [B] of real and of generated images."""
+
+  paired: ClassVar[bool] = False  # whether the generator's loss looks at `real`, which is None otherwise
+
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
+    raise NotImplementedError
+
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimax(Adversarial):
+  """L_D = -E log D(x) - E log(1 - D(G(z))), L_G = E log(1 - D(G(z))) with D = sigmoid(logit) (1406.2661, eq. 1).
+
+  `smoothing` s makes the target of real images 1 - s instead of 1 (one-sided label smoothing, 1606.03498, section 3.4).
+  """
+
+  smoothing: float = 0.0
+
+  def __post_init__(self):
+    if not 0 <= self.smoothing < 1:
+      raise UsageError(f'objective.loss.smoothing={self.smoothing} must be in [0, 1).')
+
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
+    return (jax.nn.softplus(-real) + self.smoothing * real).mean() + jax.nn.softplus(fake).mean()
+
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
+    return -jax.nn.softplus(fake).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class NonSaturating(Minimax):
+  """L_D of `Minimax`, L_G = -E log D(G(z)), whose gradient does not vanish where D is right (1406.2661, section 3)."""
+
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
+    return jax.nn.softplus(-fake).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class LeastSquares(Adversarial):
+  """L_D = 1/2 E (D(x) - 1)^2 + 1/2 E D(G(z))^2, L_G = 1/2 E (D(G(z)) - 1)^2 (1611.04076, eq. 9)."""
+
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
+    return 0.5 * jnp.square(real - 1).mean() + 0.5 * jnp.square(fake).mean()
+
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
+    return 0.5 * jnp.square(fake - 1).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Wasserstein(Adversarial):
+  """L_D = E D(G(z)) - E D(x), L_G = -E D(G(z)), for D of bounded slope (1701.07875, eq. 2 and 3).
+
+  The slope is bounded by a penalty (`penalties.GradientPenalty`), by clipping the weights (`optim.rmsprop`) or by spectral
+  normalisation.
+  """
+
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
+    return fake.mean() - real.mean()
+
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
+    return -fake.mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Hinge(Adversarial):
+  """L_D = E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), L_G = -E D(G(z)) (1802.05957, eq. 16 and 17)."""
+
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
+    return jax.nn.relu(1 - real).mean() + jax.nn.relu(1 + fake).mean()
+
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
+    return -fake.mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativisticPairing(Adversarial):
+  """L_D = E softplus(D(G(z)) - D(x)), L_G = E softplus(D(x) - D(G(z))): each image beside one of the other kind.
+
+  RpGAN (1807.00734, eq. 5 and 6) with f = softplus as in R3GAN (2501.05441, eq. 2), which adds R1 and R2.
+  """
+
+  paired: ClassVar[bool] = True
+
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
+    return jax.nn.softplus(fake - real).mean()
+
+  def generator(self, real: Logits, fake: Logits) -> Scalar:
+    return jax.nn.softplus(real - fake).mean()

@@ -1,0 +1,141 @@
+"""Augmentation of all that a discriminator sees: it cannot memorise a small data set, and the generator is not told to augment.
+
+Both are differentiable in the images, and each image is transformed with its own key.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError, did_you_mean
+from genjax.objectives.augment import warp
+from genjax.types import Images, Keys
+
+Memory = dict[str, Float[Array, '']]
+
+
+def mirrored(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+  """Left to right, half of the time."""
+  return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def shifted(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Array, 'h w c']:
+  """By whole pixels, up to an eighth of a side in both directions; grey comes in, or what `jnp.pad` knows as `mode`."""
+  h, w, _ = image.shape
+  far = round(h / 8), round(w / 8)
+  start = [jax.random.randint(k, (), 0, 2 * n + 1) for k, n in zip(jax.random.split(key), far, strict=True)]
+  wide = jnp.pad(image, ((far[0],) * 2, (far[1],) * 2, (0, 0)), mode)
+  return jax.lax.dynamic_slice(wide, (*start, 0), image.shape)
+
+
+def coloured(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+  """Brightness by U(-1/2, 1/2) (of a range of 2), saturation times U(0, 2), contrast times U(1/2, 3/2)."""
+  u = jax.random.uniform(key, (3,))
+  image = image + u[0] - 0.5
+  grey = image.mean(axis=2, keepdims=True)
+  image = grey + 2 * u[1] * (image - grey)
+  return image.mean() + (u[2] + 0.5) * (image - image.mean())
+
+
+def cut_out(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+  """A square of half the side, with its centre anywhere in the image, is grey."""
+  h, w, _ = image.shape
+  row, column = (jax.random.randint(k, (), 0, n) for k, n in zip(jax.random.split(key), (h, w), strict=True))
+  rows = jnp.abs(jnp.arange(h) - row + 0.5) < h / 4
+  columns = jnp.abs(jnp.arange(w) - column + 0.5) < w / 4
+  return jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
+
+
+POLICIES = {'color': coloured, 'translation': shifted, 'cutout': cut_out}
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffAugment:
+  """Always: color, translation and cutout, or what `policy` names of them (2006.10738, section 3.2)."""
+
+  policy: tuple[str, ...] = ('color', 'translation', 'cutout')
+
+  def __post_init__(self):
+    for name in self.policy:
+      if name not in POLICIES:
+        raise UsageError(f'DiffAugment: policy {name!r} is unknown.' + did_you_mean(name, POLICIES, 'It has'))
+
+  def __call__(self, keys: Keys, images: Images, memory: Memory | None = None) -> Images:
+    for i, name in enumerate(self.policy):
+      images = jax.vmap(POLICIES[name])(rng.fold_in(keys, i), images)
+    return images
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveAugment:
+  """Each transformation with a probability p that grows while the discriminator overfits (ADA, 2006.06676).
+
+  r = E sign D(x) on real images, remembered over some ten steps; p moves towards more where r is above `target`, by 1 in `kimg`
+  thousand images. Pixel blitting, geometric and colour transformations of appendix B ("bgc"), in its order; colours of
+  grey images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/augment.py.
+  """
+
+  target: float = 0.6
+  kimg: float = 500.0
+
+  def __post_init__(self):
+    if not -1 < self.target < 1 or self.kimg <= 0:
+      raise UsageError(f'AdaptiveAugment: target={self.target} must be between -1 and 1, kimg={self.kimg} positive.')
+
+  def init(self) -> Memory:
+    """`p`, in [0, 1], and `r`."""
+    return {'p': jnp.zeros(()), 'r': jnp.zeros(())}
+
+  def update(self, memory: Memory, real: Float[Array, 'b'], batch_size: int) -> Memory:
+    """After a step of `batch_size` images, of which `real` are logits. The step p takes now is by the r of the steps before."""
+    step = jnp.sign(memory['r'] - self.target) * batch_size / (1000 * self.kimg)
+    r = memory['r'] + 0.1 * (jnp.sign(real).mean() - memory['r'])
+    return {'p': jnp.clip(memory['p'] + step, 0, 1), 'r': jax.lax.stop_gradient(r)}
+
+  def __call__(self, keys: Keys, images: Images, memory: Memory) -> Images:
+    return jax.vmap(lambda key, image: _adapted(key, image, memory['p']))(keys, images)
+
+
+def _adapted(key, image: Float[Array, 'h w c'], p: Float[Array, '']) -> Float[Array, 'h w c']:
+  keys = jax.random.split(key, 7)
+  on = jax.random.bernoulli(keys[0], p, (11,))
+  u, n = jax.random.uniform(keys[1], (4,), minval=-1), jax.random.normal(keys[2], (7,))
+  # Pixels move, none is read between others.
+  image = jnp.where(on[0], mirrored(keys[3], image), image)
+  if image.shape[0] == image.shape[1]:
+    quarters = jax.random.randint(keys[4], (), 0, 4) * on[1]
+    image = jax.lax.select_n(quarters, *(jnp.rot90(image, k) for k in range(4)))
+  image = jnp.where(on[2], shifted(keys[5], image, 'reflect'), image)
+  # Scaled, rotated, stretched, rotated again, shifted. Two rotations, each with 1 - sqrt(1 - p): one at least with p.
+  turns = jax.random.bernoulli(keys[6], 1 - jnp.sqrt(1 - p), (2,))
+  before, after = (_rotation(jnp.pi * turns[i] * u[i]) for i in range(2))
+  scale, stretch = 2.0 ** (0.2 * on[3] * n[0]), 2.0 ** (0.2 * on[4] * n[1])
+  linear = after @ jnp.diag(jnp.stack([stretch, 1 / stretch])) @ before * scale
+  shift = 0.125 * on[5] * n[2:4]
+  warped = warp(image, linear, shift)
+  image = jnp.where(turns.any() | on[3] | on[4] | on[5], warped, image)
+  # Colours.
+  image = image + 0.2 * on[6] * n[4]
+  image = image * 2.0 ** (0.5 * on[7] * n[5])
+  if image.shape[2] != 3:
+    return image
+  luma = jnp.full(3, 1 / math.sqrt(3))  # the grey axis of RGB
+  flip = jnp.eye(3) - 2 * (on[8] & (u[2] < 0)) * jnp.outer(luma, luma)
+  hue = _about(luma, jnp.pi * on[9] * u[3])
+  saturation = jnp.outer(luma, luma) + (jnp.eye(3) - jnp.outer(luma, luma)) * 2.0 ** (on[10] * n[6])
+  return image @ (saturation @ hue @ flip).T
+
+
+def _rotation(angle: Float[Array, '']) -> Float[Array, '2 2']:
+  return jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+
+
+def _about(axis: Float[Array, '3'], angle: Float[Array, '']) -> Float[Array, '3 3']:
+  """The rotation about a unit vector (Rodrigues)."""
+  x, y, z = axis
+  cross = jnp.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+  return jnp.cos(angle) * jnp.eye(3) + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * jnp.outer(axis, axis)

@@ -1,0 +1,152 @@
+"""What keeps a game of two steady: penalties on the discriminator's slope, and on the generator's Jacobian.
+
+A discriminator's penalty is a frozen dataclass that is called with `critic(images, keys) -> logits [B]`, real and generated
+images [B, H, W, C] and keys [B], and returns a scalar. A generator's is called with `generate(latents) -> images`, latents
+[B, d], keys and a number that it remembers from step to step, and returns a scalar and the number. Both count at each
+`every`-th step only, `every` times as much then (lazy regularisation, 1912.04958, appendix B; the paper takes such steps
+apart from the others with the same Adam, here they are one).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.gan_augment import mirrored, shifted
+from genjax.types import Images, Keys
+
+Scalar = Float[Array, '']
+Critic = Callable[[Images, Keys], Float[Array, 'b']]
+Generate = Callable[[Float[Array, 'b d']], Images]
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+  """`weight` in the loss; every `every`-th step."""
+
+  weight: float
+  every: int = 1
+
+  def __post_init__(self):
+    if self.weight < 0 or self.every < 1:
+      name = type(self).__name__
+      raise UsageError(f'{name}: weight={self.weight} must not be negative, every={self.every} must be 1 or more.')
+
+
+def squared_slopes(critic: Critic, images: Images, keys: Keys) -> Float[Array, 'b']:
+  """|grad_x D(x)|^2 of each image."""
+  slopes = jax.grad(lambda x: critic(x, keys).sum())(images)
+  return jnp.square(slopes).sum(axis=(1, 2, 3))
+
+
+def norm(squared: Float[Array, '*b']) -> Float[Array, '*b']:
+  """The root, whose gradient at 0 is 0."""
+  return jnp.sqrt(jnp.where(squared > 0, squared, 1)) * (squared > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class R1(Penalty):
+  """gamma / 2 E |grad D(x)|^2 on real images (1801.04406, eq. 9); gamma is `weight`."""
+
+  def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
+    return self.weight / 2 * squared_slopes(critic, real, keys).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class R2(Penalty):
+  """gamma / 2 E |grad D(G(z))|^2 on generated images (1801.04406, eq. 10); gamma is `weight`."""
+
+  def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
+    return self.weight / 2 * squared_slopes(critic, fake, keys).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientPenalty(Penalty):
+  """WGAN-GP: weight E (|grad D(u x + (1 - u) G(z))| - 1)^2, u uniform in [0, 1] (1704.00028, eq. 3)."""
+
+  weight: float = 10.0
+
+  def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
+    u = rng.uniform(rng.fold_in(keys, 0), (1, 1, 1))
+    slopes = norm(squared_slopes(critic, u * real + (1 - u) * fake, rng.fold_in(keys, 1)))
+    return self.weight * jnp.square(slopes - 1).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class DRAGAN(Penalty):
+  """weight E (|grad D(x + delta)| - 1)^2 around real images, delta ~ N(0, deviation^2 I) (1705.07215, section 2.3)."""
+
+  weight: float = 10.0
+  deviation: float = 0.5  # of images in [-1, 1]
+
+  def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
+    near = real + self.deviation * rng.normal(rng.fold_in(keys, 0), real.shape[1:])
+    slopes = norm(squared_slopes(critic, near, rng.fold_in(keys, 1)))
+    return self.weight * jnp.square(slopes - 1).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency(Penalty):
+  """weight E (D(x) - D(T(x)))^2 + generated E (D(G(z)) - D(T(G(z))))^2, T a mirroring and a shift by an eighth of the side.
+
+  CR-GAN (1910.12027, eq. 2); with `generated` above 0 balanced, bCR-GAN (2002.04724, algorithm 1).
+  """
+
+  weight: float = 10.0
+  generated: float = 0.0
+
+  def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
+    keys, again = rng.split(keys, 2)
+
+    def apart(images):
+      moved = jax.vmap(lambda key, image: mirrored(key, shifted(jax.random.fold_in(key, 0), image, 'reflect')))(again, images)
+      return jnp.square(critic(images, keys) - critic(moved, keys)).mean()
+
+    return self.weight * apart(real) + (self.generated * apart(fake) if self.generated else 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathLength(Penalty):
+  """weight E (|J_w^T y| - a)^2, y ~ N(0, I) / sqrt(H W), J_w the Jacobian of the image by the latent (1912.04958, eq. 4).
+
+  a, remembered, follows the mean of |J_w^T y| by a hundredth a time. The latent is w where there is a `mapping`, else z.
+  """
+
+  weight: float = 2.0
+  every: int = 4
+
+  def __call__(self, generate: Generate, latents: Float[Array, 'b d'], keys: Keys, a: Scalar) -> tuple[Scalar, Scalar]:
+    image, back = jax.vjp(generate, latents)
+    y = rng.normal(keys, image.shape[1:]) / jnp.sqrt(image.shape[1] * image.shape[2])
+    lengths = norm(jnp.square(back(y)[0]).sum(axis=1))
+    return self.weight * jnp.square(lengths - a).mean(), a + 0.01 * (jax.lax.stop_gradient(lengths.mean()) - a)
+
+
+@dataclasses.dataclass(frozen=True)
+class JacobianVariation(Penalty):
+  """weight 1/2 E |J(z) - J(z')|_F^2 / E |J|_F^2, of neighbours z, z': how much of the Jacobian varies, between 0 and 1.
+
+  J(z) is the Jacobian dG/dz, z' = sqrt(1 - r^2) z + r n with n ~ N(0, I) and r = `radius`, so that z' ~ N(0, I) as z. The
+  Frobenius norms are E_v |J v|^2 over v ~ N(0, I), the same v for z and z': two forward derivatives an image. With r = 1
+  the numerator is the variance of J, E |J - E J|_F^2; for small r it is r^2 / 2 sum_k E |dJ / dz_k|_F^2. It is 0 if and only if
+  G is affine. E |J|_F^2 is taken as constant, and remembered: it follows by a hundredth a time, and the first time counts only
+  for it. Derivation and what it changes: docs/gan.md. After the idea of "Improving the Quality of GAN Training by Reducing
+  Variation in the Jacobian of Maps from Latent Space to Data Space".
+  """
+
+  weight: float = 1.0
+  every: int = 4
+  radius: float = 1.0
+
+  def __call__(self, generate: Generate, latents: Float[Array, 'b d'], keys: Keys, energy: Scalar) -> tuple[Scalar, Scalar]:
+    r, (n, v) = self.radius, (rng.normal(stream, latents.shape[1:]) for stream in rng.split(keys, 2))
+    push = lambda z: jax.jvp(generate, (z,), (v,))[1]  # noqa: E731 - J(z) v
+    here, there = push(latents), push(jnp.sqrt(1 - r**2) * latents + r * n)
+    now = jax.lax.stop_gradient(0.5 * (jnp.square(here) + jnp.square(there)).sum(axis=(1, 2, 3)).mean())
+    varies = 0.5 * jnp.square(here - there).sum(axis=(1, 2, 3)).mean()
+    share = jnp.where(energy > 0, varies / jnp.where(energy > 0, energy, 1), 0)
+    return self.weight * share, jnp.where(energy > 0, energy + 0.01 * (now - energy), now)
