@@ -20,6 +20,7 @@ from genjax.commandline import Parser, check_guide, options_help, parse_options,
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare
+from genjax.metrics.collapse import watcher
 from genjax.metrics.evaluation import (
   classification_accuracy,
   compare_sets,
@@ -30,7 +31,9 @@ from genjax.metrics.evaluation import (
   nearest_pairs,
 )
 from genjax.metrics.extractors import cache_folder, open_extractor
+from genjax.metrics.modes import count_modes
 from genjax.metrics.reference import real_images, reference
+from genjax.objectives.gan import GAN
 from genjax.run import grid_columns, grid_labels, load
 
 
@@ -75,7 +78,8 @@ def main(argv: list[str]) -> None:
 
   # Real images, and how they are looked at.
   mesh = parallel.make_mesh()
-  train, test = real_images(**{k: v for k, v in run.config['data'].items() if k not in ('flip', 'image_shape', 'size')})
+  data = {k: v for k, v in run.config['data'].items() if k not in ('flip', 'image_shape', 'size')}
+  train, test = real_images(**data)
   if args.split not in ('train', 'test') or (args.split == 'test' and not test):
     raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
   if args.cas and not (run.objective.num_classes and test):
@@ -96,9 +100,12 @@ def main(argv: list[str]) -> None:
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
-    metrics = samples.metrics | compare_sets(samples, real) | nats
+    metrics = samples.metrics | compare_sets(samples, real) | nats | count_modes(samples.images, data)
     if test:
       metrics |= memorised(samples, training, held_out)
+    if isinstance(run.objective, GAN):
+      variables = jax.device_put(run.variables, parallel.replicated(mesh))
+      metrics |= {f'collapse_{k}': v for k, v in watcher(run.objective, train, test, mesh)(variables).items()}
     if args.cas:
       metrics |= classification_accuracy(samples, train, test)
     found = {

@@ -15,6 +15,7 @@ from genjax import parallel
 from genjax.commandline import check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import save_grid, to_uint8
+from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_labels, load
 
 
@@ -24,6 +25,8 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
   parser.add_argument('--label', help='a class, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)')
   parser.add_argument('--out', help='a PNG with the grid')
+  parser.add_argument('--walk', type=int, help='GANs: a way through so many latents in --n frames, to a .gif, .webp or .png')
+  parser.add_argument('--mix', type=int, help='StyleGAN2: --n by --n images, styles of the row, from this layer on the column')
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
   parsed = parse_run(parser, argv)
   if parsed is None:
@@ -31,8 +34,10 @@ def main(argv: list[str]) -> None:
   args, rest = parsed
   if not args.help and not (args.out or args.npz):
     raise UsageError('say where to: --out grid.png, --npz out.npz, or both.')
-  if args.out and not args.out.lower().endswith('.png'):
-    raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png.')
+  if args.walk is not None and args.mix is not None:
+    raise UsageError('--walk and --mix: give one of them.')
+  if args.out and not args.out.lower().endswith(MOVING if args.walk is not None else '.png'):
+    raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png (a walk is .gif, .webp or .png).')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
@@ -50,6 +55,8 @@ def main(argv: list[str]) -> None:
   if args.n < 1:
     raise UsageError(f'--n {args.n}: ask for at least one image.')
   key = jax.random.key(args.seed)
+  if args.walk is not None or args.mix is not None:
+    return through_latents(args, run, key, options)
   labels = run.labels(parse_label(args.label, args.n, run), args.n, key)
   images = np.asarray(to_uint8(run.sample(key, args.n, labels, args.batch_size, **options)))
   if args.out:
@@ -65,6 +72,19 @@ def main(argv: list[str]) -> None:
     except OSError as error:
       raise UsageError(f'{args.npz} cannot be written: {error.strerror or error}.') from None
     print(args.npz)
+
+
+def through_latents(args, run, key, options: dict) -> None:
+  """Writes what --walk and --mix ask for."""
+  label = parse_label(args.label, 1, run)
+  label = None if label is None else int(label[0])
+  if args.npz or not args.out:
+    raise UsageError('--walk and --mix write pictures: give --out alone.')
+  if args.walk is not None:
+    save_frames(args.out, np.asarray(to_uint8(run.walk(key, args.walk, args.n, label, **options))))
+  else:
+    save_grid(args.out, np.asarray(to_uint8(run.mix(key, args.n, args.mix, label, **options))), args.n)
+  print(args.out)
 
 
 def parse_label(text: str | None, n: int, run) -> np.ndarray | None:

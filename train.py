@@ -32,9 +32,11 @@ from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
 from genjax.images import save_grid, to_uint8
 from genjax.logging import Metrics, Progress, Silent, read_metrics
+from genjax.metrics import collapse
 from genjax.metrics.evaluation import compare_sets, draw
 from genjax.metrics.extractors import cache_folder, open_extractor
 from genjax.metrics.reference import reference, test_images
+from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Objective, Variables, example_batch
@@ -124,6 +126,7 @@ def main(argv: list[str]) -> None:
     return to_uint8(objective.sample(variables, rng.image_keys(keys()[2], np.arange(8 * columns)), labels))
 
   sample = jax.jit(sample, out_shardings=parallel.replicated(mesh))
+  watch = collapse.watcher(objective, source, test_images(**made.data), mesh) if isinstance(objective, GAN) else None
 
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
   # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted
@@ -187,6 +190,11 @@ def main(argv: list[str]) -> None:
         images = np.asarray(sample(state.variables()))
         if first_process:
           save_grid(workdir / 'samples' / f'step_{done:08d}.png', images, columns)
+      if show and watch:
+        found = watch(state.variables())
+        metrics.write(done, {f'collapse/{name}': value for name, value in found.items()})
+        for flag in collapse.flags(found):
+          say(f'step {done}: {flag}.')
       start += time.perf_counter() - began  # judging and sampling are not training
   if stopping and done < train.steps:
     number = stopped[0] if stopped else signal.SIGTERM  # it came to another host
@@ -221,6 +229,11 @@ class Objects(NamedTuple):
   objective: Objective
   optimizers: dict[str, optax.GradientTransformation]
   resolved: dict
+
+  @property
+  def data(self) -> dict:
+    """The options of `open_data`."""
+    return {name: value for name, value in self.resolved['data'].items() if name not in ('flip', 'image_shape', 'size')}
 
   def compile_step(self, mesh: jax.sharding.Mesh) -> parallel.CompiledStep:
     """Raises UsageError if the devices do not get equal microbatches."""
@@ -268,9 +281,8 @@ def evaluator(made: Objects, mesh: jax.sharding.Mesh) -> Callable[[Variables], d
   """`judge(variables)`: metrics against the images trained on. Raises UsageError on several hosts."""
   if jax.process_count() > 1:
     raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
-  data = {name: value for name, value in made.resolved['data'].items() if name not in ('flip', 'image_shape', 'size')}
-  extractor = open_extractor(made.train.evaluate_features, '', made.source, test_images(**data))
-  real = reference(made.source, data['split'], extractor, mesh, cache_folder())
+  extractor = open_extractor(made.train.evaluate_features, '', made.source, test_images(**made.data))
+  real = reference(made.source, made.data['split'], extractor, mesh, cache_folder())
 
   def judge(variables):
     samples = draw(made.objective, variables, extractor, real, mesh, made.train.evaluate_samples)

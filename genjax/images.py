@@ -71,8 +71,17 @@ def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
 
 
 def grid_image(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> UInt8[np.ndarray, 'gh gw c']:
-  """A grid of small images, enlarged so that a person can read them."""
+  """A grid of small images, enlarged so that a person can read them; of images that are points [N, 1, 1, 2] a plot."""
+  if images.shape[1:] == (1, 1, 2):
+    return plot(images[:, 0, 0])
   return grid(enlarge(images, max(1, 64 // images.shape[1])), columns, margin=2)
+
+
+def plot(points: UInt8[np.ndarray, 'n 2']) -> UInt8[np.ndarray, '768 768 1']:
+  """White points on black, the first number to the right, the second up."""
+  picture = np.zeros((256, 256, 1), np.uint8)
+  picture[255 - points[:, 1], points[:, 0]] = 255
+  return enlarge(picture, 3)
 
 
 def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from genjax import rng
+from genjax import latents, rng
 from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint
 from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.diffusion import Autoguided, Denoising
+from genjax.objectives.gan import GAN
 from genjax.parallel import make_mesh, replicated
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
@@ -98,6 +99,38 @@ class Run:
     options, labels = self.checked(options), self.labels(label, n, key)
     index = np.arange(n, dtype=np.int32)
     return _sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, labels, 'solve')
+
+  def walk(
+    self, key: jax.Array, stops: int = 8, frames: int = 64, label: int | None = None, truncation: float = 1.0
+  ) -> Float[Array, 'f h w c']:
+    """`frames` images on a way through the latents of the first `stops` images of `sample(key, ...)`, and back to the first.
+
+    Raises UsageError for a model without a generator, fewer than two stops or than one frame.
+    """
+    if stops < 2 or frames < 1:
+      raise UsageError(f'stops={stops}, frames={frames}: a walk has two stops and one frame at least.')
+    return self.through_latents(latents.walk, key, stops, label, frames, float(truncation))
+
+  def mix(
+    self, key: jax.Array, n: int = 6, layer: int = 2, label: int | None = None, truncation: float = 1.0
+  ) -> Float[Array, 'm h w c']:
+    """n^2 images, n in a row: image n i + j has the coarse styles, below `layer`, of i, and the fine ones of j.
+
+    Raises UsageError for a model whose generator has no styles, or a layer that it does not have.
+    """
+    if n < 1:
+      raise UsageError(f'n={n}: ask for at least one image.')
+    return self.through_latents(latents.mix, key, n, label, layer, float(truncation))
+
+  def through_latents(self, function, key: jax.Array, n: int, label: int | None, *static) -> Float[Array, 'm h w c']:
+    if not isinstance(self.objective, GAN):
+      raise UsageError(f'{type(self.objective).__name__} has no generator: walks and mixes are of GANs.')
+    if label is not None and np.ndim(label):
+      raise UsageError('label: give one class for the whole of it.')
+    labels = self.labels(label, n, key)
+    chosen = None if labels is None else jnp.asarray(labels[0])
+    compiled = jax.jit(function, static_argnums=(0, 4, 5))
+    return compiled(self.objective, self.variables, latents.keys_of(key, n), chosen, *static)
 
   def checked(self, options: dict[str, Any]) -> dict[str, Any]:
     """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""

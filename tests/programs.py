@@ -11,6 +11,13 @@ from tests.conftest import ROOT
 TINY = {
   'digits_vae': ['--config.objective.encoder.width=8', '--config.objective.decoder.width=8'],
   'digits_gan': ['--config.objective.generator.width=8', '--config.objective.discriminator.width=8'],
+  'digits_r3gan': [f'--config.objective.{part}.width=8' for part in ('generator', 'discriminator')],
+  'digits_progressive': [f'--config.objective.{part}.width=4' for part in ('generator', 'discriminator')],
+  'digits_stylegan2': [
+    *(f'--config.objective.{part}.width=4' for part in ('generator', 'discriminator')),
+    '--config.objective.generator.mapping_depth=1',
+    '--config.objective.generator.w_dim=4',
+  ],
 }
 TINY_UNET = [
   '--config.objective.network.width=8',

@@ -207,6 +207,7 @@ def test_the_newest_and_every_nth_are_kept(tmp_path):
   checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_said_and_the_last_good_checkpoint_stays(tmp_path):
   # A limit on the size of files stands in for the disk; wide layers, so that only a checkpoint exceeds it.
   wide = ['--config.objective.encoder.width=200', '--config.train.checkpoint_every=5']

@@ -36,6 +36,7 @@ KINDS = list(
 
 
 TRAINED = ('digits_flow', 'digits_gan', 'mnist_vae')  # by default: a gradient takes half a minute to compile
+often = lambda name: () if name in TRAINED else pytest.mark.slow  # noqa: E731
 LARGE = [name for name in CONFIGS if name.startswith('cifar10')]  # which take a quarter of a minute each to trace
 
 
@@ -44,8 +45,8 @@ LARGE = [name for name in CONFIGS if name.startswith('cifar10')]  # which take a
   [
     *(pytest.param(name, {}, id=name, marks=pytest.mark.slow if name in LARGE else ()) for name in CONFIGS),
     *(pytest.param(name, {'dtype': 'float32'}, id=f'{name}-shrunk') for name in LARGE),
-    *(pytest.param(name, {'dtype': 'bfloat16'}, id=f'{name}-bfloat16') for name in KINDS),
-    *(pytest.param(name, {'num_classes': 0}, id=f'{name}-unconditional') for name in KINDS),
+    *(pytest.param(name, {'dtype': 'bfloat16'}, id=f'{name}-bfloat16', marks=often(name)) for name in KINDS),
+    *(pytest.param(name, {'num_classes': 0}, id=f'{name}-unconditional', marks=often(name)) for name in KINDS),
   ],
 )
 def test_config_builds_and_takes_a_step(name, options):
@@ -68,7 +69,7 @@ def test_config_builds_and_takes_a_step(name, options):
   assert images.dtype == jnp.float32
 
 
-@pytest.mark.parametrize('name', [pytest.param(n, marks=() if n in TRAINED else pytest.mark.slow) for n in KINDS])
+@pytest.mark.parametrize('name', [pytest.param(n, marks=often(n) if n != 'digits_flow' else pytest.mark.slow) for n in KINDS])
 def test_config_trains_when_shrunk(name):
   objective, optimizers = objects(name)
   if name not in ('digits_flow', 'cifar10_edm'):  # of which each halves and doubles in its own way

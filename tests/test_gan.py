@@ -286,7 +286,8 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize('penalised', [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('penalised', [False, True])
 def test_microbatches_change_nothing_whatever_is_remembered(penalised):
   objective = game(**(EVERYTHING if penalised else {}), augment=AdaptiveAugment(kimg=0.1))
   batch, accumulate = batch_of(), 2
@@ -358,11 +359,11 @@ def test_what_does_not_fit_is_refused():
   with pytest.raises(
     UsageError, match=r'penalties\.r1 is of each image alone, but DCGANDiscriminator normalises over the batch'
   ):
-    step_of(objective, optimizers, playing=('discriminator',))(state, batch, jax.random.key(0))
+    jax.eval_shape(step_of(objective, optimizers, playing=('discriminator',)), state, batch, jax.random.key(0))
   alone = dataclasses.replace(objective, discriminator=objective.discriminator.clone(norm='layer'))
   optimizers, state = state_of(alone, batch)
-  _, logs = jax.jit(step_of(alone, optimizers, playing=('discriminator',)))(state, batch, jax.random.key(0))
-  assert float(logs['discriminator/r1']) > 0
+  _, logs = jax.eval_shape(step_of(alone, optimizers, playing=('discriminator',)), state, batch, jax.random.key(0))
+  assert 'discriminator/r1' in logs
 
 
 # Augmentation.
@@ -449,7 +450,7 @@ def test_levels_follow_the_schedule():
   assert playing(GROWING, 6) == ('discriminator', 'discriminator/level_1', 'generator', 'generator/level_1')
 
 
-@pytest.mark.parametrize('step', [5, 20])
+@pytest.mark.parametrize('step', [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_nothing_changes_at_the_moment_of_growth(step):
   # The step before a level begins to fade in, computed with it and without: the same images, answers, and new state.
   batch = batch_of((16, 16, 1))
@@ -470,7 +471,7 @@ def test_images_of_a_level_are_of_its_pixels_and_fade_into_the_next():
 
   def images(growth):
     buffers = state.buffers | {'generator': {'growth': {'level': jnp.asarray(growth)}}}
-    return GROWING.sample(Variables(state.params, buffers), KEYS[:4])
+    return GROWING.from_latents(Variables(state.params, buffers), GROWING.latents(KEYS[:4]), jnp.eye(10)[:4], KEYS[:4])
 
   coarse, next_one = images(0.0), images(1.0)
   np.testing.assert_array_equal(coarse, jnp.repeat(jnp.repeat(coarse[:, ::4, ::4], 4, axis=1), 4, axis=2))
@@ -500,7 +501,7 @@ def test_truncation_leads_to_the_mean_of_w():
   variables = Variables(state.params, state.buffers | {'generator': {'average': {'w': mean}}})
   keys = jax.vmap(lambda _: jax.random.key(0))(jnp.arange(4))  # the same noise, other latents
   z = jax.random.normal(jax.random.key(1), (4, 4))
-  images = lambda truncation: STYLE.from_latents(variables, z, jnp.eye(10)[:4], keys, truncation)  # noqa: E731
+  images = jax.jit(lambda truncation: STYLE.from_latents(variables, z, jnp.eye(10)[:4], keys, truncation))
   gone = images(0.0)
   assert_close(gone, jnp.broadcast_to(gone[:1], gone.shape), 1e-6)
   spread = [float(jnp.std(images(t), axis=0).mean()) for t in (0.3, 0.6, 1.0)]
@@ -512,4 +513,17 @@ def test_the_mean_of_w_is_tracked_in_training():
   optimizers, state = state_of(STYLE, batch)
   after, _ = jax.jit(step_of(STYLE, optimizers, playing=('generator',)))(state, batch, jax.random.key(3))
   assert float(jnp.abs(after.buffers['generator']['average']['w']).max()) > 0
-  assert 'generator' not in jax.jit(step_of(STYLE, optimizers, playing=('discriminator',)))(state, batch, jax.random.key(3))[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('group', [1, 4])
+def test_the_minibatch_deviation_is_the_exception_under_accumulation(group):
+  # Groups are of neighbours: microbatches, which take every second image, have others.
+  objective = game(discriminator=StyleGAN2Discriminator(width=4, stddev_group=group))
+  batch = batch_of()
+  optimizers, state = state_of(objective, batch)
+  turn = ('discriminator',)
+  whole, _ = jax.jit(step_of(objective, optimizers, playing=turn))(state, batch, jax.random.key(3))
+  split, _ = jax.jit(step_of(objective, optimizers, playing=turn, accumulate=2))(state, batch, jax.random.key(3))
+  differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), whole.params, split.params)
+  assert (max(jax.tree.leaves(differences)) < 1e-5) == (group == 1)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps
 
+from genjax.data import modes
 from genjax.errors import UsageError
 from genjax.images import resize
 
@@ -77,7 +78,7 @@ class Subset:
 
 
 def open_data(
-  name: str,  # 'digits', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
+  name: str,  # 'digits', 'gaussians_25', 'stacked_mnist', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
   resolution: int,  # side of the square images in pixels
   split: str = 'train',  # of digits ('train', 'test') and TensorFlow Datasets; a path names its images itself
   channels: int = 0,  # 1 greyscale, 3 RGB, 0 as they are
@@ -107,6 +108,8 @@ def open_data(
     raise UsageError(f'data.name={name[:80]!r} is no path ({reason}).') from None
   if name == 'digits':
     source = digits(split, resolution, channels)
+  elif name in modes.SETS:
+    source = with_modes(name, split, resolution, channels, data_dir)
   elif name.endswith('.npz'):
     source = npz(path, resolution, channels)
   elif is_folder:
@@ -146,6 +149,20 @@ def digits(split: str, resolution: int, channels: int) -> Arrays:
   data = load_digits()
   images = np.round(data.images[parts[split]] * (255 / 16)).astype(np.uint8)
   return from_arrays('digits', images, data.target[parts[split]], 10, resolution, channels)
+
+
+def with_modes(name: str, split: str, resolution: int, channels: int, data_dir: str) -> Arrays:
+  """A set whose modes can be counted (genjax/data/modes.py): 25 Gaussians, or MNIST's digits three by three."""
+  if split not in ('train', 'test'):
+    raise UsageError(f'{name} has no split {split!r}: give data.split=train or test.')
+  if channels:
+    raise UsageError(f'data.channels={channels}: {name} has its own, leave it 0.')
+  if name == 'gaussians_25':
+    if resolution != 1:
+      raise UsageError(f'data.resolution={resolution}: gaussians_25 are points, images of one pixel: give 1.')
+    return Arrays(name, *modes.gaussians(split), 25)
+  mnist = Tfds('mnist', split, resolution, 1, data_dir)
+  return Arrays(name, *modes.stacked(*mnist.read(np.arange(len(mnist))), {'train': 0, 'test': 1}[split]), 1000)
 
 
 def npz(path: Path, resolution: int, channels: int) -> Arrays:

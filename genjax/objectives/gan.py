@@ -154,7 +154,7 @@ class GAN:
     """
     labels = labels_or_random(labels, keys, self.num_classes)
     z, label = self.latents(keys), one_hot(labels, self.num_classes)
-    return self.from_latents(variables, z, label, keys, truncation)
+    return jnp.clip(self.from_latents(variables, z, label, keys, truncation), -1, 1)
 
   def latents(self, keys: Keys) -> Float[Array, 'b z']:
     """z as `sample` draws it."""
@@ -166,7 +166,14 @@ class GAN:
     """The images of latents that the caller chose; `keys` for noise in the network, if it has any."""
     if not hasattr(self.generator, 'synthesis'):
       return self.generator.apply(collections(variables, 'generator'), truncation * z, label, False, *self.noise(keys))
-    w = self.generator.apply(collections(variables, 'generator'), z, label, truncation, method='mapping')
+    return self.from_styles(variables, self.styles(variables, z, label, truncation), keys)
+
+  def styles(self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, truncation: float = 1.0):
+    """w [B, w_dim] of a generator with a mapping."""
+    return self.generator.apply(collections(variables, 'generator'), z, label, truncation, method='mapping')
+
+  def from_styles(self, variables: Variables, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Keys) -> Images:
+    """The images of w, or of one w for each layer."""
     return self.generator.apply(collections(variables, 'generator'), w, *self.noise(keys), method='synthesis')
 
   def map_of(self, params: dict, buffers: dict, keys: Keys, noise: Keys, label):
@@ -174,9 +181,7 @@ class GAN:
     variables, z = Variables(params, buffers), rng.normal(keys, (self.generator.z_dim,))
     if not hasattr(self.generator, 'synthesis'):
       return z, lambda z: self.from_latents(variables, z, label, noise)
-    mine = collections(variables, 'generator')
-    w = self.generator.apply(mine, z, label, 1.0, method='mapping')
-    return w, lambda w: self.generator.apply(mine, w, *self.noise(noise), method='synthesis')
+    return self.styles(variables, z, label), lambda w: self.from_styles(variables, w, noise)
 
   def noise(self, keys: Keys) -> tuple[Keys, ...]:
     """What the generator takes beside latent and label."""

@@ -1,0 +1,21 @@
+"""25 Gaussians by the non-saturating loss: which modes does the generator leave out? (docs/gan.md)
+
+python train.py --config configs/gaussians_ns.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('gaussians_25', resolution=1, steps=10_000, batch_size=256)
+  config.objective = spec(
+    'objectives.gan.GAN',
+    generator=spec('networks.mlp.MLPGenerator', z_dim=2, width=128, depth=3),
+    discriminator=spec('networks.mlp.MLPDiscriminator', width=128, depth=3),
+    loss=spec('objectives.adversarial.NonSaturating'),
+  )
+  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.5) for player in ('discriminator', 'generator')}
+  return config

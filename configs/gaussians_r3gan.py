@@ -1,0 +1,16 @@
+"""25 Gaussians by R3GAN's loss (2501.05441): configs/gaussians_ns.py with relativistic pairs, R1 and R2.
+
+python train.py --config configs/gaussians_r3gan.py
+
+Not yet reproduced.
+"""
+
+from configs import gaussians_ns
+from genjax.build import spec
+
+
+def get_config():
+  config = gaussians_ns.get_config()
+  config.objective.loss = spec('objectives.adversarial.RelativisticPairing')
+  config.objective.penalties = {name: spec(f'objectives.penalties.{name.upper()}', weight=0.1) for name in ('r1', 'r2')}
+  return config

@@ -1,0 +1,21 @@
+"""Stacked-MNIST, 1,000 modes, by the non-saturating loss: which does the generator leave out? (docs/gan.md)
+
+python train.py --config configs/stacked_mnist_ns.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('stacked_mnist', resolution=28, steps=4000, batch_size=64)
+  config.objective = spec(
+    'objectives.gan.GAN',
+    generator=spec('networks.dcgan.DCGANGenerator', width=32),
+    discriminator=spec('networks.dcgan.DCGANDiscriminator', width=32, norm='none'),
+    loss=spec('objectives.adversarial.NonSaturating'),
+  )
+  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.5) for player in ('discriminator', 'generator')}
+  return config

@@ -1,0 +1,16 @@
+"""Stacked-MNIST by R3GAN's loss (2501.05441): configs/stacked_mnist_ns.py with relativistic pairs, R1 and R2.
+
+python train.py --config configs/stacked_mnist_r3gan.py
+
+Not yet reproduced.
+"""
+
+from configs import stacked_mnist_ns
+from genjax.build import spec
+
+
+def get_config():
+  config = stacked_mnist_ns.get_config()
+  config.objective.loss = spec('objectives.adversarial.RelativisticPairing')
+  config.objective.penalties = {name: spec(f'objectives.penalties.{name.upper()}', weight=1.0) for name in ('r1', 'r2')}
+  return config

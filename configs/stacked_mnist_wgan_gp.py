@@ -1,0 +1,17 @@
+"""Stacked-MNIST by the Wasserstein loss with gradient penalty (1704.00028): configs/stacked_mnist_ns.py with five critic steps.
+
+python train.py --config configs/stacked_mnist_wgan_gp.py
+
+Not yet reproduced.
+"""
+
+from configs import stacked_mnist_ns
+from genjax.build import spec
+
+
+def get_config():
+  config = stacked_mnist_ns.get_config()
+  config.objective.loss = spec('objectives.adversarial.Wasserstein')
+  config.objective.penalties = {'gradient': spec('objectives.penalties.GradientPenalty', weight=10.0)}
+  config.objective.critic_steps = 5
+  return config

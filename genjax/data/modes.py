@@ -1,0 +1,28 @@
+"""Sets whose modes can be counted, for what GANs leave out (1712.04086, section 4): points, and digits on digits."""
+
+import numpy as np
+from jaxtyping import Float, Int32, UInt8
+
+SETS = ('gaussians_25', 'stacked_mnist')
+POINTS = 100_000
+SPACING, DEVIATION = 51.0, 1.275  # of 255 levels: as 2 and 0.05 in the papers, from -5 to 5
+
+
+def centres() -> Float[np.ndarray, '25 2']:
+  """Of the Gaussians, a grid of 5 by 5, in levels from 0 to 255."""
+  line = 127.5 + SPACING * (np.arange(5) - 2)
+  return np.stack(np.meshgrid(line, line, indexing='ij'), axis=-1).reshape(25, 2)
+
+
+def gaussians(split: str) -> tuple[UInt8[np.ndarray, 'n 1 1 2'], Int32[np.ndarray, 'n']]:
+  """Points of 25 Gaussians as images of one pixel with two channels, rounded to levels; labels say which."""
+  random = np.random.default_rng({'train': 0, 'test': 1}[split])
+  labels = random.integers(25, size=POINTS)
+  points = centres()[labels] + DEVIATION * random.normal(size=(POINTS, 2))
+  return np.rint(points).astype(np.uint8).reshape(POINTS, 1, 1, 2), labels.astype(np.int32)
+
+
+def stacked(images: UInt8[np.ndarray, 'n h w 1'], labels: Int32[np.ndarray, 'n'], seed: int):
+  """As many images [N, H, W, 3] as there are, each of three drawn ones as red, green, blue; labels 100 r + 10 g + b."""
+  three = np.random.default_rng(seed).integers(len(images), size=(len(images), 3))
+  return images[three][..., 0].transpose(0, 2, 3, 1), (labels[three] @ [100, 10, 1]).astype(np.int32)

@@ -1,0 +1,76 @@
+"""Ways through a generator's latent space: walks from image to image, and styles of two images in one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+from PIL import Image
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.images import enlarge
+from genjax.objectives.common import one_hot
+from genjax.objectives.gan import GAN
+from genjax.types import Images, Keys, Variables
+
+Label = Int[Array, ''] | None  # one for all images
+MOVING = ('.gif', '.webp', '.png')  # files that hold several frames
+
+
+def slerp(a: Float[Array, 'd'], b: Float[Array, 'd'], t: Float[Array, '']) -> Float[Array, 'd']:
+  """From a (t = 0) to b (t = 1) along the great circle, the length interpolated: latents between are as likely as theirs.
+
+  Straight where the two point the same way.
+  """
+  lengths = jnp.linalg.norm(a), jnp.linalg.norm(b)
+  angle = jnp.arccos(jnp.clip(a @ b / (lengths[0] * lengths[1]), -1, 1))
+  sine = jnp.sin(angle)
+  safe = jnp.where(sine > 1e-4, sine, 1)
+  weights = [jnp.where(sine > 1e-4, jnp.sin(angle * part) / safe, part) for part in (1 - t, t)]
+  direction = weights[0] * a / lengths[0] + weights[1] * b / lengths[1]
+  return direction * ((1 - t) * lengths[0] + t * lengths[1])
+
+
+def walk(objective: GAN, variables: Variables, keys: Keys, label: Label, frames: int, truncation: float) -> Images:
+  """`frames` images on the way through the latents of `keys` [S] and back to the first; noise is that of the first."""
+  stops = objective.latents(keys)
+  position = jnp.arange(frames) * len(keys) / frames
+  here = position.astype(jnp.int32)
+  z = jax.vmap(slerp)(stops[here], stops[(here + 1) % len(keys)], position - here)
+  labels = None if label is None else one_hot(jnp.broadcast_to(label, frames), objective.num_classes)
+  noise = keys[jnp.zeros(frames, jnp.int32)]
+  return jnp.clip(objective.from_latents(variables, z, labels, noise, truncation), -1, 1)
+
+
+def mix(objective: GAN, variables: Variables, keys: Keys, label: Label, layer: int, truncation: float) -> Images:
+  """All pairs of `keys` [n]: image n i + j has the styles of i below `layer` and those of j from there on (1812.04948, 3.1).
+
+  Raises UsageError for a generator without styles, or a layer that it does not have.
+  """
+  generator, n = objective.generator, len(keys)
+  if not hasattr(generator, 'num_ws'):
+    raise UsageError(f'{type(generator).__name__} has no styles to mix: StyleGAN2Generator has.')
+  if not 0 < layer < generator.num_ws:
+    raise UsageError(f'layer {layer}: this generator has styles 0 to {generator.num_ws - 1}, mix from 1 to the last.')
+  labels = None if label is None else one_hot(jnp.broadcast_to(label, n), objective.num_classes)
+  w = objective.styles(variables, objective.latents(keys), labels, truncation)
+  below = (jnp.arange(generator.num_ws) < layer)[None, None, :, None]
+  w = jnp.where(below, w[:, None, None], w[None, :, None])  # [n, n, layers, w]
+  return jnp.clip(objective.from_styles(variables, w.reshape(n * n, *w.shape[2:]), jnp.repeat(keys, n)), -1, 1)
+
+
+def save_frames(path: str, frames: UInt8[np.ndarray, 'n h w c'], seconds: float = 4.0) -> None:
+  """An animation that repeats: .gif, .webp, animated .png, by the name's end. Raises UsageError for another, or no place."""
+  if not path.lower().endswith(MOVING):
+    raise UsageError(f'{path}: an animation is {", ".join(MOVING)}.')
+  large = [enlarge(frame, max(1, 128 // frame.shape[0])) for frame in frames]
+  first, *rest = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in large]
+  try:
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 * seconds / len(frames)), loop=0)
+  except OSError as error:
+    raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
+
+
+def keys_of(key: jax.Array, n: int) -> Keys:
+  """The keys of the first `n` images that `run.sample(key, ...)` draws."""
+  return rng.image_keys(key, jnp.arange(n))

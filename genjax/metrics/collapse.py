@@ -1,0 +1,111 @@
+"""Whether a GAN has collapsed, seen from the game itself while it is trained: no features, no reference set, a second of work.
+
+Numbers and what they flag; each says that something is wrong, none that all is well (coverage and the number of modes are
+the evaluation's, genjax/metrics/manifold.py and modes.py).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.data.pipeline import epoch_order
+from genjax.data.sources import Source
+from genjax.images import to_float
+from genjax.objectives.common import one_hot
+from genjax.objectives.gan import GAN, collections
+from genjax.parallel import put_everywhere, replicated
+from genjax.types import Batch, Images, Labels, Variables
+
+JACOBIANS = 8  # latents at which the spectrum is taken
+
+
+def panel(
+  objective: GAN, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None
+) -> dict[str, Float[Array, '']]:
+  """Scalars, pure: `real` are training images, `held_out` others; samples have the labels of `real`.
+
+  pairwise: mean distance of two samples (of a class), over that of two training images; of pixels.
+  nearest: median distance of a sample to the next (of its class), over that of training images.
+  rank: effective number of directions of dG/dz, (sum s^2)^2 / sum s^4 of its singular values s; mean over latents. Of so
+  many `directions`.
+  largest, smallest: singular values, means over latents.
+  d_train, d_held_out, d_generated: mean answers of the discriminator in sampling mode.
+  overfitting: (d_train - d_held_out) / (d_train - d_generated) (2006.06676, eq. 1): 0 none, 1 it knows the training images.
+  """
+  keys = rng.image_keys(key, real.index)
+  labels = real.label if objective.num_classes else None
+  samples = objective.sample(variables, keys, labels)
+  classes = real.label if objective.num_classes else jnp.zeros_like(real.label)
+  near, far = (distances(images, classes) for images in (samples, real.image))
+  found = {'pairwise': near[0] / far[0], 'nearest': near[1] / far[1]}
+
+  few = keys[:JACOBIANS]
+  label = one_hot(real.label, objective.num_classes)
+
+  def image(z, key, label):
+    row = None if label is None else label[None]
+    return objective.from_latents(variables, z[None], row, key[None])[0].ravel()
+
+  jacobians = jax.vmap(jax.jacfwd(image))(objective.latents(few), few, None if label is None else label[:JACOBIANS])
+  s = jnp.linalg.svd(jacobians, compute_uv=False)  # [JACOBIANS, min(pixels, z_dim)]
+  squares = jnp.square(s)
+  rank = squares.sum(axis=1) ** 2 / jnp.maximum(jnp.square(squares).sum(axis=1), 1e-30)
+  found |= {'directions': jnp.asarray(s.shape[1]), 'rank': rank.mean(), 'largest': s[:, 0].mean(), 'smallest': s[:, -1].mean()}
+
+  def answer(images, batch):
+    given = one_hot(batch.label, objective.num_classes)
+    out = objective.discriminator.apply(collections(variables, 'discriminator'), images, given, False)
+    return (out if out.ndim == 1 else out[:, 0]).mean()
+
+  found |= {'d_train': answer(real.image, real), 'd_generated': answer(samples, real)}
+  if held_out is not None:
+    found['d_held_out'] = answer(held_out.image, held_out)
+    apart = found['d_train'] - found['d_generated']
+    found['overfitting'] = (found['d_train'] - found['d_held_out']) / jnp.where(jnp.abs(apart) > 1e-6, apart, jnp.inf)
+  return found
+
+
+def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """The mean distance of two different images of a class, and the median of each one's to its nearest of its class."""
+  flat = images.reshape(len(images), -1)
+  # Row by row, and not by products: near duplicates would drown in rounding.
+  apart = jax.lax.map(lambda row: jnp.linalg.norm(flat - row[None], axis=1), flat)
+  pairs = (labels[:, None] == labels[None]) & ~jnp.eye(len(flat), dtype=bool)
+  nearest = jnp.where(pairs, apart, jnp.inf).min(axis=1)
+  return jnp.where(pairs, apart, 0).sum() / pairs.sum(), jnp.nanmedian(jnp.where(jnp.isinf(nearest), jnp.nan, nearest))
+
+
+def watcher(
+  objective: GAN, train: Source, test: Source | None, mesh: Mesh, images: int = 256
+) -> Callable[[Variables], dict[str, float]]:
+  """`watch(variables)`: the panel, of the same latents and of the same `images` of `train` and of `test` each time."""
+
+  def batch(source):
+    pixels, labels = source.read(epoch_order(0, 0, len(source))[: min(images, len(source))])
+    return Batch(to_float(pixels), labels, np.arange(len(labels), dtype=np.int32))
+
+  key, real = put_everywhere((jax.random.key(0), batch(train)), mesh)
+  held_out = put_everywhere(batch(test), mesh) if test else None
+  compiled = jax.jit(functools.partial(panel, objective), out_shardings=replicated(mesh))
+  return lambda variables: {name: float(value) for name, value in compiled(variables, key, real, held_out).items()}
+
+
+def flags(found: dict[str, Any]) -> list[str]:
+  """What is wrong, in words; empty if nothing is seen to be."""
+  said = []
+  if found['pairwise'] < 0.5:
+    said.append(f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck')
+  elif found['nearest'] < 0.3:
+    said.append(f'samples have neighbours {found["nearest"]:.2g} times as far as training images have: near duplicates')
+  if found['rank'] < 1.5 and found['directions'] >= 8:
+    said.append(f'the generator hears {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
+  if found.get('overfitting', 0) > 0.5:
+    said.append(f'the discriminator knows the training images (overfitting {found["overfitting"]:.2g}): augment, or stop')
+  return said

@@ -1,0 +1,266 @@
+"""Modes that are counted, and collapse that is flagged where it is and not where it is not."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import norm
+
+import genjax
+from genjax import rng
+from genjax.data import modes as data_modes
+from genjax.data.prepare import prepare
+from genjax.data.sources import Arrays, Subset, open_data
+from genjax.errors import UsageError
+from genjax.latents import slerp
+from genjax.metrics import collapse, modes
+from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
+from genjax.objectives.gan import GAN
+from genjax.parallel import make_mesh
+from tests.conftest import ROOT
+from tests.programs import ENV, command
+
+
+def test_the_gaussians_cover_their_own_modes():
+  source = open_data('gaussians_25', 1)
+  assert source.image_shape == (1, 1, 2)
+  found = modes.count_modes(source.images[:10_000], {'name': 'gaussians_25'})
+  assert found['modes'] == 25
+  # Within three deviations in two dimensions were 0.989; centres are between levels, so that distances are of a lattice.
+  steps = np.arange(-10, 10)
+  chance = np.diff(norm.cdf(np.arange(-10, 11) / data_modes.DEVIATION))
+  within = np.hypot(steps[:, None] + 0.5, steps[None] + 0.5) <= 3 * np.sqrt(data_modes.DEVIATION**2 + 1 / 12)
+  assert found['high_quality'] == pytest.approx((np.outer(chance, chance) * within).sum(), abs=3e-3)
+  points, labels = data_modes.gaussians('train')
+  own = np.array([points[labels == i].reshape(-1, 2).mean(axis=0) for i in range(25)])
+  np.testing.assert_allclose(own, data_modes.centres(), atol=0.1)
+  spread = np.array([points[labels == i].reshape(-1, 2).std(axis=0) for i in range(25)])
+  np.testing.assert_allclose(spread, np.sqrt(1.275**2 + 1 / 12), rtol=0.05)  # rounding adds a twelfth
+
+
+def test_points_that_miss_are_counted_as_such():
+  centres = np.rint(data_modes.centres()).astype(np.uint8).reshape(25, 1, 1, 2)
+  three = np.repeat(centres[[0, 7, 24]], 10, axis=0)
+  assert modes.of_gaussians(three) == {'modes': 3.0, 'high_quality': 1.0}
+  between = np.full((10, 1, 1, 2), 100, np.uint8)
+  found = modes.of_gaussians(np.concatenate([three, between]))
+  assert found == {'modes': 3.0, 'high_quality': 0.75}
+
+
+def test_modes_of_digits_and_their_divergence():
+  all_of_them = np.stack(np.unravel_index(np.arange(1000), (10, 10, 10)), axis=1)
+  assert modes.of_digits(all_of_them) == {'modes': 1000.0, 'modes_kl': pytest.approx(0, abs=1e-9)}
+  found = modes.of_digits(all_of_them[:10].repeat(5, axis=0))
+  assert found == {'modes': 10.0, 'modes_kl': pytest.approx(np.log(100))}
+  random = np.random.default_rng(0).integers(10, size=(10_000, 3))
+  assert modes.of_digits(random)['modes_kl'] == pytest.approx(999 / 20_000, rel=0.1)
+
+
+def test_stacks_are_of_three_digits_each():
+  images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((10, 4, 4, 1), np.uint8)
+  stacks, labels = data_modes.stacked(images, np.arange(10, dtype=np.int32), seed=0)
+  assert stacks.shape == (10, 4, 4, 3)
+  np.testing.assert_array_equal(stacks[:, 0, 0] @ [100, 10, 1], labels)
+  again, _ = data_modes.stacked(images, np.arange(10, dtype=np.int32), seed=0)
+  np.testing.assert_array_equal(stacks, again)
+
+
+def test_what_these_sets_do_not_have_is_refused():
+  with pytest.raises(UsageError, match=r'data.resolution=8: gaussians_25 are points, images of one pixel: give 1'):
+    open_data('gaussians_25', 8)
+  with pytest.raises(UsageError, match=r"gaussians_25 has no split 'valid': give data.split=train or test"):
+    open_data('gaussians_25', 1, split='valid')
+  with pytest.raises(UsageError, match=r'data.channels=1: stacked_mnist has its own, leave it 0'):
+    open_data('stacked_mnist', 28, channels=1)
+
+
+# The panel. Fixtures that collapse, and one that does not: the data themselves.
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(GAN):
+  """A GAN whose samples are given."""
+
+  kind: str = 'real'
+
+  def sample(self, variables, keys, labels=None, *, truncation=1.0):
+    images = variables.params['images']
+    if self.kind == 'stuck':
+      return jnp.broadcast_to(images[:1], images.shape) + 0.01 * rng.normal(keys, images.shape[1:])
+    if self.kind == 'few':  # eight images again and again
+      return images[jnp.arange(len(images)) % 8] + 0.001 * rng.normal(keys, images.shape[1:])
+    return images
+
+
+def looked_at(kind: str, num_classes: int = 0):
+  source = open_data('digits', 8)
+  train, other = Subset(source, np.arange(1000)), Subset(source, np.arange(1000, 1500))
+  game = Given(MLPGenerator((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), num_classes=num_classes, kind=kind)
+  pixels, labels = other.read(np.arange(256))
+  batch = collapse.Batch(pixels / np.float32(127.5) - 1, labels, np.arange(256, dtype=np.int32))
+  variables = game.init(jax.random.key(0), batch)
+  variables.params['images'] = batch.image
+  return collapse.watcher(game, train, other, make_mesh(jax.devices()[:1]))(variables)
+
+
+def test_the_data_themselves_are_not_flagged():
+  found = looked_at('real')
+  assert found['pairwise'] == pytest.approx(1, abs=0.05)
+  assert found['nearest'] == pytest.approx(1, abs=0.2)
+  assert collapse.flags(found) == []
+
+
+@pytest.mark.parametrize(('kind', 'text'), [('stuck', 'the generator is stuck'), ('few', 'near duplicates')])
+def test_what_has_collapsed_is_flagged(kind, text):
+  flags = collapse.flags(looked_at(kind))
+  assert len(flags) == 1
+  assert text in flags[0]
+
+
+def test_a_class_whose_samples_are_alike_is_flagged_though_classes_differ():
+  # Samples with labels: the mean distance within classes counts, not that between them.
+  images, labels = open_data('digits', 8).read(np.arange(400))
+  one = np.stack([images[np.argmax(labels == label)] for label in labels]).astype(np.float32)
+  apart, _ = collapse.distances(jnp.asarray(one), jnp.asarray(labels))
+  real, _ = collapse.distances(jnp.asarray(images, jnp.float32), jnp.asarray(labels))
+  assert float(apart) == 0.0
+  assert float(real) > 100
+
+
+def test_an_overfitted_discriminator_is_flagged():
+  found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 5.0, 'directions': 8.0, 'overfitting': 0.9}
+  assert collapse.flags(found) == ['the discriminator knows the training images (overfitting 0.9): augment, or stop']
+
+
+def test_the_spectrum_is_that_of_the_generators_matrix():
+  # tanh of small numbers is straight: G(z) = A z with singular values 3, 2, 1 (times 1e-3).
+  values = np.array([3.0, 2.0, 1.0]) * 1e-3
+  u, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 3)))
+  matrix = jnp.asarray((u * values).T, jnp.float32)
+
+  class Straight(MLPGenerator):
+    def __call__(self, z, label=None, train=True):
+      return (z @ matrix).reshape(-1, 8, 8, 1)
+
+  game = GAN(Straight((8, 8, 1), z_dim=3), MLPDiscriminator(width=8))
+  source = open_data('digits', 8)
+  variables = genjax.types.Variables({'generator': {}, 'discriminator': None}, {})
+  x = jnp.zeros((1, 8, 8, 1))
+  variables.params['discriminator'] = game.discriminator.init(jax.random.key(0), x, None, True)['params']
+  found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=32)(variables)
+  assert found['largest'] == pytest.approx(values[0], rel=1e-3)
+  assert found['smallest'] == pytest.approx(values[2], rel=1e-3)
+  assert found['rank'] == pytest.approx((values**2).sum() ** 2 / (values**4).sum(), rel=1e-3)
+  assert 'overfitting' not in found
+
+
+def test_a_generator_of_one_direction_is_flagged():
+  found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 1.1}
+  assert collapse.flags(found | {'directions': 2.0}) == []  # points within a mode
+  assert collapse.flags(found | {'directions': 100.0}) == ['the generator hears 1.1 of 100 directions of its latent']
+
+
+def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
+  # Its discriminator never learns: the generator goes where that happens to like it most.
+  off = ['--config.train.steps=600', '--config.train.sample_every=300', '--config.optim.discriminator.learning_rate=0.0']
+  small = [
+    '--config.objective.generator.width=64',
+    '--config.objective.discriminator.width=64',
+    '--config.objective.num_classes=0',
+  ]
+  rate = ['--config.optim.generator.learning_rate=1e-2']
+  out = subprocess.run(
+    command('digits_gan', tmp_path / 'x', *off, *small, *rate), cwd=ROOT, env=ENV, check=True, capture_output=True, text=True
+  ).stdout
+  assert 'step 600: ' in out
+  assert 'the generator is stuck' in out
+  lines = [json.loads(line) for line in (tmp_path / 'x' / 'metrics.jsonl').read_text().splitlines()]
+  watched = [line for line in lines if 'collapse/pairwise' in line]
+  assert [line['step'] for line in watched] == [300, 600]
+  assert watched[-1]['collapse/pairwise'] < 0.5
+  assert 'collapse/overfitting' in watched[-1]
+
+
+# Walks and mixes.
+
+
+def test_slerp_keeps_lengths_and_meets_its_ends():
+  a, b = jnp.array([2.0, 0, 0]), jnp.array([0, 4.0, 0])
+  np.testing.assert_allclose(slerp(a, b, jnp.asarray(0.0)), a, atol=1e-6)
+  np.testing.assert_allclose(slerp(a, b, jnp.asarray(1.0)), b, atol=1e-6)
+  middle = slerp(a, b, jnp.asarray(0.5))
+  np.testing.assert_allclose(middle, np.array([1, 1, 0]) * 3 / np.sqrt(2), atol=1e-6)
+  np.testing.assert_allclose(slerp(a, 2 * a, jnp.asarray(0.5)), 1.5 * a, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def style_run(tmp_path_factory):
+  path = tmp_path_factory.mktemp('runs') / 'style'
+  subprocess.run(
+    command('digits_stylegan2', path, '--config.train.steps=2'), cwd=ROOT, env=ENV, check=True, capture_output=True
+  )
+  return path
+
+
+@pytest.mark.slow
+def test_walks_and_mixes_of_a_run(style_run, tmp_path):
+  run = genjax.load(style_run)
+  key = jax.random.key(0)
+  frames = run.walk(key, stops=4, frames=8, label=3)
+  images = run.sample(key, 4, label=3)
+  assert frames.shape == (8, 8, 8, 1)
+  np.testing.assert_allclose(frames[0], images[0], atol=1e-5)
+  mixed = run.mix(key, n=3, layer=2, label=3)
+  assert mixed.shape == (9, 8, 8, 1)
+  np.testing.assert_allclose(mixed[::4], images[:3], atol=1e-5)  # each with itself
+
+  def sample(*options):
+    words = [sys.executable, 'sample.py', '--run', str(style_run), *options]
+    return subprocess.run(words, cwd=ROOT, env=ENV, check=False, capture_output=True, text=True)
+
+  for name in ('walk.gif', 'walk.png', 'walk.webp'):
+    done = sample('--walk', '3', '--n', '6', '--out', str(tmp_path / name))
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / name) as picture:
+      assert picture.n_frames > 1
+  assert sample('--mix', '2', '--n', '3', '--out', str(tmp_path / 'mix.png')).returncode == 0
+  wrong = {
+    ('--walk', '1', '--out', 'x.gif'): 'stops=1, frames=64: a walk has two stops and one frame at least',
+    ('--walk', '3', '--out', 'x.mp4'): 'a walk is .gif, .webp or .png',
+    ('--mix', '9', '--out', 'x.png'): 'layer 9: this generator has styles 0 to 3, mix from 1 to the last',
+    ('--mix', '1', '--walk', '3', '--out', 'x.png'): '--walk and --mix: give one of them',
+    ('--mix', '1', '--npz', 'x.npz'): '--walk and --mix write pictures: give --out alone',
+  }
+  for options, text in wrong.items():
+    assert text in sample(*options).stderr
+
+
+def test_what_has_no_latents_or_styles_is_refused():
+  game = GAN(MLPGenerator((8, 8, 1), z_dim=4, width=8), MLPDiscriminator(width=8))
+  source = Arrays('x', np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32), 0)
+  batch = collapse.Batch(source.images / np.float32(1), source.labels, np.arange(4, dtype=np.int32))
+  run = genjax.run.Run(None, {}, game, game.init(jax.random.key(0), batch), 0)
+  with pytest.raises(UsageError, match='MLPGenerator has no styles to mix: StyleGAN2Generator has'):
+    run.mix(jax.random.key(0))
+  with pytest.raises(UsageError, match='has no generator: walks and mixes are of GANs'):
+    dataclasses.replace(run, objective=object()).walk(jax.random.key(0))
+  assert run.walk(jax.random.key(0), stops=2, frames=3).shape == (3, 8, 8, 1)
+
+
+@pytest.mark.slow
+def test_stacks_of_real_digits_are_read_as_what_they_are(shared_data, tmp_path, cache):
+  data = {'name': 'mnist', 'resolution': 28, 'data_dir': str(tmp_path)}
+  prepare('mnist', str(shared_data / 'mnist'), str(tmp_path))
+  stacks = open_data('stacked_mnist', 28, split='test', data_dir=str(tmp_path))
+  assert stacks.image_shape == (28, 28, 3)
+  assert len(stacks) == 10_000
+  found = modes.count_modes(stacks.images, data | {'name': 'stacked_mnist'})
+  truth = modes.of_digits(np.stack(np.unravel_index(stacks.labels, (10, 10, 10)), axis=1))
+  assert found['modes'] >= truth['modes'] - 5
+  assert found['modes_kl'] == pytest.approx(truth['modes_kl'], abs=0.02)
