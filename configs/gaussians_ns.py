@@ -10,12 +10,15 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('gaussians_25', resolution=1, steps=10_000, batch_size=256)
+  config = base('gaussians_25', resolution=1, steps=20_000, batch_size=256)
   config.objective = spec(
     'objectives.gan.GAN',
     generator=spec('networks.mlp.MLPGenerator', z_dim=2, width=128, depth=3),
     discriminator=spec('networks.mlp.MLPDiscriminator', width=128, depth=3),
     loss=spec('objectives.adversarial.NonSaturating'),
   )
-  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.5) for player in ('discriminator', 'generator')}
+  config.optim = {}
+  for player in ('discriminator', 'generator'):
+    schedule = spec('optim.cosine', peak=1e-3, steps=config.train.get_ref('steps'))
+    config.optim[player] = spec('optim.adam', learning_rate=schedule, b1=0.5, b2=0.99)
   return config
