@@ -16,7 +16,7 @@ def get_config():
     num_classes=10,
     generator=spec('networks.stylegan2.StyleGAN2Generator', z_dim=32, w_dim=32, mapping_depth=2, width=32),
     discriminator=spec('networks.stylegan2.StyleGAN2Discriminator', width=32),
-    penalties={'r1': spec('objectives.penalties.R1', weight=0.1, every=16)},
+    penalties={'r1': spec('objectives.penalties.R1', weight=1.0, every=16)},
     generator_penalties={'path_length': spec('objectives.penalties.PathLength', every=4)},
     augment=spec('objectives.gan_augment.AdaptiveAugment', kimg=50.0),
   )
