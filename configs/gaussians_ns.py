@@ -2,7 +2,8 @@
 
 python train.py --config configs/gaussians_ns.py
 
-Not yet reproduced.
+Measured 2026-11-22 on 2 shared CPU cores (jax 0.12.0.1, commit 40dc2a3), 10,000 samples (card in
+docs/comparison/gan/): 23 modes of 25, 0.838 of the samples of high quality; 1.5 minutes.
 """
 
 from configs.common import base

@@ -2,7 +2,8 @@
 
 python train.py --config configs/gaussians_r3gan.py
 
-Not yet reproduced.
+Measured 2026-11-22 on 2 shared CPU cores (jax 0.12.0.1, commit 40dc2a3), 10,000 samples (card in
+docs/comparison/gan/): 25 modes, 0.892 of the samples of high quality; 2.8 minutes.
 """
 
 from configs import gaussians_ns
