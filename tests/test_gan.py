@@ -339,6 +339,12 @@ def test_ways_to_tell_the_discriminator_the_class(conditioning):
 def test_what_does_not_fit_is_refused():
   with pytest.raises(UsageError, match=r'objective.critic_steps=0 must be 1 or more'):
     game(critic_steps=0)
+  with pytest.raises(UsageError, match=r'objective.penalties.path is PathLength, no penalty on the discriminator'):
+    game(penalties={'path': penalties.PathLength()})
+  with pytest.raises(UsageError, match=r'objective.generator_penalties.r1 is int, no penalty on the generator'):
+    game(generator_penalties={'r1': 3})
+  with pytest.raises(UsageError, match=r"objective.penalties: 'loss' is no name for a penalty, which is logged as discrimin"):
+    game(penalties={'loss': penalties.R1(1.0)})
   with pytest.raises(UsageError, match=r'R1: weight=-1.0 must not be negative'):
     penalties.R1(-1.0)
   with pytest.raises(UsageError, match=r"policy 'colour' is unknown. Did you mean color"):

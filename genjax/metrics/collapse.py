@@ -49,11 +49,13 @@ def panel(
   few = keys[:JACOBIANS]
   label = one_hot(real.label, objective.num_classes)
 
-  def image(z, key, label):
-    row = None if label is None else label[None]
-    return objective.from_latents(variables, z[None], row, key[None])[0].ravel()
+  def jacobian(latent):
+    z, key, row = latent
+    row = None if row is None else row[None]
+    return jax.jacfwd(lambda z: objective.from_latents(variables, z[None], row, key[None])[0].ravel())(z)
 
-  jacobians = jax.vmap(jax.jacfwd(image))(objective.latents(few), few, None if label is None else label[:JACOBIANS])
+  latents = objective.latents(few), few, None if label is None else label[:JACOBIANS]
+  jacobians = jax.lax.map(jacobian, latents)  # one after the other: each is as many images as z has numbers
   s = jnp.linalg.svd(jacobians, compute_uv=False)  # [JACOBIANS, min(pixels, z_dim)]
   squares = jnp.square(s)
   rank = squares.sum(axis=1) ** 2 / jnp.maximum(jnp.square(squares).sum(axis=1), 1e-30)

@@ -19,6 +19,7 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.adversarial import Adversarial, NonSaturating
 from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.penalties import GeneratorPenalty, Penalty
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -46,8 +47,8 @@ class GAN:
   discriminator: nn.Module
   num_classes: int = 0  # 0: unconditional
   loss: Adversarial = NonSaturating()  # noqa: RUF009 - frozen
-  penalties: Mapping[str, Callable] = FrozenDict()  # on the discriminator
-  generator_penalties: Mapping[str, Callable] = FrozenDict()
+  penalties: Mapping[str, Penalty] = FrozenDict()  # on the discriminator
+  generator_penalties: Mapping[str, GeneratorPenalty] = FrozenDict()
   augment: Callable | None = None
   critic_steps: int = 1  # of the discriminator, for each of the generator
   auxiliary: float = 1.0  # weight of the classes, if the discriminator tells them
@@ -55,8 +56,13 @@ class GAN:
   def __post_init__(self):
     if self.critic_steps < 1:
       raise UsageError(f'objective.critic_steps={self.critic_steps} must be 1 or more.')
-    for name in ('penalties', 'generator_penalties'):  # hashable
-      object.__setattr__(self, name, FrozenDict(getattr(self, name)))
+    for field, player in (('penalties', 'discriminator'), ('generator_penalties', 'generator')):
+      for name, penalty in getattr(self, field).items():
+        if not isinstance(penalty, Penalty) or isinstance(penalty, GeneratorPenalty) != (player == 'generator'):
+          raise UsageError(f'objective.{field}.{name} is {type(penalty).__name__}, no penalty on the {player}.')
+        if not name.isidentifier() or name in ('loss', 'grad_norm'):
+          raise UsageError(f'objective.{field}: {name!r} is no name for a penalty, which is logged as {player}/{name}.')
+      object.__setattr__(self, field, FrozenDict(getattr(self, field)))  # hashable
 
   @property
   def players(self) -> dict[str, Player]:

@@ -1,10 +1,10 @@
 """What keeps a game of two steady: penalties on the discriminator's slope, and on the generator's Jacobian.
 
-A discriminator's penalty is a frozen dataclass that is called with `critic(images, keys) -> logits [B]`, real and generated
-images [B, H, W, C] and keys [B], and returns a scalar. A generator's is called with `generate(latents) -> images`, latents
-[B, d], keys and a number that it remembers from step to step, and returns a scalar and the number. Both count at each
-`every`-th step only, `every` times as much then (lazy regularisation, 1912.04958, appendix B; the paper takes such steps
-apart from the others with the same Adam, here they are one).
+A discriminator's penalty, a frozen dataclass and `Penalty`, is called with `critic(images, keys) -> logits [B]`, real and
+generated images [B, H, W, C] and keys [B], and returns a scalar. A generator's, a `GeneratorPenalty`, is called with
+`generate(latents) -> images`, latents [B, d], keys and a number that it remembers from step to step, and returns a scalar and
+the number. Both count at each `every`-th step only, `every` times as much then (lazy regularisation, 1912.04958, appendix B;
+the paper takes such steps apart from the others with the same Adam, here they are one).
 """
 
 import dataclasses
@@ -35,6 +35,10 @@ class Penalty:
     if self.weight < 0 or self.every < 1:
       name = type(self).__name__
       raise UsageError(f'{name}: weight={self.weight} must not be negative, every={self.every} must be 1 or more.')
+
+
+class GeneratorPenalty(Penalty):
+  """One of the generator."""
 
 
 def squared_slopes(critic: Critic, images: Images, keys: Keys) -> Float[Array, 'b']:
@@ -110,7 +114,7 @@ class Consistency(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class PathLength(Penalty):
+class PathLength(GeneratorPenalty):
   """weight E (|J_w^T y| - a)^2, y ~ N(0, I) / sqrt(H W), J_w the Jacobian of the image by the latent (1912.04958, eq. 4).
 
   a, remembered, follows the mean of |J_w^T y| by a hundredth a time. The latent is w where there is a `mapping`, else z.
@@ -127,7 +131,7 @@ class PathLength(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class JacobianVariation(Penalty):
+class JacobianVariation(GeneratorPenalty):
   """weight 1/2 E |J(z) - J(z')|_F^2 / E |J|_F^2, of neighbours z, z': how much of the Jacobian varies, between 0 and 1.
 
   J(z) is the Jacobian dG/dz, z' = sqrt(1 - r^2) z + r n with n ~ N(0, I) and r = `radius`, so that z' ~ N(0, I) as z. The
