@@ -1,5 +1,6 @@
 """What discriminator and generator play for: a pair of losses of the logits, each paper's own."""
 
+import abc
 import dataclasses
 from typing import ClassVar
 
@@ -14,16 +15,16 @@ Scalar = Float[Array, '']
 
 
 @dataclasses.dataclass(frozen=True)
-class Adversarial:
+class Adversarial(abc.ABC):
   """Two scalars to be minimised, of logits [B] of real and of generated images."""
 
   paired: ClassVar[bool] = False  # whether the generator's loss looks at `real`, which is None otherwise
 
-  def discriminator(self, real: Logits, fake: Logits) -> Scalar:
-    raise NotImplementedError
+  @abc.abstractmethod
+  def discriminator(self, real: Logits, fake: Logits) -> Scalar: ...
 
-  def generator(self, real: Logits | None, fake: Logits) -> Scalar:
-    raise NotImplementedError
+  @abc.abstractmethod
+  def generator(self, real: Logits | None, fake: Logits) -> Scalar: ...
 
 
 @dataclasses.dataclass(frozen=True)
