@@ -6,16 +6,14 @@ images have the full size, smaller ones as repeated pixels. `top` is the highest
 depend on it as long as it is not below `growth`. Equalised learning rate as in genjax/networks/stylegan2.py.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import Verdict, concat_label, halvings, square_side
+from genjax.networks.layers import concat_label, halvings, square_side
 from genjax.networks.sngan import doubled, halved
-from genjax.networks.stylegan2 import EqualConv, EqualDense, activate, channels, deviation_map
+from genjax.networks.stylegan2 import Ending, EqualConv, EqualDense, activate, channels
 
 
 def shares(growth: Float[Array, ''], levels: int) -> list[Float[Array, '']]:
@@ -108,8 +106,4 @@ class ProgressiveDiscriminator(nn.Module):
         h = activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(h))
         m = channels(levels - level + 1, self.width, self.max_width)
         h = halved(activate(EqualConv(m, dtype=self.dtype, name=f'{level}_second')(h)))
-    if self.mixes_images:
-      h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
-    h = activate(EqualConv(n, dtype=self.dtype, name='0_first')(h))
-    h = activate(EqualDense(n, dtype=self.dtype, name='0_second')(h.reshape(h.shape[0], -1)))
-    return Verdict(self.conditioning, kernel_init=nn.initializers.normal(1 / math.sqrt(n)))(h, label)
+    return Ending(self.stddev_group, self.conditioning, self.dtype)(h, label)

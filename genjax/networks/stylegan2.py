@@ -200,6 +200,23 @@ def deviation_map(h: Float[Array, 'b h w c'], group: int) -> Float[Array, 'b h w
   return jnp.broadcast_to(jnp.repeat(deviation, group)[:, None, None, None], (b, height, width, 1)).astype(h.dtype)
 
 
+class Ending(nn.Module):
+  """From the smallest feature maps [B, h, w, C] to the answer: minibatch deviation, convolution, dense layer, `Verdict`."""
+
+  stddev_group: int
+  conditioning: str
+  dtype: str
+
+  @nn.compact
+  def __call__(self, h: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None):
+    n = h.shape[-1]
+    if self.stddev_group > 1:
+      h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
+    h = activate(EqualConv(n, dtype=self.dtype)(h))
+    h = activate(EqualDense(n, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
+    return Verdict(self.conditioning, kernel_init=nn.initializers.normal(1 / math.sqrt(n)))(h, label)
+
+
 class StyleGAN2Discriminator(nn.Module):
   """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none."""
 
@@ -224,8 +241,4 @@ class StyleGAN2Discriminator(nn.Module):
       h = activate(EqualConv(h.shape[-1], dtype=self.dtype)(h))
       h = activate(EqualConv(n, dtype=self.dtype)(downsample(h)))
       h = (h + skip) / math.sqrt(2)
-    if self.mixes_images:
-      h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
-    h = activate(EqualConv(n, dtype=self.dtype)(h))
-    h = activate(EqualDense(n, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
-    return Verdict(self.conditioning, kernel_init=nn.initializers.normal(1 / math.sqrt(n)))(h, label)
+    return Ending(self.stddev_group, self.conditioning, self.dtype)(h, label)
