@@ -1,6 +1,7 @@
 """Modes that are counted, and collapse that is flagged where it is and not where it is not."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from genjax.latents import slerp
 from genjax.metrics import collapse, modes
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives.gan import GAN
+from genjax.objectives.gan_augment import AdaptiveAugment
 from genjax.parallel import make_mesh
 from tests.conftest import ROOT
 from tests.programs import ENV, command
@@ -158,6 +160,17 @@ def test_the_spectrum_is_that_of_the_generators_matrix():
   assert found['smallest'] == pytest.approx(values[2], rel=1e-3)
   assert found['rank'] == pytest.approx((values**2).sum() ** 2 / (values**4).sum(), rel=1e-3)
   assert 'overfitting' not in found
+
+
+def test_no_device_takes_a_decomposition():
+  # Eight CPU devices that wait for each other's: how the suite hung.
+  game = GAN(MLPGenerator((8, 8, 1), z_dim=4, width=8), MLPDiscriminator(width=8), augment=AdaptiveAugment())
+  batch = collapse.Batch(jnp.zeros((8, 8, 8, 1)), jnp.zeros(8, jnp.int32), jnp.arange(8, dtype=jnp.int32))
+  variables = game.init(jax.random.key(0), batch)
+  program = jax.jit(functools.partial(collapse.panel, game)).lower(variables, jax.random.key(0), batch, batch).as_text()
+  keys = rng.image_keys(jax.random.key(0), batch.index)
+  program += jax.jit(game.augment).lower(keys, batch.image, variables.buffers['augment']).as_text()
+  assert 'lapack' not in program
 
 
 def test_a_generator_of_one_direction_is_flagged():

@@ -28,14 +28,11 @@ JACOBIANS = 8  # latents at which the spectrum is taken
 
 def panel(
   objective: GAN, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None
-) -> dict[str, Float[Array, '']]:
-  """Scalars, pure: `real` are training images, `held_out` others; samples have the labels of `real`.
+) -> tuple[dict[str, Float[Array, '']], Float[Array, 'n pixels z']]:
+  """Scalars, and dG/dz at a few latents; pure. `real` are training images, `held_out` others, samples have `real`'s labels.
 
   pairwise: mean distance of two samples (of a class), over that of two training images; of pixels.
   nearest: median distance of a sample to the next (of its class), over that of training images.
-  rank: effective number of directions of dG/dz, (sum s^2)^2 / sum s^4 of its singular values s; mean over latents. Of so
-  many `directions`.
-  largest, smallest: singular values, means over latents.
   d_train, d_held_out, d_generated: mean answers of the discriminator in sampling mode.
   overfitting: (d_train - d_held_out) / (d_train - d_generated) (2006.06676, eq. 1): 0 none, 1 it knows the training images.
   """
@@ -56,10 +53,6 @@ def panel(
 
   latents = objective.latents(few), few, None if label is None else label[:JACOBIANS]
   jacobians = jax.lax.map(jacobian, latents)  # one after the other: each is as many images as z has numbers
-  s = jnp.linalg.svd(jacobians, compute_uv=False)  # [JACOBIANS, min(pixels, z_dim)]
-  squares = jnp.square(s)
-  rank = squares.sum(axis=1) ** 2 / jnp.maximum(jnp.square(squares).sum(axis=1), 1e-30)
-  found |= {'directions': jnp.asarray(s.shape[1]), 'rank': rank.mean(), 'largest': s[:, 0].mean(), 'smallest': s[:, -1].mean()}
 
   def answer(images, batch):
     given = one_hot(batch.label, objective.num_classes)
@@ -71,7 +64,22 @@ def panel(
     found['d_held_out'] = answer(held_out.image, held_out)
     apart = found['d_train'] - found['d_generated']
     found['overfitting'] = (found['d_train'] - found['d_held_out']) / jnp.where(jnp.abs(apart) > 1e-6, apart, jnp.inf)
-  return found
+  return found, jacobians
+
+
+def spectrum(jacobians: np.ndarray) -> dict[str, float]:
+  """Of matrices [n, pixels, z], means over them.
+
+  rank: effective number of directions, (sum s^2)^2 / sum s^4 of the singular values s. Of so many `directions`.
+  largest, smallest: singular values.
+
+  On the host: eight CPU devices that take a batched SVD at once wait for each other for ever (jaxlib 0.10.2: each holds the
+  thread that another's matrices need).
+  """
+  s = np.linalg.svd(np.asarray(jacobians, np.float64), compute_uv=False)  # [n, min(pixels, z)]
+  rank = np.square(s).sum(axis=1) ** 2 / np.maximum((s**4).sum(axis=1), 1e-300)
+  means = {'rank': rank.mean(), 'largest': s[:, 0].mean(), 'smallest': s[:, -1].mean()}
+  return {'directions': float(s.shape[1])} | {name: float(value) for name, value in means.items()}
 
 
 def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[Array, '']]:
@@ -87,7 +95,7 @@ def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[A
 def watcher(
   objective: GAN, train: Source, test: Source | None, mesh: Mesh, images: int = 256
 ) -> Callable[[Variables], dict[str, float]]:
-  """`watch(variables)`: the panel, of the same latents and of the same `images` of `train` and of `test` each time."""
+  """`watch(variables)`: panel and spectrum, of the same latents and of the same `images` of `train` and `test` each time."""
 
   def batch(source):
     pixels, labels = source.read(epoch_order(0, 0, len(source))[: min(images, len(source))])
@@ -96,7 +104,12 @@ def watcher(
   key, real = put_everywhere((jax.random.key(0), batch(train)), mesh)
   held_out = put_everywhere(batch(test), mesh) if test else None
   compiled = jax.jit(functools.partial(panel, objective), out_shardings=replicated(mesh))
-  return lambda variables: {name: float(value) for name, value in compiled(variables, key, real, held_out).items()}
+
+  def watch(variables):
+    found, jacobians = compiled(variables, key, real, held_out)
+    return {name: float(value) for name, value in found.items()} | spectrum(np.asarray(jacobians))
+
+  return watch
 
 
 def flags(found: dict[str, Any]) -> list[str]:

@@ -64,7 +64,9 @@ def warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float
   fine = jax.image.resize(image, (2 * height, 2 * width, channels), 'lanczos3')
   row, column = jnp.meshgrid(jnp.arange(2 * height) + 0.5, jnp.arange(2 * width) + 0.5, indexing='ij')
   target = jnp.stack([column - width, row - height], -1) - (2 * shift * jnp.array([width, height]))[None, None]
-  source = target @ jnp.linalg.inv(linear).T
+  (a, b), (c, d) = linear
+  inverse = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / (a * d - b * c)  # no LAPACK inside a step
+  source = target @ inverse.T
   at = [source[..., 1] + height - 0.5, source[..., 0] + width - 0.5]
   at = [_reflected(c, 2 * side) for c, side in zip(at, (height, width), strict=True)]
   read = jax.vmap(lambda plane: map_coordinates(plane, at, order=1, mode='nearest'), in_axes=-1, out_axes=-1)
