@@ -201,6 +201,7 @@ def test_v_goes_from_the_posterior_s_variance_to_the_forward_step_s():
   np.testing.assert_allclose(np.ravel(q.forward), betas[[24, 44]], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_learned_variance_is_sampled_with():
   # One step of the grid from x_t and x_0 known: its deviation is that of v.
   of = learned()

@@ -141,7 +141,9 @@ def test_another_model_is_not_damage(tmp_path):
   checkpoints.close()
 
 
-@pytest.mark.parametrize('lost', ['folder', 'all steps', 'metrics too', 'a file in its place'])
+@pytest.mark.parametrize(
+  'lost', ['folder', 'a file in its place', *(pytest.param(x, marks=pytest.mark.slow) for x in ('all steps', 'metrics too'))]
+)
 def test_lost_checkpoints_are_not_a_new_run(tmp_path, lost):
   more = ['--config.train.steps=6', '--config.train.checkpoint_every=3']
   train('digits_vae', tmp_path / 'run', *more)

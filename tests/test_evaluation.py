@@ -109,6 +109,7 @@ def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tm
   np.testing.assert_allclose(real.features, features[real.rows], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_perfect_samples_is_as_good_as_one_of_real_images(digits, tmp_path):
   train_set, test_set, extractor = digits
   variables = Variables({'images': train_set.images, 'labels': train_set.labels}, {})
@@ -278,6 +279,7 @@ def test_network_evaluations_are_counted(name, options, expected):
   assert evaluations(objective, variables, options) == expected
 
 
+@pytest.mark.slow
 def test_network_evaluations_of_an_open_loop_are_measured():
   objective = one_level(objects('digits_flow')[0])
   objective = dataclasses.replace(objective, network=objective.network.clone(width=8, head_features=8))

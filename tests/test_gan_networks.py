@@ -118,6 +118,7 @@ def test_the_minibatch_deviation_is_of_groups_and_sees_a_stuck_generator():
   assert float(stylegan2.deviation_map(stuck, 4).max()) < 1e-3
 
 
+@pytest.mark.slow
 def test_style_mixing_takes_coarse_from_one_and_fine_from_the_other():
   net = stylegan2.StyleGAN2Generator((16, 16, 1), z_dim=8, w_dim=8, mapping_depth=2, width=4)
   assert net.num_ws == 6  # 4x4; 8x8 and 16x16 twice; the last image

@@ -42,9 +42,8 @@ def assert_close(a, b):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4), a['params'], b['params'])
 
 
-@pytest.mark.parametrize(
-  'strategy', [pytest.param('jit', marks=pytest.mark.slow), 'fsdp', pytest.param('pmap', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # by default: tests/test_pipeline.py starts two processes, too
+@pytest.mark.parametrize('strategy', ['jit', 'fsdp', 'pmap'])
 def test_two_processes_train_as_one(tmp_path, strategy):
   run_one(tmp_path / 'one')
   hosts = start_two(tmp_path / 'two', f'--config.train.strategy={strategy}')

@@ -99,8 +99,9 @@ def test_half_of_the_images_are_mirrored():
   mirrored = 0
   for a, b in zip(plain, flipped, strict=True):
     for x, y in zip(a.image, b.image, strict=True):
-      assert (y == x).all() or (y == x[:, ::-1]).all()
-      mirrored += (y == x[:, ::-1]).all()
+      same, turned = (np.allclose(y, z, atol=1e-6) for z in (x, x[:, ::-1]))  # two programs may round apart
+      assert same or turned
+      mirrored += turned
   assert 55 < mirrored < 105  # of 160
 
 

@@ -191,6 +191,7 @@ def test_options_as_a_card_holds_them(runs):
   assert (images[0] == images[1]).all()
 
 
+@pytest.mark.slow
 def test_a_weaker_run_guides(runs, tmp_path):
   main = genjax.load(runs('digits_flow'))
   params = jax.tree.map(lambda x: 0.5 * x + 0.01, main.variables.params)

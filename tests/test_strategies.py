@@ -127,6 +127,7 @@ def test_remat_saves_memory_and_changes_nothing(name):
   assert kept[1] < 0.5 * kept[0], kept
 
 
+@pytest.mark.slow
 def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
   # Over a mesh the compiler normalises with the whole batch; pmap and microbatches with their part of it.
   objective, _ = objects('fashion_mnist_gan')

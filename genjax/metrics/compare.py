@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from genjax.errors import UsageError
 from genjax.metrics.card import QUICK, Card, check_same, load, settings, tag
@@ -89,7 +89,7 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
   """95 % interval of the mean of one value a seed, by Student's t; None for a single one."""
   if len(values) < 2:
     return None
-  half = student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+  half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values))
   return float(values.mean() - half), float(values.mean() + half)
 
 

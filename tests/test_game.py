@@ -1,0 +1,294 @@
+"""The game of two: turns, terms, labels, what is refused; games that grow, and with styles."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax import optim, rng
+from genjax.build import build, complete
+from genjax.errors import UsageError
+from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
+from genjax.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
+from genjax.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from genjax.objectives import adversarial, penalties
+from genjax.objectives.gan import GAN
+from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment
+from genjax.objectives.progressive_gan import ProgressiveGAN
+from genjax.step import init_state, playing
+from genjax.types import Batch, Variables
+from tests.conftest import assert_close, step_of
+
+KEYS = rng.image_keys(jax.random.key(0), jnp.arange(512))
+
+
+def batch_of(shape=(8, 8, 1), size=8):
+  image = jnp.tanh(jax.random.normal(jax.random.key(1), (size, *shape)))
+  return Batch(image, jnp.arange(size) % 10, jnp.arange(size, dtype=jnp.int32))
+
+
+def game(**options):
+  generator = options.pop('generator', MLPGenerator((8, 8, 1), z_dim=4, width=8))
+  discriminator = options.pop('discriminator', MLPDiscriminator(width=8))
+  return GAN(generator, discriminator, **options)
+
+
+def state_of(objective, batch, optimizers=None):
+  optimizers = optimizers or {player: optax.sgd(0.1) for player in objective.players}
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
+  keys = iter(jax.random.split(jax.random.key(2), 500))
+  return optimizers, state.replace(
+    params=jax.tree.map(lambda x: x + 0.05 * jax.random.normal(next(keys), x.shape), state.params)
+  )
+
+
+LOSSES = [
+  adversarial.Minimax(), adversarial.NonSaturating(), adversarial.LeastSquares(), adversarial.Wasserstein(),
+  adversarial.Hinge(), adversarial.RelativisticPairing()
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('loss', LOSSES, ids=lambda loss: type(loss).__name__)
+def test_a_step_of_each_player_lowers_its_own_loss(loss):
+  objective, batch = game(loss=loss, num_classes=10), batch_of(size=64)
+  optimizers, state = state_of(objective, batch, {player: optax.sgd(1e-2) for player in ('discriminator', 'generator')})
+  for player in objective.players:
+    step = jax.jit(step_of(objective, optimizers, playing=(player,)))
+    after, before = step(state, batch, jax.random.key(3))
+    _, again = step(after.replace(step=state.step), batch, jax.random.key(3))
+    assert float(again[f'{player}/loss']) < float(before[f'{player}/loss'])
+
+
+def test_turns_and_lazy_terms_are_counted_exactly():
+  objective = game(
+    penalties={'r1': penalties.R1(1.0, every=16), 'r2': penalties.R2(1.0)},
+    generator_penalties={'path': penalties.PathLength(every=4)},
+    critic_steps=2,
+  )
+  turns = [playing(objective, t) for t in range(32)]
+  count = lambda name: sum(name in turn for turn in turns)  # noqa: E731
+  assert count('discriminator') == 32
+  assert count('generator') == 16
+  assert count('discriminator/r1') == 2
+  assert count('generator/path') == 8
+  assert turns[0] == ('discriminator', 'discriminator/r1', 'generator', 'generator/path')
+  assert len(set(turns)) == 4  # programs that are compiled
+
+
+def test_a_lazy_penalty_counts_as_much_as_one_of_every_step():
+  batch = batch_of()
+  always, lazy = (game(penalties={'r1': penalties.R1(1.0, every)}) for every in (1, 4))
+  optimizers, state = state_of(always, batch)
+
+  def moved(objective, playing):
+    after, logs = jax.jit(step_of(objective, optimizers, playing=playing))(state, batch, jax.random.key(3))
+    return jax.tree.map(lambda a, b: a - b, after.params, state.params), logs
+
+  without, logs = moved(lazy, ('discriminator',))
+  assert 'discriminator/r1' not in logs
+  with_it, logs = moved(lazy, ('discriminator', 'discriminator/r1'))
+  each, logs_each = moved(always, ('discriminator',))
+  assert float(logs['discriminator/r1']) == pytest.approx(float(logs_each['discriminator/r1']), rel=1e-5)
+  difference = jax.tree.map(lambda a, b, c: (a - b) - 4 * (c - b), with_it, without, each)
+  assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(difference)) < 1e-5
+
+
+EVERYTHING = {
+  'penalties': {
+    'gp': penalties.GradientPenalty(1.0),
+    'dragan': penalties.DRAGAN(1.0),
+    'r1': penalties.R1(1.0),
+    'consistency': penalties.Consistency(1.0, generated=1.0),
+  },
+  'generator_penalties': {'path': penalties.PathLength(every=1), 'jacobian': penalties.JacobianVariation(every=1)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('penalised', [False, True])
+def test_microbatches_change_nothing_whatever_is_remembered(penalised):
+  objective = game(**(EVERYTHING if penalised else {}), augment=AdaptiveAugment(kimg=0.1))
+  batch, accumulate = batch_of(), 2
+  optimizers, state = state_of(objective, batch)
+  memory = {'p': jnp.asarray(0.5), 'r': jnp.asarray(0.9)}
+  remembered = {'path': jnp.asarray(0.3), 'jacobian': jnp.asarray(2.0)}
+  state = state.replace(buffers={'augment': memory} | ({'penalties': remembered} if penalised else {}))
+  everyone = ('discriminator', 'generator')
+  whole, _ = jax.jit(step_of(objective, optimizers, playing=everyone))(state, batch, jax.random.key(3))
+  split, _ = jax.jit(step_of(objective, optimizers, playing=everyone, accumulate=accumulate))(state, batch, jax.random.key(3))
+  assert_close(whole.params, split.params, 1e-4)
+  assert_close(whole.buffers, split.buffers, 1e-4)
+  assert float(whole.buffers['augment']['p']) == pytest.approx(0.5 + 8 / 100)
+  assert not penalised or float(whole.buffers['penalties']['path']) != 0.3
+
+
+def test_weights_are_clipped():
+  batch = batch_of()
+  objective = game(loss=adversarial.Wasserstein())
+  optimizers = {'discriminator': optim.rmsprop(5e-2, clip_weights=0.03), 'generator': optim.rmsprop(5e-2)}
+  _, state = state_of(objective, batch, optimizers)
+  after, _ = jax.jit(step_of(objective, optimizers, playing=('discriminator', 'generator')))(state, batch, jax.random.key(3))
+  largest = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree)) for name, tree in after.params.items()}
+  assert largest['discriminator'] == pytest.approx(0.03)
+  assert largest['generator'] > 0.1
+  with pytest.raises(UsageError, match='clip_weights=-1 must not be negative'):
+    optim.rmsprop(1e-3, clip_weights=-1)
+
+
+@pytest.mark.parametrize('conditioning', ['concat', 'projection', 'classifier'])
+def test_ways_to_tell_the_discriminator_the_class(conditioning):
+  discriminator = MLPDiscriminator(width=8, conditioning=conditioning)
+  objective, batch = game(discriminator=discriminator, num_classes=10), batch_of()
+  optimizers, state = state_of(objective, batch)
+  label = jnp.eye(10)[batch.label]
+  answers, _ = objective.judge(state.params, {}, batch.image, label)
+  others, _ = objective.judge(state.params, {}, batch.image, jnp.roll(label, 1, axis=0))
+  hears = bool((jnp.abs(answers.logits - others.logits) > 1e-4).all())
+  assert hears == (conditioning != 'classifier')
+  assert (answers.classes is not None) == (conditioning == 'classifier')
+  _, logs = jax.jit(step_of(objective, optimizers, playing=('discriminator', 'generator')))(state, batch, jax.random.key(3))
+  if conditioning == 'classifier':  # near chance at the start: log 10 for real and generated images
+    assert float(logs['d_classes']) == pytest.approx(2 * np.log(10), rel=0.2)
+    assert answers.classes.shape == (8, 10)
+  with pytest.raises(UsageError, match="conditioning='embedding' is none of concat, projection, classifier"):
+    MLPDiscriminator(conditioning='embedding').init(jax.random.key(0), batch.image, label)
+
+
+def test_what_does_not_fit_is_refused():
+  with pytest.raises(UsageError, match=r'objective.critic_steps=0 must be 1 or more'):
+    game(critic_steps=0)
+  with pytest.raises(UsageError, match=r'objective.penalties.path is PathLength, no penalty on the discriminator'):
+    game(penalties={'path': penalties.PathLength()})
+  with pytest.raises(UsageError, match=r'objective.generator_penalties.r1 is int, no penalty on the generator'):
+    game(generator_penalties={'r1': 3})
+  with pytest.raises(UsageError, match=r"objective.penalties: 'loss' is no name for a penalty, which is logged as discrimin"):
+    game(penalties={'loss': penalties.R1(1.0)})
+  with pytest.raises(UsageError, match=r'R1: weight=-1.0 must not be negative'):
+    penalties.R1(-1.0)
+  with pytest.raises(UsageError, match=r"policy 'colour' is unknown. Did you mean color"):
+    DiffAugment(('colour',))
+  with pytest.raises(UsageError, match=r'AdaptiveAugment: target=2 '):
+    AdaptiveAugment(target=2)
+  dcgan = complete(
+    {
+      'cls': 'objectives.gan.GAN',
+      'generator': {'cls': 'networks.dcgan.DCGANGenerator', 'width': 8},
+      'discriminator': {'cls': 'networks.dcgan.DCGANDiscriminator', 'width': 8},
+      'penalties': {'r1': {'cls': 'objectives.penalties.R1', 'weight': 1.0}},
+    },
+    {'image_shape': (16, 16, 1), 'dtype': 'float32'},
+  )
+  objective, batch = build(dcgan), batch_of((16, 16, 1))
+  optimizers, state = state_of(objective, batch)
+  with pytest.raises(
+    UsageError, match=r'penalties\.r1 is of each image alone, but DCGANDiscriminator normalises over the batch'
+  ):
+    jax.eval_shape(step_of(objective, optimizers, playing=('discriminator',)), state, batch, jax.random.key(0))
+  alone = dataclasses.replace(objective, discriminator=objective.discriminator.clone(norm='layer'))
+  optimizers, state = state_of(alone, batch)
+  _, logs = jax.eval_shape(step_of(alone, optimizers, playing=('discriminator',)), state, batch, jax.random.key(0))
+  assert 'discriminator/r1' in logs
+
+
+# Growth.
+
+GROWING = ProgressiveGAN(
+  ProgressiveGenerator((16, 16, 1), z_dim=4, width=4),
+  ProgressiveDiscriminator(width=4, stddev_group=1),
+  num_classes=10,
+  hold_steps=5,
+  fade_steps=10,
+)
+
+
+def test_levels_follow_the_schedule():
+  growth = [float(GROWING.growth(jnp.asarray(t))) for t in range(60)]
+  assert growth[:7] == pytest.approx([0, 0, 0, 0, 0, 0, 0.1])
+  assert growth[15] == growth[20] == 1
+  assert growth[30:] == [2] * 30
+  assert [GROWING.level(t) for t in range(60)] == [int(np.ceil(g - 1e-6)) for g in growth]
+  assert playing(GROWING, 6) == ('discriminator', 'discriminator/level_1', 'generator', 'generator/level_1')
+
+
+@pytest.mark.parametrize('step', [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_nothing_changes_at_the_moment_of_growth(step):
+  # The step before a level begins to fade in, computed with it and without: the same images, answers, and new state.
+  batch = batch_of((16, 16, 1))
+  optimizers, state = state_of(GROWING, batch)
+  state = state.replace(step=jnp.asarray(step))
+  level = GROWING.level(step)
+  results = []
+  for top in (level, level + 1):
+    turn = ('discriminator', f'discriminator/level_{top}', 'generator', f'generator/level_{top}')
+    results.append(jax.jit(step_of(GROWING, optimizers, playing=turn))(state, batch, jax.random.key(3)))
+  assert_close(results[0][0].params, results[1][0].params, 1e-5)
+  assert_close(results[0][1], results[1][1], 1e-4)
+
+
+def test_images_of_a_level_are_of_its_pixels_and_fade_into_the_next():
+  batch = batch_of((16, 16, 1))
+  _, state = state_of(GROWING, batch)
+
+  def images(growth):
+    buffers = state.buffers | {'generator': {'growth': {'level': jnp.asarray(growth)}}}
+    return GROWING.from_latents(Variables(state.params, buffers), GROWING.latents(KEYS[:4]), jnp.eye(10)[:4], KEYS[:4])
+
+  coarse, next_one = images(0.0), images(1.0)
+  np.testing.assert_array_equal(coarse, jnp.repeat(jnp.repeat(coarse[:, ::4, ::4], 4, axis=1), 4, axis=2))
+  assert float(jnp.abs(next_one - jnp.repeat(jnp.repeat(next_one[:, ::4, ::4], 4, axis=1), 4, axis=2)).max()) > 1e-3
+  assert_close(images(0.3), 0.7 * coarse + 0.3 * next_one, 1e-5)
+
+
+def test_what_cannot_grow_is_refused():
+  with pytest.raises(UsageError, match='MLPGenerator does not grow, take ProgressiveGenerator'):
+    ProgressiveGAN(MLPGenerator((8, 8, 1)), MLPDiscriminator())
+
+
+# StyleGAN2 in the game.
+
+STYLE = game(
+  generator=StyleGAN2Generator((8, 8, 1), z_dim=4, w_dim=4, mapping_depth=2, width=4),
+  discriminator=StyleGAN2Discriminator(width=4, stddev_group=1),
+  num_classes=10,
+  generator_penalties={'path': penalties.PathLength(every=1)},
+)
+
+
+def test_truncation_leads_to_the_mean_of_w():
+  batch = batch_of()
+  _, state = state_of(STYLE, batch)
+  mean = jnp.array([0.5, -0.5, 1.0, 0.0])
+  variables = Variables(state.params, state.buffers | {'generator': {'average': {'w': mean}}})
+  keys = jax.vmap(lambda _: jax.random.key(0))(jnp.arange(4))  # the same noise, other latents
+  z = jax.random.normal(jax.random.key(1), (4, 4))
+  images = jax.jit(lambda truncation: STYLE.from_latents(variables, z, jnp.eye(10)[:4], keys, truncation))
+  gone = images(0.0)
+  assert_close(gone, jnp.broadcast_to(gone[:1], gone.shape), 1e-6)
+  spread = [float(jnp.std(images(t), axis=0).mean()) for t in (0.3, 0.6, 1.0)]
+  assert 0 < spread[0] < spread[1] < spread[2]
+
+
+@pytest.mark.slow
+def test_the_mean_of_w_is_tracked_in_training():
+  batch = batch_of()
+  optimizers, state = state_of(STYLE, batch)
+  after, _ = jax.jit(step_of(STYLE, optimizers, playing=('generator',)))(state, batch, jax.random.key(3))
+  assert float(jnp.abs(after.buffers['generator']['average']['w']).max()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('group', [1, 4])
+def test_the_minibatch_deviation_is_the_exception_under_accumulation(group):
+  # Groups are of neighbours: microbatches, which take every second image, have others.
+  objective = game(discriminator=StyleGAN2Discriminator(width=4, stddev_group=group))
+  batch = batch_of()
+  optimizers, state = state_of(objective, batch)
+  turn = ('discriminator',)
+  whole, _ = jax.jit(step_of(objective, optimizers, playing=turn))(state, batch, jax.random.key(3))
+  split, _ = jax.jit(step_of(objective, optimizers, playing=turn, accumulate=2))(state, batch, jax.random.key(3))
+  differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), whole.params, split.params)
+  assert (max(jax.tree.leaves(differences)) < 1e-5) == (group == 1)
