@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
   # One card a seed.
   kimg = run.step * run.config['train']['batch_size'] / 1000
   network_evaluations = evaluations(run.objective, run.variables, options)
-  nats = likelihood(run.objective, run.variables, test, mesh, images, estimator) if images else {}
+  nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)

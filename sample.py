@@ -14,7 +14,7 @@ from absl import logging
 from genjax import parallel
 from genjax.commandline import check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
-from genjax.images import save_grid, to_uint8
+from genjax.images import check_finite, not_finite, save_grid, to_uint8
 from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_labels, load
 
@@ -58,7 +58,9 @@ def main(argv: list[str]) -> None:
   if args.walk is not None or args.mix is not None:
     return through_latents(args, run, key, options)
   labels = run.labels(parse_label(args.label, args.n, run), args.n, key)
-  images = np.asarray(to_uint8(run.sample(key, args.n, labels, args.batch_size, **options)))
+  images = run.sample(key, args.n, labels, args.batch_size, **options)
+  check_finite(int(not_finite(images)), args.n)
+  images = np.asarray(to_uint8(images))
   if args.out:
     save_grid(args.out, images, columns)
     print(args.out)

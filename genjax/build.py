@@ -109,6 +109,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
       kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)
       parts = value if isinstance(value, (tuple, list)) else (value,)
       finite = 'finite: ' if any(isinstance(x, float) and not math.isfinite(x) for x in parts) else ''
+      kind = 'numbers in a tuple, as (0.2, 3.0)' if str(kind) == 'tuple[float, ...]' else kind
       raise UsageError(f'{name}: {key}={value!r} must be {finite}{kind}.')
     sizes = value if isinstance(value, tuple) else (value,)
     if name.startswith('networks.') and any(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
 from genjax.errors import UsageError
@@ -20,6 +20,19 @@ def to_float(images: UInt8[Array, '*b h w c']) -> Float[Array, '*b h w c']:
 def to_uint8(images: Float[Array, '*b h w c']) -> UInt8[Array, '*b h w c']:
   """[-1, 1] -> 0..255, rounded; values outside are clipped."""
   return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+
+def not_finite(images: Float[Array, 'n h w c']) -> Int[Array, '']:
+  """How many images hold a number that is none: `to_uint8` would make it black."""
+  return (~jnp.isfinite(images).all(axis=(1, 2, 3))).sum()
+
+
+def check_finite(wrong: int, images: int) -> None:
+  """Raises UsageError if `wrong` of so many samples were not finite."""
+  if wrong:
+    raise UsageError(
+      f'{wrong} of {images} samples are not finite: the solver left the data. Take less guidance, more steps or another solver.'
+    )
 
 
 def resize(image: UInt8[np.ndarray, 'h w c'], resolution: int) -> UInt8[np.ndarray, 'r r c']:

@@ -279,6 +279,18 @@ def test_clipping_holds_each_prediction():
       'churn_noise=1.1: churn=0 is none, give churn too, as churn=40',
     ),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, churn=1.0, churn_interval=(1.0,)), 'churn_interval=.*: give'),
+    (
+      lambda: plain(LabelSum(), num_classes=2, label_dropout=0.0).sample(NOTHING, KEYS, guidance=2.0),
+      'with label_dropout=0 no unconditional model was trained. Train with some, or give a weaker model: --guide',
+    ),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, snr=0.1), "snr=0.1: with solver 'langevin' alone"),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, tolerance=1e-3), "tolerance=0.001: with solver 'dormand_prince' alone"),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, rho=5.0), "rho=5.0: with grid 'karras' alone; .* has 'uniform'"),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, rho=0.0), 'rho=0.0, .* must be positive'),
+    (
+      lambda: model('V', 'RectifiedFlow', times=times.LogitNormal(), weighting=weightings.Sigmoid()),
+      'is for times drawn uniformly, not for LogitNormal',
+    ),
     (lambda: plain(LabelSum()).nll(NOTHING, None, KEYS, 'bond'), "estimator='bond' is not there. Did you mean bound"),
     (lambda: plain(UNet(outputs=2)), 'outputs=2: this objective reads 1, set outputs=1'),
     (

@@ -293,6 +293,34 @@ def example(name):
   return example_batch(image_shape(config_of(name)))
 
 
+def test_a_likelihood_of_few_images_computes_no_more():
+  source, seen = open_data('digits', 8, split='test'), []
+
+  class Stub:
+    estimators = {'known': ''}
+
+    def nll(self, variables, batch, keys, estimator):
+      seen.append(batch.image.shape[0])
+      return jnp.arange(len(batch.image), dtype=jnp.float32)
+
+  assert likelihood(Stub(), {}, source, make_mesh(jax.devices()[:2]), images=3)['nll_nats'] == 1.0
+  assert seen == [4]
+
+
+def test_samples_that_are_no_numbers_are_not_judged_as_black_images(digits, tmp_path):
+  mesh = make_mesh(jax.devices()[:1])
+  real = reference(digits[0], 'train', digits[2], mesh, tmp_path)
+
+  class Lost:
+    num_classes = 0
+
+    def sample(self, variables, keys, labels):
+      return jnp.where(jnp.arange(len(keys)) == 3, jnp.nan, 0.5)[:, None, None, None] * jnp.ones((1, 8, 8, 1))
+
+  with pytest.raises(UsageError, match=r'1 of 8 samples are not finite: the solver left the data\. Take less guidance'):
+    draw(Lost(), {}, digits[2], real, mesh, 8)
+
+
 def test_likelihood_is_that_of_the_loss():
   objective, _ = objects('digits_vae')
   variables = jax.jit(objective.init)(jax.random.key(0), example('digits_vae'))

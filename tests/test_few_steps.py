@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evaluate import likelihood_images
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.layers import sinusoidal_embedding
 from genjax.objectives.consistency import Consistency
+from genjax.objectives.diffusion import Autoguided
 from genjax.objectives.meanflow import MeanFlow
 from genjax.types import Batch, Context, Variables
 
@@ -121,7 +123,7 @@ def test_meanflow_s_guidance_is_trained_in():
 
   batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
   for guidance in (1.0, 3.0):
-    of = MeanFlow(OfLabel(), SHAPE, num_classes=2, label_dropout=0.0, guidance=guidance, apart=0.0, p=0.0)
+    of = MeanFlow(OfLabel(), SHAPE, num_classes=2, label_dropout=1e-9, guidance=guidance, apart=0.0, p=0.0)
     found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
     target = (1 - guidance) * 0.5
     assert float(found) == pytest.approx((1 - target) ** 2 + guidance**2, rel=0.05)  # E (1 - target - guidance eps)^2
@@ -201,6 +203,22 @@ def test_a_consistency_model_jumps_to_the_quantile():
   [
     (lambda: MeanFlow(MeanVelocity(), SHAPE, apart=2.0), 'apart=2.0 is a probability'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, guidance=2.0), 'guidance=2.0 needs a class-conditional model'),
+    (
+      lambda: MeanFlow(MeanVelocity(), SHAPE, num_classes=2, guidance=2.0, label_dropout=0.0),
+      'guidance=2.0: with label_dropout=0 there is no unconditional model',
+    ),
+    (
+      lambda: likelihood_images(8, MeanFlow(MeanVelocity(), SHAPE), range(9)),
+      '--likelihood 8: MeanFlow has none: a few-step model has no density',
+    ),
+    (
+      lambda: likelihood_images(8, Consistency(Jump(), SHAPE, stage=1), range(9)),
+      '--likelihood 8: Consistency has none: a few-step model has no density',
+    ),
+    (
+      lambda: likelihood_images(8, Autoguided(None, None), range(9)),
+      '--likelihood 8: Autoguided has none: guided samples are of no density that is known',
+    ),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, steps=0), 'steps=0: at least 1'),
     (lambda: Consistency(Jump(), SHAPE, stage=0), 'stage=0 must be 1 or more'),

@@ -13,7 +13,7 @@ from genjax.build import build
 from genjax.errors import UsageError
 from genjax.networks.dit import DiT, positions
 from genjax.networks.layers import TransposedConv, fourier_embedding, halvings
-from genjax.networks.unet import ResBlock, UNet, dropout
+from genjax.networks.unet import ResBlock, UNet, dropout, group_norm
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.gan import GAN
 from genjax.objectives.likelihoods import Bernoulli, Gaussian
@@ -278,3 +278,11 @@ def test_clipping_bounds_the_gradient_before_adam():
   mu = jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, 'mu'))
   mu = next(s.mu['x'] for s in mu if hasattr(s, 'mu'))
   np.testing.assert_allclose(mu, 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
+
+
+@pytest.mark.parametrize('features', [1, 18, 33, 50, 96, 1024])
+def test_groups_divide_every_width(features):
+  layer = group_norm(features, 'float32')
+  assert features % layer.num_groups == 0
+  assert layer.num_groups == 1 or features // layer.num_groups >= 4
+  assert layer.num_groups <= 32

@@ -173,7 +173,7 @@ def test_the_way_to_the_images(runs):
     run.solve(key, 0)
   with pytest.raises(UsageError, match=r'guidance=nan must be finite: float'):
     run.solve(key, 3, guidance=float('nan'))
-  with pytest.raises(UsageError, match=r'guidance_interval=0.2 must be tuple\[float, ...\]'):
+  with pytest.raises(UsageError, match=r'guidance_interval=0.2 must be numbers in a tuple, as \(0.2, 3.0\)'):
     run.solve(key, 3, guidance_interval=0.2)
 
 

@@ -23,7 +23,7 @@ from genjax import rng
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Arrays, Source
 from genjax.errors import UsageError
-from genjax.images import to_float, to_uint8
+from genjax.images import check_finite, not_finite, to_float, to_uint8
 from genjax.metrics import classifier
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import frechet_distance, infinity
@@ -67,7 +67,7 @@ def draw(
   there should be rare here.
 
   Raises:
-    UsageError: features that are not finite.
+    UsageError: samples or features that are not finite.
   """
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
@@ -81,7 +81,8 @@ def draw(
   timed, seconds = 0, np.zeros(2)  # images, and the time that they took
   for start in tqdm(range(0, samples, batch_size), 'samples', delay=10, leave=False, disable=None):
     times = [time.perf_counter()]
-    images, labels = jax.block_until_ready(sample(variables, key, place(start), classes))
+    images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes))
+    check_finite(int(wrong), batch_size)
     times.append(time.perf_counter())
     found, probabilities = features(params, images)
     n = min(batch_size, samples - start)
@@ -114,16 +115,17 @@ def draw(
 
 @functools.lru_cache(maxsize=4)
 def _programs(objective: Objective, extractor: Extractor, mesh: Mesh, options: tuple):
-  """(variables, key, index, classes) -> uint8 images and labels, and (params, images) -> features; compiled once."""
+  """(variables, key, index, classes) -> uint8 images, labels, how many images are not finite; (params, images) -> features."""
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
   def sample(variables, key, index, classes):
     keys = rng.image_keys(key, index)
     labels = drawn_labels(keys, classes, objective.num_classes)
-    return to_uint8(objective.sample(variables, keys, labels, **dict(options))), labels
+    images = objective.sample(variables, keys, labels, **dict(options))
+    return to_uint8(images), labels, not_finite(images)
 
   return (
-    jax.jit(sample, in_shardings=(everywhere, everywhere, split, everywhere), out_shardings=split),
+    jax.jit(sample, in_shardings=(everywhere, everywhere, split, everywhere), out_shardings=(split, split, everywhere)),
     jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split),
   )
 
@@ -189,7 +191,7 @@ def likelihood(
     UsageError: a likelihood that is not finite.
   """
   rows = epoch_order(0, 0, len(source))[: images or None]
-  batch_size = -(-batch_size // mesh.size) * mesh.size
+  batch_size = -(-min(batch_size, len(rows)) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
   def nll(variables, images, labels, index):
@@ -235,7 +237,7 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
       return None
     keys, options = rng.image_keys(jax.random.key(0), np.arange(16)), options or {}
     counted = jax.jit(lambda variables: objective.solve(variables, keys, **options).evaluations)(variables)
-    return round(float(counted.mean()) * (1 if options.get('guidance', 1) == 1 else 2), 1)  # guidance asks two networks
+    return round(float(counted.mean()), 1)
 
 
 class OpenLoop(Exception):

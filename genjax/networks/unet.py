@@ -19,8 +19,8 @@ from genjax.types import Keys
 
 
 def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
-  """At most 32 groups of at least 4 channels."""
-  groups = math.gcd(max(features // 4, 1), 32)
+  """At most 32 equal groups, of at least 4 channels."""
+  groups = math.gcd(max(features // 4, 1), 32, features)
   return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_bias=affine, use_scale=affine)
 
 

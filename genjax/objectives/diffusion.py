@@ -33,7 +33,7 @@ EVALUATIONS = 128  # of an image, for its variational bound
 class Denoising:
   """What follows from a denoiser x_0(x_t, t): samples, guidance, likelihood.
 
-  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `sampler`; `path_of(variables) -> Path`; and
+  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `label_dropout`, `sampler`; `path_of(variables)`; and
   `denoiser(variables, labels) -> (x_t, t) -> x_0`, t one for all images or one for each, `labels` None or `num_classes` for
   the unconditional model.
   """
@@ -42,6 +42,10 @@ class Denoising:
     """The unconditional model. Raises UsageError where there is no other."""
     if not self.num_classes:
       raise UsageError('guidance needs a class-conditional model, or a weaker one: run.guided_by(...), --guide.')
+    if not self.label_dropout:
+      raise UsageError(
+        'guidance: with label_dropout=0 no unconditional model was trained. Train with some, or give a weaker model: --guide.'
+      )
     return self.denoiser(variables, jnp.full_like(labels, self.num_classes))
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
@@ -66,7 +70,7 @@ class Denoising:
       denoise = guided(denoise, worse, sampler.guidance, path, sampler.guidance_interval)
     noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws labels
     solution = sampler.solve(denoise, path, noise, rng.fold_in(keys, 2))
-    return solution._replace(x=jnp.clip(solution.x, -1, 1))
+    return finished(solution, sampler)
 
   estimators = {
     'ode': 'by the probability-flow ODE, of 8-bit images',
@@ -102,6 +106,12 @@ class Denoising:
     return continuous(denoise, path, batch.image, keys, EVALUATIONS)
 
 
+def finished(solution: Solution, sampler: Sampler) -> Solution:
+  """Its images within [-1, 1], both networks of guidance counted."""
+  networks = 1 if sampler.guidance == 1 else 2
+  return solution._replace(x=jnp.clip(solution.x, -1, 1), evaluations=networks * solution.evaluations)
+
+
 @dataclasses.dataclass(frozen=True)
 class Diffusion(Denoising):
   """A game of one player, 'model': minimise E w(t) |F(x_t, t) - target|^2 over x_t = alpha(t) x_0 + sigma(t) eps.
@@ -130,6 +140,8 @@ class Diffusion(Denoising):
     if isinstance(self.prediction, Eps) and self.path.alpha(jnp.asarray(self.path.end)) == 0:
       raise UsageError(f'{self.path} ends in pure noise, where Eps says nothing of x_0: predict V, X0 or Velocity.')
     check_outputs(self.network, self.answers)
+    if getattr(self.weighting, 'of_uniform_times', False) and not getattr(self.times, 'uniform', False):
+      raise UsageError(f'{self.weighting} is for times drawn uniformly, not for {self.times}: take objectives.times.Uniform.')
     steps = getattr(self.path, 'T', None), getattr(self.times, 'T', None)
     if steps[1] is not None and steps[0] is None:
       raise UsageError(f'{self.times} counts steps, and {self.path} has none: take objectives.times.Uniform.')

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import bits_per_dim, labels_or_null
-from genjax.objectives.diffusion import EVALUATIONS, Diffusion
+from genjax.objectives.diffusion import EVALUATIONS, Diffusion, finished
 from genjax.samplers.bound import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
 from genjax.samplers.paths import Discrete, posterior
@@ -100,4 +100,4 @@ class LearnedVariance(Diffusion):
 
     times, noise = sampler.times(self.path), rng.normal(rng.fold_in(keys, 0), self.image_shape)
     solution = learned_ancestral(led, self.path, self.path.sigma(times[0]) * noise, times, rng.fold_in(keys, 2))
-    return solution._replace(x=jnp.clip(solution.x, -1, 1))
+    return finished(solution, sampler)

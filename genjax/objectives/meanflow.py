@@ -41,6 +41,8 @@ class MeanFlow:
         raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
     if self.guidance != 1 and not self.num_classes:
       raise UsageError(f'guidance={self.guidance} needs a class-conditional model: set num_classes.')
+    if self.guidance != 1 and not self.label_dropout:
+      raise UsageError(f'guidance={self.guidance}: with label_dropout=0 there is no unconditional model to lead away from.')
     check_outputs(self.network)
     if self.std <= 0 or self.c <= 0:
       raise UsageError(f'std={self.std} and c={self.c} must be positive.')

@@ -18,6 +18,8 @@ class Uniform:
 
   first: float = 1e-5
 
+  uniform = True
+
   def __post_init__(self):
     if not 0 < self.first < 1:
       raise UsageError(f'first={self.first} must be between 0 and 1.')
@@ -31,6 +33,8 @@ class Discrete:
   """One of `T` steps, t = 1/T, ..., 1 (2006.11239, algorithm 1). T must be the path's."""
 
   T: int = 1000
+
+  uniform = True
 
   def __post_init__(self):
     if self.T < 1:

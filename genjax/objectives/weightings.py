@@ -40,6 +40,8 @@ class Sigmoid:
 
   bias: float = 0.0
 
+  of_uniform_times = True
+
   def __call__(self, path: Path, t: PerImage) -> PerImage:
     value, slope = jax.jvp(lambda t: log_snr(path, t), (t,), (jnp.ones_like(t),))
     return -slope * jax.nn.sigmoid(self.bias - value)

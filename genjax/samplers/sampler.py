@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError, did_you_mean
-from genjax.samplers.grids import GRIDS
+from genjax.samplers.grids import GRIDS, karras
 from genjax.samplers.paths import Path
 from genjax.samplers.solvers import SOLVERS, Denoiser, Solution
 from genjax.types import Images, Keys
@@ -22,14 +22,17 @@ class Sampler:
   """
 
   solver: str = 'heun'  # a name in genjax/samplers/solvers.py
-  steps: int = 25  # of the time grid, if the solver has one; heun and langevin evaluate the network twice in each
+  steps: int = 25  # of the time grid; heun and langevin evaluate twice in each, dormand_prince's own only pass through them
   grid: str = ''  # a name in genjax/samplers/grids.py; '': the one that suits the path
+  rho: float = 7.0  # of grid 'karras': higher is finer towards the data
   guidance: float = 1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
   guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha to which guidance is confined; (): everywhere
   eta: float = 0.0  # of solver 'ddim': the part of fresh noise, from 0 to 1
   churn: float = 0.0  # of solver 'heun': S_churn
   churn_interval: tuple[float, ...] = ()  # (S_tmin, S_tmax) of sigma / alpha to which churn is confined; (): everywhere
   churn_noise: float = 1.0  # S_noise
+  snr: float = 0.16  # of solver 'langevin': r, how far the corrector goes
+  tolerance: float = 1e-4  # of solver 'dormand_prince': relative and absolute error of a step
   clip_denoised: bool = False  # hold each predicted x_0 within [-1, 1]
 
   def __post_init__(self):
@@ -43,6 +46,11 @@ class Sampler:
       raise UsageError(f"eta={self.eta}: from 0 to 1, and with solver 'ddim' alone.")
     if min(self.churn, self.churn_noise) < 0 or (self.churn and self.solver != 'heun'):
       raise UsageError(f"churn={self.churn}, churn_noise={self.churn_noise}: not negative, and with solver 'heun' alone.")
+    if min(self.rho, self.snr, self.tolerance) <= 0:
+      raise UsageError(f'rho={self.rho}, snr={self.snr}, tolerance={self.tolerance} must be positive.')
+    for name, solver in (('snr', 'langevin'), ('tolerance', 'dormand_prince')):
+      if getattr(self, name) != getattr(Sampler, name) and self.solver != solver:
+        raise UsageError(f'{name}={getattr(self, name)}: with solver {solver!r} alone.')
     for name, interval in (('guidance', self.guidance_interval), ('churn', self.churn_interval)):
       if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
         raise UsageError(f'{name}_interval={interval}: give (low, high) of sigma / alpha.')
@@ -54,7 +62,12 @@ class Sampler:
       )
 
   def times(self, path: Path) -> Float[Array, 's']:
-    return GRIDS[self.grid or path.grid](path, self.steps)
+    grid = self.grid or path.grid
+    if grid == 'karras':
+      return karras(path, self.steps, self.rho)
+    if self.rho != 7:
+      raise UsageError(f"rho={self.rho}: with grid 'karras' alone; {path} has {grid!r} unless told otherwise.")
+    return GRIDS[grid](path, self.steps)
 
   def solve(self, denoise: Denoiser, path: Path, noise: Images, keys: Keys) -> Solution:
     """From standard normal `noise` to data. Guidance is the caller's: it needs two denoisers."""
@@ -65,5 +78,9 @@ class Sampler:
     if self.churn:
       low, high = self.churn_interval or (0.0, float('inf'))
       given = {'churn': self.churn, 'churn_min': low, 'churn_max': high, 'churn_noise': self.churn_noise}
+    if self.solver == 'langevin':
+      given = {'snr': self.snr}
+    if self.solver == 'dormand_prince':
+      given = {'rtol': self.tolerance, 'atol': self.tolerance}
     times = self.times(path)
     return functools.partial(SOLVERS[self.solver], **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)

@@ -25,7 +25,7 @@ class Solution(NamedTuple):
   """`x` at times[-1]; each x_t evaluated on the way, in order, and its prediction (dormand_prince: those at times[:-1])."""
 
   x: Images
-  evaluations: Int[Array, 'b']  # of `denoise`, for each image
+  evaluations: Int[Array, 'b']  # of the network, for each image
   states: Float[Array, 'n b h w c']
   x0s: Float[Array, 'n b h w c']
 
@@ -221,7 +221,8 @@ def heun(
   """Heun's second-order method on dx/dt (EDM, 2206.00364, algorithm 1; with `churn` algorithm 2); to t = 0 Euler's step.
 
   times[-1] must be 0. 2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn,
-  S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys.
+  S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys. Noise is raised up to the path's end, no further:
+  the first step from there has no churn (algorithm 2 goes beyond sigma_max, where no network was trained).
   """
   steps = len(times) - 1
   alpha, noise_ratio = path.alpha(times[:-1]), ratio(path, times[:-1])
