@@ -71,12 +71,13 @@ class Run:
       **options: the objective's own, see `run.options`.
 
     Raises:
-      UsageError: an unknown option, a label out of range, an `n` below 1.
+      UsageError: no key, an unknown option, a label out of range, an `n` below 1.
     """
     if n < 1:
       raise UsageError(f'n={n}: ask for at least one image.')
     if batch_size < 1:
       raise UsageError(f'batch_size={batch_size} must be 1 or more.')
+    check_key(key)
     options = self.checked(options)
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
@@ -96,6 +97,7 @@ class Run:
       raise UsageError(f'n={n}: ask for at least one image.')
     if not hasattr(self.objective, 'solve'):
       raise UsageError(f'{type(self.objective).__name__} has no way to its images but one evaluation: take sample(...).')
+    check_key(key)
     options, labels = self.checked(options), self.labels(label, n, key)
     index = np.arange(n, dtype=np.int32)
     return _sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, labels, 'solve')
@@ -127,6 +129,7 @@ class Run:
       raise UsageError(f'{type(self.objective).__name__} has no generator: walks and mixes are of GANs.')
     if label is not None and np.ndim(label):
       raise UsageError('label: give one class for the whole of it.')
+    check_key(key)
     labels = self.labels(label, n, key)
     chosen = None if labels is None else jnp.asarray(labels[0])
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
@@ -186,6 +189,13 @@ class Run:
     if wrong.size:
       raise UsageError(f'label={wrong[0]}: this model has the classes 0 to {classes - 1}.')
     return np.broadcast_to(labels.astype(np.int32), (n,))
+
+
+def check_key(key: Any) -> None:
+  """Raises UsageError for what is no key of jax.random."""
+  if not jnp.issubdtype(getattr(key, 'dtype', type(key)), jax.dtypes.prng_key):
+    seed = key if isinstance(key, int) else 0
+    raise UsageError(f'key={key!r} is no key: give jax.random.key({seed}).')
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))

@@ -45,7 +45,8 @@ _OTHERS = {config_of(name)['objective']['cls']: name for name in CONFIGS if name
 _OTHERS = {cls: name for cls, name in _OTHERS.items() if cls not in [config_of(n)['objective']['cls'] for n in FAMILIES]}
 _OTHERS = [*_OTHERS.values(), 'digits_r3gan', 'digits_stylegan2']
 OBJECTIVES = [*FAMILIES, *_OTHERS]
-EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in _OTHERS)]
+# And of the other networks of diffusion: DDPM++ told of augmentation, the transformer.
+EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in [*_OTHERS, 'cifar10_edm', 'cifar10_dit'])]
 
 
 def image_shape(config: dict) -> tuple[int, int, int]:

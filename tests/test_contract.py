@@ -91,7 +91,7 @@ def test_the_average_moves_towards_the_new_parameters(name):
 
 @pytest.mark.parametrize('name', [*EACH, 'fashion_mnist_vae', 'fashion_mnist_gan', 'fashion_mnist_flow'])
 def test_labels_are_heard(name):
-  objective = one_level(objects(name)[0])
+  objective = one_level(objects(name, num_classes=10)[0])
   variables = jax.jit(objective.init)(jax.random.key(0), example_batch(image_shape(config_of(name)), 2))
   params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape), variables.params)
   keys = rng.image_keys(jax.random.key(5), jnp.arange(4))

@@ -166,11 +166,15 @@ def test_the_way_to_the_images(runs):
   found = run.solve(key, 3, label=2, steps=4, solver='ddim')
   assert found.states.shape == found.x0s.shape == (4, 3, 8, 8, 1)
   assert found.evaluations.tolist() == [4, 4, 4]
+  assert run.solve(key, 3, label=2, steps=4, solver='ddim', guidance=2.0).evaluations.tolist() == [8, 8, 8]
   np.testing.assert_allclose(found.x, run.sample(key, 3, label=2, steps=4, solver='ddim'), atol=1e-6)
   with pytest.raises(UsageError, match=r'GAN has no way to its images but one evaluation: take sample\(...\)'):
     genjax.load(runs('digits_gan')).solve(key, 3)
   with pytest.raises(UsageError, match=r'n=0: ask for at least one image'):
     run.solve(key, 0)
+  for ask in (run.solve, run.sample):
+    with pytest.raises(UsageError, match=r'key=7 is no key: give jax.random.key\(7\)'):
+      ask(7, 3)
   with pytest.raises(UsageError, match=r'guidance=nan must be finite: float'):
     run.solve(key, 3, guidance=float('nan'))
   with pytest.raises(UsageError, match=r'guidance_interval=0.2 must be numbers in a tuple, as \(0.2, 3.0\)'):
