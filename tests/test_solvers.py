@@ -1,6 +1,7 @@
 """Paths, time grids, solvers and likelihood on mixtures (tests/mixture.py), and beside huggingface/diffusers."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,34 @@ def test_a_solver_converges_with_its_order(solver, path, order):
   assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.35), errors
   turns = 2 * counts[-1] - 1 if solver == 'heun' else counts[-1]
   assert (solved(solver, path, counts[-1]).evaluations == turns).all()
+
+
+@pytest.mark.parametrize(
+  ('solver', 'path', 'order', 'options'),
+  [
+    ('ancestral', 'VPLinear', 1, {}),
+    ('ddim', 'RectifiedFlow', 1, {'eta': 0.5}),
+    ('dpmpp_2m_sde', 'RectifiedFlow', 2, {}),
+    ('dpmpp_2m_sde', 'VPCosine', 2, {}),
+    ('heun', 'EDM', 2, {'churn': 4.0}),
+  ],
+)
+def test_a_random_solver_s_variance_converges_with_its_order(solver, path, order, options, monkeypatch):
+  # Of Gaussian data D is linear, so that x_0 is a sum of x_T and the noises drawn. Pixel i holds the coefficient of the i-th.
+  path, s, counts, errors = PATHS[path], 0.5, [32, 64, 128], []
+  unit = lambda i, shape: jax.nn.one_hot(i, shape[0])[None, :, None, None]  # noqa: E731
+  monkeypatch.setattr(solvers, 'rng', types.SimpleNamespace(fold_in=lambda keys, i: i, normal=unit))
+
+  def denoise(x, t):
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    return alpha * s**2 / ((alpha * s) ** 2 + sigma**2) * x
+
+  end = jnp.asarray(path.end)
+  for n in counts:
+    x = unit(0, (n + 1, 1, 1)) * jnp.hypot(path.alpha(end) * s, path.sigma(end))
+    found = solvers.SOLVERS[solver](denoise, path, x, grids.log_snr(path, n), None, **options)
+    errors.append(abs(float((found.x**2).sum()) - s**2))
+  assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2), errors
 
 
 @pytest.mark.parametrize('path', PATHS)
