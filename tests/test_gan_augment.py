@@ -1,12 +1,24 @@
 """What is done to images before a discriminator sees them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from genjax import rng
+from genjax.data.sources import Subset, open_data
+from genjax.images import to_float
+from genjax.metrics import collapse
+from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
+from genjax.objectives.gan import GAN
 from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment
+from genjax.parallel import make_mesh
+from genjax.step import init_state
+from genjax.types import Batch
+from tests.conftest import step_of
 
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(512))
 
@@ -61,6 +73,35 @@ def test_p_follows_the_discriminators_certainty():
   for _ in range(20):
     memory = augment.update(memory, lost, 100)
   assert float(memory['p']) == 0.0
+
+
+@pytest.mark.slow
+def test_a_game_on_few_images_overfits_and_adaptive_augmentation_holds_it_back():
+  # A hundred digits. What the panel says of the game with and without (2006.06676, figure 1).
+  source = open_data('digits', 8)
+  few, held_out = Subset(source, np.arange(100)), open_data('digits', 8, split='test')
+  images = jnp.asarray(to_float(few.read(np.arange(100))[0]))
+
+  def trained(augment):
+    game = GAN(MLPGenerator((8, 8, 1), z_dim=16, width=64), MLPDiscriminator(width=64), augment=augment)
+    optimizers = {player: optax.adam(1e-3, b1=0.5) for player in game.players}
+    none = jnp.zeros(32, jnp.int32)
+    batch = lambda t: Batch(images[jax.random.randint(jax.random.key(t), (32,), 0, 100)], none, jnp.arange(32))  # noqa: E731
+    state = jax.jit(functools.partial(init_state, game, optimizers))(jax.random.key(0), batch(0))
+    step = jax.jit(step_of(game, optimizers, playing=tuple(game.players)))
+    for t in range(3000):
+      state, metrics = step(state, batch(t), jax.random.key(1))
+    watch = collapse.watcher(game, few, held_out, make_mesh(jax.devices()[:1]), images=100)
+    return watch(state.variables()), metrics
+
+  alone, _ = trained(None)
+  helped, metrics = trained(AdaptiveAugment(target=0.3, kimg=10.0))
+  assert 0.05 < float(metrics['augment_p']) < 0.8
+  assert any('the discriminator knows the training images' in flag for flag in collapse.flags(alone))
+  gap = [found['d_train'] - found['d_held_out'] for found in (alone, helped)]
+  assert gap[1] < 0.5 * gap[0]
+  assert helped['overfitting'] < alone['overfitting']
+  assert alone['nearest'] < 0.7 < 0.8 < helped['nearest']  # samples next to each other: fewer of them are varied
 
 
 def test_gradients_flow_through_all_augmentation():
