@@ -31,7 +31,8 @@ def check_finite(wrong: int, images: int) -> None:
   """Raises UsageError if `wrong` of so many samples were not finite."""
   if wrong:
     raise UsageError(
-      f'{wrong} of {images} samples are not finite: the solver left the data. Take less guidance, more steps or another solver.'
+      f'{wrong} of {images} samples are not finite. Take less guidance, more steps or another solver, if it has them, '
+      'or an earlier checkpoint: --step.'
     )
 
 
