@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -179,6 +180,19 @@ def test_the_way_to_the_images(runs):
     run.solve(key, 3, guidance=float('nan'))
   with pytest.raises(UsageError, match=r'guidance_interval=0.2 must be numbers in a tuple, as \(0.2, 3.0\)'):
     run.solve(key, 3, guidance_interval=0.2)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(runs, tmp_path, monkeypatch):
+  for name in ('digits_flow', 'digits_gan'):
+    shutil.copytree(runs(name), tmp_path / 'runs' / name)
+  monkeypatch.chdir(tmp_path)
+  cells = json.loads((ROOT / 'notebooks' / 'sampling.ipynb').read_text())['cells']
+  names = {'pictures': []}
+  for cell in cells:
+    if cell['cell_type'] == 'code':
+      exec(re.sub(r'^(show\(.*)$', r'pictures.append(\1)', ''.join(cell['source']), flags=re.MULTILINE), names)
+  assert [picture.width > 100 for picture in names['pictures']] == [True] * 5
 
 
 def test_options_on_the_command_line():
