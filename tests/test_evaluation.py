@@ -1,6 +1,8 @@
 """Evaluation in the library: extractors, references, one device as eight, worse images worse numbers."""
 
 import dataclasses
+import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from genjax.data.prepare import read_idx
 from genjax.data.sources import Arrays, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
-from genjax.metrics import classifier, extractors
+from genjax.metrics import card, classifier, extractors
 from genjax.metrics.evaluation import (
   Samples,
   classification_accuracy,
@@ -291,6 +293,50 @@ def test_network_evaluations_of_an_open_loop_are_measured():
 
 def example(name):
   return example_batch(image_shape(config_of(name)))
+
+
+def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp_path):
+  small = Arrays('mine', noise(99), np.zeros(99, np.int32), 0)
+  extractor = extractors.own('flat', lambda x: x.reshape(len(x), -1) / 255, '1')
+  with pytest.raises(UsageError, match='mine train holds 99 images: numbers of fewer than 100 say nothing, bring more'):
+    reference(small, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
+  assert real_images(name='digits', resolution=8, split='test')[1] is None  # not judged by itself
+  points = Arrays('points', noise(99, (1, 1, 2)), np.zeros(99, np.int32), 0)
+  for name in ('inception', 'efficientnet_lite0'):
+    with pytest.raises(UsageError, match=f'--features {name} looks at grey and RGB images, and points has 2 channels'):
+      extractors.open_extractor(name, '', points, None)
+
+
+def test_a_module_beside_a_user_s_function_is_in_its_hash(digits, tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  hashes = []
+  for scale in (1, 9):
+    for name in ('own_features', 'own_scale'):
+      sys.modules.pop(name, None)
+    (tmp_path / 'own_scale.py').write_text(f'SCALE = {scale}\n')
+    flat = 'def f(images):\n  return images.reshape(len(images), -1) / (255 / SCALE)\n'
+    (tmp_path / 'own_features.py').write_text(f'from own_scale import SCALE\n\n\n{flat}')
+    hashes.append(extractors.open_extractor('own_features.f', '', *digits[:2], ['own_features']).hash)
+  assert hashes[0] != hashes[1]
+
+
+def test_the_inception_score_is_of_the_last_layer_without_its_bias(monkeypatch):
+  class Stub:
+    def apply(self, variables, x):
+      return jnp.ones((len(x), 2)), jnp.zeros((len(x), 3))
+
+  monkeypatch.setattr(extractors.inception, 'InceptionV3', Stub)
+  params = {'fc': {'kernel': jnp.array([[1.0, 0, 2], [0, 1, 2]]), 'bias': jnp.array([0, 0, -4.0])}}
+  _, found = extractors.inception_features(params, jnp.zeros((1, 8, 8, 1), jnp.uint8))
+  np.testing.assert_allclose(found[0], jax.nn.softmax(jnp.array([1.0, 1, 4])), rtol=1e-6)
+
+
+def test_what_a_checkpoint_between_two_lines_of_the_log_cost(tmp_path):
+  lines = [{'step': 100, 'kimg': 10.0, 'images_per_second': 100.0}, {'step': 200, 'kimg': 20.0, 'images_per_second': 50.0}]
+  (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  found = [card.training_cost(tmp_path, step) for step in (30, 100, 150, 200)]
+  assert [c['training_kimg'] for c in found] == [3, 10, 15, 20]
+  assert [c['training_device_seconds'] for c in found] == [30, 100, 200, 300]
 
 
 def test_a_likelihood_of_few_images_computes_no_more():

@@ -161,6 +161,13 @@ def test_an_outlier_lifts_precision_and_not_density():
   assert found.density < 0.25  # it is in one ball, of k = 5
 
 
+def test_held_out_images_that_are_training_images_tell_nothing_of_copies():
+  points = RANDOM(0).normal(size=(500, 6))
+  held_out = RANDOM(1).normal(size=(200, 6))
+  held_out[:4] = points[:4]
+  assert copies(points, held_out, points) is None
+
+
 def test_nearest_points_and_copies():
   points = RANDOM(0).normal(size=(3000, 6))
   rows = points[::7] + 1e-4

@@ -11,6 +11,7 @@ A card is a plain dictionary, written as JSON:
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import time
 from pathlib import Path
@@ -71,9 +72,12 @@ def training_cost(workdir: Path, step: int) -> dict[str, Any]:
   """Device-seconds and thousands of images up to `step`, compilation not counted, from metrics.jsonl."""
   seconds, kimg = 0.0, 0.0
   for line in read_metrics(workdir):
-    if line['step'] <= step and line.get('images_per_second'):
-      seconds += 1000 * (line['kimg'] - kimg) / line['images_per_second']
-      kimg = line['kimg']
+    if kimg < line['kimg'] and line.get('images_per_second'):
+      end = line['kimg'] * min(step / line['step'], 1)  # a checkpoint between two lines
+      seconds += 1000 * max(end - kimg, 0) / line['images_per_second']
+      kimg = max(kimg, end)
+      if step <= line['step']:
+        break
   try:
     device = json.loads((workdir / 'environment.json').read_text())['devices'][0]
     seconds *= int(device.split(' x ')[0])
@@ -153,7 +157,7 @@ def table(card: Card) -> str:
   ]
   if protocol['samples'] < QUICK:
     lines.append(f'  a quick estimate: with fewer than {QUICK} samples FID is biased upwards')
-    if 'fid_infinity' in metrics:
+    if metrics['fid'] > metrics.get('fid_infinity', math.inf):
       lines[-1] += f', here by {metrics["fid"] - metrics["fid_infinity"]:.3g} (FID - FID_infinity)'
   of = {'nll_nats': f'  ({model.get("likelihood")})'}
   return '\n'.join(lines + [f'  {name:28} {value:.5g}{of.get(name, "")}' for name, value in metrics.items()])

@@ -134,7 +134,7 @@ def legend(rows: list[Row]) -> list[str]:
     'seed, where there are two or more in common. Neither says how another training would have ended.'
   ]
   if samples < QUICK:
-    lines.append(f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards; fid_infinity is not.')
+    lines.append(f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards; fid_infinity less so.')
   return lines
 
 

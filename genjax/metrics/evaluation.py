@@ -7,6 +7,7 @@ without leaving the devices, and memory does not grow with the number of samples
 import functools
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -78,12 +79,17 @@ def draw(
   points = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1))) for i in range(POINTS)}
   running = score = None
   counts, distances, kept = [], [], []
-  timed, seconds = 0, np.zeros(2)  # images, and the time that they took
+  timed, seconds = 0, np.zeros(2)  # images computed, those of a padded batch among them, and the time that they took
+  sample = sample.ready(variables, key, place(0), classes)
   for start in tqdm(range(0, samples, batch_size), 'samples', delay=10, leave=False, disable=None):
-    times = [time.perf_counter()]
+    begun = time.perf_counter()
     images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes))
+    seconds[0] += time.perf_counter() - begun
+    timed += batch_size
     check_finite(int(wrong), batch_size)
-    times.append(time.perf_counter())
+    if not start:
+      features = features.ready(params, images)
+    begun = time.perf_counter()
     found, probabilities = features(params, images)
     n = min(batch_size, samples - start)
     running, begin = running or RunningMoments(found.shape[1]), start
@@ -100,10 +106,7 @@ def draw(
     if start < COMPARED:
       kept.append([None if x is None else np.asarray(x)[:n] for x in (found, images, labels)])
     jax.block_until_ready(running.state)
-    times.append(time.perf_counter())
-    if start or samples <= batch_size:  # the first batch compiles
-      timed += n
-      seconds += np.diff(times)
+    seconds[1] += time.perf_counter() - begun
   metrics = {'fid': distances[-1], 'fid_infinity': infinity(counts, distances)}
   if score:
     metrics['inception_score'], metrics['inception_score_std'] = score.result()
@@ -124,10 +127,23 @@ def _programs(objective: Objective, extractor: Extractor, mesh: Mesh, options: t
     images = objective.sample(variables, keys, labels, **dict(options))
     return to_uint8(images), labels, not_finite(images)
 
-  return (
-    jax.jit(sample, in_shardings=(everywhere, everywhere, split, everywhere), out_shardings=(split, split, everywhere)),
-    jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split),
-  )
+  inputs, outputs = (everywhere, everywhere, split, everywhere), (split, split, everywhere)
+  features = jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split)
+  return Program(jax.jit(sample, in_shardings=inputs, out_shardings=outputs)), Program(features)
+
+
+class Program:
+  """A jitted function that is compiled before it is timed."""
+
+  def __init__(self, function: Callable):
+    self.function, self.compiled = function, {}
+
+  def ready(self, *args) -> Callable:
+    """Compiled, once, for arguments of these shapes."""
+    shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
+    if shapes not in self.compiled:
+      self.compiled[shapes] = self.function.lower(*args).compile()
+    return self.compiled[shapes]
 
 
 def drawn_labels(keys: Keys, classes: Float[Array, 'k'], num_classes: int) -> Labels | None:
@@ -149,8 +165,10 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
 
 
 def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:
-  """Whether samples are copies of training images (genjax/metrics/manifold.py)."""
+  """Whether samples are copies of training images (genjax/metrics/manifold.py); nothing where held-out images are, too."""
   found = copies(training.features, held_out.features[:COMPARED], samples.features)
+  if found is None:
+    return {}
   return {f'copies_{name}': value for name, value in found._asdict().items()} | {'copies_among': len(training.features)}
 
 
@@ -173,7 +191,8 @@ def classification_accuracy(samples: Samples, train: Source, test: Source) -> di
   source = Arrays('samples', samples.images, samples.labels, test.num_classes)
   recipe = classifier.recipe_for(train)
   params = classifier.train(source, test.num_classes, recipe)
-  return {'classification_accuracy': classifier.accuracy(params, test, test.num_classes, recipe)}
+  accuracy = classifier.accuracy(params, test, test.num_classes, recipe)
+  return {'classification_accuracy': accuracy, 'classification_among': len(source)}
 
 
 def likelihood(

@@ -69,10 +69,16 @@ def own(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b
 
 
 def package_hash(function: Callable) -> str:
-  """sha256 (16 digits) over all Python files of the package that defines a function."""
+  """sha256 (16 digits) over all Python files of the package that defines a function.
+
+  Of a single file, those beside it that are loaded too. Weights that a function reads are not seen: name them in its package.
+  """
   package = sys.modules[function.__module__.split('.')[0]]
   folders = [Path(folder) for folder in getattr(package, '__path__', [])]
-  files = sorted(file for folder in folders for file in folder.rglob('*.py')) or [Path(package.__file__)]
+  files = sorted(file for folder in folders for file in folder.rglob('*.py'))
+  if not files:
+    loaded = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, '__file__', None)}
+    files = sorted(file for file in loaded if file.parent == Path(package.__file__).parent and file.suffix == '.py')
   return hashlib.sha256(b'\0'.join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -133,10 +139,13 @@ def open_inception(path: str = '') -> Extractor:
 
 
 def inception_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
-  """As the FID's authors feed the network: resized without antialiasing, then (x - 128) / 128."""
+  """As the FID's authors feed the network: resized without antialiasing, then (x - 128) / 128.
+
+  The inception score's probabilities are of the last layer without its bias, as those that are published.
+  """
   x = (inception.resize_tensorflow(colour(images)) - 128) / 128
-  features, logits = inception.InceptionV3().apply({'params': params}, x)
-  return features, jax.nn.softmax(logits)
+  features, _ = inception.InceptionV3().apply({'params': params}, x)
+  return features, jax.nn.softmax(features @ params['fc']['kernel'])
 
 
 def open_efficientnet(path: str = '') -> Extractor:
@@ -191,6 +200,8 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
   if name == 'classifier':
     return open_classifier(train, test, classifier.recipe_for(train))
   if name in ('inception', 'efficientnet_lite0'):
+    if (channels := train.image_shape[-1]) not in (1, 3):
+      raise UsageError(f'--features {name} looks at grey and RGB images, and {train.name} has {channels} channels.')
     return {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
   if name.split('.')[0] in allow:
     function = resolve(name, allow)

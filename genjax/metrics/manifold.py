@@ -94,8 +94,15 @@ class Copies(NamedTuple):
   closer: float  # fraction of samples nearer than the 1st percentile of the held-out images; 0.01 is what chance gives
 
 
-def copies(train: Float[np.ndarray, 'n d'], held_out: Float[np.ndarray, 'm d'], fake: Float[np.ndarray, 'l d']) -> Copies:
-  """Of features. Samples that repeat training images are nearer to them than images that were never trained on."""
+def copies(
+  train: Float[np.ndarray, 'n d'], held_out: Float[np.ndarray, 'm d'], fake: Float[np.ndarray, 'l d']
+) -> Copies | None:
+  """Of features. Samples that repeat training images are nearer to them than images that were never trained on.
+
+  None if a hundredth of the held-out images are training images again (points on a grid, duplicates): they cannot tell.
+  """
   unseen, generated = (nearest(x, train)[0][:, 0] for x in (held_out, fake))
-  ratio = np.median(generated) / max(np.median(unseen), 1e-12)
-  return Copies(float(ratio), float((generated < np.percentile(unseen, 1)).mean()))
+  near = np.percentile(unseen, 1)
+  if near <= 1e-6 * np.linalg.norm(train, axis=1).mean():
+    return None
+  return Copies(float(np.median(generated) / np.median(unseen)), float((generated < near).mean()))

@@ -18,6 +18,7 @@ from genjax.metrics.moments import Moments, RunningMoments
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import batch_sharding, replicated
 
+LEAST = 100  # images of a reference
 KEPT = 2**27  # numbers in the feature vectors that are kept of a set (65,536 vectors of 2,048); its moments are of all
 
 
@@ -34,8 +35,14 @@ class Reference(NamedTuple):
 def reference(
   source: Source, split: str, extractor: Extractor, mesh: Mesh, cache: Path, images: int = 0, batch_size: int = 256
 ) -> Reference:
-  """Of the first `images` (0: all) of `source` in an order that depends on its size alone."""
+  """Of the first `images` (0: all) of `source` in an order that depends on its size alone.
+
+  Raises:
+    UsageError: fewer than LEAST images.
+  """
   hashed, size = data_hash(source), len(source)
+  if size < LEAST:
+    raise UsageError(f'{source.name} {split} holds {size} images: numbers of fewer than {LEAST} say nothing, bring more.')
   count = min(images or size, size)
   protocol = {'data': source.name, 'split': split, 'shape': list(source.image_shape), 'hash': hashed, 'images': count}
   rows = epoch_order(0, 0, size)[:count]
@@ -72,8 +79,8 @@ def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_si
 
 
 def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:
-  """The images that a run was trained on, and those of the split `test` where there is one; options of `open_data`."""
-  return open_data(split=split, **data), test_images(**data)
+  """The images that a run was trained on, and those of the split `test` where there is another; options of `open_data`."""
+  return open_data(split=split, **data), None if split.startswith('test') else test_images(**data)
 
 
 def test_images(name: str, **data) -> Source | None:
