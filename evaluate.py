@@ -30,8 +30,8 @@ from genjax.metrics.evaluation import (
   memorised,
   nearest_pairs,
 )
-from genjax.metrics.extractors import cache_folder, open_extractor
-from genjax.metrics.modes import count_modes
+from genjax.metrics.extractors import cache_folder
+from genjax.metrics.modes import count_modes, open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan import GAN
 from genjax.run import grid_columns, grid_labels, load
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator}: say of how many test images, as --likelihood 500.')
-  extractor = open_extractor(args.features, args.weights, train, test, args.allow_package)
+  extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), images=args.reference_images)
   training, held_out = view(train, data['split']), test and view(test, 'test')
   real = training if args.split == 'train' else held_out

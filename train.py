@@ -34,7 +34,8 @@ from genjax.images import save_grid, to_uint8
 from genjax.logging import Metrics, Progress, Silent, read_metrics
 from genjax.metrics import collapse
 from genjax.metrics.evaluation import compare_sets, draw
-from genjax.metrics.extractors import cache_folder, open_extractor
+from genjax.metrics.extractors import cache_folder
+from genjax.metrics.modes import open_features
 from genjax.metrics.reference import reference, test_images
 from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
@@ -281,7 +282,7 @@ def evaluator(made: Objects, mesh: jax.sharding.Mesh) -> Callable[[Variables], d
   """`judge(variables)`: metrics against the images trained on. Raises UsageError on several hosts."""
   if jax.process_count() > 1:
     raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
-  extractor = open_extractor(made.train.evaluate_features, '', made.source, test_images(**made.data))
+  extractor = open_features(made.train.evaluate_features, '', made.source, test_images(**made.data), made.data)
   real = reference(made.source, made.data['split'], extractor, mesh, cache_folder())
 
   def judge(variables):

@@ -21,6 +21,7 @@ from genjax.data.sources import Arrays, Subset, open_data
 from genjax.errors import UsageError
 from genjax.latents import slerp
 from genjax.metrics import collapse, modes
+from genjax.metrics.extractors import own
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives.gan import GAN
 from genjax.objectives.gan_augment import AdaptiveAugment
@@ -71,6 +72,17 @@ def test_stacks_are_of_three_digits_each():
   np.testing.assert_array_equal(stacks[:, 0, 0] @ [100, 10, 1], labels)
   again, _ = data_modes.stacked(images, np.arange(10, dtype=np.int32), seed=0)
   np.testing.assert_array_equal(stacks, again)
+
+
+def test_features_of_digits_on_digits_are_those_of_each_colour(monkeypatch):
+  one = own('classifier', lambda x: x.astype(jnp.float32).mean(axis=(1, 2)), '1')
+  monkeypatch.setattr(modes, 'classifier_of_digits', lambda data: one)
+  images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)), jnp.uint8)
+  extractor = modes.open_features('classifier', '', None, None, {'name': 'stacked_mnist'})
+  features, probabilities = extractor.function(extractor.params, images)
+  np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
+  assert probabilities is None
+  assert (extractor.hash, extractor.resizer) == ('1', 'none, colour by colour')
 
 
 def test_what_these_sets_do_not_have_is_refused():

@@ -307,6 +307,15 @@ def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp
       extractors.open_extractor(name, '', points, None)
 
 
+def test_a_classifier_that_learned_nothing_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
+  random = Arrays('random', noise(200, (8, 8, 1)), RANDOM(0).integers(10, size=200).astype(np.int32), 10)
+  message = r'the classifier of random tells 0\.\d+ of the test images, chance is 0.1000: its features mean nothing'
+  for _ in range(2):  # from the cache too
+    with pytest.raises(UsageError, match=message):
+      extractors.open_classifier(random, None, dataclasses.replace(RECIPE, steps=3))
+
+
 def test_a_module_beside_a_user_s_function_is_in_its_hash(digits, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   hashes = []

@@ -96,7 +96,7 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
   """The classifier of these data, trained when first asked for. Returns its parameters and its test accuracy.
 
   Raises:
-    UsageError: the data have no labels.
+    UsageError: the data have no labels, or it learned next to nothing: its features would tell images apart no better.
   """
   classes = train_source.num_classes
   if not classes:
@@ -109,7 +109,13 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
     params = train(train_source, classes, recipe)
     saved = {'params': params, 'accuracy': np.float64(accuracy(params, test_source, classes, recipe))}
     save_tree(path, saved)
-  return saved['params'], float(saved['accuracy'])
+  right = float(saved['accuracy'])
+  if right < min(5 / classes, 0.5):
+    raise UsageError(
+      f'the classifier of {train_source.name} tells {right:.4f} of the test images, chance is {1 / classes:.4f}: its features '
+      'mean nothing, give another --features.'
+    )
+  return saved['params'], right
 
 
 def features(params: Tree, images: UInt8[Array, 'b h w c'], num_classes: int, recipe: Recipe):
