@@ -2,7 +2,8 @@
 
 python train.py --config configs/digits_jacobian.py
 
-Not yet reproduced.
+Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit 0527a4b): 0.8 minutes; FID 20.3 (2,000 samples): the generator no longer
+hears its latent. Not yet what the penalty is for.
 """
 
 from configs import digits_gan
