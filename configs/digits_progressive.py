@@ -2,8 +2,8 @@
 
 python train.py --config configs/digits_progressive.py
 
-Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit 0527a4b): 3.6 minutes beside other work; FID 1.66 and recall 0.77 (2,000
-samples, a quick estimate). Grid: docs/gallery/.
+Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit 0527a4b): 3.6 minutes beside other work; FID 1.66 and recall 0.77
+(2,000 samples, a quick estimate). Grid: docs/gallery/.
 """
 
 from configs.common import base

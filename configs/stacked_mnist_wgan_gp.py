@@ -2,7 +2,8 @@
 
 python train.py --config configs/stacked_mnist_wgan_gp.py
 
-Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit b370287): 7.5 minutes; 878 of 1,000 modes (10,000 samples). docs/gan.md has the table.
+Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit b370287): 7.5 minutes; 878 of 1,000
+modes (10,000 samples). docs/gan.md has the table.
 """
 
 from configs import stacked_mnist_ns

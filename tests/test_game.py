@@ -115,7 +115,7 @@ def test_microbatches_change_nothing_whatever_is_remembered(penalised):
   batch, accumulate = batch_of(), 2
   optimizers, state = state_of(objective, batch)
   memory = {'p': jnp.asarray(0.5), 'r': jnp.asarray(0.9)}
-  remembered = {'path': jnp.asarray(0.3), 'jacobian': jnp.asarray(2.0)}
+  remembered = {'path': jnp.asarray(0.3), 'jacobian': jnp.array([2.0, 0.7])}
   state = state.replace(buffers={'augment': memory} | ({'penalties': remembered} if penalised else {}))
   everyone = ('discriminator', 'generator')
   whole, _ = jax.jit(step_of(objective, optimizers, playing=everyone))(state, batch, jax.random.key(3))

@@ -167,12 +167,20 @@ def test_variation_of_known_jacobians(radius):
   curved = lambda z: 0.5 * jnp.einsum('bi,pij,bj->bp', z, a, z).reshape(-1, 2, 2, 1)  # noqa: E731
   straight = lambda z: jnp.einsum('bi,pi->bp', z, a[:, 0]).reshape(-1, 2, 2, 1)  # noqa: E731
   penalty = penalties.JacobianVariation(weight=2.0, radius=radius)
-  first, energy = penalty(curved, latents, KEYS, jnp.zeros(()))
+  first, means = penalty(curved, latents, KEYS, penalty.init())
   assert float(first) == 0.0  # it only remembers
-  assert float(energy) == pytest.approx(float(jnp.square(a).sum()), rel=0.2)
-  value, _ = penalty(curved, latents, KEYS, energy)
+  assert float(means[0]) == pytest.approx(float(jnp.square(a).sum()), rel=0.2)
+  value, _ = penalty(curved, latents, KEYS, means)
   assert float(value) == pytest.approx(2 * (1 - np.sqrt(1 - radius**2)), rel=0.2)
-  assert float(penalty(straight, latents, KEYS, energy)[0]) < 1e-6
+  assert float(penalty(straight, latents, KEYS, means)[0]) < 1e-6
+
+  # It pushes towards straight ones, and neither up nor down in scale.
+  def slope(form):
+    _, means = penalty(lambda z: form(1.0, z), latents, KEYS, penalty.init())
+    return float(jax.grad(lambda c: penalty(lambda z: form(c, z), latents, KEYS, means)[0])(1.0))
+
+  assert abs(slope(lambda c, z: c * curved(z))) < 1e-4
+  assert slope(lambda c, z: straight(z) + c * curved(z)) > 0.02
 
 
 def test_the_jacobian_of_the_penalty_is_that_of_finite_differences():
@@ -185,5 +193,5 @@ def test_the_jacobian_of_the_penalty_is_that_of_finite_differences():
   n, v = (rng.normal(stream, (3,)) for stream in rng.split(keys, 2))
   slope = lambda z: (generate(z + 1e-3 * v) - generate(z - 1e-3 * v)) / 2e-3  # noqa: E731
   expected = 0.5 * jnp.square(slope(z) - slope(n)).sum()
-  found, _ = penalty(generate, z, keys, jnp.ones(()))
+  found, _ = penalty(generate, z, keys, jnp.array([1.0, 0.0]))
   np.testing.assert_allclose(found, expected, rtol=2e-2)

@@ -88,7 +88,7 @@ class GAN:
     if hasattr(self.augment, 'init'):
       buffers['augment'] = self.augment.init()
     if self.generator_penalties:
-      buffers['penalties'] = {name: jnp.zeros(()) for name in self.generator_penalties}
+      buffers['penalties'] = {name: penalty.init() for name, penalty in self.generator_penalties.items()}
     return Variables(params, buffers)
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
