@@ -171,6 +171,16 @@ def test_a_likelihood_that_is_not_there(runs):
     evaluate.main(['--run', str(runs[1]), '--estimator', 'bound'])
 
 
+def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
+  shutil.copytree(runs[0], tmp_path / 'pruned')
+  shutil.rmtree(tmp_path / 'pruned' / 'checkpoints' / '10')
+  evaluate.main(['compare', str(tmp_path / 'pruned'), str(runs[1]), '--out', str(tmp_path / 'out')])
+  printed = capsys.readouterr().out
+  assert 'pruned gets no grid: ' in printed
+  assert '| pruned | 2 |' in printed
+  assert [path.name for path in (tmp_path / 'out').glob('grid_*.png')] == ['grid_2_gan.png']
+
+
 def test_compare_mistakes(runs, tmp_path):
   with pytest.raises(UsageError, match='the same run is named twice'):
     evaluate.main(['compare', str(runs[0]), str(runs[0])])

@@ -33,8 +33,8 @@ EVALUATIONS = 128  # of an image, for its variational bound
 class Denoising:
   """What follows from a denoiser x_0(x_t, t): samples, guidance, likelihood.
 
-  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `label_dropout`, `sampler`; `path_of(variables)`; and
-  `denoiser(variables, labels) -> (x_t, t) -> x_0`, t one for all images or one for each, `labels` None or `num_classes` for
+  A subclass is a frozen dataclass with `image_shape`, `num_classes`, `label_dropout`, `sampler`; `path_of(variables) -> Path`;
+  and `denoiser(variables, labels) -> (x_t, t) -> x_0`, t one for all images or one for each, `labels` None or `num_classes` for
   the unconditional model.
   """
 

@@ -62,10 +62,11 @@ class Sampler:
       )
 
   def times(self, path: Path) -> Float[Array, 's']:
+    """The grid on this path. Raises UsageError for a rho that it does not have."""
     grid = self.grid or path.grid
     if grid == 'karras':
       return karras(path, self.steps, self.rho)
-    if self.rho != 7:
+    if self.rho != Sampler.rho:
       raise UsageError(f"rho={self.rho}: with grid 'karras' alone; {path} has {grid!r} unless told otherwise.")
     return GRIDS[grid](path, self.steps)
 
