@@ -125,6 +125,7 @@ def main(argv: list[str]) -> None:
         'seed': seed,
       },
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
+      'notes': card.notes(args.samples, metrics),
       **card.environment(),
     }
     print(card.table(found))

@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
     say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
     return
 
-  judge = evaluator(made, mesh) if train.evaluate_every else None
+  judge = evaluator(made, mesh, ALLOW_PACKAGE.value) if train.evaluate_every else None
   best_checkpoints = Checkpoints(workdir / 'best', keep=1) if judge else Silent()
   best = min((line['evaluation/fid'] for line in read_metrics(workdir, first) if line.get('evaluation/fid')), default=math.inf)
   evaluations = lambda step: step * train.batch_size // (1000 * train.evaluate_every)  # noqa: E731 - due by then
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> None:
     return to_uint8(objective.sample(variables, rng.image_keys(keys()[2], np.arange(8 * columns)), labels))
 
   sample = jax.jit(sample, out_shardings=parallel.replicated(mesh))
-  watch = collapse.watcher(objective, source, test_images(**made.data), mesh) if isinstance(objective, GAN) else None
+  watch = collapse.watcher(objective, source, test_images(source, **made.data), mesh) if isinstance(objective, GAN) else None
 
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
   # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted
@@ -278,11 +278,12 @@ def objects(config: dict, allow: list[str]) -> Objects:
   return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
 
 
-def evaluator(made: Objects, mesh: jax.sharding.Mesh) -> Callable[[Variables], dict[str, float]]:
+def evaluator(made: Objects, mesh: jax.sharding.Mesh, allow: list[str]) -> Callable[[Variables], dict[str, float]]:
   """`judge(variables)`: metrics against the images trained on. Raises UsageError on several hosts."""
   if jax.process_count() > 1:
     raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
-  extractor = open_features(made.train.evaluate_features, '', made.source, test_images(**made.data), made.data)
+  test = test_images(made.source, **made.data)
+  extractor = open_features(made.train.evaluate_features, '', made.source, test, made.data, allow)
   real = reference(made.source, made.data['split'], extractor, mesh, cache_folder())
 
   def judge(variables):

@@ -52,7 +52,7 @@ class Training:
   keep_every: int = 0  # steps whose multiples are kept for good; 0: none
   evaluate_every: int = 0  # thousands of images; 0: never. The checkpoint of the lowest FID is kept in best/
   evaluate_samples: int = 2000
-  evaluate_features: str = 'classifier'  # or 'inception', 'efficientnet_lite0' (evaluate.py)
+  evaluate_features: str = 'classifier'  # or 'inception', 'efficientnet_lite0', a function of yours (evaluate.py)
   ema_halflife: float = 10_000.0  # images
   accumulate: int = 1  # microbatches per step
   strategy: str = 'jit'  # data parallel; 'fsdp': the state split too; or 'pmap'

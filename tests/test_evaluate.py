@@ -29,6 +29,9 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   found = card.load(runs[0])
   assert [c['model']['seed'] for c in found] == [0, 1]
   c = found[0]
+  assert c['notes'] == card.notes(600, c['metrics'])
+  assert c['notes'][0].startswith('a quick estimate: with fewer than 10000 samples FID is biased upwards')
+  assert card.notes(10_000, c['metrics']) == []
   assert c['protocol']['features']['name'] == 'classifier'
   assert 0 < c['protocol']['features']['test_accuracy'] < 1
   assert c['protocol']['reference'] | {'hash': ''} == {
@@ -93,10 +96,53 @@ def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
     'a/same (ema_halflife_kimg 10.0, temperature 1.0)',
     'a/same (ema_halflife_kimg null, temperature 1.0)',
   ]
-  seeds = {row.name: line[1] for row, line in zip(rows, compare.table(rows)[1:], strict=True)}
+  seeds = {row.name: line[2] for row, line in zip(rows, compare.table(rows)[1:], strict=True)}
   assert seeds['b/same'] == seeds['a/same (ema_halflife_kimg 10.0, temperature 1.0)'] == '2'  # none is dropped
   evaluate.main(['compare', str(tmp_path / 'a' / 'same'), str(tmp_path / 'b' / 'same'), '--out', str(tmp_path / 'out')])
   assert len(list((tmp_path / 'out').glob('grid_*.png'))) == 4
+
+
+def judged(path, config, cards, fids):
+  """A run directory of that config whose cards, by sampling seed, have these FIDs."""
+  (path / 'evaluation').mkdir(parents=True)
+  (path / 'config.json').write_text(json.dumps(config))
+  for seed, (found, fid) in enumerate(zip(cards, fids, strict=True)):
+    model = found['model'] | {'run': str(path), 'seed': seed}
+    card.save(path, found | {'model': model, 'metrics': found['metrics'] | {'fid': fid}})
+  return path
+
+
+def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
+  """Intervals are then over trainings: the three means, not the six values."""
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  at = lambda seed, **more: config | {'train': config['train'] | {'seed': seed, 'log_every': 7, **more}}  # noqa: E731
+  means = np.array([10.0, 12.0, 17.0])
+  again = [judged(tmp_path / f'run_{i}', at(i), cards, [m - 1, m + 1]) for i, m in enumerate(means)]
+  longer = [judged(tmp_path / f'long_{i}', at(i, batch_size=9), cards, [m - 2, m - 4]) for i, m in enumerate(means)]
+  rows = compare.rows_of([*again[::-1], *longer])
+  assert [row.name for row in rows] == ['run_2, run_1, run_0', 'long_0, long_1, long_2']
+  assert rows[0].run == tmp_path / 'run_0'
+  assert rows[0].values('fid').tolist() == means.tolist()
+  half = 4.302653 * means.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
+  assert compare.interval(rows[0].values('fid')) == pytest.approx((13 - half, 13 + half), rel=1e-5)
+  header, first, second = compare.table(rows)
+  assert header[:4] == ['', 'trainings', 'seeds', 'fid ↓']
+  assert (first[1:3], second[1:3]) == (['3', '2'], ['3', '2'])
+  assert first[3] == f'13 [{13 - half:.4g}, {13 + half:.4g}]'
+  assert second[3].endswith('(-3 to -3)')  # each is 3 better than its twin of the same seed
+  same = judged(tmp_path / 'copy', at(0), cards, [1, 2])  # that seed again: no other training
+  assert len(compare.rows_of([again[0], same])) == 2
+
+
+def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  judged(tmp_path / 'a', config, cards, [1, 2])
+  for found in cards:
+    found['model'] |= {'likelihood': 'exact'}
+  rows = compare.rows_of([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
+  header, _, other = compare.table(rows)
+  assert ' to ' not in other[header.index('nll_nats ↓')]
+  assert ' to ' in other[header.index('kid ↓')]
 
 
 def test_intervals_over_seeds_cover_the_truth():
@@ -130,6 +176,16 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
   (other / 'evaluation' / 'x.json').write_text(json.dumps(changed))
   with pytest.raises(UsageError, match=r'different protocols \(features.hash: "[0-9a-f]+" and "f00"; samples: 600 and 700\)'):
     evaluate.main(['compare', str(runs[0]), str(other)])
+
+
+def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
+  for found in cards:
+    found['protocol']['reference'] = found['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
+  odd = judged(tmp_path / 'odd', config, cards, [1, 2])
+  with pytest.raises(UsageError, match=r'a and .*odd were measured .*"digits" and "shoes".*\n.* trained on different images'):
+    compare.rows_of([odd, *paths])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +233,7 @@ def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
   evaluate.main(['compare', str(tmp_path / 'pruned'), str(runs[1]), '--out', str(tmp_path / 'out')])
   printed = capsys.readouterr().out
   assert 'pruned gets no grid: ' in printed
-  assert '| pruned | 2 |' in printed
+  assert '| pruned | 1 | 2 |' in printed
   assert [path.name for path in (tmp_path / 'out').glob('grid_*.png')] == ['grid_2_gan.png']
 
 

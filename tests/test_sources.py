@@ -8,6 +8,7 @@ from PIL import Image
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
+from genjax.metrics.reference import real_images
 from genjax.parallel import make_mesh
 from tests.conftest import noise, same_bits
 
@@ -88,6 +89,42 @@ def test_image_folder(tmp_path):
   assert source.images[:, 0, 0, 0].tolist() == [10, 10, 11, 11]
   streamed = open_data(str(tmp_path), 8, memory_gib=0.0)
   assert same_bits(streamed.read(np.array([3, 0])), source.read(np.array([3, 0])))
+
+
+def test_a_path_that_ends_in_train_has_a_test_split_beside_it(tmp_path):
+  np.savez(tmp_path / 'x_train.npz', image=noise(6), label=np.arange(6) % 3)
+  np.savez(tmp_path / 'x_test.npz', image=noise(4, seed=1), label=np.arange(4) % 2)
+  train, test = real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+  assert (len(train), len(test), test.name) == (6, 4, str(tmp_path / 'x_test.npz'))
+  assert same_bits(test.images, noise(4, seed=1))
+  assert real_images(name=str(tmp_path / 'x_test.npz'), resolution=8)[1] is None  # nothing is beside that one
+  np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.arange(4))
+  with pytest.raises(
+    UsageError, match=r'x_test.npz has images \[8, 8, 3\] of 4 classes, those trained on are \[8, 8, 3\] of 3'
+  ):
+    real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+  (tmp_path / 'x_test.npz').write_bytes(b'')
+  with pytest.raises(UsageError, match=r'x_test.npz is not an npz file'):
+    real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+  with pytest.raises(
+    UsageError, match=r"data.split='val': .*x_train.npz names its images itself. Only a path that ends in train"
+  ):
+    open_data(str(tmp_path / 'x_train.npz'), 8, split='val')
+
+
+def test_classes_of_a_folder_are_numbered_as_those_trained_on(tmp_path):
+  for split in ('train', 'test'):
+    (tmp_path / split).mkdir()
+    folder(tmp_path / split)
+  for path in (tmp_path / 'test' / 'cat').iterdir():
+    path.unlink()
+  train, test = real_images(name=str(tmp_path / 'train'), resolution=8)
+  assert (train.num_classes, test.num_classes) == (2, 2)
+  assert test.labels.tolist() == [1, 1]  # dogs, though there are no cats before them
+  (tmp_path / 'test' / 'eel').mkdir()
+  Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'eel' / 'a.png')
+  with pytest.raises(UsageError, match=r'test.eel: the images trained on have no such sub-folder; they have cat, dog'):
+    real_images(name=str(tmp_path / 'train'), resolution=8)
 
 
 def test_hidden_folders_are_no_labels(tmp_path):

@@ -80,7 +80,7 @@ class Subset:
 def open_data(
   name: str,  # 'digits', 'gaussians_25', 'stacked_mnist', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
   resolution: int,  # side of the square images in pixels
-  split: str = 'train',  # of digits ('train', 'test') and TensorFlow Datasets; a path names its images itself
+  split: str = 'train',  # a path whose name ends in 'train', x_train.npz or x/train, has the one that ends in 'test', too
   channels: int = 0,  # 1 greyscale, 3 RGB, 0 as they are
   skip: bool = False,  # leave out images of a folder that cannot be read, and say how many
   data_dir: str = '',  # of TensorFlow Datasets; '': $TFDS_DATA_DIR or its default
@@ -110,10 +110,17 @@ def open_data(
     source = digits(split, resolution, channels)
   elif name in modes.SETS:
     source = with_modes(name, split, resolution, channels, data_dir)
-  elif name.endswith('.npz'):
-    source = npz(path, resolution, channels)
-  elif is_folder:
-    source = ImageFolder(path, resolution, channels, skip)
+  elif name.endswith('.npz') or is_folder:
+    place = path if split == 'train' else sibling(path, split)
+    if place is None:
+      raise UsageError(
+        f'data.split={split!r}: {name} names its images itself. Only a path that ends in train, as x_train.npz or x/train, '
+        f'has others beside it, x_{split}.npz or x/{split}.'
+      )
+    if name.endswith('.npz'):
+      source = npz(place, resolution, channels)
+    else:
+      source = ImageFolder(place, resolution, channels, skip, None if place == path else image_files(path)[1])
   elif name.startswith(('.', '/', '~')):
     raise UsageError(f'data.name={name!r} is a path, and there is no folder or .npz file at it.')
   else:
@@ -128,6 +135,13 @@ def open_data(
     part = np.arange(start, min(start + 1024, len(source)))
     images[part], labels[part] = source.read(part)
   return Arrays(source.name, images, labels, source.num_classes)
+
+
+def sibling(path: Path, split: str) -> Path | None:
+  """The images of another split beside those of a path that ends in 'train'; None if there are none."""
+  kept = path.stem.removesuffix('train') if path.suffix == '.npz' else path.name.removesuffix('train')
+  other = path.with_name(kept + split + ('.npz' if path.suffix == '.npz' else ''))
+  return other if path.stem.endswith('train') and split.isidentifier() and other.exists() else None
 
 
 def data_hash(source: Source) -> str:
@@ -217,23 +231,15 @@ class ImageFolder:
 
   Hidden files and folders are passed over; links out of the folder, to folders or to nothing are refused. Rotations noted
   by cameras are applied, alpha channels dropped; palettes become RGB, 16-bit greyscale 8-bit. All images have the channels
-  of the first unless `channels` says which to make of them.
+  of the first unless `channels` says which to make of them. `folders`, if given, are the labels: those of another split.
   """
 
-  def __init__(self, root: Path, resolution: int, channels: int, skip: bool):
+  def __init__(self, root: Path, resolution: int, channels: int, skip: bool, folders: list[str] | None = None):
     self.name, self.root = str(root), root
-    found = [p for p in sorted(root.rglob('*')) if not any(part.startswith('.') for part in p.relative_to(root).parts)]
-    for path in found:
-      if path.is_symlink():
-        refuse_link(path, root)
-    folders = [p.name for p in found if p.parent == root and p.is_dir()]
-    files = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
-    if not files:
-      raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
-    loose = [p for p in files if p.parent == root]
-    if folders and loose and len(loose) < len(files):
-      raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
-    folders = [] if len(loose) == len(files) else [f for f in folders if any(p.relative_to(root).parts[0] == f for p in files)]
+    files, own = image_files(root)
+    folders = own if folders is None else folders
+    if strange := sorted(set(own) - set(folders)):
+      raise UsageError(f'{root / strange[0]}: the images trained on have no such sub-folder; they have {", ".join(folders)}.')
     self.num_classes, self.resolution, self.convert = len(folders), resolution, channels
     self.files = files
     self.skipped: list[Path] = []
@@ -279,6 +285,22 @@ class ImageFolder:
           f'{self.image_shape[-1]}: set data.channels=3 or 1.'
         )
     return np.stack(images), self.labels[indices]
+
+
+def image_files(root: Path) -> tuple[list[Path], list[str]]:
+  """The image files below a folder, and those of its sub-folders that hold any, both sorted."""
+  found = [p for p in sorted(root.rglob('*')) if not any(part.startswith('.') for part in p.relative_to(root).parts)]
+  for path in found:
+    if path.is_symlink():
+      refuse_link(path, root)
+  folders = [p.name for p in found if p.parent == root and p.is_dir()]
+  files = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
+  if not files:
+    raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
+  loose = [p for p in files if p.parent == root]
+  if folders and loose and len(loose) < len(files):
+    raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
+  return files, [f for f in folders if any(p.relative_to(root).parts[0] == f for p in files)] if len(loose) < len(files) else []
 
 
 def refuse_link(path: Path, root: Path) -> None:

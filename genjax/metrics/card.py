@@ -5,6 +5,7 @@ A card is a plain dictionary, written as JSON:
   protocol   what must agree before two cards are compared: extractor, reference, number of samples
   model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed
   cost       seconds and device of training, sampling and judging
+  notes      what to know before believing the numbers, as of a quick estimate
   versions, created
 """
 
@@ -138,10 +139,21 @@ def check_same(a: Card, b: Card) -> None:
   if found:
     names = [f'{card["model"]["run"]}' for card in (a, b)]
     shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
-    raise UsageError(
-      f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n'
-      'Evaluate both with the same --features, --samples, --split and --reference_images.'
-    )
+    data = any(name in ('reference.data', 'reference.shape') for name, _, _ in found)
+    remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
+    if data:
+      remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
+    raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
+
+
+def notes(samples: int, metrics: dict[str, float]) -> list[str]:
+  """What to know before believing these numbers."""
+  if samples >= QUICK:
+    return []
+  note = f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards'
+  if metrics['fid'] > metrics.get('fid_infinity', math.inf):
+    note += f', here by {metrics["fid"] - metrics["fid_infinity"]:.3g} (FID - FID_infinity)'
+  return [note]
 
 
 def table(card: Card) -> str:
@@ -155,9 +167,6 @@ def table(card: Card) -> str:
     f'  features: {features["name"]} {features["hash"]}{accuracy}',
     f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
   ]
-  if protocol['samples'] < QUICK:
-    lines.append(f'  a quick estimate: with fewer than {QUICK} samples FID is biased upwards')
-    if metrics['fid'] > metrics.get('fid_infinity', math.inf):
-      lines[-1] += f', here by {metrics["fid"] - metrics["fid_infinity"]:.3g} (FID - FID_infinity)'
+  lines += [f'  {note}' for note in card.get('notes', [])]
   of = {'nll_nats': f'  ({model.get("likelihood")})'}
   return '\n'.join(lines + [f'  {name:28} {value:.5g}{of.get(name, "")}' for name, value in metrics.items()])

@@ -1,8 +1,9 @@
 """Runs side by side: one table, figures, and a page that holds them all.
 
-Only cards of one protocol are compared (genjax/metrics/card.py). Rows are settings: a run, a step, a sampler. Seeds are
-repetitions. Intervals are Student's t over them: resampling two or three seeds, as a bootstrap would, covers the truth half
-of the time where it says 95 % (measured: 51 % with 2 seeds, 75 % with 3, 84 % with 5).
+Only cards of one protocol are compared (genjax/metrics/card.py). Rows are settings: a config, a step, a sampler. Runs whose
+configs differ in `train.seed` alone are trainings of one row, the seeds of evaluate.py samplings of a training. Intervals are
+Student's t over trainings, where there are several, else over samplings: resampling two or three, as a bootstrap would, covers
+the truth half of the time where it says 95 % (measured: 51 % with 2 seeds, 75 % with 3, 84 % with 5).
 """
 
 import base64
@@ -11,6 +12,7 @@ import html
 import io
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,20 +31,32 @@ BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options t
 
 
 class Row(NamedTuple):
-  """One model with one sampler: its cards by seed."""
+  """One model with one sampler: its cards by (training seed, sampling seed)."""
 
   name: str
-  run: Path
-  cards: dict[int, Card]
+  run: Path  # of the first training seed
+  cards: dict[tuple[int, int], Card]
 
-  def values(self, metric: str, seeds: list[int] | None = None) -> np.ndarray | None:
-    """One value a seed (default: all of its own); None if it was not measured."""
-    found = [self.cards[seed]['metrics'].get(metric) for seed in (seeds or sorted(self.cards))]
-    return None if any(value is None for value in found) else np.array(found, float)
+  def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
+    """One value a training, the mean over its samplings; one a sampling if there is one training. None if not measured.
+
+    Of all cards or those of `seeds`.
+    """
+    found: dict[int, list[float]] = {}
+    for training, sampling in sorted(seeds or self.cards):
+      value = self.cards[training, sampling]['metrics'].get(metric)
+      if value is None:
+        return None
+      found.setdefault(training, []).append(value)
+    return np.array(next(iter(found.values())) if len(found) == 1 else [np.mean(x) for x in found.values()], float)
+
+  def cost(self, name: str) -> float:
+    """Mean over the cards."""
+    return float(np.mean([card['cost'][name] for card in self.cards.values()]))
 
   @property
   def card(self) -> Card:
-    """That of the first seed, for what all seeds share."""
+    """That of the first seeds, for what all share."""
     return self.cards[min(self.cards)]
 
 
@@ -50,29 +64,51 @@ def rows_of(runs: list[Path]) -> list[Row]:
   """The rows of several runs under the newest protocol that all of them have, each with a name of its own.
 
   Raises:
-    UsageError: a run without an evaluation; no protocol that all share, and where the newest ones differ.
+    UsageError: a run without an evaluation; no protocol that all share, and who differs from most, in what.
   """
   cards = {run: load(run) for run in runs}
-  shared = set.intersection(*({tag(card['protocol']) for card in found} for found in cards.values()))
-  newest = [max(found, key=lambda card: card['created']) for found in cards.values()]
-  if not shared:
-    for other in newest[1:]:
-      check_same(newest[0], other)
-  created = {t: max(c['created'] for found in cards.values() for c in found if tag(c['protocol']) == t) for t in shared}
-  chosen = max(shared, key=created.get)
-  rows = []
+  protocols = {run: {tag(card['protocol']): card for card in sorted(cards[run], key=created)} for run in runs}
+  held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
+  newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
+  chosen = max(held, key=lambda t: (len(held[t]), runs[0] in held[t], newest(t)))
+  for run in runs:
+    if run not in held[chosen]:
+      check_same(protocols[held[chosen][0]][chosen], max(cards[run], key=created))
+  rows: list[Row] = []
   for run, name in zip(runs, short_names(runs), strict=True):
-    alike = {}
+    seed, alike = read_config(run)['train'].get('seed', 0), {}
     for card in cards[run]:
       if tag(card['protocol']) == chosen:
-        alike.setdefault(tag(settings(card)), {})[card['model']['seed']] = card
+        alike.setdefault(tag(settings(card)), {})[seed, card['model']['seed']] = card
     models = [settings(next(iter(by_seed.values()))) for by_seed in alike.values()]
     for model, by_seed in zip(models, alike.values(), strict=True):
       own = {key.removeprefix('options.'): value for other in models for key, value, _ in differences(model, other)}
       own.pop('kimg', None)  # says what the step says
       shown = ', '.join(f'{key} {json.dumps(value)}' for key, value in sorted(own.items()))
-      rows.append(Row(name + (f' ({shown})' if shown else ''), Path(run), by_seed))
+      row = Row(name + (f' ({shown})' if shown else ''), Path(run), by_seed)
+      twin = next((i for i, other in enumerate(rows) if trained_again(other, row)), None)
+      if twin is None:
+        rows.append(row)
+      else:
+        first = min(rows[twin], row, key=lambda row: min(row.cards))
+        rows[twin] = Row(f'{rows[twin].name}, {row.name}', first.run, rows[twin].cards | row.cards)
   return rows
+
+
+def created(card: Card) -> str:
+  return card['created']
+
+
+def trained_again(a: Row, b: Row) -> bool:
+  """Whether two rows are of the same settings and of configs that differ in `train.seed`, and in nothing else."""
+  if tag(settings(a.card)) != tag(settings(b.card)) or {key[0] for key in a.cards} & {key[0] for key in b.cards}:
+    return False
+  return [name for name, _, _ in model_differences(read_config(a.run), read_config(b.run))] == ['train.seed']
+
+
+def model_differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
+  """The options in which two configs differ that make another model."""
+  return [d for d in differences(a, b) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in BOOKKEEPING)]
 
 
 def short_names(runs: list[Path]) -> list[str]:
@@ -86,7 +122,7 @@ def short_names(runs: list[Path]) -> list[str]:
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-  """95 % interval of the mean of one value a seed, by Student's t; None for a single one."""
+  """95 % interval of the mean, by Student's t; None for a single value."""
   if len(values) < 2:
     return None
   half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values))
@@ -97,10 +133,10 @@ def table(rows: list[Row]) -> list[list[str]]:
   """Header and rows: metrics that any row has, evaluations, speed and cost; LEGEND says what the brackets are."""
   metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
   names = [f'{name} {BETTER[name]}'.strip() for name in metrics]
-  lines = [['', 'seeds', *names, 'NFE', 'images/s', 'training device-s', 'kimg']]
+  lines = [['', 'trainings', 'seeds', *names, 'NFE', 'images/s', 'training device-s', 'kimg']]
   for row in rows:
-    seeds = [seed for seed in sorted(row.cards) if seed in rows[0].cards]
-    cells = [row.name, str(len(row.cards))]
+    common = row.cards.keys() & rows[0].cards.keys()
+    cells = [row.name, *(str(len(set(seeds))) for seeds in zip(*row.cards, strict=True))]
     for name in metrics:
       values = row.values(name)
       if values is None:
@@ -112,26 +148,31 @@ def table(rows: list[Row]) -> list[list[str]]:
         found = own['kid_low'], own['kid_high']
       if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # not of what is the same for every seed
         cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
-      if row is not rows[0] and len(seeds) > 1 and rows[0].values(name, seeds) is not None:
-        low, high = interval(row.values(name, seeds) - rows[0].values(name, seeds))
+      first = rows[0].values(name, common) if common and row is not rows[0] else None
+      if first is not None and len(first) > 1 and same_likelihood(name, row, rows[0]):
+        low, high = interval(row.values(name, common) - first)
         cell += f' ({low:+.3g} to {high:+.3g})'
       if name in ('nll_nats', 'bits_per_dim') and row.card['model'].get('likelihood'):
         cell += f' ({row.card["model"]["likelihood"]})'
       cells.append(cell)
-    model, cost = row.card['model'], row.card['cost']
-    speed = np.mean([card['cost']['images_per_second'] for card in row.cards.values()])
-    cells += [str(model.get('evaluations') or 'varies'), f'{speed:.4g}']
-    lines.append([*cells, f'{cost["training_device_seconds"]:.0f}', f'{cost["training_kimg"]:g}'])
+    cells += [str(row.card['model'].get('evaluations') or 'varies'), f'{row.cost("images_per_second"):.4g}']
+    lines.append([*cells, f'{row.cost("training_device_seconds"):.0f}', f'{row.cost("training_kimg"):g}'])
   return lines
+
+
+def same_likelihood(metric: str, a: Row, b: Row) -> bool:
+  """Bounds and estimates of different kinds are not subtracted."""
+  return metric not in ('nll_nats', 'bits_per_dim') or a.card['model'].get('likelihood') == b.card['model'].get('likelihood')
 
 
 def legend(rows: list[Row]) -> list[str]:
   """What the table's arrows and brackets mean, and what to know of its numbers."""
   samples = rows[0].card['protocol']['samples']
   lines = [
-    "↓ lower is better, ↑ higher. [..] is a 95 % interval of the mean over sampling seeds of one checkpoint, by Student's t "
-    '(of KID for a single seed, over blocks of its samples); (.. to ..) that of the difference from the first row, seed by '
-    'seed, where there are two or more in common. Neither says how another training would have ended.'
+    "↓ lower is better, ↑ higher. [..] is a 95 % interval of the mean by Student's t: over trainings where there are several "
+    '(configs that differ in train.seed alone); else over sampling seeds of one checkpoint, which does not say how another '
+    'training would have ended (of KID for a single seed, over blocks of its samples). (.. to ..) is that of the difference '
+    'from the first row, seed by seed, where there are two or more in common.'
   ]
   if samples < QUICK:
     lines.append(f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards; fid_infinity less so.')
@@ -149,8 +190,7 @@ def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
   configs = [read_config(row.run) for row in rows]
   if len({config['objective'].get('cls') for config in configs}) > 1:
     return []
-  names = {name for config in configs[1:] for name, _, _ in differences(configs[0], config)}
-  names = {name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in BOOKKEEPING)}
+  names = {name for config in configs[1:] for name, _, _ in model_differences(configs[0], config)}
 
   def value(config, name):
     for part in name.split('.'):
@@ -163,7 +203,7 @@ def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
 def figures(rows: list[Row]) -> dict[str, bytes]:
   """Name -> PNG: quality against training cost, against sampling cost, precision against recall.
 
-  With two or more seeds bars show `interval`. A figure whose rows all lie at one place of its horizontal axis is left out.
+  With two or more values bars show `interval`. A figure whose rows all lie at one place of its horizontal axis is left out.
   """
   from matplotlib.figure import Figure
   from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
@@ -198,7 +238,7 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     figure.savefig(out, format='png', dpi=120, metadata={'Software': None})
     return out.getvalue()
 
-  cost = lambda name: lambda row: row.card['cost'][name]  # noqa: E731
+  cost = lambda name: lambda row: row.cost(name)  # noqa: E731
   evaluations = lambda row: row.card['model'].get('evaluations') or np.nan  # noqa: E731
   costs = {
     'quality_by_training': (cost('training_device_seconds'), 'training, device-seconds'),
@@ -241,6 +281,8 @@ def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
   shared = rows[0].card['protocol']
   parts.append(f'<h2>Protocol, the same for all</h2><pre>{html.escape(json.dumps(shared, indent=2))}</pre>')
   for row in rows:
-    own = {key: row.card[key] for key in ('model', 'cost', 'device', 'versions', 'created')} | {'seeds': sorted(row.cards)}
+    own = {key: row.card[key] for key in ('model', 'cost', 'device', 'versions', 'created')} | {
+      'training and sampling seeds': sorted(row.cards)
+    }
     parts.append(f'<h2>{html.escape(row.name)}</h2><pre>{html.escape(json.dumps(own, indent=2))}</pre>')
   return '\n'.join(parts)

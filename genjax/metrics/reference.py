@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from tqdm import tqdm
 
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import Source, data_hash, open_data
+from genjax.data.sources import Source, data_hash, open_data, sibling
 from genjax.errors import UsageError
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.moments import Moments, RunningMoments
@@ -80,14 +80,26 @@ def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_si
 
 def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:
   """The images that a run was trained on, and those of the split `test` where there is another; options of `open_data`."""
-  return open_data(split=split, **data), None if split.startswith('test') else test_images(**data)
+  train = open_data(split=split, **data)
+  return train, None if split.startswith('test') else test_images(train, **data)
 
 
-def test_images(name: str, **data) -> Source | None:
-  """The images of the split `test`, where there is one; a path has none."""
-  if name.endswith('.npz') or Path(name).expanduser().is_dir():
-    return None
+def test_images(train: Source, name: str, **data) -> Source | None:
+  """The images of the split `test`, where there is one, beside those trained on.
+
+  Raises:
+    UsageError: the test images beside a path cannot be read, or are of another shape or of classes that training has not.
+  """
+  beside = sibling(Path(name).expanduser(), 'test')
   try:
-    return open_data(name, **data | {'split': 'test'})
+    test = open_data(name, **data | {'split': 'test'})
   except UsageError:
+    if beside:
+      raise
     return None
+  if test.image_shape != train.image_shape or test.num_classes > train.num_classes:
+    raise UsageError(
+      f'{test.name} has images {list(test.image_shape)} of {test.num_classes} classes, those trained on are '
+      f'{list(train.image_shape)} of {train.num_classes}: make them alike, or give it another name.'
+    )
+  return test
