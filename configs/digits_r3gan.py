@@ -10,7 +10,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('digits', resolution=8, steps=2000, batch_size=64)
+  config = base('digits', resolution=8, steps=6000, batch_size=64)
   config.objective = spec(
     'objectives.gan.GAN',
     num_classes=10,

@@ -11,7 +11,7 @@ from configs.common import base
 
 def get_config():
   config = digits_r3gan.get_config()
-  config.update(base('fashion_mnist', resolution=28, steps=4000, batch_size=32))
+  config.update(base('fashion_mnist', resolution=28, steps=12_000, batch_size=32))
   for network in (config.objective.generator, config.objective.discriminator):
     network.width, network.blocks = 16, 1
   return config
