@@ -115,7 +115,7 @@ def test_no_flipped_bit_is_restored(tmp_path):
 
 
 def test_a_checkpoint_says_nothing_of_the_kind_of_device(tmp_path):
-  # So one that a GPU wrote opens on CPU: the shardings in it name the places in a mesh and no platform.
+  # So one that a GPU wrote opens on CPU (tests/test_gpu_checkpoint.py): its shardings name places in a mesh and no platform.
   save(tmp_path, 1)
   kinds = {word.lower().encode() for d in jax.devices() for word in (d.platform, d.device_kind, str(d))}
   for path in tmp_path.rglob('*'):
