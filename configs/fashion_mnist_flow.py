@@ -2,9 +2,10 @@
 
 python train.py --config configs/fashion_mnist_flow.py
 
-Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit e327064): 32 minutes; mean squared error of the velocity over the
-last 100 steps 0.187. Grid: docs/gallery/. FID: not measured; with --config.train.steps=3000
-(2026-11-22, commit 2346e36) 6.3 of 2,000 samples by Heun in 10 steps (a quick estimate, docs/comparison/diffusion/).
+Measured 2026-11-27 on an H100 shared by eight processes (jax 0.11.2, commit 9107b30): 3.2 minutes; FID of 10,000
+samples by Heun in 10 steps 3.07, three trainings from 2.94 to 3.26 (`python evaluate.py --run runs/fashion_mnist_flow
+--steps 10`, cards in docs/comparison/cards/). Grid: docs/gallery/. On 2 CPU cores 32 minutes (2026-11-21, commit
+e327064).
 """
 
 from configs.common import base
