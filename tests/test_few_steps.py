@@ -181,6 +181,22 @@ def test_the_consistency_loss_by_hand():
     assert float(of.loss({'model': {}}, context(stage), batch, KEYS)[0]) == pytest.approx(right, rel=0.03)
 
 
+def test_consistency_training_hides_labels():
+  # f = 1 with a label, 0.5 without, of black images: squared errors of 1 and 0.25.
+  @dataclasses.dataclass(frozen=True)
+  class OfLabel:
+    def apply(self, variables, x, condition, label):
+      t = jnp.exp(4 * image(condition))
+      x = x * jnp.sqrt(0.25 + t**2)
+      return (0.5 + 0.5 * image(label.sum(axis=1)) - 0.25 / (t**2 + 0.25) * x) / (t * 0.5 / jnp.sqrt(t**2 + 0.25))
+
+  batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
+  for rate in (0.0, 0.25, 1.0):
+    of = Consistency(OfLabel(), SHAPE, stage=1, num_classes=2, label_dropout=rate)
+    found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
+    assert float(found) == pytest.approx(1 - 0.75 * rate, rel=0.03)
+
+
 def test_a_consistency_model_jumps_to_the_quantile():
   of, variables = Consistency(Jump(), SHAPE, stage=1), Variables({'model': jnp.zeros(())}, {})
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:2048], 0), SHAPE))
@@ -221,6 +237,7 @@ def test_a_consistency_model_jumps_to_the_quantile():
     ),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, steps=0), 'steps=0: at least 1'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1, label_dropout=-0.1), 'label_dropout=-0.1 is a probability'),
     (lambda: Consistency(Jump(), SHAPE, stage=0), 'stage=0 must be 1 or more'),
     (lambda: Consistency(Jump(), SHAPE, stage=1, k=-9.0), 'k=-9.0 must not be negative'),
     (lambda: Consistency(Jump(), SHAPE, stage=1, sigma_data=-1.0), 'sigma_data=-1.0 must be positive'),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import check_outputs, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
 from genjax.objectives.predictions import Karras
 from genjax.objectives.times import LogNormal
 from genjax.samplers.paths import EDM
@@ -39,6 +39,7 @@ class Consistency:
   P_std: float = 2.0
   huber: float = 0.00054  # c / sqrt(D) of the pseudo-Huber distance (2310.14189, section 3.3); 0 would be ECT's L2
   sigma_data: float = 0.5
+  label_dropout: float = 0.0  # how often the label is hidden in training, for samples of the null label
 
   no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
 
@@ -49,6 +50,8 @@ class Consistency:
       raise UsageError(
         f'k={self.k} must not be negative, P_std={self.P_std} and sigma_data={self.sigma_data} must be positive.'
       )
+    if not 0 <= self.label_dropout <= 1:
+      raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
     check_outputs(self.network)
 
   @property
@@ -67,13 +70,14 @@ class Consistency:
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """E d(f(x_t, t), sg f(x_r, r)) / (t - r), both of the same eps (eq. 7 and section 3.3)."""
     t_keys, eps_keys, inside_keys = rng.split(keys, 3)
-    inside = dropout_keys(self.network, inside_keys)  # the same for both
+    inside = dropout_keys(self.network, inside_keys)  # the same for both, as the label
+    label = drop_labels(rng.fold_in(keys, 3), batch.label, self.label_dropout, self.num_classes)
     t = LogNormal(self.P_mean, self.P_std)(self.path, t_keys)
     r = self.before(t, context.step)
     eps = rng.normal(eps_keys, batch.image.shape[1:])
     t_image, r_image = (s[:, None, None, None] for s in (t, r))
-    later = self.f(params, batch.image + t_image * eps, t, batch.label, *inside)
-    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), batch.label, *inside)
+    later = self.f(params, batch.image + t_image * eps, t, label, *inside)
+    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), label, *inside)
     nearer = jax.lax.stop_gradient(jnp.where(r_image > 0, nearer, batch.image))
     squared = ((later - nearer) ** 2).sum(axis=(1, 2, 3))
     c = self.huber * math.sqrt(math.prod(batch.image.shape[1:]))
