@@ -109,15 +109,32 @@ def main(argv: list[str]) -> None:
     init = lambda: init_state(objective, optimizers, keys()[0], example_batch(source.image_shape))  # noqa: E731
     state = jax.jit(init, out_shardings=sharding)()  # born where it will live
     say(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')
-  if first >= train.steps:
+
+  # What is made of the state at some steps: a picture, an evaluation. Those of the step resumed from are owed if the run was
+  # ended between its save and them.
+  picture = lambda step: workdir / 'samples' / f'step_{step:08d}.png'  # noqa: E731
+  logged = read_metrics(workdir, first)
+
+  def due(step):
+    last, every = step == train.steps, 1000 * train.evaluate_every
+    crossed = every and step * train.batch_size // every > (step - 1) * train.batch_size // every
+    return step % train.sample_every == 0 or last, bool(every) and (crossed or last)
+
+  def owed(step):
+    found = {name.split('/')[0] for line in logged if line['step'] == step for name in line}
+    shown = picture(step).exists() and ('collapse' in found or not isinstance(objective, GAN))
+    show, evaluate = due(step) if 0 < step <= train.steps else (False, False)
+    return [parallel.any_process(missing) for missing in (show and not shown, evaluate and 'evaluation' not in found)]
+
+  remaining = owed(first)
+  if first >= train.steps and not any(remaining):
     checkpoints.close()
     say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
     return
 
   judge = evaluator(made, mesh, ALLOW_PACKAGE.value) if train.evaluate_every else None
   best_checkpoints = Checkpoints(workdir / 'best', keep=1) if judge else Silent()
-  best = min((line['evaluation/fid'] for line in read_metrics(workdir, first) if line.get('evaluation/fid')), default=math.inf)
-  evaluations = lambda step: step * train.batch_size // (1000 * train.evaluate_every)  # noqa: E731 - due by then
+  best = min((line['evaluation/fid'] for line in logged if line.get('evaluation/fid')), default=math.inf)
 
   # The same latents each time, one class a column.
   columns = grid_columns(objective)
@@ -129,6 +146,27 @@ def main(argv: list[str]) -> None:
   sample = jax.jit(sample, out_shardings=parallel.replicated(mesh))
   watch = collapse.watcher(objective, source, test_images(source, **made.data), mesh) if isinstance(objective, GAN) else None
 
+  def look(step, show, evaluate):
+    nonlocal best
+    variables = state.variables()
+    if evaluate:
+      found = judge(variables)
+      if found['evaluation/fid'] < best:
+        best = found['evaluation/fid']
+        best_checkpoints.save(state)
+        best_checkpoints.wait()  # before its line is written: what is logged is kept
+      metrics.write(step, found)
+      say(f'step {step}: FID {found["evaluation/fid"]:.4g}, lowest {best:.4g}')
+    if show:
+      images = np.asarray(sample(variables))
+      if first_process:
+        save_grid(picture(step), images, columns)
+    if show and watch:
+      found = watch(variables)
+      metrics.write(step, {f'collapse/{name}': value for name, value in found.items()})
+      for flag in collapse.flags(found):
+        say(f'step {step}: {flag}.')
+
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
   # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted
   # the state (genjax/step.py).
@@ -136,11 +174,12 @@ def main(argv: list[str]) -> None:
   if first_process:
     metrics = Metrics(workdir, first, train.batch_size, made.resolved, WANDB.value)
     progress = Progress(first, train.steps, train.batch_size)
-  window, pending, logged_compile = [], [], 0.0
-  start = time.perf_counter()
+  window, pending, logged_compile, stopping = [], [], 0.0, False
   with contextlib.ExitStack() as closing:  # each is closed whatever happens to the others, the checkpoints last
     for part in (checkpoints, best_checkpoints, metrics, pipeline, progress):
       closing.callback(part.close)
+    look(first, *remaining)
+    start = time.perf_counter()
     for t in range(first, train.steps):
       try:
         batch = pipeline(t)
@@ -154,10 +193,10 @@ def main(argv: list[str]) -> None:
       # Asked once: a signal that comes later is for the next step. Several hosts agree every few steps.
       stopping = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stopped))
       last = done == train.steps or stopping
-      due = [done % every == 0 or last for every in (train.log_every, train.checkpoint_every, train.sample_every)]
-      due.append(bool(judge) and (evaluations(done) > evaluations(done - 1) or done == train.steps))
+      log, save = (done % every == 0 or last for every in (train.log_every, train.checkpoint_every))
+      show, evaluate = due(done)
       progress.advance()
-      if not any(due):
+      if not (log or save or show or evaluate):
         if len(pending) > AHEAD:
           jax.block_until_ready(pending[-AHEAD])
         continue
@@ -167,7 +206,6 @@ def main(argv: list[str]) -> None:
           turn = playing(objective, number - 1)
           raise UsageError(not_finite(workdir, number, made, state, pipeline(number - 1), key, window[-1], turn))
       pending.clear()
-      log, save, show, evaluate = due
       if log:
         compiling = compiled_step.compile_seconds - logged_compile
         seconds = time.perf_counter() - start - compiling
@@ -180,28 +218,13 @@ def main(argv: list[str]) -> None:
       if stopping:
         break
       began = time.perf_counter()
-      if evaluate:
-        found = judge(state.variables())
-        metrics.write(done, found)
-        if found['evaluation/fid'] < best:
-          best = found['evaluation/fid']
-          best_checkpoints.save(state)
-        say(f'step {done}: FID {found["evaluation/fid"]:.4g}, lowest {best:.4g}')
-      if show:
-        images = np.asarray(sample(state.variables()))
-        if first_process:
-          save_grid(workdir / 'samples' / f'step_{done:08d}.png', images, columns)
-      if show and watch:
-        found = watch(state.variables())
-        metrics.write(done, {f'collapse/{name}': value for name, value in found.items()})
-        for flag in collapse.flags(found):
-          say(f'step {done}: {flag}.')
+      look(done, show, evaluate)
       start += time.perf_counter() - began  # judging and sampling are not training
-  if stopping and done < train.steps:
+  if stopping:
     number = stopped[0] if stopped else signal.SIGTERM  # it came to another host
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
     sys.exit(128 + number)
-  say(f'{workdir}: done. {workdir}/samples/step_{train.steps:08d}.png')
+  say(f'{workdir}: done. {picture(train.steps)}')
 
 
 def stop_on_signals(caught: list[int]) -> None:

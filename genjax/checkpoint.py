@@ -191,7 +191,10 @@ class Checkpoints:
 
   def set_aside(self, step: int, folder: Path) -> None:
     """Moves a checkpoint to `folder`, unless another host was first."""
-    folder.mkdir(exist_ok=True)
+    try:
+      folder.mkdir(exist_ok=True)
+    except FileExistsError:
+      raise UsageError(f'{folder} is a file, where damaged checkpoints are moved to: remove it.') from None
     target = folder / str(step)
     while target.exists():
       target = target.with_name(target.name + '_')
@@ -199,12 +202,17 @@ class Checkpoints:
       (self.directory / str(step)).rename(target)
     self.manager.reload()
 
-  def close(self) -> None:
-    """Waits for the last save. Raises NotSaved if it could not be written."""
+  def wait(self) -> None:
+    """Until the last save is whole. Raises NotSaved if it could not be written."""
     try:
       self.manager.wait_until_finished()
     except Exception as error:
       raise self.not_saved(error) from error
+
+  def close(self) -> None:
+    """Waits for the last save. Raises NotSaved if it could not be written."""
+    try:
+      self.wait()
     finally:
       self.manager.close()
 

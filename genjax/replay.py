@@ -19,7 +19,7 @@ from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh, put_everywhere, replicated
-from genjax.run import abstract_state
+from genjax.run import described_state
 from genjax.step import TrainState, player_keys, playing, train_step
 from genjax.types import Batch, Context
 from genjax.workdir import read_config
@@ -51,10 +51,15 @@ def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Ar
     with open(folder / 'step.npz', 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       batch = Batch(*(jnp.asarray(file[name]) for name in Batch._fields))
       key = jax.random.wrap_key_data(file['key'])
-      metrics = dict(zip(file['names'].tolist(), map(float, file['values']), strict=True))
-    like = abstract_state(objective, batch.image.shape[1:], optimizers)
+      metrics = dict(zip(map(str, file['names'].tolist()), map(float, file['values']), strict=True))
+    n = batch.image.shape[:1]
+    if key.shape or batch.image.ndim != 4 or not n[0] or not batch.label.shape == batch.index.shape == n:
+      raise ValueError('its arrays are not a batch and a key')
+    if [x.dtype for x in batch] != [jnp.float32, jnp.int32, jnp.int32]:
+      raise ValueError('its arrays have other types')
   except Exception as error:  # NumPy, zipfile and JAX each have their own for bytes that make no sense
     raise UsageError(f'{folder / "step.npz"} is not what train.py wrote ({error}).') from None
+  like = described_state(folder.parent.parent, objective, batch.image.shape[1:], optimizers)
   mesh = make_mesh(jax.local_devices()[:1])
   checkpoints = Checkpoints(folder, read_only=True)
   try:
@@ -113,6 +118,8 @@ def replay(folder: Path, allow: Collection[str] = ()) -> None:
   turn = playing(objective, int(state.step))
   step = functools.partial(train_step, objective=objective, optimizers=optimizers, playing=turn, ema_halflife=1.0)
   _, now = jax.jit(step)(state, batch, key)
+  if strange := sorted(then.keys() - now.keys()):
+    raise UsageError(f'{folder / "step.npz"} holds values of {strange[0]!r}, which this objective does not log.')
   print(f'step {int(state.step) + 1}, players {", ".join(turn)}; in training, and here on {jax.devices()[0].device_kind}:')
   for name, value in then.items():
     print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from genjax import latents, rng
 from genjax.build import build, check, parameters
-from genjax.checkpoint import Checkpoints, DamagedCheckpoint
+from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.errors import UsageError
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.diffusion import Autoguided, Denoising
@@ -31,6 +31,14 @@ def abstract_state(objective: Objective, image_shape: tuple[int, int, int], opti
   optimizers = optimizers or {name: optax.identity() for name in objective.players}
   init = functools.partial(init_state, objective, optimizers)
   return jax.eval_shape(lambda: init(jax.random.key(0), example_batch(image_shape)))
+
+
+def described_state(path: Path, objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
+  """`abstract_state` of a run's config. Raises UsageError for one that classes take and networks cannot work with."""
+  try:
+    return abstract_state(objective, image_shape, optimizers)
+  except Exception as error:
+    raise UsageError(f'{path}/config.json describes no model that can be made ({first_line(error)}).') from error
 
 
 def grid_labels(objective: Objective, n: int) -> np.ndarray | None:
@@ -227,7 +235,7 @@ def load(
   if not folder.is_dir():
     remedy = 'train it with train.evaluate_every' if best else 'train it first'
     raise UsageError(f'{path} has no {"best " if best else ""}checkpoint yet: {remedy}.')
-  like = abstract_state(objective, tuple(image_shape))
+  like = described_state(path, objective, tuple(image_shape))
   for _ in range(20):
     try:
       state = _restore(folder, step, like)

@@ -35,6 +35,7 @@ from genjax.files import write_json
 from genjax.parallel import STRATEGIES
 
 SAVED = 'saved'
+DEEPEST = 30  # levels of a config; genjax's own have eight at most
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
 
 
@@ -140,7 +141,7 @@ def open_workdir(workdir: Path, config: dict[str, Any], allow: Collection[str] =
   held = lock(workdir)
   try:
     config = json.loads(json.dumps(config))
-    newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdigit() and p.is_dir()), default=0)
+    newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdecimal() and p.is_dir()), default=0)
     if not newest and (workdir / SAVED).exists():
       raise UsageError(
         f'{workdir} had a checkpoint and has none: restore {workdir}/checkpoints, or train anew in another --workdir.'
@@ -188,7 +189,21 @@ def read_config(workdir: Path) -> dict[str, Any]:
   sections = config if isinstance(config, dict) else {}
   if not all(isinstance(sections.get(name), dict) for name in ('data', 'train', 'objective', 'optim')):
     raise UsageError(f'{path} lacks one of the sections data, train, objective, optim: it was not written by genjax.')
+  if depth(config) > DEEPEST:
+    raise UsageError(f'{path} is nested deeper than {DEEPEST} levels: it was not written by genjax.')
   return config
+
+
+def depth(tree: Any) -> int:
+  """Levels of dictionaries and lists in a JSON tree, counted no further than one beyond DEEPEST."""
+  level, below = 0, [tree]
+  while below and level <= DEEPEST:
+    inner = [x for x in below if isinstance(x, (dict, list))]
+    below = [y for x in inner for y in (x.values() if isinstance(x, dict) else x)]
+    level += bool(inner)
+    if not inner:
+      break
+  return level
 
 
 def write_environment(workdir: Path) -> None:
@@ -197,7 +212,7 @@ def write_environment(workdir: Path) -> None:
   try:
     last = json.loads(path.read_text())
     earlier = [{k: v for k, v in last.items() if k != 'earlier'}, *last['earlier']]
-  except (OSError, ValueError, KeyError, AttributeError):  # a new run, or a file that somebody cut short
+  except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a new run, or a file that somebody cut short
     earlier = []
   devices = jax.devices()
   now = {

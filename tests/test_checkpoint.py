@@ -122,6 +122,14 @@ def test_a_checkpoint_says_nothing_of_the_kind_of_device(tmp_path):
     assert not (path.is_file() and any(kind in path.read_bytes().lower() for kind in kinds)), path
 
 
+def test_a_file_where_damaged_checkpoints_go(tmp_path):
+  save(tmp_path, 1, 2)
+  data_files(tmp_path / 'checkpoints' / '2')[0].unlink()
+  (tmp_path / 'damaged').write_text('mine')
+  with pytest.raises(UsageError, match=r'damaged is a file, where damaged checkpoints are moved to: remove it'):
+    restore_newest(tmp_path)
+
+
 def test_when_all_are_damaged_nothing_starts_from_scratch(tmp_path):
   save(tmp_path, 1, 2)
   for path in data_files(tmp_path):

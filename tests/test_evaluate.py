@@ -302,6 +302,10 @@ def test_training_judges_itself_and_keeps_the_best(tmp_path):
   lowest = min(judged, key=lambda line: line['evaluation/fid'])
   assert f'lowest {lowest["evaluation/fid"]:.4g}' in again
   assert load(tmp_path / 'run', best=True).step == lowest['step']
+  lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  (tmp_path / 'run' / 'metrics.jsonl').write_text(''.join(x for x in lines if not ('"step": 260' in x and 'evaluation' in x)))
+  train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)  # as if killed before it was judged
+  assert [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line] == judged
   shutil.rmtree(tmp_path / 'run' / 'best')
   with pytest.raises(UsageError, match=r'has no best checkpoint yet: train it with train.evaluate_every'):
     load(tmp_path / 'run', best=True)

@@ -1,5 +1,6 @@
 """What a stranger hands over is data: any bytes give a documented error or a correct result, and run nothing."""
 
+import functools
 import io
 import json
 import os
@@ -101,7 +102,27 @@ def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
       node = below[place % len(below)]
   node[sorted(node)[path[-1] % len(node)] if path else 'extra'] = value
   (tmp_path / 'config.json').write_text(json.dumps(config))
-  with pytest.raises(UsageError):  # at the latest: there is no checkpoint
+  (tmp_path / 'checkpoints').mkdir(exist_ok=True)
+  with pytest.raises(UsageError):  # at the latest, once the model is known: there is no checkpoint
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'num_classes': -1}, r'config.json describes no model that can be made \('),
+    ({'encoder': {'cls': 'networks.mlp.MLPEncoder', 'z_dim': 10**30}}, r'config.json describes no model that can be made \('),
+    ({'decoder': {'cls': 'networks.mlp.MLPDecoder', 'image_shape': [8, 8, 1], 'dtype': ''}}, r'config.json describes no model'),
+    ({'beta': functools.reduce(lambda inner, _: [inner], range(600), 1)}, 'config.json is nested deeper than 30 levels'),
+  ],
+)
+def test_a_config_that_classes_take_and_networks_cannot_work_with(tmp_path, change, message):
+  config = json.loads(json.dumps(config_of('digits_vae')))
+  config['data']['image_shape'] = [8, 8, 1]
+  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'dtype': 'float32'}) | change
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(UsageError, match=message):
     load(tmp_path)
 
 

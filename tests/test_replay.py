@@ -1,6 +1,7 @@
 """Where a step went wrong: the player, and the first module."""
 
 import functools
+import io
 import shutil
 import typing
 
@@ -103,7 +104,19 @@ def test_what_is_left_of_a_folder_to_replay(tmp_path):
     (tmp_path / 'step.npz').write_bytes(content)
     with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote'):
       load(tmp_path, objective, optimizers)
+  arrays = dict(np.load(io.BytesIO(whole)))
+  misfits = {
+    'key': [np.zeros((2, 2), np.uint32)],
+    'index': [np.arange(3, dtype=np.int32)],
+    'image': [np.zeros((4, 8, 8), 'f'), np.zeros((0, 8, 8, 1), 'f'), np.zeros((4, 8, 8, 1), np.int32)],
+  }
+  for change in ({name: array} for name, kinds in misfits.items() for array in kinds):
+    np.savez(tmp_path / 'step.npz', **arrays | change)
+    with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote \(its arrays'):
+      load(tmp_path, objective, optimizers)
   (tmp_path / 'step.npz').write_bytes(whole)
+  with pytest.raises(UsageError, match=r'config.json describes no model that can be made \('):
+    load(tmp_path, objective, {'discriminator': optax.sgd(0.1)})
   shutil.rmtree(tmp_path / '3')
   with pytest.raises(UsageError, match=r'holds no state to replay the step from: its checkpoint is gone'):
     load(tmp_path, objective, optimizers)

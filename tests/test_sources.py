@@ -1,5 +1,7 @@
 """Every source of images, and its errors."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -103,6 +105,14 @@ def test_a_path_that_ends_in_train_has_a_test_split_beside_it(tmp_path):
     UsageError, match=r'x_test.npz has images \[8, 8, 3\] of 4 classes, those trained on are \[8, 8, 3\] of 3'
   ):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+  np.savez(tmp_path / 'x_test.npz', image=noise(4))
+  with pytest.raises(
+    UsageError, match=r'x_test.npz has images .* of 0 classes, those trained on are \[8, 8, 3\] of 3: make them'
+  ):
+    real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+  np.savez(tmp_path / 'x_test.npz', image=noise(0))
+  with pytest.raises(UsageError, match=r'x_test.npz.* holds no images'):
+    real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
   (tmp_path / 'x_test.npz').write_bytes(b'')
   with pytest.raises(UsageError, match=r'x_test.npz is not an npz file'):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
@@ -110,6 +120,19 @@ def test_a_path_that_ends_in_train_has_a_test_split_beside_it(tmp_path):
     UsageError, match=r"data.split='val': .*x_train.npz names its images itself. Only a path that ends in train"
   ):
     open_data(str(tmp_path / 'x_train.npz'), 8, split='val')
+  (tmp_path / 'x_test.npz').unlink()
+  (tmp_path / 'x_test.npz').symlink_to(tmp_path / 'x_train.npz')
+  with pytest.raises(UsageError, match=r'x_test.npz is a link, which is not followed: copy there what it leads to'):
+    real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+
+
+def test_a_folder_without_a_name_has_no_test_split(tmp_path, monkeypatch):
+  monkeypatch.chdir(folder(tmp_path))
+  for name in ('.', './'):
+    train, test = real_images(name=name, resolution=8)
+    assert (len(train), test) == (4, None)
+  with pytest.raises(UsageError, match=r"data.split='a/b': . names its images itself"):
+    open_data('.', 8, split='a/b')
 
 
 def test_classes_of_a_folder_are_numbered_as_those_trained_on(tmp_path):
@@ -124,6 +147,11 @@ def test_classes_of_a_folder_are_numbered_as_those_trained_on(tmp_path):
   (tmp_path / 'test' / 'eel').mkdir()
   Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'eel' / 'a.png')
   with pytest.raises(UsageError, match=r'test.eel: the images trained on have no such sub-folder; they have cat, dog'):
+    real_images(name=str(tmp_path / 'train'), resolution=8)
+  shutil.rmtree(tmp_path / 'test')
+  (tmp_path / 'test').mkdir()
+  Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'a.png')
+  with pytest.raises(UsageError, match=r'test: its images are in no sub-folder, those trained on are: in cat, dog'):
     real_images(name=str(tmp_path / 'train'), resolution=8)
 
 

@@ -1,7 +1,10 @@
 """train.py as its user meets it: mistakes, dry run, going on, a loss that is not finite."""
 
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -10,10 +13,11 @@ import pytest
 import genjax
 from genjax.commandline import config_path
 from genjax.errors import UsageError
+from genjax.logging import read_metrics
 from genjax.parallel import start_hosts
 from genjax.workdir import read_config
 from tests.conftest import ROOT
-from tests.programs import ENV, images_of_which_one_is_empty, train
+from tests.programs import ENV, command, images_of_which_one_is_empty, train
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,39 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   assert read_config(tmp_path / 'run') == record  # of how it was trained
   text = train('digits_vae', tmp_path / 'run', '--config.train.steps=7', '--config.objective.beta=2.0', status=1)
   assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text
+
+
+def test_what_was_due_at_a_saved_step_is_made_up_for(tmp_path):
+  """A kill between the save of a step and its picture, in the middle and at the end."""
+  run, options = tmp_path / 'run', ['--config.train.checkpoint_every=2', '--config.train.sample_every=2']
+  train('digits_gan', run, *options, '--config.train.steps=2')
+  for steps in (4, 2):  # resumed from step 2 to go on, and at its end
+    killed, picture = tmp_path / f'killed_{steps}', 'samples/step_00000002.png'
+    shutil.copytree(run, killed)
+    (killed / picture).unlink()
+    lines = (killed / 'metrics.jsonl').read_text().splitlines(keepends=True)
+    (killed / 'metrics.jsonl').write_text(''.join(line for line in lines if 'collapse' not in line))
+    assert 'done' in train('digits_gan', killed, *options, f'--config.train.steps={steps}')
+    assert (killed / picture).read_bytes() == (run / picture).read_bytes()
+    made_up = [line for line in read_metrics(killed) if line['step'] == 2 and 'collapse/pairwise' in line]
+    assert made_up == [line for line in read_metrics(run) if 'collapse/pairwise' in line]
+  before = (killed / 'metrics.jsonl').read_text()
+  assert 'nothing to do' in train('digits_gan', killed, *options, '--config.train.steps=2')
+  assert (killed / 'metrics.jsonl').read_text() == before
+
+
+def test_a_signal_at_the_last_step_leaves_its_picture_to_the_next_start(tmp_path):
+  words = command('digits_vae', tmp_path / 'run', '--config.train.steps=1')
+  process = subprocess.Popen(words, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  end = time.monotonic() + 120
+  while not (tmp_path / 'run' / 'lock').exists() and time.monotonic() < end:
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  text, _ = process.communicate(timeout=120)
+  assert process.returncode == 143, text
+  assert 'stopped by SIGTERM and saved at step 1. The same command resumes.' in text
+  assert 'done' in train('digits_vae', tmp_path / 'run', '--config.train.steps=1')
+  assert (tmp_path / 'run' / 'samples' / 'step_00000001.png').exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tmp_path):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from genjax.errors import UsageError
-from genjax.workdir import open_workdir, read_config, section_defaults
+from genjax.workdir import open_workdir, read_config, section_defaults, write_environment
 from tests.conftest import config_of
 
 
@@ -32,6 +32,16 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
     open_workdir(tmp_path / 'other', {'objective': {}})
   assert [p.name for p in (tmp_path / 'other').iterdir()] == ['thesis.tex']
+
+
+def test_odd_files_in_a_run_directory(tmp_path):
+  config = json.loads(json.dumps(config_of('digits_flow')))
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  (tmp_path / 'checkpoints' / '²').mkdir(parents=True)  # a digit, and no number
+  os.close(open_workdir(tmp_path, config))
+  (tmp_path / 'environment.json').write_text('{"earlier": null}')
+  write_environment(tmp_path)
+  assert json.loads((tmp_path / 'environment.json').read_text())['earlier'] == []
 
 
 def test_an_option_that_came_later_counts_as_its_default(tmp_path):

@@ -126,7 +126,7 @@ def open_data(
   else:
     source = Tfds(name, split, resolution, channels, data_dir)
   if not len(source):
-    raise UsageError(f'data.name={name!r} holds no images.')
+    raise UsageError(f'data.name={source.name!r} holds no images.')
   if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
     return source
   images = np.empty((len(source), *source.image_shape), np.uint8)
@@ -138,10 +138,19 @@ def open_data(
 
 
 def sibling(path: Path, split: str) -> Path | None:
-  """The images of another split beside those of a path that ends in 'train'; None if there are none."""
-  kept = path.stem.removesuffix('train') if path.suffix == '.npz' else path.name.removesuffix('train')
-  other = path.with_name(kept + split + ('.npz' if path.suffix == '.npz' else ''))
-  return other if path.stem.endswith('train') and split.isidentifier() and other.exists() else None
+  """The images of another split beside those of a path that ends in 'train'; None if there are none.
+
+  Raises:
+    UsageError: it is a link.
+  """
+  suffix = path.suffix if path.suffix == '.npz' else ''
+  stem = path.name.removesuffix(suffix)
+  if not stem.endswith('train') or not split.isidentifier():
+    return None
+  other = path.with_name(stem.removesuffix('train') + split + suffix)
+  if other.is_symlink():
+    raise UsageError(f'{other} is a link, which is not followed: copy there what it leads to, or remove it.')
+  return other if other.exists() else None
 
 
 def data_hash(source: Source) -> str:
@@ -239,7 +248,10 @@ class ImageFolder:
     files, own = image_files(root)
     folders = own if folders is None else folders
     if strange := sorted(set(own) - set(folders)):
-      raise UsageError(f'{root / strange[0]}: the images trained on have no such sub-folder; they have {", ".join(folders)}.')
+      have = ', '.join(folders) or 'none'
+      raise UsageError(f'{root / strange[0]}: the images trained on have no such sub-folder; they have {have}.')
+    if folders and not own:
+      raise UsageError(f'{root}: its images are in no sub-folder, those trained on are: in {", ".join(folders)}.')
     self.num_classes, self.resolution, self.convert = len(folders), resolution, channels
     self.files = files
     self.skipped: list[Path] = []

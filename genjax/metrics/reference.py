@@ -90,14 +90,15 @@ def test_images(train: Source, name: str, **data) -> Source | None:
   Raises:
     UsageError: the test images beside a path cannot be read, or are of another shape or of classes that training has not.
   """
-  beside = sibling(Path(name).expanduser(), 'test')
+  beside = sibling(Path(name).expanduser(), 'test') if name else None
   try:
     test = open_data(name, **data | {'split': 'test'})
   except UsageError:
     if beside:
       raise
     return None
-  if test.image_shape != train.image_shape or test.num_classes > train.num_classes:
+  classes = (test.num_classes, train.num_classes)
+  if test.image_shape != train.image_shape or classes[0] > classes[1] or bool(classes[0]) != bool(classes[1]):
     raise UsageError(
       f'{test.name} has images {list(test.image_shape)} of {test.num_classes} classes, those trained on are '
       f'{list(train.image_shape)} of {train.num_classes}: make them alike, or give it another name.'

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The runs in this folder, as an H100 wrote them (2026-11-27, commit 9107b30, Python 3.12, jax 0.11.2): bash tests/gpu/make.sh OUT
-# In full float32, which is not the default of NVIDIA's matrix units.
+# In full float32, which is not the default of NVIDIA's matrix units. Then the two were trained side by side, and their folders
+# renamed from vae and gan.
 set -euo pipefail
 export JAX_DEFAULT_MATMUL_PRECISION=highest
 out=$1
