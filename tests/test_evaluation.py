@@ -16,7 +16,7 @@ from genjax.data.prepare import read_idx
 from genjax.data.sources import Arrays, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
-from genjax.metrics import card, classifier, extractors
+from genjax.metrics import card, classifier, extractors, manifold
 from genjax.metrics.evaluation import (
   Samples,
   classification_accuracy,
@@ -75,12 +75,13 @@ def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
     extractors.open_classifier(Arrays('noise', noise(), np.zeros(20, np.int32), 0), None, RECIPE)
 
 
-def test_one_device_judges_as_eight(digits, cache, tmp_path):
+def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
   train_set, test_set, extractor = digits
   variables = Variables({'images': train_set.images[:700], 'labels': train_set.labels[:700]}, {})
   found = []
   for count in (1, 8):
     mesh = make_mesh(jax.devices()[:count])
+    monkeypatch.setattr(manifold, 'make_mesh', lambda devices, mesh=mesh: mesh)
     real = reference(train_set, 'train', extractor, mesh, tmp_path / str(count))
     held_out = reference(test_set, 'test', extractor, mesh, tmp_path / str(count))
     samples = draw(Bootstrap(), variables, extractor, real, mesh, samples=1003, seed=3, batch_size=96)

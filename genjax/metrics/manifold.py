@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from genjax.parallel import batch_sharding, make_mesh, replicated
+
 BLOCK = 1024  # rows of a block of distances
 
 
@@ -46,16 +48,16 @@ def _counts(rows, points, radii):
 
 
 def _blockwise(function, rows: Float[np.ndarray, 'n d'], *rest):
-  """`function` on blocks of rows, the last one padded, its results as one array on the host."""
-  parts = []
-  with jax.enable_x64(True):
-    rest = [jnp.asarray(x) for x in rest]
-  for start in range(0, len(rows), BLOCK):
-    block = rows[start : start + BLOCK]
-    padded = np.pad(block, ((0, BLOCK - len(block)), (0, 0))) if len(rows) > BLOCK else block
-    with jax.enable_x64(True):  # else near neighbours of far points drown in rounding
+  """`function` on blocks of rows, split over this host's devices, the last one padded; its results as one array on the host."""
+  mesh, parts = make_mesh(jax.local_devices()), []
+  size = -(-min(BLOCK, len(rows)) // mesh.size) * mesh.size
+  with jax.enable_x64(True):  # else near neighbours of far points drown in rounding
+    rest = jax.device_put(rest, replicated(mesh))
+    for start in range(0, len(rows), size):
+      block = rows[start : start + size]
+      padded = jax.device_put(np.pad(block, ((0, size - len(block)), (0, 0))), batch_sharding(mesh))
       found = jax.device_get(function(padded, *rest))
-    parts.append(jax.tree.map(lambda x: x[: len(block)], found))
+      parts.append(jax.tree.map(lambda x: x[: len(block)], found))
   return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
