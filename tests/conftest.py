@@ -47,6 +47,8 @@ _OTHERS = [*_OTHERS.values(), 'digits_r3gan', 'digits_stylegan2']
 OBJECTIVES = [*FAMILIES, *_OTHERS]
 # And of the other networks of diffusion: DDPM++ told of augmentation, the transformer.
 EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in [*_OTHERS, 'cifar10_edm', 'cifar10_dit'])]
+# Where the flow alone would take as long as the others.
+FEW = [pytest.param(name, marks=pytest.mark.slow) if name == 'digits_flow' else name for name in EACH]
 
 
 def image_shape(config: dict) -> tuple[int, int, int]:

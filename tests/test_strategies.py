@@ -15,7 +15,7 @@ from genjax.checkpoint import Checkpoints
 from genjax.parallel import STRATEGIES, compile_step, make_mesh, put_everywhere, replicated, split_sharding, state_sharding
 from genjax.step import TrainState, init_state, playing
 from genjax.types import Batch, Context, example_batch
-from tests.conftest import EACH, assert_close, config_of, family, image_shape, objects, step_of
+from tests.conftest import FEW, assert_close, config_of, family, image_shape, objects, step_of
 
 
 def tolerance(before, after):
@@ -24,7 +24,7 @@ def tolerance(before, after):
   return max(1e-5, 3e-5 * max(jax.tree.leaves(moves)))
 
 
-@pytest.mark.parametrize('name', EACH)
+@pytest.mark.parametrize('name', FEW)
 @pytest.mark.parametrize('accumulate', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_microbatches_give_the_same_gradient(name, accumulate):
   objective, optimizers, batch, state = family(name)
@@ -34,7 +34,7 @@ def test_microbatches_give_the_same_gradient(name, accumulate):
   assert_close(whole.params, split.params, tolerance(state, whole))
 
 
-@pytest.mark.parametrize('name', EACH)
+@pytest.mark.parametrize('name', FEW)
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_eight_devices_train_as_one(name, strategy):
   # Sums over the batch are taken in another order: float32 leaves 1e-7 of a gradient of order 1, times a rate of 0.1,
@@ -152,10 +152,11 @@ def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
   assert largest_difference(other) > 1e-5
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ('fashion_mnist_gan', 'digits_flow', 'cifar10_flow')]
+_SLOW = ('digits_gan', 'fashion_mnist_gan', 'digits_flow', 'cifar10_flow')
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in _SLOW]
 
 
-@pytest.mark.parametrize('name', ['digits_vae', 'digits_gan', *SLOW])
+@pytest.mark.parametrize('name', ['digits_vae', *SLOW])
 def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   objective, optimizers = objects(name, small=name == 'cifar10_flow')
   shape = image_shape(config_of(name))

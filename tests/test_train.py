@@ -93,6 +93,7 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text
 
 
+@pytest.mark.slow
 def test_what_was_due_at_a_saved_step_is_made_up_for(tmp_path):
   """A kill between the save of a step and its picture, in the middle and at the end."""
   run, options = tmp_path / 'run', ['--config.train.checkpoint_every=2', '--config.train.sample_every=2']
@@ -112,6 +113,7 @@ def test_what_was_due_at_a_saved_step_is_made_up_for(tmp_path):
   assert (killed / 'metrics.jsonl').read_text() == before
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_last_step_leaves_its_picture_to_the_next_start(tmp_path):
   words = command('digits_vae', tmp_path / 'run', '--config.train.steps=1')
   process = subprocess.Popen(words, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
