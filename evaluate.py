@@ -1,5 +1,6 @@
 """Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json, and the samples nearest
               to training images above those)
+By its likelihood alone: python evaluate.py --run runs/x --metrics likelihood --estimator iwae_50
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
 
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> None:
   if argv[:1] == ['compare']:
     return side_by_side(argv[1:])
   parser = run_parser(__doc__)
+  parser.add_argument('--metrics', default='all', help='all (default), or likelihood: alone, of the test split')
   parser.add_argument('--samples', type=int, default=10_000, help='how many images are drawn (10000)')
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
   parser.add_argument(
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
   )
-  parser.add_argument('--estimator', default='', help='of the likelihood of diffusion models: ode (default), ode_exact, bound')
+  parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ...; without, the first')
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -66,6 +68,8 @@ def main(argv: list[str]) -> None:
     run = run.guided_by(weaker)
   if args.help:
     return print(parser.format_help() + options_help(run))
+  if args.metrics not in ('all', 'likelihood'):
+    raise UsageError(f'--metrics {args.metrics}: give all or likelihood.')
   options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
@@ -84,17 +88,27 @@ def main(argv: list[str]) -> None:
     raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
   if args.cas and not (run.objective.num_classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
-  images = likelihood_images(args.likelihood, run.objective, test)
+  alone = args.metrics == 'likelihood'
+  images = likelihood_images(args.likelihood, run.objective, test, alone)
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator}: say of how many test images, as --likelihood 500.')
+  kimg = run.step * run.config['train']['batch_size'] / 1000
+  if alone:
+    begin = time.perf_counter()
+    nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
+    protocol = card.likelihood_protocol(estimator, run.objective.estimators[estimator], test, images)
+    judged = {'run': str(run.path), 'step': run.step, 'kimg': kimg, 'best': args.best, 'ema': not args.no_ema}
+    cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
+    found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **card.environment()}
+    print(card.likelihood_table(found))
+    return print(card.save_likelihood(run.path, found))
   extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), images=args.reference_images)
   training, held_out = view(train, data['split']), test and view(test, 'test')
   real = training if args.split == 'train' else held_out
 
   # One card a seed.
-  kimg = run.step * run.config['train']['batch_size'] / 1000
   network_evaluations = evaluations(run.objective, run.variables, options)
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
   for seed in seeds:
@@ -171,14 +185,22 @@ def side_by_side(argv: list[str]) -> None:
   print(args.out / 'index.html')
 
 
-def likelihood_images(asked: int | None, objective, test) -> int:
-  """Of how many test images the likelihood is taken."""
-  most = len(test) if test else 0
-  if asked is None:
-    return most if hasattr(objective, 'nll') and not getattr(objective, 'nll_is_dear', False) else 0
-  if asked and not hasattr(objective, 'nll'):
+def likelihood_images(asked: int | None, objective, test, alone: bool) -> int:
+  """Of how many test images the likelihood is taken; `alone` if nothing else is asked for."""
+  most, has = len(test) if test else 0, hasattr(objective, 'nll')
+  if (asked or alone) and not has:
     why = getattr(objective, 'no_nll', 'it has no density')
-    raise UsageError(f'--likelihood {asked}: {type(objective).__name__} has none: {why}.')
+    option = '--metrics likelihood' if alone else f'--likelihood {asked}'
+    raise UsageError(f'{option}: {type(objective).__name__} has none: {why}.')
+  if alone and not test:
+    raise UsageError('--metrics likelihood is of the test split, and these data have none.')
+  if asked is None:
+    dear = getattr(objective, 'nll_is_dear', False)
+    if alone and dear:
+      raise UsageError('--metrics likelihood: each image takes many evaluations here, say of how many, as --likelihood 500.')
+    return most if has and not dear else 0
+  if alone and not asked:
+    raise UsageError('--metrics likelihood of no images (--likelihood 0) is nothing.')
   if not 0 <= asked <= most:
     raise UsageError(f'--likelihood {asked}: these data have {most} test images.')
   return asked

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -213,6 +214,8 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
     (['--likelihood', '999'], '--likelihood 999: these data have 297 test images'),
     (['--estimator', 'bound'], '--estimator bound: VAE has elbo'),
     (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo: say of how many test images, as --likelihood 500'),
+    (['--metrics', 'fid'], '--metrics fid: give all or likelihood'),
+    (['--metrics', 'likelihood', '--likelihood', '0'], 'of no images'),
   ],
 )
 def test_mistakes(runs, words, message):
@@ -225,6 +228,23 @@ def test_a_likelihood_that_is_not_there(runs):
     evaluate.main(['--run', str(runs[1]), '--likelihood', '10'])
   with pytest.raises(UsageError, match='--estimator bound: GAN has no likelihood'):
     evaluate.main(['--run', str(runs[1]), '--estimator', 'bound'])
+  with pytest.raises(UsageError, match='--metrics likelihood: GAN has none'):
+    evaluate.main(['--run', str(runs[1]), '--metrics', 'likelihood'])
+
+
+def test_the_likelihood_alone(runs, capsys):
+  found = {}
+  for estimator in ('elbo', 'iwae_50'):
+    evaluate.main(['--run', str(runs[0]), '--metrics', 'likelihood', '--estimator', estimator, '--batch_size', '64'])
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    written = json.loads(path.read_text())
+    found[estimator] = written['metrics']['nll_nats']
+    assert written['protocol']['estimator'] == estimator
+    assert written['protocol']['reference']['images'] == 297
+    assert written['metrics']['bits_per_dim'] == pytest.approx(found[estimator] / 64 / np.log(2))
+  assert found['elbo'] == pytest.approx(card.load(runs[0])[0]['metrics']['nll_nats'])
+  assert 0 < found['iwae_50'] < found['elbo']
+  assert len(card.load(runs[0])) == 2  # compare does not mistake them for cards of samples
 
 
 def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):

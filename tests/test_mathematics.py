@@ -16,75 +16,14 @@ from genjax.networks.layers import TransposedConv, fourier_embedding, halvings
 from genjax.networks.unet import ResBlock, UNet, dropout, group_norm
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.gan import GAN
-from genjax.objectives.likelihoods import Bernoulli, Gaussian
+from genjax.objectives.likelihoods import Gaussian
 from genjax.objectives.vae import VAE
 from genjax.types import Batch, Context
 from tests.conftest import config_of
+from tests.linear_gaussian import MEAN, SIGMA, Decoder, Encoder, W
 
 N = 4096
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(N))
-W = np.array([[0.5, 0.3], [0.2, 0.4], [-0.6, -0.1], [0.3, 0.7]])  # linear decoder, 4 pixels from 2 latents
-MEAN, SIGMA = np.array([0.1, -0.2, 0.0, 0.3]), 0.4
-
-
-class Decoder(nn.Module):
-  @nn.compact
-  def __call__(self, z, label=None, train=True):
-    self.param('unused', nn.initializers.zeros, ())
-    return (z @ jnp.asarray(W.T, jnp.float32) + jnp.asarray(MEAN, jnp.float32)[None]).reshape(-1, 2, 2, 1)
-
-
-class Posterior(nn.Module):
-  """The posterior of the linear-Gaussian model, if its covariance were diagonal: its mean, and 1 / diag(precision)."""
-
-  z_dim: int = 2
-
-  @nn.compact
-  def __call__(self, x, label=None, train=True):
-    self.param('unused', nn.initializers.zeros, ())
-    precision = np.eye(2) + W.T @ W / SIGMA**2
-    mean = (x.reshape(-1, 4) - MEAN[None]) @ (W / SIGMA**2) @ np.linalg.inv(precision)
-    return mean, jnp.broadcast_to(-jnp.log(jnp.asarray(np.diag(precision), jnp.float32))[None], mean.shape)
-
-
-def test_elbo_of_a_linear_gaussian_vae():
-  # log p(x) is Gaussian with covariance W W' + sigma^2 I. The bound is below it by KL(q || posterior), both Gaussians.
-  vae = VAE(Posterior(), Decoder(), Gaussian(SIGMA))
-  x = np.array([0.5, -0.4, 0.2, 0.6])
-  batch = Batch(
-    jnp.broadcast_to(jnp.asarray(x, jnp.float32).reshape(1, 2, 2, 1), (N, 2, 2, 1)), jnp.zeros(N, int), jnp.arange(N)
-  )
-  params, buffers = vae.init(jax.random.key(0), batch)
-  loss, aux = jax.jit(vae.loss)(params, Context(jnp.zeros((), int), {}, buffers), batch, KEYS)
-  covariance = W @ W.T + SIGMA**2 * np.eye(4)
-  evidence = -0.5 * (x - MEAN) @ np.linalg.solve(covariance, x - MEAN) - 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
-  precision = np.eye(2) + W.T @ W / SIGMA**2
-  q = np.diag(1 / np.diag(precision))
-  gap = 0.5 * (np.trace(precision @ q) - 2 - np.linalg.slogdet(precision @ q)[1])
-  levels = 4 * np.log(2 / 255)  # the density is per level of an 8-bit image
-  assert gap > 0.01
-  assert -float(loss) == pytest.approx(evidence - gap + levels, abs=0.05)
-  assert float(aux.metrics['bits_per_dim']) == pytest.approx(float(loss) / 4 / np.log(2), rel=1e-5)
-
-
-def test_beta_weighs_the_kl():
-  x = jnp.zeros((8, 2, 2, 1))
-  batch = Batch(x, jnp.zeros(8, int), jnp.arange(8))
-  context = Context(jnp.zeros((), int), {}, {})
-  one, four = (VAE(Posterior(), Decoder(), Gaussian(SIGMA), beta=beta) for beta in (1.0, 4.0))
-  params = one.init(jax.random.key(0), batch).params
-  (a, aux), (b, _) = one.loss(params, context, batch, KEYS[:8]), four.loss(params, context, batch, KEYS[:8])
-  assert float(b - a) == pytest.approx(3 * float(aux.metrics['kl_nats']), rel=1e-5)
-
-
-def test_bernoulli_is_the_mean_over_binarisations():
-  logits, p = np.array([0.3, -1.2, 2.0, 0.0]), np.array([0.2, 0.9, 0.5, 0.0])
-  rows = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T  # all 16 binary images
-  weight = np.prod(np.where(rows, p, 1 - p), axis=1)
-  theta = 1 / (1 + np.exp(-logits))
-  expected = (weight * np.log(np.where(rows, theta, 1 - theta)).sum(axis=1)).sum()
-  shaped = lambda a: jnp.asarray(a, jnp.float32).reshape(1, 2, 2, 1)  # noqa: E731
-  assert float(Bernoulli().log_prob(shaped(logits), shaped(2 * p - 1), KEYS[:1])[0]) == pytest.approx(expected, rel=1e-5)
 
 
 class LinearGenerator(nn.Module):
@@ -103,7 +42,7 @@ class LinearDiscriminator(nn.Module):
 
 def test_temperature_and_truncation_scale_the_latent():
   # x = W z + mean in the decoder, x = 0.5 z in the generator: the deviation of samples follows that of z.
-  vae, gan = VAE(Posterior(), Decoder(), Gaussian(SIGMA)), GAN(LinearGenerator(), LinearDiscriminator())
+  vae, gan = VAE(Encoder(), Decoder(), Gaussian(SIGMA)), GAN(LinearGenerator(), LinearDiscriminator())
   example = Batch(jnp.zeros((1, 2, 2, 1)), jnp.zeros(1, int), jnp.arange(1))
   small, half = (vae.sample(vae.init(jax.random.key(0), example), KEYS, temperature=t) for t in (0.1, 0.2))
   np.testing.assert_allclose(half - MEAN.reshape(1, 2, 2, 1), 2 * (small - MEAN.reshape(1, 2, 2, 1)), atol=1e-5)
@@ -263,7 +202,7 @@ def test_weight_decay_is_decoupled():
     (lambda: optim.cosine(-1.0, 10), 'a schedule with rate -1.0'),
     (lambda: optim.adam(1e-3, b1=2.0), r'b1=2.0 and b2=0.999 must be in \[0, 1\)'),
     (lambda: Gaussian(0.0), 'sigma=0.0 must be positive'),
-    (lambda: VAE(Posterior(), Decoder(), Gaussian(), beta=-1.0), 'beta=-1.0 must not be negative'),
+    (lambda: VAE(Encoder(), Decoder(), Gaussian(), beta=-1.0), 'beta=-1.0 must not be negative'),
   ],
 )
 def test_values_out_of_range_are_refused(call, message):

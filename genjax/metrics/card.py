@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 
+from genjax.data.sources import Source, data_hash
 from genjax.errors import UsageError
 from genjax.files import write_json
 from genjax.logging import read_metrics
@@ -87,6 +88,12 @@ def training_cost(workdir: Path, step: int) -> dict[str, Any]:
   return {'training_device_seconds': round(seconds, 3), 'training_kimg': kimg, 'training_device': device}
 
 
+def likelihood_protocol(estimator: str, kind: str, test: Source, images: int) -> dict[str, Any]:
+  """What two likelihoods must share."""
+  data = {'data': test.name, 'split': 'test', 'shape': list(test.image_shape), 'hash': data_hash(test), 'images': images}
+  return {'estimator': estimator, 'kind': kind, 'seed': 0, 'reference': data}
+
+
 def tag(value: Any) -> str:
   """Eight digits that stand for a JSON value."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
@@ -101,9 +108,19 @@ def save(workdir: Path, card: Card) -> Path:
   """Writes evaluation/<features>_<step>_<settings>_<seed>.json; the same settings and seed replace the card before."""
   features, model = card['protocol']['features']['name'], card['model']
   name = f'{features}_{model["step"]:08d}_{tag([card["protocol"], settings(card)])}_{model["seed"]}.json'
-  path = workdir / 'evaluation' / name
+  return write(workdir / 'evaluation' / name, card)
+
+
+def save_likelihood(workdir: Path, card: Card) -> Path:
+  """Writes evaluation/likelihood/<estimator>_<step>_<settings>.json, which `load` does not read."""
+  name = f'{card["protocol"]["estimator"]}_{card["model"]["step"]:08d}_{tag([card["protocol"], settings(card)])}.json'
+  return write(workdir / 'evaluation' / 'likelihood' / name, card)
+
+
+def write(path: Path, card: Card) -> Path:
+  """Raises UsageError if it cannot be."""
   try:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, card)
   except OSError as error:
     raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
@@ -170,3 +187,15 @@ def table(card: Card) -> str:
   lines += [f'  {note}' for note in card.get('notes', [])]
   of = {'nll_nats': f'  ({model.get("likelihood")})'}
   return '\n'.join(lines + [f'  {name:28} {value:.5g}{of.get(name, "")}' for name, value in metrics.items()])
+
+
+def likelihood_table(card: Card) -> str:
+  """A card of a likelihood alone, for the terminal."""
+  protocol, model = card['protocol'], card['model']
+  real = protocol['reference']
+  lines = [
+    f'{model["run"]} step {model["step"]} ({model["kimg"]:g} kimg)',
+    f'  {protocol["estimator"]}: {protocol["kind"]}',
+    f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
+  ]
+  return '\n'.join(lines + [f'  {name:28} {value:.5g}' for name, value in card['metrics'].items()])

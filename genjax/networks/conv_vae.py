@@ -25,12 +25,13 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-  """Latent [B, z_dim] -> parameters of p(x|z), float32 [B, H, W, C]."""
+  """Latent [B, z_dim] -> parameters of p(x|z), float32 [B, H, W, outputs]."""
 
   image_shape: tuple[int, int, int]
   width: int = 32
   hidden: int = 256
   dtype: str = 'float32'
+  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
 
   @nn.compact
   def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
@@ -41,4 +42,4 @@ class ConvDecoder(nn.Module):
     h = nn.silu(nn.Dense(base * base * features, dtype=self.dtype)(h)).reshape(-1, base, base, features)
     for level in reversed(range(levels)):
       h = nn.silu(TransposedConv(self.width << level, dtype=self.dtype)(h))
-    return nn.Conv(self.image_shape[-1], (3, 3), dtype=self.dtype)(h).astype(jnp.float32)
+    return nn.Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(h).astype(jnp.float32)

@@ -39,19 +39,20 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-  """Latent [B, z_dim] -> parameters of p(x|z), float32 [B, H, W, C]."""
+  """Latent [B, z_dim] -> parameters of p(x|z), float32 [B, H, W, outputs]."""
 
   image_shape: tuple[int, int, int]
   width: int = 256
   depth: int = 2
   dtype: str = 'float32'
+  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
 
   @nn.compact
   def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
     h = nn.leaky_relu(LatentInput(self.width, self.dtype)(z, label), 0.2)
     h = Hidden(self.width, self.depth - 1, self.dtype)(h)
-    x = nn.Dense(math.prod(self.image_shape))(h.astype(jnp.float32))
-    return x.reshape(-1, *self.image_shape)
+    shape = (*self.image_shape[:2], self.outputs or self.image_shape[2])
+    return nn.Dense(math.prod(shape))(h.astype(jnp.float32)).reshape(-1, *shape)
 
 
 class MLPGenerator(nn.Module):

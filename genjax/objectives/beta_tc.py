@@ -1,0 +1,52 @@
+"""beta-TCVAE (Chen et al. 1802.04942): the KL in three parts, of which the total correlation weighs more."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax.errors import UsageError
+from genjax.objectives.vae import VAE, Posterior, log_normal, risen
+from genjax.types import Context
+
+
+@dataclasses.dataclass(frozen=True)
+class BetaTCVAE(VAE):
+  """alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)) in the place of the KL, their sum (1802.04942, section 3).
+
+  q(z) of a z ~ q(z|x) is estimated from the batch as q(z|x) / N and (N - 1) / N of the mean over the other images: without
+  bias, as by the paper's stratified sampling, and exactly where the batch is the data set. An image's loss so depends on the
+  others with which it is computed, and parts of a batch (`accumulate`, pmap) are not the whole, as with batch statistics.
+  """
+
+  beta: float = 6.0
+  alpha: float = 1.0
+  gamma: float = 1.0
+  images: int = 60_000  # of the data set, N
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.alpha < 0 or self.gamma < 0 or self.images < 1:
+      raise UsageError(f'alpha={self.alpha} and gamma={self.gamma} must not be negative, images={self.images} not below 1.')
+    if self.free_bits:
+      raise UsageError('free_bits are of the whole KL, which BetaTCVAE takes apart.')
+
+  def regulariser(self, found: Posterior, z: Float[Array, 'b z'], context: Context) -> tuple[Float[Array, ''], dict]:
+    information, total_correlation, dimensions = (part.mean() for part in self.decomposition(found, z))
+    value = self.alpha * information + self.beta * risen(self.warmup, context) * total_correlation + self.gamma * dimensions
+    return value, {
+      'information_nats': information, 'total_correlation_nats': total_correlation, 'dimensions_nats': dimensions
+    }  # fmt: skip
+
+  def decomposition(self, found: Posterior, z: Float[Array, 'b z']) -> tuple[Float[Array, 'b'], ...]:
+    """log q(z|x) / q(z), log q(z) / prod_j q(z_j) and sum_j log q(z_j) / p(z_j) at the z of each image."""
+    pairs = log_normal(z[:, None, :, None], found.mean[None, :, :, None], found.log_var[None, :, :, None])  # [B, B, z]
+    own = jnp.eye(len(z)) / self.images
+    others = (1 - jnp.eye(len(z))) * (1 - 1 / self.images) / max(len(z) - 1, 1)
+    log_share = jnp.log(own + others)
+    log_q = jax.nn.logsumexp(pairs.sum(axis=2) + log_share, axis=1)
+    log_each = jax.nn.logsumexp(pairs + log_share[:, :, None], axis=1).sum(axis=1)
+    log_prior = -0.5 * (jnp.square(z) + math.log(2 * math.pi)).sum(axis=1)
+    return log_normal(z, found.mean, found.log_var) - log_q, log_q - log_each, log_each - log_prior
