@@ -240,7 +240,7 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
 
   def mark(call, args, kwargs, context):
     out = call(*args, **kwargs)
-    if context.module.path or context.method_name != '__call__':
+    if context.module.path or context.method_name not in ('__call__', 'step'):
       return out
     return checkpoint_name(out, 'network evaluation')
 

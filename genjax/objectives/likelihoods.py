@@ -91,6 +91,10 @@ class BinarisedBernoulli(Bernoulli):
       keys = rng.image_keys(jax.random.key(0), checksum)
     return jnp.where(rng.uniform(keys, x.shape[1:]) < (x + 1) / 2, 1.0, -1.0)
 
+  def sample(self, out: Float[Array, 'b h w c'], keys: Keys) -> Images:
+    """-1 or 1, drawn pixel by pixel."""
+    return jnp.where(rng.uniform(keys, out.shape[1:]) < jax.nn.sigmoid(out), 1.0, -1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Likelihood):

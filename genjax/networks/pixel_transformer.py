@@ -1,0 +1,113 @@
+"""A decoder-only transformer (Radford et al. 2019; pre-norm) over the pixels of an image, or the codes of one, row by row."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from genjax.errors import UsageError
+
+Rows = Float[Array, 'b n d']
+
+
+class Cache(NamedTuple):
+  """Keys and values of the places so far, of every block: [depth, B, N, heads, d]."""
+
+  keys: Float[Array, 'l b n h d']
+  values: Float[Array, 'l b n h d']
+
+
+class CausalBlock(nn.Module):
+  """Attention to the places up to one's own, and an MLP, each added to what it was given."""
+
+  width: int
+  heads: int
+  depth: int  # of the network: what is added starts smaller the more there are
+  dtype: str
+
+  def setup(self):
+    dense = lambda n, scale=1.0: nn.Dense(  # noqa: E731
+      n, dtype=self.dtype, kernel_init=nn.initializers.variance_scaling(scale, 'fan_in', 'normal')
+    )
+    self.norms = [nn.LayerNorm(dtype=self.dtype) for _ in range(2)]
+    self.qkv, self.out = dense(3 * self.width), dense(self.width, 0.5 / self.depth)
+    self.up, self.down = dense(4 * self.width), dense(self.width, 0.5 / self.depth)
+
+  def __call__(self, x: Rows) -> Rows:
+    q, k, v = self.heads_of(x)
+    return self.rest(x, jax.nn.dot_product_attention(q, k, v, is_causal=True))
+
+  def step(self, x: Float[Array, 'b 1 d'], place: Int[Array, ''], keys, values):
+    """At one place, given keys and values [B, N, heads, d] of those before it: the answer, and both with this place's."""
+    q, k, v = self.heads_of(x)
+    keys, values = (jax.lax.dynamic_update_slice_in_dim(old, new, place, 1) for old, new in ((keys, k), (values, v)))
+    seen = (jnp.arange(keys.shape[1]) <= place)[None, None, None]
+    return self.rest(x, jax.nn.dot_product_attention(q, keys, values, mask=seen)), keys, values
+
+  def heads_of(self, x: Rows):
+    b, n, d = x.shape
+    return jnp.split(self.qkv(self.norms[0](x)).reshape(b, n, 3 * self.heads, d // self.heads), 3, axis=2)
+
+  def rest(self, x: Rows, attended: Float[Array, 'b n h d']) -> Rows:
+    x = x + self.out(attended.reshape(x.shape))
+    return x + self.down(nn.gelu(self.up(self.norms[1](x))))
+
+
+class PixelTransformer(nn.Module):
+  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
+
+  `step` answers for one place, from a `Cache` of those before it: the same numbers.
+  """
+
+  image_shape: tuple[int, int, int]
+  outputs: int
+  width: int = 128
+  depth: int = 4
+  heads: int = 4
+  dtype: str = 'float32'
+
+  def setup(self):
+    if self.width % self.heads:
+      raise UsageError(f'objective.network.width={self.width} is no multiple of heads={self.heads}.')
+    rows, columns = self.image_shape[:2]
+    small = nn.initializers.normal(0.1)
+    self.row, self.column = (self.param(name, small, (n, self.width)) for name, n in (('row', rows), ('column', columns)))
+    self.pixel = nn.Dense(self.width, dtype=self.dtype)
+    self.label = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+    self.blocks = [CausalBlock(self.width, self.heads, self.depth, self.dtype) for _ in range(self.depth)]
+    self.norm, self.head = nn.LayerNorm(dtype=self.dtype), nn.Dense(self.outputs)
+
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> Float[Array, 'b h w o']:
+    b, h, w, c = x.shape
+    last = jnp.pad(x.reshape(b, h * w, c), ((0, 0), (1, 0), (0, 0)))[:, :-1]  # each place hears the pixel before it
+    rows = self.embed(last, self.places()[None], label)
+    for block in self.blocks:
+      rows = block(rows)
+    return self.answer(rows).reshape(b, h, w, self.outputs)
+
+  @nn.nowrap
+  def cache(self, batch: int) -> Cache:
+    """An empty one."""
+    shape = (self.depth, batch, self.image_shape[0] * self.image_shape[1], self.heads, self.width // self.heads)
+    return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+  def step(self, last: Float[Array, 'b c'], place: Int[Array, ''], cache: Cache, label: Float[Array, 'b k'] | None = None):
+    """The answer [B, 1, 1, outputs] at `place`, `last` being the pixel before it (0 at the first), and the new cache."""
+    rows, found = self.embed(last[:, None], self.places()[place][None, None], label), []
+    for block, keys, values in zip(self.blocks, *cache, strict=True):
+      rows, *kept = block.step(rows, place, keys, values)
+      found.append(kept)
+    return self.answer(rows)[:, None], Cache(*(jnp.stack(kept) for kept in zip(*found, strict=True)))
+
+  def places(self) -> Float[Array, 'n d']:
+    rows, columns = self.image_shape[:2]
+    return (self.row[:, None] + self.column[None]).reshape(rows * columns, self.width)
+
+  def embed(self, last: Float[Array, 'b n c'], places: Float[Array, 'l n d'], label: Float[Array, 'b k'] | None) -> Rows:
+    rows = self.pixel(last) + jnp.broadcast_to(places, (len(last), *places.shape[1:])).astype(self.dtype)
+    return rows if label is None else rows + self.label(label)[:, None]
+
+  def answer(self, rows: Rows) -> Float[Array, 'b n o']:
+    return self.head(self.norm(rows).astype(jnp.float32))

@@ -1,0 +1,112 @@
+"""PixelCNN++ (Salimans et al. 1701.05517): two streams of shifted convolutions, of which each pixel sees those before it alone.
+
+`u` has seen the rows above a pixel, `ul` those and the pixels to its left. Without the paper's weight normalisation; halving
+and doubling the side are a strided and a repeated step before a causal convolution, one gated block wide.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax.errors import UsageError
+from genjax.networks.unet import dropout
+from genjax.types import Keys
+
+Stream = Float[Array, 'b h w c']
+PADS = {'down': ((1, 0), (1, 1)), 'right': ((1, 0), (1, 0))}  # of a 2x3 and a 2x2 kernel: nothing from below or from the right
+
+
+def shift(x: Stream, rows: int, columns: int) -> Stream:
+  """Moved down and to the right, zeros behind."""
+  return jnp.pad(x, ((0, 0), (rows, 0), (columns, 0), (0, 0)))[:, : x.shape[1], : x.shape[2]]
+
+
+def concat_elu(x: Stream) -> Stream:
+  """ELU of x and of -x, twice the channels (1701.05517, section 3)."""
+  return nn.elu(jnp.concatenate([x, -x], axis=-1))
+
+
+class CausalConv(nn.Module):
+  """A convolution that sees its own place and what is above ('down': 2x3) or also to the left of it ('right': 2x2)."""
+
+  features: int
+  stream: str
+  dtype: str
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x: Stream) -> Stream:
+    pads = PADS[self.stream]
+    size = tuple(sum(pad) + 1 for pad in pads)
+    return nn.Conv(self.features, size, self.stride, pads, dtype=self.dtype)(x)
+
+
+class Gated(nn.Module):
+  """x + a sigmoid(b), (a, b) of two convolutions; `more` is another stream, heard through a 1x1 convolution."""
+
+  stream: str
+  dropout: float
+  number: int  # of the block in the network
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Stream, more: Stream | None, label: Float[Array, 'b k'] | None, keys: Keys | None) -> Stream:
+    c = x.shape[-1]
+    h = CausalConv(c, self.stream, self.dtype)(concat_elu(x))
+    if more is not None:
+      h = h + nn.Dense(c, dtype=self.dtype)(concat_elu(more))
+    h = dropout(concat_elu(h), self.dropout, keys, self.number)
+    h = CausalConv(2 * c, self.stream, self.dtype)(h)
+    if label is not None:
+      h = h + nn.Dense(2 * c, use_bias=False, dtype=self.dtype)(label)[:, None, None]
+    a, b = jnp.split(h, 2, axis=-1)
+    return x + a * nn.sigmoid(b)
+
+
+class PixelCNN(nn.Module):
+  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
+
+  Before means above, or to the left in the same row. `levels` is how often the side is halved, `blocks` how many gated blocks
+  each resolution has on either way.
+  """
+
+  outputs: int
+  width: int = 32
+  blocks: int = 2
+  levels: int = 3  # resolutions
+  dropout: float = 0.0
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Stream, label: Float[Array, 'b k'] | None = None, keys: Keys | None = None) -> Stream:
+    if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
+      raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from grey
+    conv = lambda size, pads: nn.Conv(self.width, size, padding=pads, dtype=self.dtype)(x)  # noqa: E731
+    u = shift(conv((2, 3), ((1, 0), (1, 1))), 1, 0)
+    ul = shift(conv((1, 3), ((0, 0), (1, 1))), 1, 0) + shift(conv((2, 1), ((1, 0), (0, 0))), 0, 1)
+    number, kept = 0, []
+
+    def gated(u, ul, more=(None, None)):
+      nonlocal number
+      u = Gated('down', self.dropout, 2 * number, self.dtype)(u, more[0], label, keys)
+      beside = u if more[1] is None else jnp.concatenate([u, more[1]], axis=-1)
+      ul = Gated('right', self.dropout, 2 * number + 1, self.dtype)(ul, beside, label, keys)
+      number += 1
+      return u, ul
+
+    for level in range(self.levels):
+      if level:
+        u, ul = (CausalConv(self.width, s, self.dtype, 2)(h) for s, h in (('down', u), ('right', ul)))
+      kept.append((u, ul))
+      for _ in range(self.blocks):
+        u, ul = gated(u, ul)
+        kept.append((u, ul))
+    for level in range(self.levels):
+      if level:
+        twice = lambda h: jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)  # noqa: E731
+        u, ul = (CausalConv(self.width, s, self.dtype)(twice(h)) for s, h in (('down', u), ('right', ul)))
+      for _ in range(self.blocks + 1):
+        u, ul = gated(u, ul, kept.pop())
+    return nn.Dense(self.outputs)(jax.nn.elu(ul).astype(jnp.float32))

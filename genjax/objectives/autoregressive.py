@@ -1,0 +1,94 @@
+"""Autoregressive model of pixels, p(x) = prod_i p(x_i | x_1, ..., x_{i-1}), row by row (1601.06759, eq. 1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.common import bits_per_dim, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.likelihoods import Likelihood
+from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoregressive:
+  """A game of one player, 'model': minimise -log p(x), exact, in nats per image.
+
+  `network(x, label) -> the likelihood's numbers` at each pixel, which follow from the pixels before it alone. One with a `step`
+  and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels.
+  """
+
+  network: nn.Module
+  likelihood: Likelihood
+  image_shape: tuple[int, int, int]
+  num_classes: int = 0  # 0: unconditional
+
+  def __post_init__(self):
+    if not hasattr(self.likelihood, 'sample') or self.likelihood.params() or self.likelihood.buffers():
+      kind = type(self.likelihood).__name__
+      raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarisedBernoulli or LogisticMixture.')
+
+  @property
+  def players(self) -> dict[str, Player]:
+    return {'model': Player(self.loss)}
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    read, kind = self.likelihood.outputs(batch.image.shape[-1]), type(self.likelihood).__name__
+    if self.network.outputs != read:
+      raise UsageError(
+        f'objective.network.outputs={self.network.outputs}: {kind} reads {read} numbers a pixel, set it to that.'
+      )
+    return Variables({'model': self.network.init(key, batch.image, one_hot(batch.label, self.num_classes))['params']}, {})
+
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """-log p(x), the mean over the batch."""
+    x_keys, network_keys = rng.split(keys, 2)
+    nats = -self.log_prob(params, batch, x_keys, dropout_keys(self.network, network_keys)).mean()
+    return nats, Aux({'nll_nats': nats, 'bits_per_dim': bits_per_dim(nats, batch.image)})
+
+  def log_prob(self, params: dict, batch: Batch, keys: Keys, more: tuple[Keys, ...] = ()) -> Float[Array, 'b']:
+    x = self.likelihood.observe(batch.image, keys)
+    out = self.network.apply({'params': params['model']}, x, one_hot(batch.label, self.num_classes), *more)
+    return self.likelihood.log_prob(out, x, {})
+
+  def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'exact') -> Float[Array, 'b']:
+    """-log p(x), in nats per image."""
+    return -self.log_prob(variables.params, batch, rng.split(keys, 2)[0])
+
+  @property
+  def estimators(self) -> dict[str, str]:
+    return {'exact': f'exact, of {self.likelihood.measures}'}
+
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, cached: bool = True) -> Images:
+    """x ~ p(x), pixel i from stream i of each image's key. Without labels a conditional model draws them uniformly.
+
+    `cached=False`: the whole network for each pixel, where it has a `step`, too.
+    """
+    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
+    pixel_keys = rng.fold_in(keys, 0)
+    rows, columns, channels = shape = self.image_shape
+    model = {'params': variables.params['model']}
+    draw = lambda out, place: self.likelihood.sample(out, rng.fold_in(pixel_keys, place))  # noqa: E731
+
+    def step(carry, place):
+      last, cache = carry
+      out, cache = self.network.apply(model, last, place, cache, label, method='step')
+      pixel = draw(out, place)[:, 0, 0]
+      return (pixel, cache), pixel
+
+    def whole(x, place):
+      out = self.network.apply(model, x, label)
+      row, column = place // columns, place % columns
+      here = jax.lax.dynamic_slice(out, (0, row, column, 0), (len(x), 1, 1, out.shape[-1]))
+      return jax.lax.dynamic_update_slice(x, draw(here, place), (0, row, column, 0)), None
+
+    places = jnp.arange(rows * columns)
+    if cached and hasattr(self.network, 'step'):
+      start = jnp.zeros((len(keys), channels)), self.network.cache(len(keys))
+      _, pixels = jax.lax.scan(step, start, places)
+      return jnp.moveaxis(pixels, 0, 1).reshape(len(keys), *shape)
+    return jax.lax.scan(whole, jnp.zeros((len(keys), *shape)), places)[0]

@@ -1,0 +1,159 @@
+"""Autoregressive models: what each pixel sees, exact likelihoods, draws."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.metrics.evaluation import evaluations
+from genjax.networks.pixel_transformer import PixelTransformer
+from genjax.networks.pixelcnn import PixelCNN
+from genjax.networks.row_lstm import PixelRNN
+from genjax.objectives.autoregressive import Autoregressive
+from genjax.objectives.likelihoods import BinarisedBernoulli, Gaussian, LogisticMixture
+from genjax.types import Batch, Context, example_batch
+
+SHAPE = (4, 4, 1)
+KEYS = rng.image_keys(jax.random.key(0), jnp.arange(256))
+NETWORKS = {
+  'pixelcnn': PixelCNN(1, width=6, blocks=1, levels=3),
+  'row_lstm': PixelRNN(1, width=8, depth=2),
+  'transformer': PixelTransformer(SHAPE, 1, width=16, depth=2, heads=2),
+}
+
+
+def awake(network, shape, label=None, scale=0.3):
+  """Parameters of which none is zero."""
+  variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)), label)
+  leaves, tree = jax.tree.flatten(variables['params'])
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  return jax.tree.unflatten(tree, [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+
+
+@functools.cache
+def model(name, classes=0):
+  """An objective of two-coloured images, and its variables."""
+  objective = Autoregressive(NETWORKS[name], BinarisedBernoulli(), SHAPE, classes)
+  variables = objective.init(jax.random.key(0), example_batch(SHAPE))
+  label = jnp.ones((1, classes)) if classes else None
+  return objective, variables._replace(params={'model': awake(NETWORKS[name], SHAPE, label)})
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_a_pixel_sees_all_before_it_and_nothing_else(name):
+  network = NETWORKS[name]
+  params, x = awake(network, SHAPE), jax.random.normal(jax.random.key(2), (1, *SHAPE))
+  answer = lambda x: network.apply({'params': params}, x).reshape(-1)  # noqa: E731
+  slopes = np.asarray(jax.jacrev(answer)(x)).reshape(16, 16)  # [answer, pixel]
+  assert not np.triu(slopes).any()
+  seen = slopes[np.tril_indices(16, -1)] != 0
+  assert seen.all() if name == 'transformer' else seen.mean() > 0.5  # a row LSTM sees a triangle above a pixel
+  assert np.diag(slopes, -1)[np.arange(1, 16) % 4 > 0].all()  # the pixel on the left
+
+
+@pytest.mark.parametrize('name', ['pixelcnn', 'transformer'])
+def test_the_pixels_of_colour_images_do_not_see_themselves(name):
+  shape, mixture = (4, 4, 3), LogisticMixture(2)
+  outputs = mixture.outputs(3)
+  network = PixelCNN(outputs, width=6, blocks=1, levels=2) if name == 'pixelcnn' else PixelTransformer(shape, outputs, 16, 1, 2)
+  params, x = awake(network, shape), jax.random.normal(jax.random.key(2), (1, *shape))
+  answer = lambda x: network.apply({'params': params}, x).reshape(16, -1).sum(axis=1)  # noqa: E731
+  slopes = np.abs(np.asarray(jax.jacrev(answer)(x)).reshape(16, 16, 3)).sum(axis=2)
+  assert not np.triu(slopes).any()
+  assert np.diag(slopes, -1)[np.arange(1, 16) % 4 > 0].all()
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_the_probabilities_of_all_images_sum_to_one(name):
+  # Half of the image is free, the rest is given: p of 256 images over p of their common beginning.
+  objective, variables = model(name)
+  bits = (np.arange(256)[:, None] >> np.arange(8)[None]) & 1
+  given = np.where(np.random.default_rng(0).random(8) < 0.5, -1.0, 1.0)
+  rows = np.concatenate([np.tile(given, (256, 1)), 2.0 * bits - 1], axis=1)
+  x = jnp.asarray(rows.reshape(256, *SHAPE), jnp.float32)
+  batch = Batch(x, jnp.zeros(256, int), jnp.arange(256))
+  log_p = -np.asarray(jax.jit(objective.nll)(variables, batch, KEYS), np.float64)
+  out = np.asarray(objective.network.apply({'params': variables.params['model']}, x[:1]), np.float64).reshape(-1)[:8]
+  beginning = -np.log1p(np.exp(-given * out)).sum()
+  assert np.exp(log_p - beginning).sum() == pytest.approx(1, abs=1e-3)
+  assert np.exp(log_p - beginning).max() < 0.99
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_draws_are_as_frequent_as_their_probabilities(name):
+  # The first two pixels: four images of them, each as often as exp(-nll) says.
+  objective, variables = model(name)
+  n = 1024
+  drawn = jax.jit(lambda keys: objective.sample(variables, keys))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
+  assert set(np.unique(drawn)) == {-1, 1}
+  first = np.asarray(drawn)[:, 0, :2, 0]
+  out = lambda x: objective.network.apply({'params': variables.params['model']}, x).reshape(-1)  # noqa: E731
+  for a in (-1.0, 1.0):
+    for b in (-1.0, 1.0):
+      answers = out(jnp.zeros((1, *SHAPE)).at[0, 0, 0, 0].set(a))[:2]
+      p = 1 / (1 + np.exp(-a * float(answers[0]))) / (1 + np.exp(-b * float(answers[1])))
+      assert (first == [a, b]).all(axis=1).mean() == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / n) + 1e-3)
+
+
+@pytest.mark.parametrize(('shape', 'likelihood'), [(SHAPE, BinarisedBernoulli()), ((4, 4, 3), LogisticMixture(2))])
+def test_cached_sampling_is_the_slow_way(shape, likelihood):
+  network = PixelTransformer(shape, likelihood.outputs(shape[-1]), width=16, depth=2, heads=2)
+  objective = Autoregressive(network, likelihood, shape, num_classes=3)
+  variables = objective.init(jax.random.key(0), example_batch(shape))
+  variables = variables._replace(params={'model': awake(network, shape, jnp.ones((1, 3)))})
+  fast, slow = (
+    jax.jit(lambda keys, cached=cached: objective.sample(variables, keys, jnp.arange(32) % 3, cached=cached))(KEYS[:32])
+    for cached in (True, False)
+  )
+  np.testing.assert_array_equal(fast, slow)
+  assert float(jnp.abs(fast[0] - fast[3]).max()) > 0.1
+  # and its answers are those of one pass over the finished image
+  label, cache = jax.nn.one_hot(jnp.arange(32) % 3, 3), network.cache(32)
+  model, pixels = {'params': variables.params['model']}, fast.reshape(32, -1, shape[-1])
+  whole = network.apply(model, fast, label).reshape(32, -1, network.outputs)
+  step = jax.jit(functools.partial(network.apply, method='step'))
+  for place in range(pixels.shape[1]):
+    last = pixels[:, place - 1] if place else jnp.zeros_like(pixels[:, 0])
+    out, cache = step(model, last, place, cache, label)
+    np.testing.assert_allclose(out[:, 0, 0], whole[:, place], rtol=1e-3, atol=1e-4)
+
+
+def test_evaluations_are_counted():
+  for name, cached in (('transformer', True), ('transformer', False), ('pixelcnn', True)):
+    objective, variables = model(name)
+    assert evaluations(objective, variables, {'cached': cached}) == 16
+
+
+def test_loss_and_likelihood_are_of_the_same_images():
+  objective, variables = model('row_lstm')
+  grey = Batch(jnp.zeros((256, *SHAPE)), jnp.zeros(256, int), jnp.arange(256))
+  loss, aux = jax.jit(objective.loss)(variables.params, Context(jnp.zeros((), int), {}, {}), grey, KEYS)
+  nll = jax.jit(objective.nll)(variables, grey, KEYS)
+  assert float(loss) == pytest.approx(float(nll.mean()), rel=1e-5)
+  assert float(nll.std()) > 0.1  # each image was binarised by its own key
+  assert objective.estimators == {'exact': 'exact, of dynamically binarised images'}
+  assert float(aux.metrics['bits_per_dim']) == pytest.approx(float(loss) / 16 / np.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be drawn from pixel by pixel'),
+    (
+      lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(jax.random.key(0), example_batch(SHAPE)),
+      r'objective.network.outputs=1: LogisticMixture reads 15 numbers a pixel',
+    ),
+    (lambda: PixelCNN(1, levels=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))), 'cannot be halved 3 times'),
+    (
+      lambda: PixelTransformer(SHAPE, 1, width=10, heads=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))),
+      'width=10 is no multiple of heads=4',
+    ),
+  ],
+)
+def test_mistakes(make, message):
+  with pytest.raises(UsageError, match=message):
+    make()
