@@ -135,6 +135,45 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   assert len(compare.rows_of([again[0], same])) == 2
 
 
+def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  at = lambda seed: config | {'train': config['train'] | {'seed': seed}}  # noqa: E731
+  guides = [judged(tmp_path / f'guide_{i}', at(i), cards, [9, 9]) for i in range(2)]
+  path = lambda row: judged(tmp_path / row, at(int(row[-1])), changed, [1, 2])  # noqa: E731
+  changes = {
+    'best': lambda i: {'best': True, 'step': 5 + i, 'kimg': 0.1 * i},
+    'adaptive': lambda i: {'evaluations': 51.5 + i},
+    'guided': lambda i: {'guide': {'run': str(guides[i]), 'step': 10}},
+  }
+  for name, change in changes.items():
+    made = []
+    for i in range(2):
+      changed = [c | {'model': c['model'] | change(i)} for c in cards]
+      made.append(path(f'{name}_{i}'))
+    assert len(compare.rows_of(made)) == 1, name
+  changed = [c | {'model': c['model'] | {'step': 7}} for c in cards]  # not the best, and another step: another length
+  assert len(compare.rows_of([tmp_path / 'adaptive_0', path('step_1')])) == 2
+  # A metric that one of them lacks is that of the other.
+  found = card.load(tmp_path / 'best_0')[0]
+  found['metrics']['classification_accuracy'] = 0.25
+  card.save(tmp_path / 'best_0', found)
+  header, line = compare.table(compare.rows_of([tmp_path / 'best_0', tmp_path / 'best_1']))
+  assert line[header.index('classification_accuracy ↑')] == '0.25'
+
+
+def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  moved = [json.loads(json.dumps(c)) for c in cards]
+  for c in moved:
+    c['protocol']['reference']['data'] = '/elsewhere/digits'
+  a, b = judged(tmp_path / 'a', config, cards, [1, 2]), judged(tmp_path / 'b', config, moved, [1, 2])
+  assert len(compare.rows_of([a, b])) == 2
+  for c in moved:
+    c['protocol']['features']['hash'] = 'abc'
+  with pytest.raises(UsageError, match=r'Each trained a classifier of its own: copy the file in \$GENJAX_CACHE/classifiers'):
+    compare.rows_of([a, judged(tmp_path / 'c', config, moved, [1, 2])])
+
+
 def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
   judged(tmp_path / 'a', config, cards, [1, 2])
@@ -268,7 +307,9 @@ def test_compare_mistakes(runs, tmp_path):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
 
 
-@pytest.mark.parametrize('damage', ['no sections', 'a word for a number', 'no name', 'a folder'])
+@pytest.mark.parametrize(
+  'damage', ['no sections', 'a word for a number', 'not a number', 'no name', 'no run', 'too deep', 'a folder']
+)
 def test_a_card_of_another_kind_is_refused(runs, tmp_path, damage):
   (tmp_path / 'evaluation').mkdir()
   path, found = tmp_path / 'evaluation' / 'a.json', card.load(runs[0])[0]
@@ -278,9 +319,11 @@ def test_a_card_of_another_kind_is_refused(runs, tmp_path, damage):
     changed = {
       'no sections': {name: {} for name in found},
       'a word for a number': found | {'metrics': found['metrics'] | {'fid': 'abc'}},
+      'not a number': found | {'metrics': found['metrics'] | {'coverage': float('nan')}},
+      'no run': found | {'model': {name: value for name, value in found['model'].items() if name != 'run'}},
       'no name': found | {'protocol': found['protocol'] | {'features': {}}},
     }
-    path.write_text(json.dumps(changed[damage]))
+    path.write_text('[' * 100_000 if damage == 'too deep' else json.dumps(changed[damage]))
   with pytest.raises(UsageError, match=r'a.json was not written by this evaluate.py: delete it, or judge the run again'):
     card.load(tmp_path)
 

@@ -1,6 +1,7 @@
 """Evaluation in the library: extractors, references, one device as eight, worse images worse numbers."""
 
 import dataclasses
+import hashlib
 import json
 import sys
 
@@ -13,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from genjax import rng
 from genjax.data.pipeline import epoch_order
 from genjax.data.prepare import read_idx
-from genjax.data.sources import Arrays, open_data
+from genjax.data.sources import Arrays, data_hash, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.metrics import card, classifier, extractors, manifold
@@ -31,7 +32,7 @@ from genjax.metrics.fid import frechet_distance
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import features_of, real_images, reference
-from genjax.metrics.weights import load_tree
+from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import make_mesh
 from genjax.types import Variables, example_batch
 from tests.conftest import RECIPE, config_of, image_shape, noise, objects, one_level
@@ -73,6 +74,25 @@ def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
   assert other.hash != extractor.hash
   with pytest.raises(UsageError, match=r'noise has no labels to train a classifier on: give another --features'):
     extractors.open_classifier(Arrays('noise', noise(), np.zeros(20, np.int32), 0), None, RECIPE)
+
+
+def test_the_classifier_of_known_data_is_the_same_for_everyone(tmp_path, capsys):
+  train_set, test_set = real_images(name='digits', resolution=8)
+  recipe = type(RECIPE)(steps=300)  # what `recipe_for` says of so few
+  params, right = classifier.open_classifier(train_set, test_set, recipe, tmp_path)
+  assert extractors.tree_hash(params) == 'dd3075afc7f0daf0'
+  assert (capsys.readouterr().out, list(tmp_path.iterdir())) == ('', [])
+  assert right == classifier.accuracy(params, test_set, 10, recipe)
+  assert right > 0.9
+
+
+def test_another_network_in_the_cache_is_named(digits, cache):
+  train_set, test_set, _ = digits
+  recipe = dataclasses.replace(RECIPE, seed=7)
+  name = hashlib.sha256(f'{data_hash(train_set)} {recipe} 1'.encode()).hexdigest()[:16]
+  save_tree(cache / 'classifiers' / f'{name}.npz', {'params': {'x': np.zeros(3)}, 'accuracy': np.float64(0.9)})
+  with pytest.raises(UsageError, match=rf'{name}.npz holds another network: delete it'):
+    classifier.open_classifier(train_set, test_set, recipe, cache)
 
 
 def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
@@ -274,6 +294,8 @@ def test_worse_images_of_clothes_get_worse_numbers(name, shared_data, tmp_path, 
     ('digits_iddpm', {'steps': 7}, 7),
     ('digits_meanflow', {'steps': 2}, 2),
     ('digits_consistency', {'steps': 2}, 2),
+    ('digits_stylegan2', {}, 1),  # whose mapping is none
+    ('digits_transformer', {}, 64),
   ],
 )
 def test_network_evaluations_are_counted(name, options, expected):

@@ -30,13 +30,13 @@ from genjax.workdir import PACKAGES, differences, git
 
 NUMBER = (int, float)
 SCHEMA = {
-  'metrics': {'fid': NUMBER, 'kid': NUMBER, 'kid_low': NUMBER, 'kid_high': NUMBER, 'precision': NUMBER, 'recall': NUMBER},
+  'metrics': {name: NUMBER for name in ('fid', 'fid_infinity', 'kid', 'kid_low', 'kid_high', 'precision', 'recall')},
   'protocol': {
     'features': {'name': str, 'hash': str},
     'reference': {'images': int, 'data': str, 'split': str, 'hash': str},
     'samples': int,
   },
-  'model': {'step': int, 'options': dict, 'seed': int},
+  'model': {'run': str, 'step': int, 'best': bool, 'options': dict, 'seed': int, 'ema_halflife_kimg': (*NUMBER, type(None))},
   'cost': {'images_per_second': NUMBER, 'training_device_seconds': NUMBER, 'training_kimg': NUMBER},
   'versions': dict,
   'device': str,
@@ -99,6 +99,12 @@ def tag(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def measured(card: Card) -> dict[str, Any]:
+  """What of the protocol must agree: all but where the reference lies, whose hash says what it is."""
+  reference = {name: value for name, value in card['protocol']['reference'].items() if name != 'data'}
+  return card['protocol'] | {'reference': reference}
+
+
 def settings(card: Card) -> dict[str, Any]:
   """What of a run was judged, but for the seed: cards that share it are repetitions."""
   return {name: value for name, value in card['model'].items() if name not in ('run', 'seed')}
@@ -133,9 +139,9 @@ def load(workdir: Path) -> list[Card]:
   for path in sorted((Path(workdir) / 'evaluation').glob('*.json')):
     try:
       card = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
       card = None
-    if not fits(card, SCHEMA):
+    if not fits(card, SCHEMA) or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
     cards.append(card)
   if not cards:
@@ -147,19 +153,29 @@ def fits(value: Any, schema: Any) -> bool:
   """Whether a JSON value has the types of `schema`, which may leave out keys."""
   if isinstance(schema, dict):
     return isinstance(value, dict) and all(fits(value.get(key), item) for key, item in schema.items())
-  return isinstance(value, schema) and not isinstance(value, bool)
+  return isinstance(value, schema) and (schema is bool or not isinstance(value, bool))
+
+
+def number(value: Any) -> bool:
+  """Whether a JSON value is a finite number."""
+  return fits(value, NUMBER) and math.isfinite(value)
 
 
 def check_same(a: Card, b: Card) -> None:
   """Raises UsageError, naming what differs, if two cards were not measured alike."""
-  found = differences(a['protocol'], b['protocol'])
+  found = differences(measured(a), measured(b))
   if found:
     names = [f'{card["model"]["run"]}' for card in (a, b)]
-    shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
-    data = any(name in ('reference.data', 'reference.shape') for name, _, _ in found)
+    theirs, protocols = {name for name, _, _ in found}, (a['protocol'], b['protocol'])
     remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
-    if data:
+    if theirs == {'features.hash'} and protocols[0]['features']['name'] == 'classifier':
+      remedy = 'Each trained a classifier of its own: copy the file in $GENJAX_CACHE/classifiers from one to the other machine.'
+    elif 'reference.hash' in theirs and 'reference.split' not in theirs and 'reference.images' not in theirs:
       remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
+      found = differences(*protocols)
+    found = sorted(found, key=lambda difference: not difference[0].startswith('reference'))
+    shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
+    shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
     raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from genjax.errors import UsageError
-from genjax.metrics.card import QUICK, Card, check_same, load, settings, tag
+from genjax.metrics.card import QUICK, Card, check_same, load, measured, settings, tag
 from genjax.workdir import MAY_CHANGE, differences, read_config
 
 BETTER = {
@@ -40,14 +40,15 @@ class Row(NamedTuple):
   def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
     """One value a training, the mean over its samplings; one a sampling if there is one training. None if not measured.
 
-    Of all cards or those of `seeds`.
+    Of all cards that have it, or of those of `seeds` that do.
     """
     found: dict[int, list[float]] = {}
     for training, sampling in sorted(seeds or self.cards):
       value = self.cards[training, sampling]['metrics'].get(metric)
-      if value is None:
-        return None
-      found.setdefault(training, []).append(value)
+      if value is not None:
+        found.setdefault(training, []).append(value)
+    if not found:
+      return None
     return np.array(next(iter(found.values())) if len(found) == 1 else [np.mean(x) for x in found.values()], float)
 
   def cost(self, name: str) -> float:
@@ -67,18 +68,19 @@ def rows_of(runs: list[Path]) -> list[Row]:
     UsageError: a run without an evaluation; no protocol that all share, and who differs from most, in what.
   """
   cards = {run: load(run) for run in runs}
-  protocols = {run: {tag(card['protocol']): card for card in sorted(cards[run], key=created)} for run in runs}
+  protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
   chosen = max(held, key=lambda t: (len(held[t]), runs[0] in held[t], newest(t)))
   for run in runs:
     if run not in held[chosen]:
-      check_same(protocols[held[chosen][0]][chosen], max(cards[run], key=created))
+      common = protocols[held[chosen][0]][chosen]
+      check_same(common, min(cards[run], key=lambda card: len(differences(measured(common), measured(card)))))
   rows: list[Row] = []
   for run, name in zip(runs, short_names(runs), strict=True):
     seed, alike = read_config(run)['train'].get('seed', 0), {}
     for card in cards[run]:
-      if tag(card['protocol']) == chosen:
+      if tag(measured(card)) == chosen:
         alike.setdefault(tag(settings(card)), {})[seed, card['model']['seed']] = card
     models = [settings(next(iter(by_seed.values()))) for by_seed in alike.values()]
     for model, by_seed in zip(models, alike.values(), strict=True):
@@ -101,9 +103,19 @@ def created(card: Card) -> str:
 
 def trained_again(a: Row, b: Row) -> bool:
   """Whether two rows are of the same settings and of configs that differ in `train.seed`, and in nothing else."""
-  if tag(settings(a.card)) != tag(settings(b.card)) or {key[0] for key in a.cards} & {key[0] for key in b.cards}:
-    return False
-  return [name for name, _, _ in model_differences(read_config(a.run), read_config(b.run))] == ['train.seed']
+  models = [settings(row.card) for row in (a, b)]
+  apart = {name for name, _, _ in differences(*models)} - {'evaluations'}  # counted on samples, if the solver chooses its steps
+  if models[0]['best'] and models[1]['best']:
+    apart -= {'step', 'kimg'}
+  guides = [(model.get('guide') or {}).get('run') for model in models]
+  if None not in guides and only_seeds_differ(*map(Path, guides)):
+    apart -= {'guide.run'}
+  return not apart and not {key[0] for key in a.cards} & {key[0] for key in b.cards} and only_seeds_differ(a.run, b.run)
+
+
+def only_seeds_differ(a: Path, b: Path) -> bool:
+  """Whether two runs' configs differ in `train.seed`, and in nothing else."""
+  return [name for name, _, _ in model_differences(read_config(a), read_config(b))] == ['train.seed']
 
 
 def model_differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
@@ -148,9 +160,10 @@ def table(rows: list[Row]) -> list[list[str]]:
         found = own['kid_low'], own['kid_high']
       if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # not of what is the same for every seed
         cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
-      first = rows[0].values(name, common) if common and row is not rows[0] else None
+      both = {s for s in common if all(name in r.cards[s]['metrics'] for r in (row, rows[0]))}
+      first = rows[0].values(name, both) if both and row is not rows[0] else None
       if first is not None and len(first) > 1 and same_likelihood(name, row, rows[0]):
-        low, high = interval(row.values(name, common) - first)
+        low, high = interval(row.values(name, both) - first)
         cell += f' ({low:+.3g} to {high:+.3g})'
       if name in ('nll_nats', 'bits_per_dim') and row.card['model'].get('likelihood'):
         cell += f' ({row.card["model"]["likelihood"]})'
@@ -171,8 +184,8 @@ def legend(rows: list[Row]) -> list[str]:
   lines = [
     "↓ lower is better, ↑ higher. [..] is a 95 % interval of the mean by Student's t: over trainings where there are several "
     '(configs that differ in train.seed alone); else over sampling seeds of one checkpoint, which does not say how another '
-    'training would have ended (of KID for a single seed, over blocks of its samples). (.. to ..) is that of the difference '
-    'from the first row, seed by seed, where there are two or more in common.'
+    'training would have ended (of KID for a single seed, over blocks of its samples, rather too wide than too narrow). (.. to '
+    '..) is that of the difference from the first row, seed by seed, where there are two or more in common.'
   ]
   if samples < QUICK:
     lines.append(f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards; fid_infinity less so.')

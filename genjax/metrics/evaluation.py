@@ -238,11 +238,17 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
   Where a loop's end is open, as in adaptive solvers, the mean of what 16 images took; None if the objective cannot tell.
   """
 
+  inside = False
+
   def mark(call, args, kwargs, context):
-    out = call(*args, **kwargs)
-    if context.module.path or context.method_name not in ('__call__', 'step'):
-      return out
-    return checkpoint_name(out, 'network evaluation')
+    nonlocal inside
+    if inside or context.method_name == 'setup':
+      return call(*args, **kwargs)
+    inside = True
+    try:
+      return checkpoint_name(call(*args, **kwargs), 'network evaluation')
+    finally:
+      inside = False
 
   def sample(variables):
     with nn.intercept_methods(mark):
