@@ -16,6 +16,7 @@ from scipy.stats import norm
 import genjax
 from genjax import rng
 from genjax.data import modes as data_modes
+from genjax.data.pipeline import epoch_order
 from genjax.data.prepare import prepare
 from genjax.data.sources import Arrays, Subset, open_data
 from genjax.errors import UsageError
@@ -107,6 +108,10 @@ class Given(GAN):
     images = variables.params['images']
     if self.kind == 'stuck':
       return jnp.broadcast_to(images[:1], images.shape) + 0.01 * rng.normal(keys, images.shape[1:])
+    if self.kind == 'copies':
+      return variables.params['training']
+    if self.kind == 'five':
+      return variables.params['five']
     if self.kind == 'few':  # eight images again and again
       return images[jnp.arange(len(images)) % 8] + 0.001 * rng.normal(keys, images.shape[1:])
     return images
@@ -120,6 +125,10 @@ def looked_at(kind: str, num_classes: int = 0):
   batch = collapse.Batch(pixels / np.float32(127.5) - 1, labels, np.arange(256, dtype=np.int32))
   variables = game.init(jax.random.key(0), batch)
   variables.params['images'] = batch.image
+  variables.params['five'] = (
+    jnp.asarray(np.resize(source.images[1000:][source.labels[1000:] < 5], batch.image.shape)) / 127.5 - 1
+  )
+  variables.params['training'] = train.read(epoch_order(0, 0, 1000)[500:756])[0] / np.float32(127.5) - 1
   return collapse.watcher(game, train, other, make_mesh(jax.devices()[:1]))(variables)
 
 
@@ -130,7 +139,15 @@ def test_the_data_themselves_are_not_flagged():
   assert collapse.flags(found) == []
 
 
-@pytest.mark.parametrize(('kind', 'text'), [('stuck', 'the generator is stuck'), ('few', 'near duplicates')])
+@pytest.mark.parametrize(
+  ('kind', 'text'),
+  [
+    ('stuck', 'the generator is stuck'),
+    ('few', 'near duplicates'),
+    ('copies', 'held-out images do: copies'),
+    ('five', 'some are left out'),
+  ],
+)
 def test_what_has_collapsed_is_flagged(kind, text):
   flags = collapse.flags(looked_at(kind))
   assert len(flags) == 1
@@ -147,9 +164,25 @@ def test_a_class_whose_samples_are_alike_is_flagged_though_classes_differ():
   assert float(real) > 100
 
 
+def test_labels_that_are_not_heard_are_flagged():
+  source = open_data('digits', 8)
+
+  class Deaf(MLPGenerator):
+    def __call__(self, z, label=None, train=True):
+      return super().__call__(z, 0 * label, train)
+
+  for kind, flagged in ((MLPGenerator, False), (Deaf, True)):
+    game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), num_classes=10)
+    variables = game.init(jax.random.key(0), collapse.Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1)))
+    found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
+    assert any('the labels are not heard' in flag for flag in collapse.flags(found)) == flagged
+
+
 def test_an_overfitted_discriminator_is_flagged():
   found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 5.0, 'directions': 8.0, 'overfitting': 0.9}
+  found |= {'d_train': 1.0, 'd_held_out': 0.2, 'd_error': 0.1}
   assert collapse.flags(found) == ['the discriminator knows the training images (overfitting 0.9): augment, or stop']
+  assert collapse.flags(found | {'d_error': 0.3}) == []  # a quotient of two numbers that are nearly 0
 
 
 def test_the_spectrum_is_that_of_the_generators_matrix():

@@ -74,8 +74,9 @@ def test_turns_and_lazy_terms_are_counted_exactly():
   assert count('discriminator') == 32
   assert count('generator') == 16
   assert count('discriminator/r1') == 2
-  assert count('generator/path') == 8
+  assert count('generator/path') == 4  # each fourth time that the generator plays, so that it counts as one of every time
   assert turns[0] == ('discriminator', 'discriminator/r1', 'generator', 'generator/path')
+  assert [t for t in range(32) if 'generator/path' in turns[t]] == [0, 8, 16, 24]
   assert len(set(turns)) == 4  # programs that are compiled
 
 
@@ -171,6 +172,24 @@ def test_what_does_not_fit_is_refused():
     penalties.R1(-1.0)
   with pytest.raises(UsageError, match=r"policy 'colour' is unknown. Did you mean color"):
     DiffAugment(('colour',))
+  with pytest.raises(UsageError, match=r'objective.auxiliary=-1 must not be negative'):
+    game(auxiliary=-1)
+  with pytest.raises(UsageError, match=r'MLPDiscriminator must be a generator and MLPDiscriminator a discriminator'):
+    game(generator=MLPDiscriminator())
+  with pytest.raises(UsageError, match=r'objective.augment: R1 does not augment, take DiffAugment or AdaptiveAugment'):
+    game(augment=penalties.R1(1.0))
+  with pytest.raises(UsageError, match=r"conditioning='classifier' needs classes: set objective.num_classes"):
+    game(discriminator=MLPDiscriminator(conditioning='classifier'))
+  with pytest.raises(UsageError, match=r'JacobianVariation: radius=1.5 must be above 0 and 1 at most'):
+    penalties.JacobianVariation(radius=1.5)
+  with pytest.raises(UsageError, match=r'DRAGAN: deviation=-1 must be positive'):
+    penalties.DRAGAN(deviation=-1)
+  with pytest.raises(UsageError, match=r'DiffAugment: an empty policy does nothing'):
+    DiffAugment(())
+  with pytest.raises(UsageError, match=r'truncation=-3.0 must not be negative'):
+    game().sample(None, KEYS, truncation=-3.0)
+  with pytest.raises(UsageError, match=r'objective.generator.mixing=1.5 must be in'):
+    StyleGAN2Generator((8, 8, 1), mixing=1.5).init(jax.random.key(0), jnp.zeros((1, 512)), None, True, KEYS[:1])
   with pytest.raises(UsageError, match=r'AdaptiveAugment: target=2 '):
     AdaptiveAugment(target=2)
   dcgan = complete(
@@ -246,6 +265,10 @@ def test_images_of_a_level_are_of_its_pixels_and_fade_into_the_next():
 def test_what_cannot_grow_is_refused():
   with pytest.raises(UsageError, match='MLPGenerator does not grow, take ProgressiveGenerator'):
     ProgressiveGAN(MLPGenerator((8, 8, 1)), MLPDiscriminator())
+  with pytest.raises(UsageError, match='StyleGAN2Discriminator does not grow, take ProgressiveDiscriminator'):
+    ProgressiveGAN(ProgressiveGenerator((8, 8, 1)), StyleGAN2Discriminator())
+  with pytest.raises(UsageError, match=r'objective.generator: ProgressiveGenerator grows, take objective ProgressiveGAN'):
+    GAN(ProgressiveGenerator((8, 8, 1)), MLPDiscriminator())
 
 
 # StyleGAN2 in the game.

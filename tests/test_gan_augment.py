@@ -13,6 +13,7 @@ from genjax.data.sources import Subset, open_data
 from genjax.images import to_float
 from genjax.metrics import collapse
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
+from genjax.objectives import adversarial
 from genjax.objectives.gan import GAN
 from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment
 from genjax.parallel import make_mesh
@@ -73,6 +74,23 @@ def test_p_follows_the_discriminators_certainty():
   for _ in range(20):
     memory = augment.update(memory, lost, 100)
   assert float(memory['p']) == 0.0
+
+
+@pytest.mark.parametrize('loss', [adversarial.RelativisticPairing(), adversarial.Wasserstein()])
+def test_what_a_loss_cannot_see_does_not_move_p(loss):
+  # These losses do not know D from D + c; half of the pairs are told apart rightly, wherever D lies.
+  fake = jnp.linspace(-1, 1, 64)
+  real = jnp.where(jnp.arange(64) % 2 == 0, fake + 0.5, fake - 0.5)
+  for c in (-10.0, 0.0, 10.0):
+    assert float(loss.discriminator(real + c, fake + c)) == pytest.approx(float(loss.discriminator(real, fake)), abs=1e-5)
+    assert float(jnp.sign(loss.sureness(real + c, fake + c)).mean()) == 0.0
+  assert float(jnp.sign(loss.sureness(fake + 0.5, fake)).mean()) == 1.0
+
+
+def test_others_count_where_they_put_a_real_image():
+  real = jnp.array([0.4, 0.6, -1.0, 3.0])
+  assert float(jnp.sign(adversarial.LeastSquares().sureness(real, real)).mean()) == 0.0
+  assert float(jnp.sign(adversarial.NonSaturating().sureness(real, real)).mean()) == 0.5
 
 
 @pytest.mark.slow

@@ -170,3 +170,15 @@ def test_images_that_cannot_be_halved_are_refused():
       jax.eval_shape(lambda odd=odd, more=more: odd.init(jax.random.key(0), jnp.zeros((2, odd.z_dim)), None, True, *more))
   with pytest.raises(UsageError, match=r"DCGANDiscriminator: norm='instance' is none of batch, layer, spectral, none"):
     dcgan.DCGANDiscriminator(norm='instance').init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), None, True)
+
+
+def test_attention_is_at_sides_that_there_are():
+  x, z, key = jnp.zeros((2, 28, 28, 1)), jnp.zeros((2, 8)), jax.random.key(0)
+  for side in (14, 7):  # 7 is pooled to 3
+    net = sngan.ResNetDiscriminator(width=8, attention=(side,))
+    assert 'SelfAttention_0' in jax.eval_shape(lambda: net.init(key, x, None, True))['params']
+  with pytest.raises(UsageError, match=r'objective.discriminator.attention=\(16,\): there are blocks of side 7, 14 for these'):
+    sngan.ResNetDiscriminator(width=8, attention=(16,)).init(key, x, None, True)
+  generator = sngan.ResNetGenerator((28, 28, 1), z_dim=8, width=8, attention=(7,))
+  with pytest.raises(UsageError, match=r'objective.generator.attention=\(7,\): there are blocks of side 14, 28 for these'):
+    generator.init(key, z, None, True)

@@ -197,3 +197,11 @@ def test_inception_score():
   np.testing.assert_allclose(score(p, 1), score(p, 13), rtol=1e-12)
   by_hand = np.exp(np.mean([(row * np.log(row / p.mean(axis=0))).sum() for row in p]))
   assert score(p, 2, splits=1)[0] == pytest.approx(by_hand)
+
+
+def test_points_on_a_grid_have_no_density():
+  random = np.random.default_rng(0)
+  real, fake = (random.integers(0, 4, (1000, 2)).astype(float) for _ in range(2))
+  found = manifold(real, fake)  # sixteen places: every ball is a point
+  assert found.density is None
+  assert (found.precision, found.recall, found.coverage) == (1.0, 1.0, 1.0)

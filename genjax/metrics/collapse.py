@@ -1,7 +1,7 @@
-"""Whether a GAN has collapsed, seen from the game itself while it is trained: no features, no reference set, a second of work.
+"""Whether a GAN has collapsed, seen while it is trained from pixels and from the game itself: no features, seconds of work.
 
-Numbers and what they flag; each says that something is wrong, none that all is well (coverage and the number of modes are
-the evaluation's, genjax/metrics/manifold.py and modes.py).
+Numbers and what they flag; each says that something is wrong, none that all is well. Modes of digits, and coverage by
+features, are the evaluation's (genjax/metrics/modes.py, manifold.py).
 """
 
 import functools
@@ -17,24 +17,30 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Source
-from genjax.images import to_float
+from genjax.images import to_float, to_uint8
+from genjax.metrics.manifold import copies, manifold
+from genjax.metrics.modes import of_gaussians
 from genjax.objectives.common import one_hot
 from genjax.objectives.gan import GAN, collections
 from genjax.parallel import put_everywhere, replicated
 from genjax.types import Batch, Images, Labels, Variables
 
 JACOBIANS = 8  # latents at which the spectrum is taken
+TRAINING = 5000  # training images among which the nearest to a sample is sought
 
 
 def panel(
   objective: GAN, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None
-) -> tuple[dict[str, Float[Array, '']], Float[Array, 'n pixels z']]:
-  """Scalars, and dG/dz at a few latents; pure. `real` are training images, `held_out` others, samples have `real`'s labels.
+) -> tuple[dict[str, Float[Array, '']], Float[Array, 'n pixels z'], Images]:
+  """Scalars, dG/dz at a few latents, and the samples; pure. `real` are training images, `held_out` others, samples have
+  `real`'s labels.
 
   pairwise: mean distance of two samples (of a class), over that of two training images; of pixels.
   nearest: median distance of a sample to the next (of its class), over that of training images.
+  labels: mean distance of two samples of one latent and two classes, over that of two training images.
   d_train, d_held_out, d_generated: mean answers of the discriminator in sampling mode.
   overfitting: (d_train - d_held_out) / (d_train - d_generated) (2006.06676, eq. 1): 0 none, 1 it knows the training images.
+  d_error: standard error of d_train - d_held_out.
   """
   keys = rng.image_keys(key, real.index)
   labels = real.label if objective.num_classes else None
@@ -42,6 +48,10 @@ def panel(
   classes = real.label if objective.num_classes else jnp.zeros_like(real.label)
   near, far = (distances(images, classes) for images in (samples, real.image))
   found = {'pairwise': near[0] / far[0], 'nearest': near[1] / far[1]}
+  if objective.num_classes:
+    others = objective.sample(variables, keys, (labels + 1) % objective.num_classes)
+    whole, _ = distances(real.image, jnp.zeros_like(real.label))
+    found['labels'] = jnp.sqrt(jnp.square(samples - others).sum(axis=(1, 2, 3))).mean() / whole
 
   few = keys[:JACOBIANS]
   label = one_hot(real.label, objective.num_classes)
@@ -57,14 +67,37 @@ def panel(
   def answer(images, batch):
     given = one_hot(batch.label, objective.num_classes)
     out = objective.discriminator.apply(collections(variables, 'discriminator'), images, given, False)
-    return (out if out.ndim == 1 else out[:, 0]).mean()
+    return out if out.ndim == 1 else out[:, 0]
 
-  found |= {'d_train': answer(real.image, real), 'd_generated': answer(samples, real)}
+  known = answer(real.image, real)
+  found |= {'d_train': known.mean(), 'd_generated': answer(samples, real).mean()}
   if held_out is not None:
-    found['d_held_out'] = answer(held_out.image, held_out)
+    unseen = answer(held_out.image, held_out)
     apart = found['d_train'] - found['d_generated']
+    found |= {'d_held_out': unseen.mean(), 'd_error': jnp.sqrt(known.var() / known.size + unseen.var() / unseen.size)}
     found['overfitting'] = (found['d_train'] - found['d_held_out']) / jnp.where(jnp.abs(apart) > 1e-6, apart, jnp.inf)
-  return found, jacobians
+  return found, jacobians, samples
+
+
+def point_sets(training: np.ndarray, real: np.ndarray, held_out: np.ndarray | None, samples: np.ndarray) -> dict[str, float]:
+  """How samples lie among images, by pixels (genjax/metrics/manifold.py).
+
+  precision, coverage: of the samples by as many training images `real`; with `_held_out` those of held-out images in their
+  place, what the same number of real images would have.
+  copies: median distance of a sample to its nearest of `training`, over that of a held-out image.
+  """
+  flat = lambda images: None if images is None else np.asarray(images, np.float64).reshape(len(images), -1)  # noqa: E731
+  training, real, held_out, samples = map(flat, (training, real, held_out, samples))
+  n = min(len(real), len(samples), len(samples if held_out is None else held_out))
+  if n <= 5:
+    return {}
+  found = {}
+  for name, images in (('', samples), ('_held_out', held_out)):
+    if images is not None:
+      near = manifold(real[:n], images[:n])
+      found |= {f'precision{name}': near.precision, f'coverage{name}': near.coverage}
+  copied = None if held_out is None else copies(training, held_out, samples)
+  return found | ({'copies': copied.median_ratio} if copied else {})
 
 
 def spectrum(jacobians: np.ndarray) -> dict[str, float]:
@@ -95,19 +128,27 @@ def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[A
 def watcher(
   objective: GAN, train: Source, test: Source | None, mesh: Mesh, images: int = 256
 ) -> Callable[[Variables], dict[str, float]]:
-  """`watch(variables)`: panel and spectrum, of the same latents and of the same `images` of `train` and `test` each time."""
+  """`watch(variables)`: panel, spectrum and point sets, of the same latents and images of `train` and `test` each time."""
+
+  def first(source, count):
+    return source.read(epoch_order(0, 0, len(source))[: min(count, len(source))])
 
   def batch(source):
-    pixels, labels = source.read(epoch_order(0, 0, len(source))[: min(images, len(source))])
+    pixels, labels = first(source, images)
     return Batch(to_float(pixels), labels, np.arange(len(labels), dtype=np.int32))
 
-  key, real = put_everywhere((jax.random.key(0), batch(train)), mesh)
+  training, key = first(train, TRAINING)[0], jax.random.key(0)
+  beside, unseen = training[:images], first(test, images)[0] if test else None
+  key, real = put_everywhere((key, batch(train)), mesh)
   held_out = put_everywhere(batch(test), mesh) if test else None
   compiled = jax.jit(functools.partial(panel, objective), out_shardings=replicated(mesh))
 
   def watch(variables):
-    found, jacobians = compiled(variables, key, real, held_out)
-    return {name: float(value) for name, value in found.items()} | spectrum(np.asarray(jacobians))
+    found, jacobians, samples = compiled(variables, key, real, held_out)
+    found, samples = {name: float(value) for name, value in found.items()}, np.asarray(to_uint8(samples))
+    if train.name == 'gaussians_25':
+      found |= of_gaussians(samples)
+    return found | spectrum(np.asarray(jacobians)) | point_sets(training, beside, unseen, samples)
 
   return watch
 
@@ -119,8 +160,16 @@ def flags(found: dict[str, Any]) -> list[str]:
     said.append(f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck')
   elif found['nearest'] < 0.3:
     said.append(f'samples have neighbours {found["nearest"]:.2g} times as far as training images have: near duplicates')
+  elif 'coverage_held_out' in found:
+    precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
+    if coverage < 0.7 and precision > 0.8:
+      said.append(f'samples are like images and cover {coverage:.2g} times as many as held-out images do: some are left out')
   if found['rank'] < 1.5 and found['directions'] >= 8:
     said.append(f'the generator hears {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
-  if found.get('overfitting', 0) > 0.5:
+  if found.get('labels', 1) < 0.05:
+    said.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: the labels are not heard')
+  if found.get('copies', 1) < 0.3:
+    said.append(f'samples lie {found["copies"]:.2g} times as far from training images as held-out images do: copies')
+  if found.get('overfitting', 0) > 0.5 and found['d_train'] - found['d_held_out'] > 4 * found['d_error']:
     said.append(f'the discriminator knows the training images (overfitting {found["overfitting"]:.2g}): augment, or stop')
   return said

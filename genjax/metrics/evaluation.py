@@ -161,7 +161,7 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
   fake, real = samples.features[:n], reference.features[:n]
   found = kid(real, fake, seed=seed)
   metrics = {'kid': found.value, 'kid_std': found.std, 'kid_low': found.low, 'kid_high': found.high}
-  return metrics | manifold(real, fake)._asdict()
+  return metrics | {name: value for name, value in manifold(real, fake)._asdict().items() if value is not None}
 
 
 def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:

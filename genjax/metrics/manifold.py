@@ -22,7 +22,7 @@ class Manifold(NamedTuple):
 
   precision: float  # fraction of samples in the ball of a real image
   recall: float  # fraction of real images in the ball of a sample
-  density: float  # mean number of real images' balls a sample is in, over k
+  density: float | None  # mean number of real images' balls a sample is in, over k; None where balls are points
   coverage: float  # fraction of real images in whose ball there is a sample
 
 
@@ -84,9 +84,11 @@ def manifold(
   precision = (_blockwise(_counts, fake, real, radii(real, k_precision)) > 0).mean()
   recall = (_blockwise(_counts, real, fake, radii(fake, k_precision)) > 0).mean()
   reach = radii(real, k_density)
-  density = _blockwise(_counts, fake, real, reach).mean() / k_density
+  # Of points on a grid many balls have no size, and hold whoever is at the same place: nothing that a k divides.
+  points = (reach <= 1e-6 * np.linalg.norm(real, axis=1)).mean() > 0.1
+  density = None if points else float(_blockwise(_counts, fake, real, reach).mean() / k_density)
   coverage = (nearest(real, fake)[0][:, 0] <= reach * (1 + 1e-6)).mean()
-  return Manifold(float(precision), float(recall), float(density), float(coverage))
+  return Manifold(float(precision), float(recall), density, float(coverage))
 
 
 class Copies(NamedTuple):

@@ -4,7 +4,8 @@ No normalisation, no style, no noise. A stage is a change of resolution (the fil
 convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions. Fix-up initialisation
 (1901.09321): the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The
 generator starts from a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image.
-Both hear a label as an embedding, beside the latent and as a projection.
+Both hear a label as an embedding, beside the latent and as a projection beside a logit of the image alone (1802.05637; the
+authors' code has the projection alone, and the filter [1, 2, 1]).
 """
 
 import math

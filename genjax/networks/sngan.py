@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from genjax.errors import UsageError
 from genjax.networks.layers import Verdict, concat_label, halvings, spectral, square_side
 
 INIT = nn.initializers.glorot_uniform()
@@ -22,6 +23,14 @@ def doubled(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
 def halved(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
   """Means of 2x2 pixels."""
   return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def check_attention(attention: tuple[int, ...], sides: list[int], player: str) -> None:
+  """Raises UsageError for a side that the network does not have."""
+  for side in attention:
+    if side not in sides:
+      known = ', '.join(map(str, sorted(set(sides))))
+      raise UsageError(f'objective.{player}.attention={attention}: there are blocks of side {known} for these images.')
 
 
 class ConditionalNorm(nn.Module):
@@ -52,7 +61,7 @@ class SelfAttention(nn.Module):
     conv = lambda n: spectral(self.train)(nn.Conv(n, (1, 1), use_bias=False, kernel_init=INIT, dtype=self.dtype))  # noqa: E731
     pooled = nn.max_pool(x, (2, 2), (2, 2))
     query = conv(max(c // 8, 1))(x).reshape(b, h * w, -1)
-    key, value = (conv(n)(pooled).reshape(b, h * w // 4, -1) for n in (max(c // 8, 1), max(c // 2, 1)))
+    key, value = (conv(n)(pooled).reshape(b, pooled.shape[1] * pooled.shape[2], -1) for n in (max(c // 8, 1), max(c // 2, 1)))
     weights = jax.nn.softmax(jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=jnp.float32), axis=-1)
     mixed = jnp.einsum('bqk,bkc->bqc', weights.astype(value.dtype), value).reshape(b, h, w, -1)
     return x + self.param('gamma', nn.initializers.zeros, ()).astype(x.dtype) * conv(c)(mixed)
@@ -72,6 +81,7 @@ class ResNetGenerator(nn.Module):
     side = square_side(self.image_shape, 'ResNetGenerator')
     levels = halvings(side)
     base = side >> levels
+    check_attention(self.attention, [base << i for i in range(1, levels + 1)], 'generator')
     conv = lambda n, size: nn.Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype)  # noqa: E731
     h = nn.Dense(base * base * self.width, kernel_init=INIT, dtype=self.dtype)(z).reshape(-1, base, base, self.width)
     for _ in range(levels):
@@ -97,7 +107,8 @@ class ResNetDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
-    square_side(x.shape[1:], 'ResNetDiscriminator')
+    side = square_side(x.shape[1:], 'ResNetDiscriminator')
+    check_attention(self.attention, [side // 2, side // 2 if side % 4 else side // 4], 'discriminator')
     conv = lambda n, size: spectral(train)(nn.Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype))  # noqa: E731
     h = concat_label(x, label if self.conditioning == 'concat' else None)
     for i in range(4):

@@ -2,7 +2,8 @@
 
 The pyramid follows the image as in genjax/networks/dcgan.py; channels double from `width` at the largest level down, up to
 `max_width`. Weights start at N(0, 1) and are scaled when they are used (equalised learning rate, 1710.10196, section 4.1).
-Upsampling comes before a plain convolution where the paper takes a transposed one.
+Resampling comes before a plain convolution where the authors' code has it inside: the generator's upsampling in the place of a
+transposed one, the discriminator's filter and decimation before it. Path length is of one w for all layers.
 """
 
 import math
@@ -13,6 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from genjax import rng
+from genjax.errors import UsageError
 from genjax.networks.layers import Verdict, concat_label, halvings, square_side
 from genjax.networks.resample import downsample, upsample
 
@@ -150,6 +152,8 @@ class StyleGAN2Generator(nn.Module):
     return 2 * self.levels + 2
 
   def setup(self):
+    if not 0 <= self.mixing <= 1:
+      raise UsageError(f'objective.generator.mixing={self.mixing} must be in [0, 1].')
     self.to_w = Mapping(self.w_dim, self.mapping_depth)
     self.mean_w = self.variable('average', 'w', jnp.zeros, (self.w_dim,))
     top = channels(self.levels, self.width, self.max_width)

@@ -6,7 +6,7 @@ The parts: two networks, what they play for (genjax/objectives/adversarial.py), 
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +52,26 @@ class GAN:
   augment: Callable | None = None
   critic_steps: int = 1  # of the discriminator, for each of the generator
   auxiliary: float = 1.0  # weight of the classes, if the discriminator tells them
+  grows: ClassVar[bool] = False
 
   def __post_init__(self):
     if self.critic_steps < 1:
       raise UsageError(f'objective.critic_steps={self.critic_steps} must be 1 or more.')
+    if self.auxiliary < 0:
+      raise UsageError(f'objective.auxiliary={self.auxiliary} must not be negative.')
+    if not hasattr(self.generator, 'z_dim') or hasattr(self.discriminator, 'z_dim'):
+      names = type(self.generator).__name__, type(self.discriminator).__name__
+      raise UsageError(f'objective: {names[0]} must be a generator and {names[1]} a discriminator.')
+    if isinstance(self.augment, (Penalty, Adversarial, nn.Module)):
+      kind = type(self.augment).__name__
+      raise UsageError(f'objective.augment: {kind} does not augment, take DiffAugment or AdaptiveAugment.')
+    if getattr(self.discriminator, 'conditioning', '') == 'classifier' and not self.num_classes:
+      raise UsageError("objective.discriminator.conditioning='classifier' needs classes: set objective.num_classes.")
+    for player in ('generator', 'discriminator'):
+      if hasattr(getattr(self, player), 'top') != self.grows:
+        kind = type(getattr(self, player)).__name__
+        wrong = f'does not grow, take Progressive{player.title()}' if self.grows else 'grows, take objective ProgressiveGAN'
+        raise UsageError(f'objective.{player}: {kind} {wrong}.')
     for field, player in (('penalties', 'discriminator'), ('generator_penalties', 'generator')):
       for name, penalty in getattr(self, field).items():
         if not isinstance(penalty, Penalty) or isinstance(penalty, GeneratorPenalty) != (player == 'generator'):
@@ -66,12 +82,13 @@ class GAN:
 
   @property
   def players(self) -> dict[str, Player]:
-    def lazy(penalties):
-      return lambda step: tuple(name for name, penalty in penalties.items() if penalty.every > 1 and step % penalty.every == 0)
+    def lazy(penalties, every):
+      due = lambda step, penalty: penalty.every > 1 and step // every % penalty.every == 0  # noqa: E731 - each time it plays
+      return lambda step: tuple(name for name, penalty in penalties.items() if due(step, penalty))
 
     return {
-      'discriminator': Player(self.discriminator_loss, terms=lazy(self.penalties)),
-      'generator': Player(self.generator_loss, self.critic_steps, lazy(self.generator_penalties)),
+      'discriminator': Player(self.discriminator_loss, terms=lazy(self.penalties, 1)),
+      'generator': Player(self.generator_loss, self.critic_steps, lazy(self.generator_penalties, self.critic_steps)),
     }
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
@@ -105,7 +122,8 @@ class GAN:
       both = None if label is None else jnp.repeat(label, 2, axis=0)
       answers, buffers = self.judge(params, context.buffers, pairs, both)
       real, generated = (jax.tree.map(lambda x, i=i: x[i::2], answers) for i in (0, 1))
-    loss = self.loss.discriminator(real.logits, generated.logits)
+    logits = real.logits, generated.logits
+    loss = self.loss.discriminator(*logits)
     metrics = {'d_real': real.logits.mean(), 'd_fake': generated.logits.mean()}
     if real.classes is not None:
       metrics['d_classes'] = class_error(real, label) + class_error(generated, label)
@@ -124,7 +142,7 @@ class GAN:
         metrics[f'discriminator/{name}'] = penalty(critic, batch.image, fake, rng.fold_in(penalty_keys, i))
         loss += penalty.every * metrics[f'discriminator/{name}']
     if 'augment' in context.buffers:
-      buffers['augment'] = self.augment.update(context.buffers['augment'], real.logits, context.batch_size)
+      buffers['augment'] = self.augment.update(context.buffers['augment'], self.loss.sureness(*logits), context.batch_size)
       metrics['augment_p'] = context.buffers['augment']['p']
     return loss, Aux(metrics, buffers)
 
@@ -158,6 +176,8 @@ class GAN:
 
     `truncation` below 1 gives up variety for quality: z is scaled by it (w around its mean where there is a mapping).
     """
+    if truncation < 0:
+      raise UsageError(f'truncation={truncation} must not be negative.')
     labels = labels_or_random(labels, keys, self.num_classes)
     z, label = self.latents(keys), one_hot(labels, self.num_classes)
     return jnp.clip(self.from_latents(variables, z, label, keys, truncation), -1, 1)

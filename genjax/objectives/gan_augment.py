@@ -60,6 +60,8 @@ class DiffAugment:
   policy: tuple[str, ...] = ('color', 'translation', 'cutout')
 
   def __post_init__(self):
+    if not self.policy:
+      raise UsageError(f'DiffAugment: an empty policy does nothing, name some of {", ".join(POLICIES)}.')
     for name in self.policy:
       if name not in POLICIES:
         raise UsageError(f'DiffAugment: policy {name!r} is unknown.' + did_you_mean(name, POLICIES, 'It has'))
@@ -74,8 +76,9 @@ class DiffAugment:
 class AdaptiveAugment:
   """Each transformation with a probability p that grows while the discriminator overfits (ADA, 2006.06676).
 
-  r = E sign D(x) on real images, remembered over some ten steps; p moves towards more where r is above `target`, by 1 in `kimg`
-  thousand images. Pixel blitting, geometric and colour transformations of appendix B ("bgc"), in its order; colours of
+  r = E sign D(x) on real images (of what the loss has in its place, `Adversarial.sureness`), remembered over some ten steps; p
+  moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and colour
+  transformations of appendix B ("bgc"), in its order; colours of
   grey images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/augment.py.
   """
 
@@ -91,7 +94,10 @@ class AdaptiveAugment:
     return {'p': jnp.zeros(()), 'r': jnp.zeros(())}
 
   def update(self, memory: Memory, real: Float[Array, 'b'], batch_size: int) -> Memory:
-    """After a step of `batch_size` images, of which `real` are logits. The step p takes now is by the r of the steps before."""
+    """After a step of `batch_size` images; `real` is positive where a real image was taken for real.
+
+    The step that p takes now is by the r of the steps before.
+    """
     step = jnp.sign(memory['r'] - self.target) * batch_size / (1000 * self.kimg)
     r = memory['r'] + 0.1 * (jnp.sign(real).mean() - memory['r'])
     return {'p': jnp.clip(memory['p'] + step, 0, 1), 'r': jax.lax.stop_gradient(r)}

@@ -91,6 +91,11 @@ class DRAGAN(Penalty):
   weight: float = 10.0
   deviation: float = 0.5  # of images in [-1, 1]
 
+  def __post_init__(self):
+    super().__post_init__()
+    if self.deviation <= 0:
+      raise UsageError(f'DRAGAN: deviation={self.deviation} must be positive.')
+
   def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
     near = real + self.deviation * rng.normal(rng.fold_in(keys, 0), real.shape[1:])
     slopes = norm(squared_slopes(critic, near, rng.fold_in(keys, 1)))
@@ -149,6 +154,11 @@ class JacobianVariation(GeneratorPenalty):
   weight: float = 1.0
   every: int = 4
   radius: float = 1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.radius <= 1:
+      raise UsageError(f'JacobianVariation: radius={self.radius} must be above 0 and 1 at most.')
 
   def init(self) -> Float[Array, '2']:
     """E |J|_F^2 and 1/2 E |J(z) - J(z')|_F^2."""

@@ -1,6 +1,7 @@
 """A GAN that grows while it is trained (Karras et al. 1710.10196, section 2), in the one step and the one state."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,13 +22,12 @@ class ProgressiveGAN(GAN):
 
   hold_steps: int = 1000
   fade_steps: int = 1000
+  grows: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()
     if min(self.hold_steps, self.fade_steps) < 1:
       raise UsageError(f'objective.hold_steps={self.hold_steps}, fade_steps={self.fade_steps}: both must be 1 or more.')
-    if not hasattr(self.generator, 'levels'):
-      raise UsageError(f'objective.generator: {type(self.generator).__name__} does not grow, take ProgressiveGenerator.')
 
   def growth(self, step) -> Float[Array, '']:
     """The level at `step`, a whole number while one is held."""
