@@ -185,7 +185,7 @@ def side_by_side(argv: list[str]) -> None:
   print(args.out / 'index.html')
 
 
-def likelihood_images(asked: int | None, objective, test, alone: bool) -> int:
+def likelihood_images(asked: int | None, objective, test, alone: bool = False) -> int:
   """Of how many test images the likelihood is taken; `alone` if nothing else is asked for."""
   most, has = len(test) if test else 0, hasattr(objective, 'nll')
   if (asked or alone) and not has:

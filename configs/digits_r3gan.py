@@ -11,13 +11,15 @@ from genjax.build import spec
 
 def get_config():
   config = base('digits', resolution=8, steps=6000, batch_size=64)
+  steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.gan.GAN',
     num_classes=10,
-    generator=spec('networks.r3gan.R3GANGenerator', z_dim=32, width=32),
-    discriminator=spec('networks.r3gan.R3GANDiscriminator', width=32),
+    generator=spec('networks.r3gan.R3GANGenerator', z_dim=32, width=16, blocks=1),
+    discriminator=spec('networks.r3gan.R3GANDiscriminator', width=16, blocks=1),
     loss=spec('objectives.adversarial.RelativisticPairing'),
-    penalties={name: spec(f'objectives.penalties.{name.upper()}', weight=1.0) for name in ('r1', 'r2')},
+    penalties={name: spec(f'objectives.penalties.{name.upper()}', weight=0.3) for name in ('r1', 'r2')},
   )
-  config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}
+  rate = spec('optim.cosine', peak=1e-3, steps=steps, warmup=100)
+  config.optim = {player: spec('optim.adam', learning_rate=rate, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}
   return config

@@ -48,7 +48,7 @@ def test_a_pixel_sees_all_before_it_and_nothing_else(name):
   network = NETWORKS[name]
   params, x = awake(network, SHAPE), jax.random.normal(jax.random.key(2), (1, *SHAPE))
   answer = lambda x: network.apply({'params': params}, x).reshape(-1)  # noqa: E731
-  slopes = np.asarray(jax.jacrev(answer)(x)).reshape(16, 16)  # [answer, pixel]
+  slopes = np.asarray(jax.jit(jax.jacfwd(answer))(x)).reshape(16, 16)  # [answer, pixel]
   assert not np.triu(slopes).any()
   seen = slopes[np.tril_indices(16, -1)] != 0
   assert seen.all() if name == 'transformer' else seen.mean() > 0.5  # a row LSTM sees a triangle above a pixel
@@ -62,7 +62,7 @@ def test_the_pixels_of_colour_images_do_not_see_themselves(name):
   network = PixelCNN(outputs, width=6, blocks=1, levels=2) if name == 'pixelcnn' else PixelTransformer(shape, outputs, 16, 1, 2)
   params, x = awake(network, shape), jax.random.normal(jax.random.key(2), (1, *shape))
   answer = lambda x: network.apply({'params': params}, x).reshape(16, -1).sum(axis=1)  # noqa: E731
-  slopes = np.abs(np.asarray(jax.jacrev(answer)(x)).reshape(16, 16, 3)).sum(axis=2)
+  slopes = np.abs(np.asarray(jax.jit(jax.jacfwd(answer))(x)).reshape(16, 16, 3)).sum(axis=2)
   assert not np.triu(slopes).any()
   assert np.diag(slopes, -1)[np.arange(1, 16) % 4 > 0].all()
 

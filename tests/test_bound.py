@@ -227,6 +227,7 @@ def test_learned_variance_is_sampled_with():
   assert float(other.std()) == pytest.approx(S, rel=0.1)
 
 
+@pytest.mark.slow
 def test_learned_variance_has_a_lower_bound_at_its_own_variance():
   batch = Batch(normal_images(512), jnp.zeros(512, int), jnp.arange(512))
   of = learned(20)

@@ -21,7 +21,7 @@ from genjax.run import load
 from genjax.types import Objective
 from tests.conftest import config_of
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 EDITS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)  # (place, byte)
 CUTS = st.integers(0, 10**6)
 

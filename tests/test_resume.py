@@ -69,9 +69,8 @@ def test_killed_twice_and_resumed_ends_in_the_same_bits(name, tmp_path):
   assert_same_bits(final_state(straight), final_state(killed))
 
 
-@pytest.mark.parametrize(
-  ('number', 'status'), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_by_a_signal_saves_the_step_and_resumes_in_the_same_bits(number, status, tmp_path):
   straight, stopped = tmp_path / 'straight', tmp_path / 'stopped'
   run_to_the_end('digits_vae', straight)

@@ -80,6 +80,7 @@ def test_load_and_sample(runs):
   assert {'solver': 'heun', 'steps': 25, 'guidance': 1.0}.items() <= run.options.items()
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_not_the_parameters(runs):
   path = runs('digits_vae')
   a, b = (jax.tree.leaves(genjax.load(path, ema=ema).variables.params) for ema in (True, False))

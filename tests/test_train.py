@@ -49,6 +49,7 @@ def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, mes
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
   more = images_of_which_one_is_empty(tmp_path / 'images')
   more += ['--config.train.steps=20', '--config.train.batch_size=1']
@@ -79,6 +80,7 @@ def test_without_arguments_it_is_the_digits_flow():
   assert '"cls": "samplers.paths.RectifiedFlow"' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   first = ['--config.train.steps=4', '--config.train.checkpoint_every=2']
   train('digits_vae', tmp_path / 'run', *first)

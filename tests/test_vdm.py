@@ -60,6 +60,7 @@ def test_vdm_s_loss_is_the_bound_and_tight():
   assert float(by_ode) == pytest.approx(right - cost_of_levels(np.exp(-6.65)), abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_schedule_lowers_the_variance_and_not_the_bound():
   # 2107.00630, section 5.1: between fixed ends the way does not matter to the bound. Each player moves its own alone.
   optimizers = {'model': optax.sgd(0.0), 'schedule': optax.adam(0.1)}
