@@ -10,13 +10,22 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.types import Images, Keys
 
 LEVEL = 2 / 255  # from one 8-bit level to the next
+
+
+def checksum(x: Images) -> UInt32[Array, 'b']:
+  """A number for each image that follows from its 8-bit levels alone, spread over all of uint32."""
+  levels = jnp.round((x.reshape(x.shape[0], -1) + 1) / LEVEL).astype(jnp.uint32)
+  odd = 2 * jnp.arange(levels.shape[1], dtype=jnp.uint32) + 1
+  total = (levels * (odd * jnp.uint32(2654435761))[None]).sum(axis=1, dtype=jnp.uint32)
+  total = (total ^ (total >> 16)) * jnp.uint32(0x85EBCA6B)  # MurmurHash3's last mixing, in the public domain
+  return (total ^ (total >> 13)) * jnp.uint32(0xC2B2AE35)
 
 
 class Likelihood:
@@ -85,10 +94,7 @@ class BinarisedBernoulli(Bernoulli):
 
   def observe(self, x: Images, keys: Keys) -> Images:
     if self.static:
-      levels = jnp.round((x.reshape(x.shape[0], -1) + 1) / LEVEL).astype(jnp.uint32)
-      odd = 2 * jnp.arange(levels.shape[1], dtype=jnp.uint32) + 1
-      checksum = (levels * (odd * jnp.uint32(2654435761))[None]).sum(axis=1, dtype=jnp.uint32)
-      keys = rng.image_keys(jax.random.key(0), checksum)
+      keys = rng.image_keys(jax.random.key(0), checksum(x))
     return jnp.where(rng.uniform(keys, x.shape[1:]) < (x + 1) / 2, 1.0, -1.0)
 
   def sample(self, out: Float[Array, 'b h w c'], keys: Keys) -> Images:

@@ -1,0 +1,28 @@
+"""Adversarial autoencoder (1511.05644, section 4) on scikit-learn's 8x8 digits: the label to the decoder, the style in z.
+
+python train.py --config configs/digits_aae.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('digits', resolution=8, steps=6000, batch_size=64)
+  steps = config.train.get_ref('steps')
+  config.objective = spec(
+    'objectives.aae.AAE',
+    num_classes=10,
+    encoder=spec('networks.mlp.MLPEncoder', z_dim=8),
+    decoder=spec('networks.mlp.MLPDecoder'),
+    discriminator=spec('networks.mlp.MLPDiscriminator'),
+    likelihood=spec('objectives.likelihoods.Bernoulli'),
+  )
+  rate = lambda peak: spec('optim.cosine', peak=peak, steps=steps, warmup=100)  # noqa: E731
+  config.optim = {
+    'discriminator': spec('optim.adam', learning_rate=rate(3e-4), b1=0.5),
+    'model': spec('optim.adam', learning_rate=rate(1e-3), b1=0.5),
+  }
+  return config
