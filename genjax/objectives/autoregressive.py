@@ -1,11 +1,12 @@
 """Autoregressive model of pixels, p(x) = prod_i p(x_i | x_1, ..., x_{i-1}), row by row (1601.06759, eq. 1)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.errors import UsageError
@@ -70,25 +71,37 @@ class Autoregressive:
     """
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
     pixel_keys = rng.fold_in(keys, 0)
-    rows, columns, channels = shape = self.image_shape
-    model = {'params': variables.params['model']}
     draw = lambda out, place: self.likelihood.sample(out, rng.fold_in(pixel_keys, place))  # noqa: E731
+    return row_by_row(self.network, variables.params['model'], self.image_shape, label, draw, len(keys), cached)
 
-    def step(carry, place):
-      last, cache = carry
-      out, cache = self.network.apply(model, last, place, cache, label, method='step')
-      pixel = draw(out, place)[:, 0, 0]
-      return (pixel, cache), pixel
 
-    def whole(x, place):
-      out = self.network.apply(model, x, label)
-      row, column = place // columns, place % columns
-      here = jax.lax.dynamic_slice(out, (0, row, column, 0), (len(x), 1, 1, out.shape[-1]))
-      return jax.lax.dynamic_update_slice(x, draw(here, place), (0, row, column, 0)), None
+def row_by_row(
+  network: nn.Module,
+  params: dict,
+  shape: tuple[int, int, int],
+  label: Float[Array, 'b k'] | None,
+  draw: Callable[[Float[Array, 'b 1 1 o'], Int[Array, '']], Float[Array, 'b 1 1 c']],
+  batch: int,
+  cached: bool = True,
+) -> Float[Array, 'b h w c']:
+  """What an autoregressive network draws, each pixel by `draw(the network's answer, place)`; a compiled loop over places."""
+  rows, columns, channels = shape
+  model, places = {'params': params}, jnp.arange(rows * columns)
 
-    places = jnp.arange(rows * columns)
-    if cached and hasattr(self.network, 'step'):
-      start = jnp.zeros((len(keys), channels)), self.network.cache(len(keys))
-      _, pixels = jax.lax.scan(step, start, places)
-      return jnp.moveaxis(pixels, 0, 1).reshape(len(keys), *shape)
-    return jax.lax.scan(whole, jnp.zeros((len(keys), *shape)), places)[0]
+  def step(carry, place):
+    last, cache = carry
+    out, cache = network.apply(model, last, place, cache, label, method='step')
+    pixel = draw(out, place)[:, 0, 0]
+    return (pixel, cache), pixel
+
+  def whole(x, place):
+    out = network.apply(model, x, label)
+    row, column = place // columns, place % columns
+    here = jax.lax.dynamic_slice(out, (0, row, column, 0), (batch, 1, 1, out.shape[-1]))
+    return jax.lax.dynamic_update_slice(x, draw(here, place), (0, row, column, 0)), None
+
+  if cached and hasattr(network, 'step'):
+    start = jnp.zeros((batch, channels)), network.cache(batch)
+    _, pixels = jax.lax.scan(step, start, places)
+    return jnp.moveaxis(pixels, 0, 1).reshape(batch, *shape)
+  return jax.lax.scan(whole, jnp.zeros((batch, *shape)), places)[0]

@@ -1,0 +1,63 @@
+"""Encoder to a grid of vectors and decoder from it, for codes: residual blocks as in VQ-VAE (1711.00937, section 4.1)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax.errors import UsageError
+from genjax.networks.layers import TransposedConv, concat_label
+
+Grid = Float[Array, 'b h w d']
+
+
+class Residual(nn.Module):
+  """x + 1x1 (3x3 (x)), ReLU before each."""
+
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Grid) -> Grid:
+    h = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(nn.relu(x))
+    return x + nn.Conv(x.shape[-1], (1, 1), dtype=self.dtype)(nn.relu(h))
+
+
+class GridEncoder(nn.Module):
+  """Image [B, H, W, C] -> float32 [B, H / 2^levels, W / 2^levels, dim]."""
+
+  dim: int
+  width: int = 64
+  levels: int = 2
+  blocks: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> Grid:
+    if any(side % (1 << self.levels) for side in x.shape[1:3]):
+      raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels} times: set objective.encoder.levels lower.')
+    h = concat_label(x, label)
+    for level in range(self.levels):
+      h = nn.Conv(self.width, (4, 4), strides=2, dtype=self.dtype)(nn.relu(h) if level else h)
+    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(nn.relu(h))
+    for _ in range(self.blocks):
+      h = Residual(self.dtype)(h)
+    return nn.Dense(self.dim)(h.astype(jnp.float32))
+
+
+class GridDecoder(nn.Module):
+  """Grid [B, h, w, dim] -> parameters of p(x|z), float32 [B, h 2^levels, w 2^levels, outputs]."""
+
+  image_shape: tuple[int, int, int]
+  width: int = 64
+  levels: int = 2
+  blocks: int = 2
+  dtype: str = 'float32'
+  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
+
+  @nn.compact
+  def __call__(self, z: Grid, label: Float[Array, 'b k'] | None = None) -> Float[Array, 'b h w o']:
+    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(concat_label(z, label))
+    for _ in range(self.blocks):
+      h = Residual(self.dtype)(h)
+    for _ in range(self.levels):
+      h = TransposedConv(self.width, dtype=self.dtype)(nn.relu(h))
+    return nn.Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(nn.relu(h)).astype(jnp.float32)

@@ -1,0 +1,156 @@
+"""Codes: which is nearest, what follows what, straight through; priors over them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.networks.grid import GridDecoder, GridEncoder
+from genjax.networks.pixel_transformer import PixelTransformer
+from genjax.objectives.likelihoods import Bernoulli, SharedGaussian
+from genjax.objectives.quantisers import FSQ, Codebook
+from genjax.objectives.vqvae import VQVAE
+from genjax.types import Batch, Context
+from tests.test_autoregressive import awake
+
+KEYS = rng.image_keys(jax.random.key(0), jnp.arange(64))
+Z = jax.random.normal(jax.random.key(1), (5, 3, 2, 4))
+
+
+def made(quantiser=None, **options):
+  quantiser = quantiser or Codebook(8, 4)
+  dim = quantiser.dim
+  parts = {
+    'encoder': GridEncoder(dim, width=8, levels=1, blocks=1), 'decoder': GridDecoder((4, 4, 1), 8, 1, 1),
+    'prior': PixelTransformer((2, 2, dim), quantiser.size, 16, 1, 2), 'likelihood': Bernoulli()
+  }  # fmt: skip
+  return VQVAE(**parts | {'quantiser': quantiser} | options)
+
+
+def test_the_nearest_code_is_taken_and_its_gradient_is_that_of_z():
+  book = Codebook(16, 4, commitment=0.25)
+  own = book.buffers()
+  e, index, cost = book.quantise(Z, own)
+  apart = np.linalg.norm(np.asarray(Z)[..., None, :] - np.asarray(own['codes']), axis=-1)
+  np.testing.assert_array_equal(index, apart.argmin(axis=-1))
+  np.testing.assert_allclose(e, np.asarray(own['codes'])[index], atol=1e-6)
+  np.testing.assert_allclose(cost, 0.25 * np.square(apart.min(axis=-1)).sum(axis=(1, 2)), rtol=1e-4)
+  weights = jax.random.normal(jax.random.key(2), Z.shape)
+  slope = jax.grad(lambda z: (weights * book.quantise(z, own)[0]).sum())(Z)
+  np.testing.assert_allclose(slope, weights, atol=1e-6)  # as if nothing had been rounded
+  pull = jax.grad(lambda z: book.quantise(z, own)[2].sum())(Z)
+  np.testing.assert_allclose(pull, 0.5 * (Z - e), atol=1e-5)  # and to the code
+
+
+def test_codes_come_to_the_means_of_what_is_theirs():
+  # Three heaps of vectors: with the codes in them, averages end where one step of k-means does.
+  random = np.random.default_rng(0)
+  heaps = np.array([[3.0, 0], [-3, 0], [0, 4]])
+  z = jnp.asarray(heaps[random.integers(0, 3, 600)] + 0.3 * random.normal(size=(600, 2)), jnp.float32).reshape(1, 30, 20, 2)
+  book = Codebook(3, 2, decay=0.9)
+  codes = jnp.asarray(heaps + 0.5, jnp.float32)
+  own = {'codes': codes, 'share': jnp.full(3, 1 / 3), 'sums': codes / 3}
+  index = book.index(z, own)
+  for _ in range(200):
+    own = book.updated(z, index, own)
+  flat, place = np.asarray(z).reshape(-1, 2), np.asarray(index).ravel()
+  np.testing.assert_allclose(own['codes'], [flat[place == i].mean(axis=0) for i in range(3)], atol=1e-3)
+  np.testing.assert_allclose(own['share'], np.bincount(place) / 600, atol=1e-4)
+  halves = [book.updated(z[:, rows], index[:, rows], own) for rows in (slice(0, 15), slice(15, 30))]
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
+  whole = book.updated(z, index, own)
+  for name in ('share', 'sums'):
+    np.testing.assert_allclose(mean[name], whole[name], atol=1e-6)
+
+
+def test_a_dead_code_goes_to_where_there_is_most_to_do():
+  book = Codebook(4, 2, restart=0.1)
+  codes = jnp.asarray([[5.0, 5], [1, 0], [9, 9], [0, 1]])
+  share = jnp.asarray([0.6, 0.3, 0.001, 0.099])
+  after = book.restarted({'codes': codes, 'share': share, 'sums': codes * share[:, None]})
+  np.testing.assert_allclose(after['share'], [0.3, 0.3, 0.3, 0.099])
+  assert 0 < float(jnp.abs(after['codes'][2] - codes[0]).max()) < 0.5
+  np.testing.assert_array_equal(after['codes'][jnp.array([0, 1, 3])], codes[jnp.array([0, 1, 3])])
+  np.testing.assert_allclose(after['sums'], after['codes'] * after['share'][:, None], rtol=1e-6)
+  alive = {'codes': codes, 'share': jnp.full(4, 0.25), 'sums': codes / 4}
+  np.testing.assert_array_equal(book.restarted(alive)['codes'], codes)
+
+
+def test_finite_scalars_are_all_reached_and_numbered():
+  fsq = FSQ((4, 3, 5))
+  z = 3 * jax.random.normal(jax.random.key(0), (8000, 3))
+  index, vectors = fsq.index(z, {}), fsq.vector(jnp.arange(60), {})
+  assert set(np.unique(index)) == set(range(60))
+  assert len(np.unique(vectors, axis=0)) == 60
+  assert sorted({round(float(x), 3) for x in vectors[:, 0]}) == [-1, -0.5, 0, 0.5]
+  assert sorted({round(float(x), 3) for x in vectors[:, 2]}) == [-1, -0.5, 0, 0.5, 1]
+  e, same, cost = fsq.quantise(z.reshape(80, 10, 10, 3), {})
+  np.testing.assert_array_equal(same.ravel(), index)
+  np.testing.assert_allclose(e.reshape(-1, 3), vectors[index], atol=1e-6)
+  assert not cost.any()
+  slope = jax.grad(lambda z: fsq.quantise(z, {})[0].sum())(jnp.zeros((1, 1, 1, 3)))
+  assert (slope > 0.5).all()
+
+
+@pytest.mark.parametrize('quantiser', [Codebook(8, 4), FSQ((3, 3))], ids=['codebook', 'fsq'])
+def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
+  vq = made(quantiser)
+  batch = Batch(jnp.tanh(jax.random.normal(KEYS[0], (64, 4, 4, 1))), jnp.zeros(64, int), jnp.arange(64))
+  params, buffers = vq.init(jax.random.key(0), batch)
+  params = params | {'prior': awake(vq.prior, (2, 2, quantiser.dim))}
+  grids = jnp.stack(jnp.meshgrid(*[jnp.arange(quantiser.size)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
+  own = buffers.get('codebook', {})
+  log_p = jax.jit(lambda index: vq.log_prior(params, index, own, jnp.zeros(len(index), int)))(grids)
+  assert float(jnp.exp(log_p).sum()) == pytest.approx(1, abs=1e-3)
+  context = Context(jnp.zeros((), int), {}, buffers)
+  slopes = jax.jit(jax.grad(lambda params: vq.prior_loss(params, context, batch, KEYS)[0]))(params)
+  assert not any(float(jnp.abs(x).max()) for x in jax.tree.leaves(slopes['model']))
+  _, aux = jax.jit(vq.prior_loss)(params, context, batch, KEYS)
+  _, logs = jax.jit(vq.loss)(params, context, batch, KEYS)
+  bound = vq.nll(vq.init(jax.random.key(0), batch)._replace(params=params), batch, KEYS)
+  assert float(bound.mean()) == pytest.approx(float(aux.metrics['prior_nats'] + logs.metrics['nll_nats']), rel=1e-4)
+  assert 1 <= float(logs.metrics['codes_used']) <= quantiser.size
+
+
+def test_drawn_codes_are_as_frequent_as_the_prior_says():
+  vq = made(num_classes=3)
+  example = Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), jnp.arange(1))
+  variables = vq.init(jax.random.key(0), example)
+  params = variables.params | {'prior': awake(vq.prior, (2, 2, 4), jnp.ones((1, 3)))}
+  label, n = jnp.full(4000, 1), 4000
+  keys = rng.image_keys(jax.random.key(5), jnp.arange(n))
+  images = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, label))(keys)
+  slow = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, label[:32], cached=False))(keys[:32])
+  np.testing.assert_allclose(images[:32], slow, atol=1e-4)
+  # The first code, told from the image that each makes with the same others, is as frequent as its logit says.
+  logits = vq.prior.apply({'params': params['prior']}, jnp.zeros((1, 2, 2, 4)), jax.nn.one_hot(jnp.ones(1, int), 3))[0, 0, 0]
+  p = np.asarray(jax.nn.softmax(logits))
+  drawn = jax.vmap(lambda key: jax.random.categorical(key, logits))(rng.fold_in(rng.fold_in(keys, 0), 0))
+  np.testing.assert_allclose(np.bincount(drawn, minlength=8) / n, p, atol=4 * np.sqrt(0.25 / n))
+  assert len(np.unique(np.asarray(images).reshape(n, -1).round(4), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: Codebook(1), 'size=1 must be 2 or more'),
+    (lambda: Codebook(decay=1.0), r'decay=1.0 and restart=0.05 must be in \[0, 1\)'),
+    (lambda: FSQ((4, 2)), r'FSQ: levels=\(4, 2\) must be 3 or more'),
+    (lambda: made(encoder=GridEncoder(3)), r'objective.encoder.dim=3: Codebook has 4, set it to that'),
+    (lambda: made(prior=PixelTransformer((2, 2, 4), 7)), r'objective.prior.outputs=7: Codebook has 8'),
+    (lambda: made(likelihood=SharedGaussian()), 'SharedGaussian learns, which VQVAE has no place for'),
+    (
+      lambda: made().init(jax.random.key(0), Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1))),
+      r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4\)',
+    ),
+    (
+      lambda: GridEncoder(4).init(jax.random.key(0), jnp.zeros((1, 6, 6, 1))),
+      r'images \(6, 6, 1\) cannot be halved 2 times',
+    ),
+  ],
+)
+def test_mistakes(make, message):
+  with pytest.raises(UsageError, match=message):
+    make()
