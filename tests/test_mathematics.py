@@ -12,14 +12,14 @@ from genjax import optim, rng
 from genjax.build import build
 from genjax.errors import UsageError
 from genjax.networks.dit import DiT, positions
-from genjax.networks.layers import TransposedConv, fourier_embedding, halvings
+from genjax.networks.layers import Conv, TransposedConv, fourier_embedding, halvings
 from genjax.networks.unet import ResBlock, UNet, dropout, group_norm
 from genjax.objectives.common import labels_or_random
 from genjax.objectives.gan import GAN
 from genjax.objectives.likelihoods import Gaussian
 from genjax.objectives.vae import VAE
 from genjax.types import Batch, Context
-from tests.conftest import config_of
+from tests.conftest import assert_close, config_of
 from tests.linear_gaussian import MEAN, SIGMA, Decoder, Encoder, W
 
 N = 4096
@@ -164,6 +164,26 @@ def test_gan_losses_and_gradients_of_linear_players():
   (loss, _), grads = jax.value_and_grad(gan.generator_loss, has_aux=True)(params, context, batch, keys)
   assert float(loss) == pytest.approx(-np.log(sigmoid(fake)).mean(), rel=1e-5)
   assert float(grads['generator']['a']) == pytest.approx((-sigmoid(-fake) * fake / a).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(('batch', 'pieces'), [(192, 3), (120, 1)])
+def test_a_large_convolution_in_pieces_is_the_convolution(batch, pieces):
+  """Of a batch that eight devices share: the same values and gradients, no image sent to another device."""
+  ours, flax = Conv(32, (3, 3), strides=2), nn.Conv(32, (3, 3), strides=2)
+  x = jax.random.normal(jax.random.key(0), (batch, 8, 8, 32))
+  variables = flax.init(jax.random.key(1), x)
+  assert jax.tree.structure(ours.init(jax.random.key(1), x)) == jax.tree.structure(variables)
+  data = jax.NamedSharding(jax.make_mesh((8,), ('data',), (jax.sharding.AxisType.Auto,)), jax.P('data'))
+
+  def both(layer):
+    loss = lambda variables, x: jnp.sin(layer.apply(variables, x)).sum()  # noqa: E731
+    return jax.jit(jax.value_and_grad(loss, (0, 1)), in_shardings=(None, data)).lower(variables, x)
+
+  text = both(ours).as_text()
+  assert text.count('stablehlo.convolution') == pieces * both(flax).as_text().count('stablehlo.convolution')
+  compiled = both(ours).compile()
+  assert not any(op in compiled.as_text() for op in ('all-gather', 'all-to-all', 'collective-permute'))
+  assert_close(compiled(variables, x), both(flax).compile()(variables, x), 1e-4)
 
 
 @pytest.mark.parametrize('side', [1, 4, 7])

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import LatentInput, TransposedConv, concat_label, halvings, square_side
+from genjax.networks.layers import Conv, LatentInput, TransposedConv, concat_label, halvings, square_side
 
 
 class ConvEncoder(nn.Module):
@@ -19,7 +19,7 @@ class ConvEncoder(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
     h = concat_label(x, label)
     for level in range(halvings(square_side(x.shape[1:], 'ConvEncoder'))):
-      h = nn.silu(nn.Conv(self.width << level, (4, 4), strides=2, dtype=self.dtype)(h))
+      h = nn.silu(Conv(self.width << level, (4, 4), strides=2, dtype=self.dtype)(h))
     h = nn.silu(nn.Dense(self.hidden, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
     return jnp.split(nn.Dense(2 * self.z_dim)(h.astype(jnp.float32)), 2, axis=-1)
 
@@ -42,4 +42,4 @@ class ConvDecoder(nn.Module):
     h = nn.silu(nn.Dense(base * base * features, dtype=self.dtype)(h)).reshape(-1, base, base, features)
     for level in reversed(range(levels)):
       h = nn.silu(TransposedConv(self.width << level, dtype=self.dtype)(h))
-    return nn.Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(h).astype(jnp.float32)
+    return Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(h).astype(jnp.float32)

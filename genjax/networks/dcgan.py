@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import TransposedConv, Verdict, concat_label, halvings, spectral, square_side
+from genjax.networks.layers import Conv, TransposedConv, Verdict, concat_label, halvings, spectral, square_side
 
 INIT = nn.initializers.normal(0.02)
 
@@ -62,7 +62,7 @@ class DCGANDiscriminator(nn.Module):
     h = concat_label(x, label if self.conditioning == 'concat' else None)
     for level in range(levels):
       bias = level == 0 or self.norm in ('spectral', 'none')
-      h = wrap(nn.Conv(self.width << level, (4, 4), strides=2, use_bias=bias, kernel_init=INIT, dtype=self.dtype))(h)
+      h = wrap(Conv(self.width << level, (4, 4), strides=2, use_bias=bias, kernel_init=INIT, dtype=self.dtype))(h)
       if level and self.norm == 'batch':
         h = batch_norm(train, self.dtype)(h)
       if level and self.norm == 'layer':

@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
+from genjax.networks.layers import Conv
 from genjax.networks.unet import Attention, Embedding, ResBlock, group_norm
 from genjax.types import Keys
 
@@ -50,7 +51,7 @@ class DDPMpp(nn.Module):
       number += 1
       return h
 
-    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(x)
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(x)
     skips = [h]
     for level, multiplier in enumerate(self.multipliers):
       if level:
@@ -68,4 +69,4 @@ class DDPMpp(nn.Module):
       if level:
         h = block(h, h.shape[-1], 'double')
     h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
-    return nn.Conv(self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
+    return Conv(self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)

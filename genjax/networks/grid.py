@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import TransposedConv, concat_label
+from genjax.networks.layers import Conv, TransposedConv, concat_label
 
 Grid = Float[Array, 'b h w d']
 
@@ -17,8 +17,8 @@ class Residual(nn.Module):
 
   @nn.compact
   def __call__(self, x: Grid) -> Grid:
-    h = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(nn.relu(x))
-    return x + nn.Conv(x.shape[-1], (1, 1), dtype=self.dtype)(nn.relu(h))
+    h = Conv(x.shape[-1], (3, 3), dtype=self.dtype)(nn.relu(x))
+    return x + Conv(x.shape[-1], (1, 1), dtype=self.dtype)(nn.relu(h))
 
 
 class GridEncoder(nn.Module):
@@ -36,8 +36,8 @@ class GridEncoder(nn.Module):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels} times: set objective.encoder.levels lower.')
     h = concat_label(x, label)
     for level in range(self.levels):
-      h = nn.Conv(self.width, (4, 4), strides=2, dtype=self.dtype)(nn.relu(h) if level else h)
-    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(nn.relu(h))
+      h = Conv(self.width, (4, 4), strides=2, dtype=self.dtype)(nn.relu(h) if level else h)
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(nn.relu(h))
     for _ in range(self.blocks):
       h = Residual(self.dtype)(h)
     return nn.Dense(self.dim)(h.astype(jnp.float32))
@@ -55,9 +55,9 @@ class GridDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, z: Grid, label: Float[Array, 'b k'] | None = None) -> Float[Array, 'b h w o']:
-    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(concat_label(z, label))
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(concat_label(z, label))
     for _ in range(self.blocks):
       h = Residual(self.dtype)(h)
     for _ in range(self.levels):
       h = TransposedConv(self.width, dtype=self.dtype)(nn.relu(h))
-    return nn.Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(nn.relu(h)).astype(jnp.float32)
+    return Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(nn.relu(h)).astype(jnp.float32)

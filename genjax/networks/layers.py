@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -10,6 +11,31 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
+
+
+def convolve(x, kernel, window_strides=(1, 1), padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **options) -> Array:
+  """`lax.conv_general_dilated`; on CPU a large one in up to eight pieces of the batch, of eight images or more each.
+
+  The gradient with respect to the kernel, for which XLA on CPU takes the batch as channels, leaves the processor's caches
+  when the batch is large: of 64 images [28, 28, 64] it takes 0.9 s whole and 0.13 s in pieces. The images of a piece come from
+  all devices alike.
+  """
+  whole = lambda x: lax.conv_general_dilated(  # noqa: E731
+    x, kernel, window_strides, padding, dimension_numbers=dimension_numbers, **options
+  )
+  local = len(x) // jax.device_count()
+  if jax.default_backend() != 'cpu' or local < 16 or max(x.size, x.size // x.shape[-1] * kernel.shape[-1]) < 1 << 18:
+    return whole(x)
+  pieces = max(n for n in range(1, min(8, local // 8) + 1) if local % n == 0)
+  parts = x.reshape(-1, pieces, *x.shape[1:])
+  y = jnp.stack([whole(parts[:, i]) for i in range(pieces)], axis=1)
+  return y.reshape(len(x), *y.shape[2:])
+
+
+class Conv(nn.Conv):
+  """nn.Conv by `convolve`."""
+
+  conv_general_dilated: Callable = convolve
 
 
 class TransposedConv(nn.Module):
@@ -33,7 +59,7 @@ class TransposedConv(nn.Module):
     # Row 2p + a of the kernel is tap p of output phase a; columns alike.
     kernel = kernel.reshape(2, 2, 2, 2, c, d).transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, 4 * d)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    y = lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    y = convolve(x, kernel, padding='VALID')
     y = y.reshape(b, h + 1, w + 1, 2, 2, d)
     rows = [jnp.stack([y[:, i : i + h, j : j + w, i, j] for j in (0, 1)], axis=3) for i in (0, 1)]  # [B, H, W, 2, d]
     y = jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, d)

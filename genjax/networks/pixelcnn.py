@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
+from genjax.networks.layers import Conv
 from genjax.networks.unet import dropout
 from genjax.types import Keys
 
@@ -39,7 +40,7 @@ class CausalConv(nn.Module):
   def __call__(self, x: Stream) -> Stream:
     pads = PADS[self.stream]
     size = tuple(sum(pad) + 1 for pad in pads)
-    return nn.Conv(self.features, size, self.stride, pads, dtype=self.dtype)(x)
+    return Conv(self.features, size, self.stride, pads, dtype=self.dtype)(x)
 
 
 class Gated(nn.Module):
@@ -83,7 +84,7 @@ class PixelCNN(nn.Module):
     if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from grey
-    conv = lambda size, pads: nn.Conv(self.width, size, padding=pads, dtype=self.dtype)(x)  # noqa: E731
+    conv = lambda size, pads: Conv(self.width, size, padding=pads, dtype=self.dtype)(x)  # noqa: E731
     u = shift(conv((2, 3), ((1, 0), (1, 1))), 1, 0)
     ul = shift(conv((1, 3), ((0, 0), (1, 1))), 1, 0) + shift(conv((2, 1), ((1, 0), (0, 0))), 0, 1)
     number, kept = 0, []

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import Verdict, concat_label, halvings, square_side
+from genjax.networks.layers import Conv, Verdict, concat_label, convolve, halvings, square_side
 from genjax.networks.resample import downsample, upsample
 from genjax.networks.stylegan2 import channels
 
@@ -29,7 +29,7 @@ def scaled(gain: float) -> nn.initializers.Initializer:
 class GroupedConv(nn.Module):
   """3x3 convolution in groups of `group` channels, without bias: [B, H, W, C] -> [B, H, W, C].
 
-  On CPU, where the gradient of grouped convolutions is slow, one plain convolution with zeros between the groups.
+  On CPU, where the gradient of grouped convolutions is slow, each group's is a convolution of its own.
   """
 
   group: int
@@ -40,16 +40,12 @@ class GroupedConv(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     c = x.shape[-1]
     size = math.gcd(self.group, c)
-    groups = c // size
     kernel = self.param('kernel', scaled(self.gain), (3, 3, size, c)).astype(self.dtype)
-    if jax.default_backend() == 'cpu' and groups > 1:
-      blocks = kernel.reshape(3, 3, size, groups, size)
-      kernel = jnp.einsum('ijcgd,fg->ijfcgd', blocks, jnp.eye(groups, dtype=kernel.dtype)).reshape(3, 3, c, c)
-      groups = 1
-    numbers = ('NHWC', 'HWIO', 'NHWC')
-    return jax.lax.conv_general_dilated(
-      x.astype(self.dtype), kernel, (1, 1), 'SAME', dimension_numbers=numbers, feature_group_count=groups
-    )
+    x = x.astype(self.dtype)
+    if jax.default_backend() != 'cpu':
+      return convolve(x, kernel, feature_group_count=c // size)
+    own = [slice(start, start + size) for start in range(0, c, size)]
+    return jnp.concatenate([convolve(x[..., i], kernel[..., i]) for i in own], axis=-1)
 
 
 class BiasedLeakyReLU(nn.Module):
@@ -71,7 +67,7 @@ class Bottleneck(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     gain, c = GAIN * self.blocks**-0.5, x.shape[-1]
-    conv = lambda n, gain: nn.Conv(n, (1, 1), use_bias=False, kernel_init=scaled(gain), dtype=self.dtype)  # noqa: E731
+    conv = lambda n, gain: Conv(n, (1, 1), use_bias=False, kernel_init=scaled(gain), dtype=self.dtype)  # noqa: E731
     h = BiasedLeakyReLU()(conv(2 * c, gain)(x))
     h = BiasedLeakyReLU()(GroupedConv(self.group, gain, self.dtype)(h))
     return x + conv(c, 0.0)(h)
@@ -99,10 +95,10 @@ class R3GANGenerator(nn.Module):
     for level in reversed(range(levels + 1)):
       if level < levels:
         n = channels(level, self.width, self.max_width)
-        h = upsample(h if h.shape[-1] == n else nn.Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h))
+        h = upsample(h if h.shape[-1] == n else Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h))
       for _ in range(self.blocks):
         h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)
-    return nn.Conv(self.image_shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
+    return Conv(self.image_shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
 
 
 class R3GANDiscriminator(nn.Module):
@@ -119,11 +115,11 @@ class R3GANDiscriminator(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
     levels = halvings(square_side(x.shape[1:], 'R3GANDiscriminator'))
     x = concat_label(x, label if self.conditioning == 'concat' else None)
-    h = nn.Conv(self.width, (1, 1), use_bias=False, dtype=self.dtype)(x)
+    h = Conv(self.width, (1, 1), use_bias=False, dtype=self.dtype)(x)
     for level in range(levels + 1):
       if level:
         n, h = channels(level, self.width, self.max_width), downsample(h)
-        h = h if h.shape[-1] == n else nn.Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h)
+        h = h if h.shape[-1] == n else Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h)
       for _ in range(self.blocks):
         h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)
     picture = self.param('picture', nn.initializers.normal(1 / math.sqrt(h.shape[1] * h.shape[2])), h.shape[1:])

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import Verdict, concat_label, halvings, spectral, square_side
+from genjax.networks.layers import Conv, Verdict, concat_label, halvings, spectral, square_side
 
 INIT = nn.initializers.glorot_uniform()
 
@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
-    conv = lambda n: spectral(self.train)(nn.Conv(n, (1, 1), use_bias=False, kernel_init=INIT, dtype=self.dtype))  # noqa: E731
+    conv = lambda n: spectral(self.train)(Conv(n, (1, 1), use_bias=False, kernel_init=INIT, dtype=self.dtype))  # noqa: E731
     pooled = nn.max_pool(x, (2, 2), (2, 2))
     query = conv(max(c // 8, 1))(x).reshape(b, h * w, -1)
     key, value = (conv(n)(pooled).reshape(b, pooled.shape[1] * pooled.shape[2], -1) for n in (max(c // 8, 1), max(c // 2, 1)))
@@ -82,7 +82,7 @@ class ResNetGenerator(nn.Module):
     levels = halvings(side)
     base = side >> levels
     check_attention(self.attention, [base << i for i in range(1, levels + 1)], 'generator')
-    conv = lambda n, size: nn.Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype)  # noqa: E731
+    conv = lambda n, size: Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype)  # noqa: E731
     h = nn.Dense(base * base * self.width, kernel_init=INIT, dtype=self.dtype)(z).reshape(-1, base, base, self.width)
     for _ in range(levels):
       skip = conv(self.width, 1)(doubled(h))
@@ -109,7 +109,7 @@ class ResNetDiscriminator(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
     side = square_side(x.shape[1:], 'ResNetDiscriminator')
     check_attention(self.attention, [side // 2, side // 2 if side % 4 else side // 4], 'discriminator')
-    conv = lambda n, size: spectral(train)(nn.Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype))  # noqa: E731
+    conv = lambda n, size: spectral(train)(Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype))  # noqa: E731
     h = concat_label(x, label if self.conditioning == 'concat' else None)
     for i in range(4):
       down = halved if i < 2 and h.shape[1] % 2 == 0 else lambda h: h

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.layers import Verdict, concat_label, halvings, square_side
+from genjax.networks.layers import Verdict, concat_label, convolve, halvings, square_side
 from genjax.networks.resample import downsample, upsample
 
 
@@ -61,11 +61,6 @@ class EqualConv(nn.Module):
     if self.use_bias:
       y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None, None]
     return y
-
-
-def convolve(x: Float[Array, 'b h w c'], kernel: Float[Array, 'i j c d']) -> Float[Array, 'b h w d']:
-  """A plain convolution that keeps the size."""
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 class ModulatedConv(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.layers import fourier_embedding, sinusoidal_embedding
+from genjax.networks.layers import Conv, fourier_embedding, sinusoidal_embedding
 from genjax.types import Keys
 
 
@@ -58,7 +58,7 @@ class ResBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], emb: Float[Array, 'b e'], keys: Keys | None = None) -> Float[Array, 'b i j d']:
-    conv = lambda init: nn.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=init)  # noqa: E731
+    conv = lambda init: Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=init)  # noqa: E731
     lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     resize = {'halve': halve, 'double': double}.get(self.resize, lambda x: x)
     h = conv(lecun)(resize(nn.silu(group_norm(x.shape[-1], self.dtype)(x))))
@@ -70,7 +70,7 @@ class ResBlock(nn.Module):
       h = group_norm(self.features, self.dtype)(h + emb)
     h = conv(zeros)(dropout(nn.silu(h), self.rate, keys, self.number))
     if self.resize or x.shape[-1] != self.features:
-      x = nn.Conv(self.features, (1, 1), dtype=self.dtype)(resize(x))
+      x = Conv(self.features, (1, 1), dtype=self.dtype)(resize(x))
     return (x + h) * self.skip_scale
 
 
@@ -172,12 +172,12 @@ class UNet(nn.Module):
     def resized(h, how):
       if self.resize_in_blocks:
         return block(h, h.shape[-1], how)
-      conv = nn.Conv(h.shape[-1], (3, 3), strides=2 if how == 'halve' else 1, dtype=self.dtype)
+      conv = Conv(h.shape[-1], (3, 3), strides=2 if how == 'halve' else 1, dtype=self.dtype)
       return conv(h if how == 'halve' else double(h))
 
     h = x.reshape(b, height // p, p, width // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
     h = h.reshape(b, height // p, width // p, p * p * channels)
-    h = nn.Conv(self.width, (3, 3), dtype=self.dtype)(h)
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
     skips = [h]
     for level, multiplier in enumerate(self.multipliers):
       if level:
@@ -197,6 +197,6 @@ class UNet(nn.Module):
         h = resized(h, 'double')
 
     h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
-    h = nn.Conv(p * p * self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
+    h = Conv(p * p * self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
     h = h.reshape(b, height // p, width // p, p, p, -1).transpose(0, 1, 3, 2, 4, 5)
     return h.reshape(b, height, width, -1)
