@@ -3,9 +3,12 @@
 A schedule counts the player's own updates: a player with `every=5` makes a fifth as many as the run has steps.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from genjax.errors import UsageError
 
@@ -17,15 +20,39 @@ def adam(
   eps: float = 1e-8,
   weight_decay: float = 0.0,  # decoupled, as in AdamW (1711.05101)
   clip: float = 0.0,  # global norm of the gradient, 0: off
+  skip: float = 0.0,  # global norm above which nothing is updated, 0: off
 ) -> optax.GradientTransformation:
-  """Adam (1412.6980) with decoupled weight decay and clipping of the gradient's global norm. Negative rates are refused."""
-  if weight_decay < 0 or clip < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
-    raise UsageError(f'optim.adam: learning_rate, weight_decay={weight_decay} and clip={clip} must not be negative.')
+  """Adam (1412.6980) with decoupled weight decay, clipping of the gradient's global norm, and gradients that are skipped
+  (2011.10650, section 3.2). Negative rates are refused."""
+  if weight_decay < 0 or clip < 0 or skip < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
+    raise UsageError(
+      f'optim.adam: learning_rate, weight_decay={weight_decay}, clip={clip} and skip={skip} must not be negative.'
+    )
   if not (0 <= b1 < 1 and 0 <= b2 < 1 and eps > 0):
     raise UsageError(f'optim.adam: b1={b1} and b2={b2} must be in [0, 1), eps={eps} positive.')
   chain = [optax.clip_by_global_norm(clip)] if clip else []
   chain.append(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
-  return optax.chain(*chain)
+  return skipping(optax.chain(*chain), skip) if skip else optax.chain(*chain)
+
+
+class Skipping(NamedTuple):
+  skipped: Int[Array, '']  # updates so far
+  inner: optax.OptState
+
+
+def skipping(inner: optax.GradientTransformation, largest: float) -> optax.GradientTransformation:
+  """`inner`, which does not hear of gradients whose global norm is above `largest`: neither parameters nor moments move."""
+
+  def init(params):
+    return Skipping(jnp.zeros((), jnp.int32), inner.init(params))
+
+  def update(grads, state, params=None):
+    fine = optax.tree.norm(grads) <= largest
+    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)  # noqa: E731
+    updates, after = inner.update(grads, state.inner, params)
+    return keep(updates, optax.tree.zeros_like(updates)), Skipping(state.skipped + ~fine, keep(after, state.inner))
+
+  return optax.GradientTransformation(init, update)
 
 
 def rmsprop(

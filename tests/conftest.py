@@ -60,9 +60,10 @@ def shrink(spec):
   """The same networks, narrow and of two resolutions at most."""
   if not isinstance(spec, dict):
     return spec
-  small = {'width': 8, 'hidden': 16, 'blocks': 1, 'head_features': 8, 'depth': 1, 'heads': 2}
+  small = {'width': 8, 'hidden': 16, 'head_features': 8, 'depth': 1, 'heads': 2}
   small |= {'w_dim': 8, 'mapping_depth': 1, 'stddev_group': 1}
-  return {key: value[:2] if key == 'multipliers' else small.get(key, shrink(value)) for key, value in spec.items()}
+  cut = {'multipliers': lambda value: value[:2], 'blocks': lambda value: 1 if isinstance(value, int) else (1,) * len(value)}
+  return {key: cut[key](value) if key in cut else small.get(key, shrink(value)) for key, value in spec.items()}
 
 
 def objects(name: str, small: bool = True, dtype: str = 'float32', **options):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -66,8 +67,12 @@ class VAE:
       'encoder': self.encoder.init(encoder_key, batch.image, label)['params'],
       'decoder': self.decoder.init(decoder_key, z, label)['params'],
     }
-    read, given = self.likelihood.outputs(channels), jax.eval_shape(self.decode, {'model': params}, z, label).shape[-1]
-    if read != given:
+    given = jax.eval_shape(self.decode, {'model': params}, z, label).shape[-1]
+    return self.with_likelihood(params, given, channels)
+
+  def with_likelihood(self, params: dict, given: int, channels: int) -> Variables:
+    """All variables. Raises UsageError unless the likelihood reads the `given` numbers a pixel of the decoder."""
+    if (read := self.likelihood.outputs(channels)) != given:
       kind = type(self.likelihood).__name__
       raise UsageError(f'{kind} reads {read} numbers a pixel and the decoder answers {given}: set its outputs={read}.')
     own, buffers = self.likelihood.params(), self.likelihood.buffers()
@@ -95,11 +100,16 @@ class VAE:
     return found, z, out, self.likelihood.log_prob(out, found.x, self.own(params, buffers))
 
   def encode(self, params: dict, batch: Batch, keys: Keys) -> Posterior:
+    return Posterior(*self.encoded(params, batch, keys))
+
+  def encoded(self, params: dict, batch: Batch, keys: Keys) -> tuple:
+    """The images as they were observed, and what the encoder answers."""
     x = seen = self.likelihood.observe(batch.image, keys)
     if self.corruption:
       seen = x + self.corruption * rng.normal(rng.fold_in(keys, 1), x.shape[1:])
     label = one_hot(batch.label, self.num_classes)
-    return Posterior(x, *self.encoder.apply({'params': params['model']['encoder']}, seen, label))
+    answer = self.encoder.apply({'params': params['model']['encoder']}, seen, label)
+    return (x, *answer) if isinstance(answer, tuple | list) else (x, answer)
 
   def decode(self, params: dict, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b h w o']:
     return self.decoder.apply({'params': params['model']['decoder']}, z, label)
@@ -132,10 +142,14 @@ class VAE:
     if estimator == 'elbo':
       found, _, _, log_prob = self.terms(params, buffers, batch, keys)
       return found.kl.sum(axis=1) - log_prob
-    z_keys, x_keys = rng.split(keys, 2)
-    found, label, k = self.encode(params, batch, x_keys), one_hot(batch.label, self.num_classes), DRAWS[estimator]
-    weigh = lambda i: self.log_weights(params, buffers, found, found.draw(rng.fold_in(z_keys, i)), label)  # noqa: E731
+    k, weigh = DRAWS[estimator], self.weigher(params, buffers, batch, keys)
     return math.log(k) - jax.nn.logsumexp(jax.lax.map(weigh, jnp.arange(k), batch_size=min(k, 10)), axis=0)
+
+  def weigher(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
+    """log p(x, z_i) / q(z_i|x) of the i-th draw."""
+    z_keys, x_keys = rng.split(keys, 2)
+    found, label = self.encode(params, batch, x_keys), one_hot(batch.label, self.num_classes)
+    return lambda i: self.log_weights(params, buffers, found, found.draw(rng.fold_in(z_keys, i)), label)
 
   @property
   def estimators(self) -> dict[str, str]:

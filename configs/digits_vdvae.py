@@ -1,0 +1,24 @@
+"""Hierarchical VAE (VDVAE, 2011.10650), small, on dynamically binarised 8x8 digits.
+
+python train.py --config configs/digits_vdvae.py
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('digits', resolution=8, steps=3000, batch_size=64)
+  steps, sides = config.train.get_ref('steps'), (8, 4, 1)
+  config.objective = spec(
+    'objectives.hierarchical_vae.HierarchicalVAE',
+    num_classes=10,
+    encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(1, 1, 1), width=32),
+    decoder=spec('networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 2, 1), width=32, z_dim=4),
+    likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),
+  )
+  rate = spec('optim.cosine', peak=2e-3, steps=steps, warmup=100)
+  config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99, skip=1000.0)}
+  return config

@@ -1,0 +1,153 @@
+"""Networks of a hierarchical VAE (VDVAE, Child 2011.10650, section 3 and figure 3): residual bottlenecks, one latent a block.
+
+The encoder goes from the image's side to the smallest, and hands the decoder what it saw at each. The decoder goes back, block
+by block: each has a prior p(z_i | z_<i) and, where an image was seen, a posterior q(z_i | z_<i, x), normal with diagonal
+covariance. Sides shrink by means and grow by repeated pixels. The last convolution of a branch starts smaller by the root of
+the number of blocks (section 3.2), the prior's at 0.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.networks.layers import Conv, concat_label
+from genjax.types import Keys
+
+Grid = Float[Array, 'b s s c']
+
+
+class Descent(NamedTuple):
+  """What the decoder answers: the likelihood's numbers, and of each image, in nats, KL(q(z_i|..) || p(z_i|..)) of each of L
+  blocks and log q(z|x) - log p(z) at the z drawn; both are 0 where z was drawn from the prior."""
+
+  out: Float[Array, 'b h w o']
+  kl: Float[Array, 'b l']
+  log_ratio: Float[Array, 'b']
+
+
+def scaled(gain: float) -> nn.initializers.Initializer:
+  return nn.initializers.variance_scaling(gain, 'fan_in', 'truncated_normal') if gain else nn.initializers.zeros
+
+
+def check(sides: tuple[int, ...], blocks: tuple[int, ...], image_side: int, patch: int, name: str) -> None:
+  """Raises UsageError for sides that do not go from the image's down, each dividing the one before."""
+  if len(sides) != len(blocks) or min(blocks, default=0) < 1:
+    raise UsageError(f'objective.{name}.blocks={blocks} must be 1 or more, one for each of sides={sides}.')
+  if image_side != sides[0] * patch or any(a % b or a == b for a, b in itertools.pairwise(sides)):
+    raise UsageError(
+      f'objective.{name}.sides={sides} must start at {image_side} / patch={patch}, and each divide the one before: '
+      'images of side 28 have 28, 14, 7, 1.'
+    )
+
+
+class Bottleneck(nn.Module):
+  """1x1 (3x3 (3x3 (1x1 (x)))), GELU before each, `width` channels between; 1x1 for 3x3 at sides of 1 and 2."""
+
+  features: int
+  width: int
+  last: float  # gain of the last convolution's weights
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: Grid) -> Grid:
+    size = (3, 3) if x.shape[1] > 2 else (1, 1)
+    for kernel in ((1, 1), size, size):
+      x = Conv(self.width, kernel, dtype=self.dtype)(nn.gelu(x))
+    return Conv(self.features, (1, 1), kernel_init=scaled(self.last), dtype=self.dtype)(nn.gelu(x))
+
+
+class TopDown(nn.Module):
+  """One block of the decoder: draws z of z_dim channels and adds it to h."""
+
+  z_dim: int
+  bottleneck: int
+  blocks: int  # in the whole decoder
+  dtype: str
+
+  @nn.compact
+  def __call__(self, h: Grid, seen: Grid | None, noise: Grid, temperature: float):
+    width, d = h.shape[-1], self.z_dim
+    prior = Bottleneck(2 * d + width, self.bottleneck, 0.0, self.dtype, name='prior')(h)
+    mean, log_sigma = prior[..., :d].astype(jnp.float32), prior[..., d : 2 * d].astype(jnp.float32)
+    kl = log_ratio = jnp.zeros(len(h))
+    if seen is None:
+      z = mean + temperature * jnp.exp(log_sigma) * noise
+    else:
+      given = jnp.concatenate([h, seen], axis=-1)
+      posterior = Bottleneck(2 * d, self.bottleneck, 1.0, self.dtype, name='posterior')(given).astype(jnp.float32)
+      q_mean, q_log_sigma = jnp.split(posterior, 2, axis=-1)
+      z = q_mean + jnp.exp(q_log_sigma) * noise
+      apart, inverse = q_log_sigma - log_sigma, jnp.exp(-log_sigma)
+      kl = (0.5 * jnp.square((q_mean - mean) * inverse) + 0.5 * jnp.expm1(2 * apart) - apart).sum(axis=(1, 2, 3))
+      log_ratio = (0.5 * jnp.square((z - mean) * inverse) - 0.5 * jnp.square(noise) - apart).sum(axis=(1, 2, 3))
+    h = h + prior[..., 2 * d :]
+    h = h + Conv(width, (1, 1), kernel_init=scaled(1 / self.blocks), dtype=self.dtype, name='add')(z.astype(h.dtype))
+    return h + Bottleneck(width, self.bottleneck, 1 / self.blocks, self.dtype, name='residual')(h), kl, log_ratio
+
+
+class VDVAEEncoder(nn.Module):
+  """Image [B, H, W, C] -> what is handed to the decoder: side -> [B, side, side, width]. Bottlenecks are a quarter as wide."""
+
+  sides: tuple[int, ...] = (32, 16, 8, 4, 1)
+  blocks: tuple[int, ...] = (12, 7, 7, 4, 3)
+  width: int = 384
+  patch: int = 1  # side of the squares of pixels that the first side's pixels are
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> dict[int, Grid]:
+    check(self.sides, self.blocks, x.shape[1], self.patch, 'encoder')
+    p, first = self.patch, self.sides[0]
+    h = concat_label(x, label).reshape(len(x), first, p, first, p, -1).transpose(0, 1, 3, 2, 4, 5)
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(h.reshape(len(x), first, first, -1))
+    seen = {}
+    for side, blocks in zip(self.sides, self.blocks, strict=True):
+      ratio = h.shape[1] // side
+      h = h.reshape(len(h), side, ratio, side, ratio, -1).mean(axis=(2, 4))
+      for _ in range(blocks):
+        h = h + Bottleneck(self.width, -(-self.width // 4), 1 / sum(self.blocks), self.dtype)(h)
+      seen[side] = h
+    return seen
+
+
+class VDVAEDecoder(nn.Module):
+  """What the encoder saw, or None -> `Descent`. The noise of each image is that of its key; `temperature` is the prior's."""
+
+  image_shape: tuple[int, int, int]
+  sides: tuple[int, ...] = (32, 16, 8, 4, 1)
+  blocks: tuple[int, ...] = (22, 11, 6, 3, 1)
+  width: int = 384
+  z_dim: int = 16
+  patch: int = 1
+  dtype: str = 'float32'
+  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
+
+  @nn.compact
+  def __call__(
+    self, keys: Keys, seen: dict[int, Grid] | None, label: Float[Array, 'b k'] | None = None, temperature: float = 1.0
+  ) -> Descent:
+    check(self.sides, self.blocks, self.image_shape[0], self.patch, 'decoder')
+    h = jnp.zeros((len(keys), 1, 1, self.width), self.dtype)
+    if label is not None:
+      h = h + nn.Dense(self.width, use_bias=False, dtype=self.dtype, name='label')(label)[:, None, None]
+    count, kl, log_ratio = 0, [], jnp.zeros(len(keys))
+    for side, blocks in reversed(list(zip(self.sides, self.blocks, strict=True))):
+      start = self.param(f'start_{side}', nn.initializers.zeros, (side, side, self.width))
+      h = jnp.repeat(jnp.repeat(h, side // h.shape[1], axis=1), side // h.shape[2], axis=2) + start[None].astype(self.dtype)
+      for _ in range(blocks):
+        noise = rng.normal(rng.fold_in(keys, count), (side, side, self.z_dim))
+        block = TopDown(self.z_dim, -(-self.width // 4), sum(self.blocks), self.dtype, name=f'block_{count}')
+        h, block_kl, block_ratio = block(h, None if seen is None else seen[side], noise, temperature)
+        kl.append(block_kl)
+        log_ratio, count = log_ratio + block_ratio, count + 1
+    gain = self.param('gain', nn.initializers.ones, (self.width,))
+    p, n = self.patch, self.outputs or self.image_shape[-1]
+    out = Conv(p * p * n, (1, 1), name='out')((h * gain[None, None, None]).astype(jnp.float32))
+    side = out.shape[1]
+    out = out.reshape(-1, side, side, p, p, n).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side * p, side * p, n)
+    return Descent(out, jnp.stack(kl, axis=1), log_ratio)

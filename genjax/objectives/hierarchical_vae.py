@@ -1,0 +1,70 @@
+"""Hierarchical VAE: p(z) = prod_i p(z_i | z_<i), and q(z|x) likewise (1602.02282; deep ones: VDVAE, 2011.10650)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.networks.vdvae import Descent
+from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.vae import VAE
+from genjax.types import Batch, Images, Keys, Labels, Variables
+
+
+class Found(NamedTuple):
+  """Images as they were observed, and what the decoder made of them."""
+
+  x: Images
+  descent: Descent
+
+  @property
+  def kl(self) -> Float[Array, 'b l']:
+    """KL of each image and block, in nats."""
+    return self.descent.kl
+
+
+@dataclasses.dataclass(frozen=True)
+class HierarchicalVAE(VAE):
+  """A VAE whose `encoder(x, label)` answers all that its `decoder(keys, seen, label, temperature) -> Descent` looks at.
+
+  `free_bits` are nats of each block.
+  """
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    if (sides := self.encoder.sides) != self.decoder.sides:
+      raise UsageError(f'objective.encoder.sides={sides} and objective.decoder.sides={self.decoder.sides} must be the same.')
+    encoder_key, decoder_key = jax.random.split(key)
+    label, keys = one_hot(batch.label, self.num_classes), rng.image_keys(key, batch.index)
+    seen, encoder = self.encoder.init_with_output(encoder_key, batch.image, label)
+    params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, seen, label)['params']}
+    given = jax.eval_shape(self.descend, {'model': params}, keys, seen, label).out.shape[-1]
+    return self.with_likelihood(params, given, batch.image.shape[-1])
+
+  def descend(self, params: dict, keys: Keys, seen: dict | None, label: Float[Array, 'b k'] | None, temperature=1.0) -> Descent:
+    return self.decoder.apply({'params': params['model']['decoder']}, keys, seen, label, temperature)
+
+  def terms(self, params: dict, buffers: dict, batch: Batch, keys: Keys):
+    """As VAE's, without z."""
+    z_keys, x_keys = rng.split(keys, 2)
+    x, seen = self.encoded(params, batch, x_keys)
+    descent = self.descend(params, z_keys, seen, one_hot(batch.label, self.num_classes))
+    return Found(x, descent), None, descent.out, self.likelihood.log_prob(descent.out, x, self.own(params, buffers))
+
+  def weigher(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
+    z_keys, x_keys = rng.split(keys, 2)
+    x, seen = self.encoded(params, batch, x_keys)
+
+    def weigh(i: int) -> Float[Array, 'b']:
+      descent = self.descend(params, rng.fold_in(z_keys, i), seen, one_hot(batch.label, self.num_classes))
+      return self.likelihood.log_prob(descent.out, x, self.own(params, buffers)) - descent.log_ratio
+
+    return weigh
+
+  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
+    """The mean of p(x|z) for z of the prior, whose deviations are `temperature` times as large."""
+    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
+    return self.likelihood.mean(self.descend(variables.params, rng.fold_in(keys, 0), None, label, temperature).out)

@@ -1,0 +1,128 @@
+"""The hierarchical VAE and its networks."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.scipy.stats import norm
+
+from genjax import optim, rng
+from genjax.errors import UsageError
+from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
+from genjax.objectives.hierarchical_vae import HierarchicalVAE
+from genjax.objectives.likelihoods import Bernoulli, LogisticMixture
+from genjax.types import Batch, Context, example_batch
+from tests.conftest import config_of, image_shape, objects
+
+SIDES = {'sides': (2, 1), 'blocks': (1, 2), 'width': 8}
+TINY = HierarchicalVAE(VDVAEEncoder(**SIDES), VDVAEDecoder((2, 2, 1), z_dim=2, **SIDES), Bernoulli())
+ALL = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, 2, 2, 1)  # all binary images
+BATCH = Batch(ALL, jnp.zeros(16, int), jnp.arange(16))
+KEYS = rng.image_keys(jax.random.key(0), jnp.arange(16))
+
+
+@pytest.fixture(scope='module')
+def variables():
+  """Of a model whose blocks all say something."""
+  variables = jax.jit(TINY.init)(jax.random.key(0), BATCH)
+  leaves, tree = jax.tree.flatten(variables.params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  params = jax.tree.unflatten(tree, [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+  return variables._replace(params=params)
+
+
+def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(variables):
+  nll = jax.jit(lambda estimator: TINY.nll(variables, BATCH, KEYS, estimator), static_argnums=0)
+  p = np.exp(-np.asarray(nll('iwae_5000'), np.float64))
+  assert p.std() > 0.02
+  assert p.sum() == pytest.approx(1, abs=0.03)
+  keys = rng.image_keys(jax.random.key(5), jnp.arange(20_000))
+  drawn = np.asarray(jax.jit(TINY.sample)(variables, keys)).mean(axis=0)
+  np.testing.assert_allclose(drawn, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
+
+
+def test_bounds_are_in_order(variables):
+  keys = rng.image_keys(jax.random.key(3), jnp.arange(4096))
+  image = jnp.broadcast_to(ALL[6], (4096, 2, 2, 1))
+  batch = Batch(image, jnp.zeros(4096, int), jnp.arange(4096))
+  elbo, fifty = (jax.jit(lambda e=e: TINY.nll(variables, batch, keys, e))().mean() for e in ('elbo', 'iwae_50'))
+  assert float(fifty) < float(elbo) - 0.1
+  loss, aux = jax.jit(TINY.loss)(variables.params, Context(jnp.zeros((), int), {}, {}, 4096), batch, keys)
+  assert float(loss) == pytest.approx(float(elbo), rel=1e-4)
+  assert -float(aux.metrics['elbo_nats']) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_the_divergence_of_a_block_is_that_of_its_normal_distributions():
+  block = TopDown(3, 4, 1, 'float32')
+  h, seen = (jax.random.normal(jax.random.key(i), (2048, 2, 2, 8)) for i in (0, 1))
+  h, seen = (jnp.broadcast_to(a[:1], a.shape) for a in (h, seen))  # one image
+  noise = jax.random.normal(jax.random.key(2), (2048, 2, 2, 3))
+  params = jax.jit(block.init)(jax.random.key(3), h, seen, noise, 1.0)
+  params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+  (out, kl, log_ratio), parts = block.apply(params, h, seen, noise, 1.0, capture_intermediates=True)
+  prior, posterior = (parts['intermediates'][name]['__call__'][0] for name in ('prior', 'posterior'))
+  (p_mean, p_log), (q_mean, q_log) = (np.split(np.asarray(a[..., :6]), 2, axis=-1) for a in (prior, posterior))
+  z = q_mean + np.exp(q_log) * noise
+  expected = (norm.logpdf(z, q_mean, np.exp(q_log)) - norm.logpdf(z, p_mean, np.exp(p_log))).sum(axis=(1, 2, 3))
+  np.testing.assert_allclose(log_ratio, expected, rtol=1e-4, atol=1e-3)
+  assert float(kl[0]) == pytest.approx(float(expected.mean()), abs=4 * float(expected.std()) / 2048**0.5)
+  # From the prior the block takes its z there, and needs no posterior.
+  unseen = {'params': {name: value for name, value in params['params'].items() if name != 'posterior'}}
+  same = np.asarray((z - p_mean) / np.exp(p_log))
+  out_of_prior, nothing, _ = block.apply(unseen, h, None, same, 1.0)
+  np.testing.assert_allclose(out_of_prior, out, rtol=1e-3, atol=1e-3)
+  assert not nothing.any()
+
+
+def test_temperature_and_labels(variables):
+  draw = jax.jit(functools.partial(TINY.sample, variables))
+  cold = draw(KEYS, temperature=0.0)
+  np.testing.assert_allclose(cold, jnp.broadcast_to(cold[:1], cold.shape), atol=1e-6)
+  assert draw(KEYS).std(axis=0).min() > 0.01
+
+
+@pytest.mark.slow  # to trace
+def test_the_paper_s_size():
+  name = 'cifar10_vdvae'
+  objective, _ = objects(name, small=False)
+  variables = jax.eval_shape(objective.init, jax.random.key(0), example_batch(image_shape(config_of(name))))
+  assert round(sum(x.size for x in jax.tree.leaves(variables.params)) / 1e6) == 39
+  assert objective.likelihood == LogisticMixture(10)
+
+
+def test_large_gradients_are_skipped():
+  optimizer = optim.adam(0.1, skip=5.0)
+  params = {'w': jnp.zeros(2)}
+  state = optimizer.init(params)
+  once = jax.jit(optimizer.update)
+  updates, after = once({'w': jnp.array([3.0, 3.9])}, state, params)
+  assert (np.abs(updates['w']) > 0.05).all()
+  updates, skipped = once({'w': jnp.array([3.0, 4.1])}, after, params)
+  assert not updates['w'].any()
+  assert (int(after.skipped), int(skipped.skipped)) == (0, 1)
+  assert jax.tree.all(jax.tree.map(np.array_equal, after.inner, skipped.inner))
+  plain = optax.adamw(0.1, weight_decay=0.0)
+  expected, _ = plain.update({'w': jnp.array([3.0, 3.9])}, plain.init(params), params)
+  np.testing.assert_allclose(once({'w': jnp.array([3.0, 3.9])}, state, params)[0]['w'], expected['w'], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'encoder': {'sides': (2,), 'blocks': (1,)}}, r'objective.encoder.sides=\(2,\) and objective.decoder.sides=\(2, 1\)'),
+    ({'encoder': {'blocks': (1,)}}, 'objective.encoder.blocks=.* one for each of sides'),
+    ({'encoder': {'patch': 2}}, 'objective.encoder.sides=.* must start at 2 / patch=2'),
+    ({'encoder': {'sides': (2, 2)}, 'decoder': {'sides': (2, 2)}}, 'each divide the one before'),
+    ({'decoder': {'outputs': 3}}, 'Bernoulli reads 1 numbers a pixel and the decoder answers 3: set its outputs=1'),
+  ],
+)
+def test_mistakes(change, message):
+  encoder, decoder = TINY.encoder.clone(**change.get('encoder', {})), TINY.decoder.clone(**change.get('decoder', {}))
+  with pytest.raises(UsageError, match=message):
+    HierarchicalVAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH)
+  with pytest.raises(UsageError, match=r'skip=-1\.0 must not be negative'):
+    optim.adam(0.1, skip=-1.0)
