@@ -107,7 +107,8 @@ def main(argv: list[str]) -> None:
     say(f'{workdir}: resuming from step {first}.')
   else:
     init = lambda: init_state(objective, optimizers, keys()[0], example_batch(source.image_shape))  # noqa: E731
-    state = jax.jit(init, out_shardings=sharding)()  # born where it will live
+    once = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}  # compiling is what takes time
+    state = jax.jit(init, out_shardings=sharding, compiler_options=once)()  # born where it will live
     say(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')
 
   # What is made of the state at some steps: a picture, an evaluation. Those of the step resumed from are owed if the run was

@@ -169,8 +169,8 @@ def test_gan_losses_and_gradients_of_linear_players():
 @pytest.mark.parametrize(('batch', 'pieces'), [(192, 3), (120, 1)])
 def test_a_large_convolution_in_pieces_is_the_convolution(batch, pieces):
   """Of a batch that eight devices share: the same values and gradients, no image sent to another device."""
-  ours, flax = Conv(32, (3, 3), strides=2), nn.Conv(32, (3, 3), strides=2)
-  x = jax.random.normal(jax.random.key(0), (batch, 8, 8, 32))
+  ours, flax = Conv(8, (3, 3), strides=2), nn.Conv(8, (3, 3), strides=2)
+  x = jax.random.normal(jax.random.key(0), (batch, 8, 8, 128))
   variables = flax.init(jax.random.key(1), x)
   assert jax.tree.structure(ours.init(jax.random.key(1), x)) == jax.tree.structure(variables)
   data = jax.NamedSharding(jax.make_mesh((8,), ('data',), (jax.sharding.AxisType.Auto,)), jax.P('data'))

@@ -69,3 +69,22 @@ class DCGANDiscriminator(nn.Module):
         h = nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1, dtype=self.dtype)(h)
       h = nn.leaky_relu(h, 0.2)
     return Verdict(self.conditioning, wrap, INIT)(h.reshape(h.shape[0], -1), label)
+
+
+class PatchDiscriminator(nn.Module):
+  """Image [B, H, W, C] -> a logit for each patch of it, float32 [B, h, w] (pix2pix, 1611.07004, section 3.2.2).
+
+  `levels` strided 4x4 convolutions, one that is not, and the logits; no normalisation. A label comes in as further channels.
+  """
+
+  width: int = 64
+  levels: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+    h = concat_label(x, label)
+    for level in range(self.levels + 1):
+      strides = 2 if level < self.levels else 1
+      h = nn.leaky_relu(Conv(self.width << level, (4, 4), strides=strides, kernel_init=INIT, dtype=self.dtype)(h), 0.2)
+    return Conv(1, (4, 4), kernel_init=INIT, dtype=self.dtype)(h)[..., 0].astype(jnp.float32)

@@ -60,4 +60,5 @@ class GridDecoder(nn.Module):
       h = Residual(self.dtype)(h)
     for _ in range(self.levels):
       h = TransposedConv(self.width, dtype=self.dtype)(nn.relu(h))
-    return Conv(self.outputs or self.image_shape[-1], (3, 3), dtype=self.dtype)(nn.relu(h)).astype(jnp.float32)
+    outputs = self.outputs or self.image_shape[-1]
+    return Conv(outputs, (3, 3), dtype=self.dtype, name='out')(nn.relu(h)).astype(jnp.float32)

@@ -59,6 +59,12 @@ class VQVAE:
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(x|e) and the commitment (eq. 3); the codebook's buffers follow."""
+    cost, aux, x, e = self.reconstruction(params, context, batch, keys)
+    nll = -self.likelihood.log_prob(self.decode(params, e), x, {}).mean()
+    return nll + cost, aux
+
+  def reconstruction(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """What the commitment costs; metrics and the codebook's new buffers; the images as observed; their codes' vectors."""
     own = self.quantiser.restarted(context.buffers.get('codebook', {}))
     x = self.likelihood.observe(batch.image, rng.fold_in(keys, 0))
     z = self.encoder.apply({'params': params['model']['encoder']}, x)
@@ -70,7 +76,7 @@ class VQVAE:
       'codes_used': jnp.exp(-jnp.where(share > 0, share * jnp.log(share), 0).sum()),
     }  # fmt: skip
     changed = self.quantiser.updated(z, index, own)
-    return nll + cost.mean(), Aux(metrics, {'codebook': changed} if changed else {})
+    return cost.mean(), Aux(metrics, {'codebook': changed} if changed else {}), x, e
 
   def prior_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(codes), nats per image."""

@@ -1,0 +1,150 @@
+"""VQGAN (Esser et al. 2012.09841): a VQ-VAE whose decoder also plays against a discriminator."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax.core import FrozenDict
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.objectives.adversarial import Adversarial, Hinge
+from genjax.objectives.common import one_hot
+from genjax.objectives.penalties import GeneratorPenalty, Penalty
+from genjax.objectives.vqvae import VQVAE
+from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
+
+
+class Balance(NamedTuple):
+  """Gradients of the last convolution's kernel at the step before, of what reconstructs and of what plays."""
+
+  reconstruction: Float[Array, 'i j c o']
+  adversarial: Float[Array, 'i j c o']
+
+  @property
+  def weight(self) -> Float[Array, '']:
+    """lambda (eq. 7)."""
+    sizes = jax.tree.map(optax.tree.norm, self)
+    return sizes.reconstruction / (sizes.adversarial + 1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class VQGAN(VQVAE):
+  """A game of three: 'model' reconstructs so that 'discriminator' takes it for real, 'prior' as in `VQVAE`.
+
+  L = -log p(x|e) + commitment + perceptual d(x, x') + adversarial_weight lambda L_G, lambda = |grad L_rec| / |grad L_G| of the
+  decoder's last layer (eq. 7), which must be a convolution `out`. `discriminator(x, label, train) -> logits`, [B] or of patches
+  [B, h, w], plays for `adversarial` with `penalties` as in a GAN. Two departures: the norms are those of the step before,
+  since a ratio of one batch's would depend on how it is split; and d, the paper's LPIPS, compares what the discriminator's own
+  convolutions answer (1512.09300, section 2.3; each place's channels on the unit sphere, as in 1801.03924, eq. 1).
+  """
+
+  discriminator: nn.Module = dataclasses.field(kw_only=True)
+  adversarial: Adversarial = Hinge()  # noqa: RUF009 - frozen
+  penalties: Mapping[str, Penalty] = FrozenDict()
+  adversarial_weight: float = 0.8
+  perceptual: float = 0.0  # nats of a distance of 1; d is 2 at most for each convolution
+  start: int = 0  # images before the decoder begins to play
+
+  def __post_init__(self):
+    super().__post_init__()
+    for name in ('adversarial_weight', 'perceptual', 'start'):
+      if getattr(self, name) < 0:
+        raise UsageError(f'objective.{name}={getattr(self, name)} must not be negative.')
+    for name, penalty in self.penalties.items():
+      if not isinstance(penalty, Penalty) or isinstance(penalty, GeneratorPenalty) or penalty.every > 1:
+        raise UsageError(f'objective.penalties.{name} must be a penalty on the discriminator, at every step.')
+    object.__setattr__(self, 'penalties', FrozenDict(self.penalties))  # hashable
+
+  @property
+  def players(self) -> dict[str, Player]:
+    plays = {'model': Player(self.loss), 'discriminator': Player(self.discriminator_loss)}
+    return plays | {'prior': Player(self.prior_loss)}
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    params, buffers = super().init(key, batch)
+    out = params['model']['decoder'].get('out', {}).get('kernel')
+    if out is None:
+      kind = type(self.decoder).__name__
+      raise UsageError(f'objective.decoder: {kind} has no last convolution named out, as GridDecoder has.')
+    mine = self.discriminator.init(jax.random.fold_in(key, 3), batch.image, one_hot(batch.label, self.num_classes), True)
+    params['discriminator'] = mine.pop('params')
+    more = {'balance': Balance(jnp.zeros_like(out), jnp.zeros_like(out))._asdict()}
+    return Variables(params, buffers | more | ({'discriminator': mine} if mine else {}))
+
+  def judge(self, params: dict, buffers: dict, x: Images, label) -> tuple[Float[Array, 'b p'], list[Array], dict]:
+    """Logits of each image's patches; what convolutions answer, but for logits; and the discriminator's new buffers."""
+    mine = buffers.get('discriminator', {})
+    logits, found = self.discriminator.apply(
+      {'params': params['discriminator'], **mine}, x, label, True,
+      capture_intermediates=lambda module, _: isinstance(module, nn.Conv), mutable=['intermediates', *mine],
+    )  # fmt: skip
+    found = dict(found)
+    answers = [a for a in jax.tree.leaves(found.pop('intermediates', {})) if a.shape[-1] > 1]
+    return logits.reshape(len(x), -1), answers, {'discriminator': found} if found else {}
+
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """The model's L, above."""
+    label, balance = one_hot(batch.label, self.num_classes), Balance(**context.buffers['balance'])
+    vq, aux, x, e = self.reconstruction(params, context, batch, keys)
+    decoder = params['model']['decoder']
+
+    def seen(kernel):  # the image as the discriminator sees it, of the last layer's kernel
+      out = {**decoder['out'], 'kernel': kernel}
+      return self.decode({'model': {'decoder': {**decoder, 'out': out}}}, e)
+
+    def played(image):
+      logits = self.judge(params, context.buffers, image, label)[0].ravel()
+      real = self.judge(params, context.buffers, x, label)[0].ravel() if self.adversarial.paired else None
+      return self.adversarial.generator(real, logits)
+
+    def rebuilt(out):
+      value = -self.likelihood.log_prob(out, x, {}).mean()
+      if self.perceptual:
+        ours, theirs = (self.judge(params, context.buffers, image, label)[1] for image in (self.likelihood.mean(out), x))
+        value += self.perceptual * perceptual_distance(ours, theirs).mean()
+      return value
+
+    out, back = jax.vjp(seen, decoder['out']['kernel'])
+    image, of_out = jax.vjp(self.likelihood.mean, out)
+    adversarial, slope = jax.value_and_grad(played)(image)
+    total, of_total = jax.value_and_grad(rebuilt)(out)
+    fixed = jax.lax.stop_gradient
+    changed = Balance(fixed(back(of_total)[0]), fixed(back(of_out(slope)[0])[0]))
+    weight = self.adversarial_weight * balance.weight * (context.step * context.batch_size >= self.start)
+    # The slopes are known by now: a value that has them as its gradient, without going through the discriminator again.
+    along = lambda value, at, slope: fixed(value) + (fixed(slope) * (at - fixed(at))).sum()  # noqa: E731
+    value = along(total, out, of_total) + vq + weight * along(adversarial, image, slope)
+    metrics = aux.metrics | {'model/adversarial': adversarial, 'lambda': balance.weight}
+    if self.perceptual:
+      metrics['perceptual_nats'] = total - aux.metrics['nll_nats']
+    return value, Aux(metrics, aux.buffers | {'balance': changed._asdict()})
+
+  def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """L_D of images and their reconstructions, and the penalties."""
+    label = one_hot(batch.label, self.num_classes)
+    x, index, own = self.codes(params, context.buffers, batch, rng.fold_in(keys, 0))
+    fake = self.likelihood.mean(self.decode(params, self.quantiser.vector(index, own)))
+    (real, _, buffers), (generated, _, _) = (self.judge(params, context.buffers, image, label) for image in (x, fake))
+    loss = self.adversarial.discriminator(real.ravel(), generated.ravel())
+    metrics = {'d_real': real.mean(), 'd_fake': generated.mean()}
+
+    def critic(images, keys):
+      return self.judge(params, context.buffers, images, label)[0].mean(axis=1)
+
+    for i, (name, penalty) in enumerate(self.penalties.items()):
+      metrics[f'discriminator/{name}'] = penalty(critic, x, fake, rng.fold_in(keys, i + 1))
+      loss += metrics[f'discriminator/{name}']
+    return loss, Aux(metrics, buffers)
+
+
+def perceptual_distance(ours: list[Array], theirs: list[Array]) -> Float[Array, 'b']:
+  """Sum over layers of the mean over places of |a - b|^2, a and b the layers' answers, channels scaled to length 1."""
+  unit = lambda a: a / jnp.sqrt(jnp.square(a).sum(axis=-1, keepdims=True) + 1e-8)  # noqa: E731
+  apart = [jnp.square(unit(a) - unit(b)).sum(axis=-1).mean(axis=(1, 2)) for a, b in zip(ours, theirs, strict=True)]
+  return jnp.stack(apart).sum(axis=0)
