@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
   parser.add_argument('--label', help='a class, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)')
   parser.add_argument('--out', help='a PNG with the grid')
-  parser.add_argument('--walk', type=int, help='GANs: a way through so many latents in --n frames, to a .gif, .webp or .png')
+  parser.add_argument('--walk', type=int, help='with a latent: a way through so many in --n frames, to a .gif, .webp or .png')
   parser.add_argument('--mix', type=int, help='StyleGAN2: --n by --n images, styles of the row, from this layer on the column')
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
   parsed = parse_run(parser, argv)

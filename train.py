@@ -30,7 +30,7 @@ from genjax.commandline import config_path, parse
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
-from genjax.images import save_grid, to_uint8
+from genjax.images import save_grid, to_float, to_uint8
 from genjax.logging import Metrics, Progress, Silent, read_metrics
 from genjax.metrics import collapse
 from genjax.metrics.evaluation import compare_sets, draw
@@ -40,7 +40,7 @@ from genjax.metrics.reference import reference, test_images
 from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
-from genjax.types import Objective, Variables, example_batch
+from genjax.types import Batch, Objective, Variables, example_batch
 from genjax.workdir import SAVED, Training, open_workdir, write_environment
 
 AHEAD = 2  # steps dispatched before the one before them is done
@@ -145,7 +145,16 @@ def main(argv: list[str]) -> None:
     return to_uint8(objective.sample(variables, rng.image_keys(keys()[2], np.arange(8 * columns)), labels))
 
   sample = jax.jit(sample, out_shardings=parallel.replicated(mesh))
-  watch = collapse.watcher(objective, source, test_images(source, **made.data), mesh) if isinstance(objective, GAN) else None
+  held_out = test_images(source, **made.data) if isinstance(objective, GAN) or hasattr(objective, 'pictures') else None
+  watch = collapse.watcher(objective, source, held_out, mesh) if isinstance(objective, GAN) else None
+
+  def pictures(variables):
+    images, classes = (held_out or source).read(np.arange(min(10, len(held_out or source))))
+    batch = Batch(to_float(images), classes, np.arange(len(images), dtype=np.int32))
+    found = objective.pictures(variables, batch, rng.image_keys(keys()[2], batch.index))
+    return {name: to_uint8(rows) for name, rows in found.items()}
+
+  pictures = jax.jit(pictures, out_shardings=parallel.replicated(mesh)) if hasattr(objective, 'pictures') else lambda _: {}
 
   def look(step, show, evaluate):
     nonlocal best
@@ -159,8 +168,10 @@ def main(argv: list[str]) -> None:
       metrics.write(step, found)
       say(f'step {step}: FID {found["evaluation/fid"]:.4g}, lowest {best:.4g}')
     if show:
-      images = np.asarray(sample(variables))
+      images, more = np.asarray(sample(variables)), jax.device_get(pictures(variables))
       if first_process:
+        for name, rows in more.items():
+          save_grid(workdir / 'pictures' / name / picture(step).name, rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
         save_grid(picture(step), images, columns)
     if show and watch:
       found = watch(variables)

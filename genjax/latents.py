@@ -1,4 +1,4 @@
-"""Ways through a generator's latent space: walks from image to image, and styles of two images in one."""
+"""Ways through a latent space: walks from image to image, and styles of two images in one."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from genjax.errors import UsageError
 from genjax.images import enlarge
 from genjax.objectives.common import one_hot
 from genjax.objectives.gan import GAN
-from genjax.types import Images, Keys, Variables
+from genjax.types import Images, Keys, Objective, Variables
 
 Label = Int[Array, ''] | None  # one for all images
 MOVING = ('.gif', '.webp', '.png')  # files that hold several frames
@@ -31,7 +31,7 @@ def slerp(a: Float[Array, 'd'], b: Float[Array, 'd'], t: Float[Array, '']) -> Fl
   return direction * ((1 - t) * lengths[0] + t * lengths[1])
 
 
-def walk(objective: GAN, variables: Variables, keys: Keys, label: Label, frames: int, truncation: float) -> Images:
+def walk(objective: Objective, variables: Variables, keys: Keys, label: Label, frames: int, truncation: float) -> Images:
   """`frames` images on the way through the latents of `keys` [S] and back to the first; noise is that of the first."""
   stops = objective.latents(keys)
   position = jnp.arange(frames) * len(keys) / frames

@@ -22,7 +22,7 @@ from genjax.objectives.gan import GAN
 from genjax.parallel import make_mesh, replicated
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
-from genjax.types import Objective, Variables, example_batch
+from genjax.types import Batch, Objective, Variables, example_batch
 from genjax.workdir import read_config
 
 
@@ -115,7 +115,7 @@ class Run:
   ) -> Float[Array, 'f h w c']:
     """`frames` images on a way through the latents of the first `stops` images of `sample(key, ...)`, and back to the first.
 
-    Raises UsageError for a model without a generator, fewer than two stops or than one frame.
+    Of GANs, VAEs and adversarial autoencoders. Raises UsageError for another model, fewer than two stops or than one frame.
     """
     if stops < 2 or frames < 1:
       raise UsageError(f'stops={stops}, frames={frames}: a walk has two stops and one frame at least.')
@@ -130,11 +130,34 @@ class Run:
     """
     if n < 1:
       raise UsageError(f'n={n}: ask for at least one image.')
+    if not isinstance(self.objective, GAN):
+      raise UsageError(f'{type(self.objective).__name__} has no generator: mixes are of GANs.')
     return self.through_latents(latents.mix, key, n, label, layer, float(truncation))
 
+  def pictures(
+    self, key: jax.Array, images: Float[Array, 'n h w c'], label: int | list[int] | None = None
+  ) -> dict[str, Float[Array, 'r k h w c']]:
+    """What an autoencoder shows of images in [-1, 1] and their classes: name -> rows and columns of images.
+
+    Reconstructions below the images, ways from latent to latent, codes in use: what the model has. Raises UsageError for
+    another model, or images that are not like those it was trained on.
+    """
+    if not hasattr(self.objective, 'pictures'):
+      raise UsageError(f'{type(self.objective).__name__} encodes no images: pictures are of autoencoders.')
+    check_key(key)
+    images, shape = jnp.asarray(images), tuple(self.config['data']['image_shape'])
+    if images.ndim != 4 or images.shape[1:] != shape or not jnp.issubdtype(images.dtype, jnp.floating) or len(images) < 2:
+      raise UsageError(f'images: give two or more {shape} in [-1, 1] as floats, not {images.dtype} {images.shape}.')
+    if label is None and self.objective.num_classes:
+      raise UsageError('label: this model knows classes, give those of the images.')
+    index = jnp.arange(len(images), dtype=jnp.int32)
+    labels = self.labels(label, len(images), key) if self.objective.num_classes else np.zeros(len(images), np.int32)
+    batch = Batch(images.astype(jnp.float32), jnp.asarray(labels), index)
+    return jax.jit(self.objective.pictures)(self.variables, batch, rng.image_keys(key, index))
+
   def through_latents(self, function, key: jax.Array, n: int, label: int | None, *static) -> Float[Array, 'm h w c']:
-    if not isinstance(self.objective, GAN):
-      raise UsageError(f'{type(self.objective).__name__} has no generator: walks and mixes are of GANs.')
+    if getattr(self.objective, 'from_latents', None) is None:
+      raise UsageError(f'{type(self.objective).__name__} has no latent to walk through: GANs, VAEs and AAEs have.')
     if label is not None and np.ndim(label):
       raise UsageError('label: give one class for the whole of it.')
     check_key(key)

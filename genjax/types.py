@@ -79,7 +79,9 @@ class Objective(Protocol):
   `sample` is pure (the caller jits it); its keyword-only parameters are the options that `sample.py` offers, or the fields of
   its `sampler`, a frozen dataclass of plain values, if it has one. One with a likelihood also has `estimators`,
   which says what each is of, the first of them unless told otherwise, `nll(variables, batch, keys, estimator)`, nats per
-  image [B], and `nll_is_dear = True` if it costs many evaluations; one without may say why in `no_nll`.
+  image [B], and `nll_is_dear = True` if it costs many evaluations; one without may say why in `no_nll`. One with a latent has
+  `latents(keys)` and `from_latents(variables, z, one-hot label, keys, scale)`, for walks. One that has
+  `pictures(variables, batch, keys)`, name -> images [rows, columns, H, W, C], shows them beside the samples of a run.
   """
 
   num_classes: int  # 0: unconditional

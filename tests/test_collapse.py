@@ -306,7 +306,7 @@ def test_what_has_no_latents_or_styles_is_refused():
   run = genjax.run.Run(None, {}, game, game.init(jax.random.key(0), batch), 0)
   with pytest.raises(UsageError, match='MLPGenerator has no styles to mix: StyleGAN2Generator has'):
     run.mix(jax.random.key(0))
-  with pytest.raises(UsageError, match='has no generator: walks and mixes are of GANs'):
+  with pytest.raises(UsageError, match='has no latent to walk through: GANs, VAEs and AAEs have'):
     dataclasses.replace(run, objective=object()).walk(jax.random.key(0))
   assert run.walk(jax.random.key(0), stops=2, frames=3).shape == (3, 8, 8, 1)
 

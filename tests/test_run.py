@@ -64,6 +64,35 @@ def test_a_run_directory_holds_what_is_promised(runs):
   assert list((path / 'tensorboard').iterdir())
 
 
+def test_an_autoencoder_shows_what_it_makes_of_held_out_images(runs):
+  path = runs('digits_vae')
+  for name, rows in (('reconstructions', 2), ('interpolation', 5), ('traversal', 8)):
+    assert size(path / 'pictures' / name / 'step_00000010.png') == (10 * 66 - 2, rows * 66 - 2)
+  run, key = genjax.load(path), jax.random.key(0)
+  images = np.tanh(np.random.default_rng(0).normal(size=(4, 8, 8, 1)))
+  found = run.pictures(key, images, label=[0, 1, 2, 3])
+  assert {name: x.shape[:2] for name, x in found.items()} == {
+    'reconstructions': (2, 4), 'interpolation': (2, 10), 'traversal': (8, 10)
+  }  # fmt: skip
+  np.testing.assert_allclose(found['reconstructions'][0], images, atol=1e-6)
+  np.testing.assert_allclose(found['interpolation'][1, -1], found['reconstructions'][1, 3], atol=1e-5)
+  assert run.walk(key, stops=2, frames=3, label=1).shape == (3, 8, 8, 1)
+  np.testing.assert_allclose(run.walk(key, 2, 3, 1)[0], run.sample(key, 1, label=1)[0], atol=1e-5)
+  for wrong, message in (
+    ((images[:, :4], 0), r'images: give two or more \(8, 8, 1\) in \[-1, 1\] as floats, not float32 \(4, 4, 8, 1\)'),
+    ((images.astype(np.uint8), 0), 'not uint8'),
+    ((images[:1], 0), 'give two or more'),
+    ((images, None), 'label: this model knows classes, give those of the images'),
+    ((images, 10), 'label=10: this model has the classes 0 to 9'),
+  ):
+    with pytest.raises(UsageError, match=message):
+      run.pictures(key, *wrong)
+  with pytest.raises(UsageError, match='Diffusion encodes no images: pictures are of autoencoders'):
+    genjax.load(runs('digits_flow')).pictures(key, images)
+  with pytest.raises(UsageError, match='VAE has no generator: mixes are of GANs'):
+    run.mix(key)
+
+
 def test_load_and_sample(runs):
   run = genjax.load(runs('digits_flow'))
   images = run.sample(jax.random.key(0), 6, label=3, steps=2)

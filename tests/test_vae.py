@@ -8,6 +8,7 @@ import pytest
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDecoder, MLPEncoder
+from genjax.objectives import pictures
 from genjax.objectives.beta_tc import BetaTCVAE
 from genjax.objectives.capacity_vae import CapacityVAE
 from genjax.objectives.iwae import IWAE
@@ -47,6 +48,26 @@ def test_elbo_of_a_linear_gaussian_vae():
   assert gap() > 0.01
   assert -float(loss) == pytest.approx(evidence(X[None])[0] - gap() + LEVELS, abs=0.05)
   assert float(aux.metrics['bits_per_dim']) == pytest.approx(float(loss) / 4 / np.log(2), rel=1e-5)
+
+
+def test_ways_through_latents_are_straight_and_one_at_a_time():
+  x, z = jnp.zeros((4, 2, 3, 1)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)) * [1, 5, 3], jnp.float32)
+  label = jax.nn.one_hot(jnp.arange(4), 3)
+  decode = lambda z, label: jnp.stack([z, label], axis=1)[..., None]  # what it is given, as an image  # noqa: E731
+  found = pictures.of_latents(decode, x, z, label)
+  np.testing.assert_array_equal(found['reconstructions'][1], decode(z, label))
+  way = np.asarray(found['interpolation'])[..., 0]
+  assert way.shape == (2, 10, 2, 3)
+  z, label = np.asarray(z), np.asarray(label)
+  np.testing.assert_allclose(way[1, :, 0], z[2] + np.linspace(0, 1, 10)[:, None] * (z[3] - z[2]), rtol=1e-5)
+  np.testing.assert_allclose(way[1, :, 1], label[2] + np.linspace(0, 1, 10)[:, None] * (label[3] - label[2]), atol=1e-6)
+  moved = np.asarray(found['traversal'])[..., 0]
+  order = np.argsort(-z.var(axis=0))
+  for row, latent in enumerate(order):
+    expected = np.tile(z[0], (10, 1))
+    expected[:, latent] = np.linspace(-2.5, 2.5, 10)
+    np.testing.assert_allclose(moved[row, :, 0], expected, rtol=1e-5)
+  np.testing.assert_array_equal(moved[:, :, 1], np.broadcast_to(label[0], (3, 10, 3)))
 
 
 WIDE = {'encoder': {'shift': jnp.array([0.3, -0.2]), 'wider': jnp.array([0.4, 0.2])}, 'decoder': {'shift': jnp.zeros(4)}}

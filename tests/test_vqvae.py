@@ -114,6 +114,22 @@ def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
   assert 1 <= float(logs.metrics['codes_used']) <= quantiser.size
 
 
+def test_pictures_of_codes_begin_with_what_is_used_most():
+  model = made(FSQ((3, 3)))
+  batch = Batch(jnp.tanh(jax.random.normal(jax.random.key(1), (8, 4, 4, 1))), jnp.zeros(8, int), jnp.arange(8))
+  variables = jax.jit(model.init)(jax.random.key(0), batch)
+  found = jax.jit(model.pictures)(variables, batch, KEYS[:8])
+  index = np.asarray(jax.jit(model.codes)(*variables, batch, KEYS[:8])[1])
+  count = np.bincount(index.ravel(), minlength=9)
+  assert found['codes'].shape == (1, 16, 4, 4, 1)
+  tiles = np.asarray(found['codes'])[0]
+  assert (tiles[(count > 0).sum() :] == -1).all()
+  grid = jnp.full((1, 2, 2), int(count.argmax()))
+  expected = model.likelihood.mean(model.decode(variables.params, model.quantiser.vector(grid, {})))
+  np.testing.assert_allclose(tiles[0], expected[0], atol=1e-5)
+  assert found['reconstructions'].shape == (2, 8, 4, 4, 1)
+
+
 def test_drawn_codes_are_as_frequent_as_the_prior_says():
   vq = made(num_classes=3)
   example = Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), jnp.arange(1))

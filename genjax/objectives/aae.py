@@ -13,6 +13,7 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import bits_per_dim, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood, checksum
+from genjax.objectives.pictures import Picture, of_latents
 from genjax.objectives.vae import Posterior
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
@@ -106,9 +107,24 @@ class AAE:
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""
-    labels = labels_or_random(labels, keys, self.num_classes)
-    z = temperature * rng.normal(rng.fold_in(keys, 0), (self.z_dim,))
-    return self.likelihood.mean(self.decode(variables.params, z, one_hot(labels, self.num_classes)))
+    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
+    return self.from_latents(variables, self.latents(keys), label, keys, temperature)
+
+  def latents(self, keys: Keys) -> Float[Array, 'b z']:
+    """z as `sample` draws it."""
+    return rng.normal(rng.fold_in(keys, 0), (self.z_dim,))
+
+  def from_latents(
+    self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, keys: Keys, temperature: float = 1.0
+  ) -> Images:
+    """The means of p(x|z) of latents that the caller chose, `temperature` times as long."""
+    return self.likelihood.mean(self.decode(variables.params, temperature * z, label))
+
+  def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
+    """Of codes that the encoder draws: see genjax/objectives/pictures.py."""
+    code = self.encode(variables.params, batch, keys)
+    decode = lambda z, label: self.from_latents(variables, z, label, keys)  # noqa: E731
+    return of_latents(decode, code.x, code.z, self.label(code, batch))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.vdvae import Descent
 from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.pictures import Picture, reconstructions
 from genjax.objectives.vae import VAE
 from genjax.types import Batch, Images, Keys, Labels, Variables
 
@@ -33,6 +34,8 @@ class HierarchicalVAE(VAE):
 
   `free_bits` are nats of each block.
   """
+
+  latents = from_latents = None  # there is no one z
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     if (sides := self.encoder.sides) != self.decoder.sides:
@@ -63,6 +66,11 @@ class HierarchicalVAE(VAE):
       return self.likelihood.log_prob(descent.out, x, self.own(params, buffers)) - descent.log_ratio
 
     return weigh
+
+  def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
+    """Reconstructions, of one draw of q(z|x)."""
+    found, _, out, _ = self.terms(*variables, batch, keys)
+    return {'reconstructions': reconstructions(found.x, self.likelihood.mean(out))}
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """The mean of p(x|z) for z of the prior, whose deviations are `temperature` times as large."""

@@ -12,6 +12,7 @@ from genjax.errors import UsageError
 from genjax.objectives.autoregressive import row_by_row
 from genjax.objectives.common import bits_per_dim, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood
+from genjax.objectives.pictures import Picture, reconstructions
 from genjax.objectives.quantisers import FSQ, Codebook
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
@@ -108,6 +109,20 @@ class VQVAE:
   @property
   def estimators(self) -> dict[str, str]:
     return {'elbo': f'a bound, of {self.likelihood.measures}'}
+
+  def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
+    """Reconstructions, and `codes`: what each code looks like everywhere, from the one that these images use most, 16 a row.
+    Those that they do not use are black."""
+    params, buffers = variables
+    x, index, own = self.codes(params, buffers, batch, keys)
+    image = lambda index: self.likelihood.mean(self.decode(params, self.quantiser.vector(index, own)))  # noqa: E731
+    count = jnp.zeros(self.quantiser.size, jnp.int32).at[index.ravel()].add(1)
+    order = jnp.argsort(-count)
+    order = jnp.pad(order, (0, -len(order) % 16), mode='edge')
+    everywhere = image(jnp.broadcast_to(order[:, None, None], (len(order), *index.shape[1:])))
+    used = (jnp.arange(len(order)) < (count > 0).sum())[:, None, None, None]
+    codes = jnp.where(used, everywhere, -1.0)
+    return {'reconstructions': reconstructions(x, image(index)), 'codes': codes.reshape(-1, 16, *codes.shape[1:])}
 
   def sample(
     self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0, cached: bool = True
