@@ -26,7 +26,7 @@ def adam(
   (2011.10650, section 3.2). Negative rates are refused."""
   if weight_decay < 0 or clip < 0 or skip < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
     raise UsageError(
-      f'optim.adam: learning_rate, weight_decay={weight_decay}, clip={clip} and skip={skip} must not be negative.'
+      f'optim.adam: learning_rate, weight_decay={weight_decay}, skip={skip} and clip={clip} must not be negative.'
     )
   if not (0 <= b1 < 1 and 0 <= b2 < 1 and eps > 0):
     raise UsageError(f'optim.adam: b1={b1} and b2={b2} must be in [0, 1), eps={eps} positive.')
