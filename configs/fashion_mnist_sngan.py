@@ -3,7 +3,8 @@
 python train.py --config configs/fashion_mnist_sngan.py
 
 An eighth of the paper's width (generator) and a quarter. Measured 2026-11-28 on a CPU core shared with tests (Python 3.12, jax
-0.12.0.1, commit 959ec15): 98 minutes, some 70 alone; FID 20.4, recall 0.38 of 10,000 samples (`python evaluate.py --run
+0.12.0.1, commit 959ec15): 98 minutes, stopped and
+resumed once; FID 20.4, recall 0.38 of 10,000 samples (`python evaluate.py --run
 runs/fashion_mnist_sngan`, card in docs/comparison/gan/). Grid: docs/gallery/.
 """
 
