@@ -106,6 +106,9 @@ def test_no_two_players_share_a_section(name):
 
 def test_every_objective_and_network_is_in_some_config():
   text = ' '.join(str(config_of(name)) for name in CONFIGS)
-  for package, helpers in ((genjax.networks, {'layers', 'resample'}), (genjax.objectives, {'common', 'augment', 'pictures'})):
+  for package, helpers in (
+    (genjax.networks, {'layers', 'resample'}),
+    (genjax.objectives, {'common', 'augment', 'latents', 'pictures'}),
+  ):
     for module in pkgutil.iter_modules(package.__path__):
       assert module.name in helpers or f'{package.__name__.split(".")[1]}.{module.name}.' in text, module.name

@@ -11,11 +11,12 @@ from jaxtyping import Array, Bool, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import bits_per_dim, labels_or_random, one_hot
+from genjax.objectives.common import bits_per_dim, one_hot
+from genjax.objectives.latents import Latents
 from genjax.objectives.likelihoods import Likelihood, checksum
 from genjax.objectives.pictures import Picture, of_latents
 from genjax.objectives.vae import Posterior
-from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
 
 
 class Code(NamedTuple):
@@ -27,7 +28,7 @@ class Code(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class AAE:
+class AAE(Latents):
   """A game of two: 'discriminator' tells z ~ N(0, I) from codes z ~ q(z|x), 'model' reconstructs and makes codes pass for z.
 
   `encoder(x) -> mean, log-variance`, `decoder(z, label) -> the likelihood's numbers`, `discriminator(z) -> logit` [B]. With
@@ -104,21 +105,6 @@ class AAE:
 
   def judge(self, params: dict, z: Float[Array, 'b z']) -> Float[Array, 'b']:
     return self.discriminator.apply({'params': params['discriminator']}, as_image(z))
-
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
-    """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""
-    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
-    return self.from_latents(variables, self.latents(keys), label, keys, temperature)
-
-  def latents(self, keys: Keys) -> Float[Array, 'b z']:
-    """z as `sample` draws it."""
-    return rng.normal(rng.fold_in(keys, 0), (self.z_dim,))
-
-  def from_latents(
-    self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, keys: Keys, temperature: float = 1.0
-  ) -> Images:
-    """The means of p(x|z) of latents that the caller chose, `temperature` times as long."""
-    return self.likelihood.mean(self.decode(variables.params, temperature * z, label))
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
     """Of codes that the encoder draws: see genjax/objectives/pictures.py."""

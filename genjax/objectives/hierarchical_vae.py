@@ -35,7 +35,7 @@ class HierarchicalVAE(VAE):
   `free_bits` are nats of each block.
   """
 
-  latents = from_latents = None  # there is no one z
+  z_dim = latents = from_latents = None  # there is no one z
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     if (sides := self.encoder.sides) != self.decoder.sides:

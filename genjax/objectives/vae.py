@@ -12,10 +12,11 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError, did_you_mean
-from genjax.objectives.common import bits_per_dim, labels_or_random, one_hot
+from genjax.objectives.common import bits_per_dim, one_hot
+from genjax.objectives.latents import Latents
 from genjax.objectives.likelihoods import Likelihood
 from genjax.objectives.pictures import Picture, of_latents
-from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
 
 
 class Posterior(NamedTuple):
@@ -36,7 +37,7 @@ class Posterior(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class VAE:
+class VAE(Latents):
   """A game of one player, 'model': minimise E_q[-log p(x|z)] + beta KL(q(z|x) || N(0, I)), in nats per image.
 
   `encoder(x, label) -> mean, log-variance`, `decoder(z, label) -> the likelihood's numbers`. Variants replace `regulariser`.
@@ -55,6 +56,10 @@ class VAE:
     for name in ('beta', 'warmup', 'free_bits', 'corruption'):
       if getattr(self, name) < 0:
         raise UsageError(f'{name}={getattr(self, name)} must not be negative.')
+
+  @property
+  def z_dim(self) -> int:
+    return self.encoder.z_dim
 
   @property
   def players(self) -> dict[str, Player]:
@@ -157,21 +162,6 @@ class VAE:
     of = self.likelihood.measures
     bounds = {name: f'a bound by {k} draws (IWAE), of {of}' for name, k in DRAWS.items()}
     return {'elbo': f'a bound, of {of}'} | bounds
-
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
-    """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""
-    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
-    return self.from_latents(variables, self.latents(keys), label, keys, temperature)
-
-  def latents(self, keys: Keys) -> Float[Array, 'b z']:
-    """z as `sample` draws it."""
-    return rng.normal(rng.fold_in(keys, 0), (self.encoder.z_dim,))
-
-  def from_latents(
-    self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, keys: Keys, temperature: float = 1.0
-  ) -> Images:
-    """The means of p(x|z) of latents that the caller chose, `temperature` times as long."""
-    return self.likelihood.mean(self.decode(variables.params, temperature * z, label))
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
     """Of z = the mean of q(z|x): see genjax/objectives/pictures.py."""
