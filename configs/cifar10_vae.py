@@ -1,4 +1,4 @@
-"""Class-conditional convolutional VAE on CIFAR-10 with a Gaussian likelihood. Not yet reproduced.
+"""Class-conditional convolutional VAE on CIFAR-10 with a Gaussian likelihood of calibrated deviation. Not yet reproduced.
 
 python train.py --config configs/cifar10_vae.py
 """
@@ -16,7 +16,7 @@ def get_config():
     num_classes=10,
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=128, width=64),
     decoder=spec('networks.conv_vae.ConvDecoder', width=64),
-    likelihood=spec('objectives.likelihoods.Gaussian', sigma=0.1),
+    likelihood=spec('objectives.likelihoods.CalibratedGaussian'),
   )
   config.optim = {
     'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=1e-3, steps=steps, warmup=1000), clip=1000.0)

@@ -14,7 +14,7 @@ from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.autoregressive import Autoregressive
-from genjax.objectives.likelihoods import BinarisedBernoulli, Gaussian, LogisticMixture
+from genjax.objectives.likelihoods import BinarisedBernoulli, BinarisedPatches, Gaussian, LogisticMixture
 from genjax.types import Batch, Context, example_batch
 
 SHAPE = (4, 4, 1)
@@ -122,6 +122,28 @@ def test_cached_sampling_is_the_slow_way(shape, likelihood):
     np.testing.assert_allclose(out[:, 0, 0], whole[:, place], rtol=1e-3, atol=1e-4)
 
 
+def test_patches_stand_for_pixels():
+  # 4x4 images of two patches of 4x2: of one place 256 probabilities, in which its eight pixels hang together.
+  network = PixelCNN(256, width=6, blocks=1, levels=1)
+  objective = Autoregressive(network, BinarisedPatches(), SHAPE, patch=(4, 2))
+  variables = objective.init(jax.random.key(0), example_batch(SHAPE))
+  variables = variables._replace(params={'model': awake(network, (1, 2, 8))})
+  bits = 2.0 * ((np.arange(256)[:, None] >> np.arange(8)[None]) & 1) - 1
+  halves = bits.reshape(256, 4, 2, 1)
+  images = jnp.asarray(np.concatenate([np.broadcast_to(halves[:1], halves.shape), halves], axis=2))
+  answer = network.apply({'params': variables.params['model']}, jnp.zeros((1, 1, 2, 8)))[0, 0, 0]
+  p = np.asarray(jax.nn.softmax(answer), np.float64)  # of the first patch
+  log_p = -objective.nll(variables, Batch(images, jnp.zeros(256, int), jnp.arange(256)), KEYS)
+  assert np.exp(np.asarray(log_p, np.float64)).sum() == pytest.approx(p[0], rel=1e-4)
+  n = 4096
+  drawn = jax.jit(lambda keys: objective.sample(variables, keys))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
+  assert drawn.shape == (n, *SHAPE)
+  found = (np.asarray(drawn)[:, :, :2].reshape(n, 8) > 0) @ (1 << np.arange(8))
+  for likely in np.argsort(-p)[:5]:
+    assert (found == likely).mean() == pytest.approx(p[likely], abs=4 * np.sqrt(p[likely] / n))
+  np.testing.assert_allclose(BinarisedPatches().mean(answer[None, None, None])[0, 0, 0], p @ bits, atol=1e-5)
+
+
 def test_evaluations_are_counted():
   for name, cached in (('transformer', True), ('transformer', False), ('pixelcnn', True)):
     objective, variables = model(name)
@@ -146,6 +168,15 @@ def test_loss_and_likelihood_are_of_the_same_images():
     (
       lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(jax.random.key(0), example_batch(SHAPE)),
       r'objective.network.outputs=1: LogisticMixture reads 15 numbers a pixel',
+    ),
+    (lambda: BinarisedPatches().outputs(16), r'BinarisedPatches of 16 pixels would read 2\^16 numbers: take patches of 8'),
+    (
+      lambda: Autoregressive(PixelCNN(1), BinarisedPatches(), SHAPE, patch=(3, 2)),
+      r'objective.patch=\(3, 2\) must divide the sides of images \(4, 4, 1\)',
+    ),
+    (
+      lambda: Autoregressive(PixelTransformer(SHAPE, 256), BinarisedPatches(), SHAPE, patch=(4, 2)),
+      r'network.image_shape=\(4, 4, 1\): in patches of \(4, 2\) images are \(1, 2, 8\), set that',
     ),
     (lambda: PixelCNN(1, levels=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))), 'cannot be halved 3 times'),
     (

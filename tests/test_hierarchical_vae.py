@@ -31,7 +31,7 @@ def variables():
   variables = jax.jit(TINY.init)(jax.random.key(0), BATCH)
   leaves, tree = jax.tree.flatten(variables.params)
   keys = jax.random.split(jax.random.key(1), len(leaves))
-  params = jax.tree.unflatten(tree, [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+  params = jax.tree.unflatten(tree, [x + 0.15 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
   return variables._replace(params=params)
 
 

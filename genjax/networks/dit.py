@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import sinusoidal_embedding
+from genjax.networks.layers import from_patches, sinusoidal_embedding, to_patches
 
 ZEROS = nn.initializers.zeros
 XAVIER = nn.initializers.xavier_uniform()
@@ -78,7 +78,7 @@ class DiT(nn.Module):
       emb = emb + nn.Dense(d, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)
     emb = emb.astype(self.dtype)
 
-    h = x.reshape(b, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * columns, -1)
+    h = to_patches(x, p, p).reshape(b, rows * columns, -1)
     h = nn.Dense(d, kernel_init=XAVIER, dtype=self.dtype)(h) + jnp.asarray(positions(rows, columns, d), self.dtype)[None]
     block = nn.remat(Block) if self.remat else Block
     for i in range(self.depth):
@@ -86,5 +86,4 @@ class DiT(nn.Module):
     shift, scale = jnp.split(nn.Dense(2 * d, kernel_init=ZEROS, dtype=self.dtype)(nn.silu(emb)), 2, axis=-1)
     h = modulate(nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=self.dtype)(h), shift, scale)
     h = nn.Dense(p * p * self.outputs * channels, kernel_init=ZEROS)(h.astype(jnp.float32))
-    h = h.reshape(b, rows, columns, p, p, -1).transpose(0, 1, 3, 2, 4, 5)
-    return h.reshape(b, height, width, -1)
+    return from_patches(h.reshape(b, rows, columns, -1), p, p)

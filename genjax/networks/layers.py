@@ -68,6 +68,20 @@ class TransposedConv(nn.Module):
     return y
 
 
+def to_patches(x: Float[Array, 'b h w c'], rows: int, columns: int) -> Float[Array, 'b h2 w2 d']:
+  """Each patch of rows x columns pixels as one, with all their channels: [B, H / rows, W / columns, rows columns C]."""
+  b, h, w, _ = x.shape
+  x = x.reshape(b, h // rows, rows, w // columns, columns, -1).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h // rows, w // columns, -1)
+
+
+def from_patches(x: Float[Array, 'b h2 w2 d'], rows: int, columns: int) -> Float[Array, 'b h w c']:
+  """The inverse of `to_patches`."""
+  b, h, w, _ = x.shape
+  x = x.reshape(b, h, w, rows, columns, -1).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h * rows, w * columns, -1)
+
+
 def halvings(size: int, smallest: int = 4) -> int:
   """How often an image side can be halved without going below `smallest`: 28 -> 14 -> 7 is 2, 32 -> ... -> 4 is 3."""
   count = 0

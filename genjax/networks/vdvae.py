@@ -6,6 +6,7 @@ covariance. Sides shrink by means and grow by repeated pixels. The last convolut
 the number of blocks (section 3.2), the prior's at 0.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv, concat_label
+from genjax.networks.layers import Conv, concat_label, from_patches, to_patches
 from genjax.types import Keys
 
 Grid = Float[Array, 'b s s c']
@@ -55,10 +56,11 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: Grid) -> Grid:
-    size = (3, 3) if x.shape[1] > 2 else (1, 1)
-    for kernel in ((1, 1), size, size):
-      x = Conv(self.width, kernel, dtype=self.dtype)(nn.gelu(x))
-    return Conv(self.features, (1, 1), kernel_init=scaled(self.last), dtype=self.dtype)(nn.gelu(x))
+    dense = functools.partial(nn.Dense, self.width, dtype=self.dtype)  # a 1x1 convolution
+    conv = functools.partial(Conv, self.width, (3, 3), dtype=self.dtype)
+    for layer in (dense, conv, conv) if x.shape[1] > 2 else (dense, dense, dense):
+      x = layer()(nn.gelu(x))
+    return nn.Dense(self.features, kernel_init=scaled(self.last), dtype=self.dtype)(nn.gelu(x))
 
 
 class TopDown(nn.Module):
@@ -86,7 +88,7 @@ class TopDown(nn.Module):
       kl = (0.5 * jnp.square((q_mean - mean) * inverse) + 0.5 * jnp.expm1(2 * apart) - apart).sum(axis=(1, 2, 3))
       log_ratio = (0.5 * jnp.square((z - mean) * inverse) - 0.5 * jnp.square(noise) - apart).sum(axis=(1, 2, 3))
     h = h + prior[..., 2 * d :]
-    h = h + Conv(width, (1, 1), kernel_init=scaled(1 / self.blocks), dtype=self.dtype, name='add')(z.astype(h.dtype))
+    h = h + nn.Dense(width, kernel_init=scaled(1 / self.blocks), dtype=self.dtype, name='add')(z.astype(h.dtype))
     return h + Bottleneck(width, self.bottleneck, 1 / self.blocks, self.dtype, name='residual')(h), kl, log_ratio
 
 
@@ -102,9 +104,8 @@ class VDVAEEncoder(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> dict[int, Grid]:
     check(self.sides, self.blocks, x.shape[1], self.patch, 'encoder')
-    p, first = self.patch, self.sides[0]
-    h = concat_label(x, label).reshape(len(x), first, p, first, p, -1).transpose(0, 1, 3, 2, 4, 5)
-    h = Conv(self.width, (3, 3), dtype=self.dtype)(h.reshape(len(x), first, first, -1))
+    h = to_patches(concat_label(x, label), self.patch, self.patch)
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
     seen = {}
     for side, blocks in zip(self.sides, self.blocks, strict=True):
       ratio = h.shape[1] // side
@@ -147,7 +148,5 @@ class VDVAEDecoder(nn.Module):
         log_ratio, count = log_ratio + block_ratio, count + 1
     gain = self.param('gain', nn.initializers.ones, (self.width,))
     p, n = self.patch, self.outputs or self.image_shape[-1]
-    out = Conv(p * p * n, (1, 1), name='out')((h * gain[None, None, None]).astype(jnp.float32))
-    side = out.shape[1]
-    out = out.reshape(-1, side, side, p, p, n).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side * p, side * p, n)
-    return Descent(out, jnp.stack(kl, axis=1), log_ratio)
+    out = nn.Dense(p * p * n, name='out')((h * gain[None, None, None]).astype(jnp.float32))
+    return Descent(from_patches(out, p, p), jnp.stack(kl, axis=1), log_ratio)

@@ -1,4 +1,7 @@
-"""Autoregressive model of pixels, p(x) = prod_i p(x_i | x_1, ..., x_{i-1}), row by row (1601.06759, eq. 1)."""
+"""Autoregressive model of pixels, p(x) = prod_i p(x_i | x_1, ..., x_{i-1}), row by row (1601.06759, eq. 1).
+
+Or of patches: x_i is then all pixels of one.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.networks.layers import from_patches, to_patches
 from genjax.objectives.common import bits_per_dim, dropout_keys, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
@@ -20,30 +24,47 @@ class Autoregressive:
   """A game of one player, 'model': minimise -log p(x), exact, in nats per image.
 
   `network(x, label) -> the likelihood's numbers` at each pixel, which follow from the pixels before it alone. One with a `step`
-  and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels.
+  and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels. With `patch` larger
+  than (1, 1), (rows, columns), patches stand for pixels: the network's images have H / rows x W / columns of them, with the
+  pixels of a patch as channels, of which `likelihood` says how they hang together.
   """
 
   network: nn.Module
   likelihood: Likelihood
   image_shape: tuple[int, int, int]
   num_classes: int = 0  # 0: unconditional
+  patch: tuple[int, int] = (1, 1)
 
   def __post_init__(self):
+    if any(side % p for side, p in zip(self.image_shape, self.patch, strict=False)):
+      raise UsageError(f'objective.patch={self.patch} must divide the sides of images {self.image_shape}.')
+    if getattr(self.network, 'image_shape', self.patched) != self.patched:
+      given = self.network.image_shape
+      raise UsageError(
+        f'objective.network.image_shape={given}: in patches of {self.patch} images are {self.patched}, set that.'
+      )
     if not hasattr(self.likelihood, 'sample') or self.likelihood.params() or self.likelihood.buffers():
       kind = type(self.likelihood).__name__
       raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarisedBernoulli or LogisticMixture.')
+
+  @property
+  def patched(self) -> tuple[int, int, int]:
+    """The shape of the network's images."""
+    (h, w, c), (rows, columns) = self.image_shape, self.patch
+    return h // rows, w // columns, rows * columns * c
 
   @property
   def players(self) -> dict[str, Player]:
     return {'model': Player(self.loss)}
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    read, kind = self.likelihood.outputs(batch.image.shape[-1]), type(self.likelihood).__name__
+    read, kind = self.likelihood.outputs(self.patched[-1]), type(self.likelihood).__name__
     if self.network.outputs != read:
       raise UsageError(
         f'objective.network.outputs={self.network.outputs}: {kind} reads {read} numbers a pixel, set it to that.'
       )
-    return Variables({'model': self.network.init(key, batch.image, one_hot(batch.label, self.num_classes))['params']}, {})
+    x, label = to_patches(batch.image, *self.patch), one_hot(batch.label, self.num_classes)
+    return Variables({'model': self.network.init(key, x, label)['params']}, {})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(x), the mean over the batch."""
@@ -52,7 +73,7 @@ class Autoregressive:
     return nats, Aux({'nll_nats': nats, 'bits_per_dim': bits_per_dim(nats, batch.image)})
 
   def log_prob(self, params: dict, batch: Batch, keys: Keys, more: tuple[Keys, ...] = ()) -> Float[Array, 'b']:
-    x = self.likelihood.observe(batch.image, keys)
+    x = to_patches(self.likelihood.observe(batch.image, keys), *self.patch)
     out = self.network.apply({'params': params['model']}, x, one_hot(batch.label, self.num_classes), *more)
     return self.likelihood.log_prob(out, x, {})
 
@@ -72,7 +93,8 @@ class Autoregressive:
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
     pixel_keys = rng.fold_in(keys, 0)
     draw = lambda out, place: self.likelihood.sample(out, rng.fold_in(pixel_keys, place))  # noqa: E731
-    return row_by_row(self.network, variables.params['model'], self.image_shape, label, draw, len(keys), cached)
+    x = row_by_row(self.network, variables.params['model'], self.patched, label, draw, len(keys), cached)
+    return from_patches(x, *self.patch)
 
 
 def row_by_row(

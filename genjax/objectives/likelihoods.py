@@ -103,6 +103,33 @@ class BinarisedBernoulli(Bernoulli):
 
 
 @dataclasses.dataclass(frozen=True)
+class BinarisedPatches(BinarisedBernoulli):
+  """BinarisedBernoulli of which the C channels of a place, the pixels of a patch, hang together: `out` are 2^C logits."""
+
+  def outputs(self, channels: int) -> int:
+    """Raises UsageError for more than 8 channels."""
+    if channels > 8:
+      raise UsageError(f'BinarisedPatches of {channels} pixels would read 2^{channels} numbers: take patches of 8 or fewer.')
+    return 2**channels
+
+  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
+    index = ((x > 0) * 2 ** jnp.arange(x.shape[-1])[None, None, None]).sum(axis=-1)
+    return jnp.take_along_axis(jax.nn.log_softmax(out), index[..., None], axis=-1).sum(axis=(1, 2, 3))
+
+  def mean(self, out: Float[Array, 'b h w o']) -> Images:
+    return jax.nn.softmax(out) @ self.patches(out.shape[-1])
+
+  def sample(self, out: Float[Array, 'b h w o'], keys: Keys) -> Images:
+    drawn = jax.vmap(jax.random.categorical)(keys, out)
+    return self.patches(out.shape[-1])[drawn]
+
+  def patches(self, number: int) -> Float[Array, 'n c']:
+    """All there are, -1 and 1."""
+    bits = jnp.arange(number)[:, None] >> jnp.arange(number.bit_length() - 1)[None] & 1
+    return 2.0 * bits - 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Gaussian(Likelihood):
   """Independent normal pixels with mean `out` and a fixed deviation `sigma`, in the units of x.
 
