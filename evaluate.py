@@ -2,6 +2,7 @@
               to training images above those)
 By its likelihood alone: python evaluate.py --run runs/x --metrics likelihood --estimator iwae_50
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
+              python evaluate.py compare runs/a runs/b --metrics likelihood
 
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
@@ -93,24 +94,27 @@ def main(argv: list[str]) -> None:
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator}: say of how many test images, as --likelihood 500.')
-  kimg = run.step * run.config['train']['batch_size'] / 1000
+  judged = card.model(run.path, run.step, run.config['train'], run.objective, best=args.best)
+  judged |= {'guide': {'run': str(weaker.path), 'step': weaker.step}} if weaker else {}
+  judged |= {'ema_halflife_kimg': None} if args.no_ema else {}
   if alone:
     begin = time.perf_counter()
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
     protocol = card.likelihood_protocol(estimator, run.objective.estimators[estimator], test, images)
-    judged = {'run': str(run.path), 'step': run.step, 'kimg': kimg, 'best': args.best, 'ema': not args.no_ema}
     cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
     found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **card.environment()}
     print(card.likelihood_table(found))
     return print(card.save_likelihood(run.path, found))
   extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
-  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), images=args.reference_images)
+  options_of_view = {'images': args.reference_images, 'batch_size': args.batch_size}
+  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), **options_of_view)
   training, held_out = view(train, data['split']), test and view(test, 'test')
   real = training if args.split == 'train' else held_out
 
   # One card a seed.
   network_evaluations = evaluations(run.objective, run.variables, options)
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
+  kind = f'{run.objective.estimators[estimator]}, {images} of the test split' if images else None
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
@@ -124,22 +128,10 @@ def main(argv: list[str]) -> None:
       metrics |= classification_accuracy(samples, train, test)
     found = {
       'metrics': metrics,
-      'protocol': card.protocol(extractor, real, args.samples),
-      'model': {
-        'run': str(run.path),
-        'step': run.step,
-        'kimg': kimg,
-        'best': args.best,
-        'objective': type(run.objective).__name__,
-        'ema_halflife_kimg': None if args.no_ema else run.config['train']['ema_halflife'] / 1000,
-        'likelihood': f'{run.objective.estimators[estimator]}, {images} of the test split' if images else None,
-        'options': options,
-        'guide': {'run': str(weaker.path), 'step': weaker.step} if weaker else None,
-        'evaluations': network_evaluations,
-        'seed': seed,
-      },
+      'protocol': card.protocol(extractor, real, args.samples, held_out),
+      'model': judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed},
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
-      'notes': card.notes(args.samples, metrics),
+      'notes': card.notes(args.samples, real, extractor),
       **card.environment(),
     }
     print(card.table(found))
@@ -153,9 +145,13 @@ def side_by_side(argv: list[str]) -> None:
   parser = Parser(prog='evaluate.py compare', description='Runs side by side, evaluated by one protocol.')
   parser.add_argument('runs', nargs='+', type=Path, help='run directories that evaluate.py has judged')
   parser.add_argument('--out', type=Path, default=Path('comparison'), help='a folder (comparison)')
+  parser.add_argument('--features', default='', help='judged by these (without: what all runs have, of the most samples)')
+  parser.add_argument('--metrics', default='all', choices=['all', 'likelihood'], help='likelihood: a table of those alone')
   parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the runs may name')
   args = parser.parse_args(argv)
-  rows = compare.rows_of(args.runs)
+  if args.metrics == 'likelihood':
+    return print(compare.markdown(compare.likelihoods(args.runs)))
+  rows = compare.rows_of(args.runs, args.features)
   pictures = compare.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model = row.card['model']
@@ -231,4 +227,4 @@ if __name__ == '__main__':
   except UsageError as error:
     sys.exit(f'error: {error}')
   except KeyboardInterrupt:
-    sys.exit('\ninterrupted: the seeds that were done are written, and the same command does the rest.')
+    sys.exit('\ninterrupted: the cards of the seeds that were done are written; --seeds takes those that were not.')

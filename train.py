@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,14 +32,12 @@ from genjax.errors import UsageError, did_you_mean
 from genjax.images import save_grid, to_float, to_uint8
 from genjax.logging import Metrics, Progress, Silent, read_metrics
 from genjax.metrics import collapse
-from genjax.metrics.evaluation import compare_sets, draw
-from genjax.metrics.extractors import cache_folder
-from genjax.metrics.modes import open_features
-from genjax.metrics.reference import reference, test_images
+from genjax.metrics.reference import test_images
+from genjax.metrics.training import judge_of, told
 from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
-from genjax.types import Batch, Objective, Variables, example_batch
+from genjax.types import Batch, Objective, example_batch
 from genjax.workdir import SAVED, Training, open_workdir, write_environment
 
 AHEAD = 2  # steps dispatched before the one before them is done
@@ -133,7 +130,7 @@ def main(argv: list[str]) -> None:
     say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
     return
 
-  judge = evaluator(made, mesh, ALLOW_PACKAGE.value) if train.evaluate_every else None
+  judge = judge_of(workdir, train, objective, source, made.data, mesh, ALLOW_PACKAGE.value) if train.evaluate_every else None
   best_checkpoints = Checkpoints(workdir / 'best', keep=1) if judge else Silent()
   best = min((line['evaluation/fid'] for line in logged if line.get('evaluation/fid')), default=math.inf)
 
@@ -160,13 +157,14 @@ def main(argv: list[str]) -> None:
     nonlocal best
     variables = state.variables()
     if evaluate:
-      found = judge(variables)
-      if found['evaluation/fid'] < best:
-        best = found['evaluation/fid']
+      found = judge(variables, step)
+      fid = found['metrics']['fid']
+      if fid < best:
+        best = fid
         best_checkpoints.save(state)
         best_checkpoints.wait()  # before its line is written: what is logged is kept
-      metrics.write(step, found)
-      say(f'step {step}: FID {found["evaluation/fid"]:.4g}, lowest {best:.4g}')
+      metrics.write(step, {f'evaluation/{name}': value for name, value in found['metrics'].items()})
+      say(f'step {step}: FID {fid:.4g}, lowest {best:.4g} ({told(found)})')
     if show:
       images, more = np.asarray(sample(variables)), jax.device_get(pictures(variables))
       if first_process:
@@ -311,21 +309,6 @@ def objects(config: dict, allow: list[str]) -> Objects:
   objective, optimizers = build(resolved['objective'], allow), build(resolved['optim'], allow)
   check_fit(objective, optimizers, source)
   return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
-
-
-def evaluator(made: Objects, mesh: jax.sharding.Mesh, allow: list[str]) -> Callable[[Variables], dict[str, float]]:
-  """`judge(variables)`: metrics against the images trained on. Raises UsageError on several hosts."""
-  if jax.process_count() > 1:
-    raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
-  test = test_images(made.source, **made.data)
-  extractor = open_features(made.train.evaluate_features, '', made.source, test, made.data, allow)
-  real = reference(made.source, made.data['split'], extractor, mesh, cache_folder())
-
-  def judge(variables):
-    samples = draw(made.objective, variables, extractor, real, mesh, made.train.evaluate_samples)
-    return {f'evaluation/{name}': value for name, value in (samples.metrics | compare_sets(samples, real)).items()}
-
-  return judge
 
 
 def check_fit(objective, optimizers, source) -> None:

@@ -200,10 +200,7 @@ class Run:
   @property
   def options(self) -> dict[str, Any]:
     """The options that `sample` takes, with their defaults."""
-    if hasattr(self.objective, 'sampler'):
-      return dataclasses.asdict(self.objective.sampler)
-    kinds = parameters(self.objective.sample).values()
-    return {p.name: p.default for p in kinds if p.kind is p.KEYWORD_ONLY}
+    return sampling_options(self.objective)
 
   def labels(self, label: int | list[int] | None, n: int, key: jax.Array) -> np.ndarray | None:
     """Labels int32 [n] for what the user said, checked; drawn from the images' keys if that was None."""
@@ -232,6 +229,13 @@ def check_key(key: Any) -> None:
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
 def _sample(objective, options, variables, key, index, labels, how='sample'):
   return getattr(objective, how)(variables, rng.image_keys(key, index), labels, **dict(options))
+
+
+def sampling_options(objective: Objective) -> dict[str, Any]:
+  """The options that an objective's `sample` takes, with their defaults."""
+  if hasattr(objective, 'sampler'):
+    return dataclasses.asdict(objective.sampler)
+  return {p.name: p.default for p in parameters(objective.sample).values() if p.kind is p.KEYWORD_ONLY}
 
 
 def load(

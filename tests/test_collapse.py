@@ -26,7 +26,7 @@ from genjax.metrics.extractors import own
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives.gan import GAN
 from genjax.objectives.gan_augment import AdaptiveAugment
-from genjax.parallel import make_mesh
+from genjax.parallel import make_mesh, replicated
 from tests.conftest import ROOT
 from tests.programs import ENV, command
 
@@ -117,7 +117,7 @@ class Given(GAN):
     return images
 
 
-def looked_at(kind: str, num_classes: int = 0):
+def looked_at(kind: str, num_classes: int = 0, devices: int = 1):
   source = open_data('digits', 8)
   train, other = Subset(source, np.arange(1000)), Subset(source, np.arange(1000, 1500))
   game = Given(MLPGenerator((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), num_classes=num_classes, kind=kind)
@@ -129,7 +129,8 @@ def looked_at(kind: str, num_classes: int = 0):
     jnp.asarray(np.resize(source.images[1000:][source.labels[1000:] < 5], batch.image.shape)) / 127.5 - 1
   )
   variables.params['training'] = train.read(epoch_order(0, 0, 1000)[500:756])[0] / np.float32(127.5) - 1
-  return collapse.watcher(game, train, other, make_mesh(jax.devices()[:1]))(variables)
+  mesh = make_mesh(jax.devices()[:devices])
+  return collapse.watcher(game, train, other, mesh)(jax.device_put(variables, replicated(mesh)))
 
 
 def test_the_data_themselves_are_not_flagged():
@@ -137,6 +138,7 @@ def test_the_data_themselves_are_not_flagged():
   assert found['pairwise'] == pytest.approx(1, abs=0.05)
   assert found['nearest'] == pytest.approx(1, abs=0.2)
   assert collapse.flags(found) == []
+  assert looked_at('real', devices=8) == pytest.approx(found, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize(

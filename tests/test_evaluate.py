@@ -1,6 +1,7 @@
 """evaluate.py as its user meets it: cards, runs side by side, mistakes; and training that judges itself."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   found = card.load(runs[0])
   assert [c['model']['seed'] for c in found] == [0, 1]
   c = found[0]
-  assert c['notes'] == card.notes(600, c['metrics'])
   assert c['notes'][0].startswith('a quick estimate: with fewer than 10000 samples FID is biased upwards')
-  assert card.notes(10_000, c['metrics']) == []
+  assert c['protocol']['held_out'].keys() == {'images', 'hash'}
+  assert c['protocol']['held_out']['hash'] != c['protocol']['reference']['hash']
   assert c['protocol']['features']['name'] == 'classifier'
   assert 0 < c['protocol']['features']['test_accuracy'] < 1
   assert c['protocol']['reference'] | {'hash': ''} == {
@@ -53,7 +54,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
   text = card.table(c)
   assert '(a bound, of binarised images, 297 of the test split)' in text
-  assert 'a quick estimate: with fewer than 10000 samples FID is biased upwards, here by ' in text
+  assert re.search('a quick estimate: with fewer than 10000 samples.*; 600 real images would have FID [0-9.]+, and not 0', text)
   evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
   assert len(card.load(runs[0])) == 2  # the same again replaces its card
   again = card.load(runs[0])[0]
@@ -218,6 +219,50 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
     evaluate.main(['compare', str(runs[0]), str(other)])
 
 
+def test_different_test_images_are_not_compared(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  a = judged(tmp_path / 'a', config, cards, [1, 2])
+  for found in cards:
+    found['protocol']['held_out'] = found['protocol']['held_out'] | {'hash': 'f00'}
+  with pytest.raises(UsageError, match=r'held_out.hash: .*\nTheir test images differ, of which copies, likelihood'):
+    compare.rows_of([a, judged(tmp_path / 'b', config, cards, [1, 2])])
+  for found in cards:
+    del found['protocol']['held_out']
+  with pytest.raises(UsageError, match='is of before test images were on it'):
+    compare.rows_of([a, judged(tmp_path / 'c', config, cards, [1, 2])])
+
+
+def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
+  config, (found, _) = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  run = judged(tmp_path / 'run', config, [found], [found['metrics']['fid']])
+  full = card.load(run)[0]
+  card.save(run, full | {'metrics': full['metrics'] | {'classification_accuracy': 0.5}})
+  less = {name: value for name, value in full['metrics'].items() if 'nll' not in name and name != 'bits_per_dim'}
+  without = full | {'metrics': less, 'model': full['model'] | {'likelihood': None}}
+  card.save(run, without)
+  (again,) = card.load(run)
+  assert again['metrics'] == full['metrics'] | {'classification_accuracy': 0.5}
+  assert again['model']['likelihood'] == full['model']['likelihood']
+  card.save(run, without | {'metrics': less | {'fid': 1.1 * less['fid']}})  # other samples, as of a new training
+  assert card.load(run)[0]['metrics'] == less | {'fid': 1.1 * less['fid']}
+
+
+def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'ab']
+  for number, change in ((100, {}), (100, {'features': {'name': 'mine', 'hash': 'f00'}})):  # later, and of fewer
+    for path in paths:
+      quick = card.load(path)[0]
+      quick['protocol'] |= {'samples': number, **change}
+      quick['created'] = '2999-01-01T00:00:00+0000'
+      card.save(path, quick)
+  assert {row.card['protocol']['samples'] for row in compare.rows_of(paths)} == {600}
+  mine = compare.rows_of(paths, 'mine')
+  assert {row.card['protocol']['features']['name'] for row in mine} == {'mine'}
+  with pytest.raises(UsageError, match=r'was not judged by inception: python evaluate.py --run .* --features inception'):
+    compare.rows_of(paths, 'inception')
+
+
 def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
   paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
@@ -237,7 +282,7 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
     (['--batch_size', '0'], '--batch_size 0 must be 1 or more'),
     (['--reference_images', '3'], '--reference_images 3: 0 for all, or 100 at least'),
     (['--reference_images', '-5'], '--reference_images -5: 0 for all'),
-    (['--weights', '/nope'], '--weights /nope: --features classifier takes none'),
+    (['--weights', '/nope'], '--weights /nope: features classifier take none'),
     (['--split', 'val'], '--split val: these data have train and test'),
     (['--features', 'inceptoin'], 'Did you mean inception'),
     (['--features', 'mine.net.f'], 'A function of yours, package.module.function, needs --allow_package mine'),
@@ -271,7 +316,7 @@ def test_a_likelihood_that_is_not_there(runs):
     evaluate.main(['--run', str(runs[1]), '--metrics', 'likelihood'])
 
 
-def test_the_likelihood_alone(runs, capsys):
+def test_the_likelihood_alone(runs, tmp_path, capsys):
   found = {}
   for estimator in ('elbo', 'iwae_50'):
     evaluate.main(['--run', str(runs[0]), '--metrics', 'likelihood', '--estimator', estimator, '--batch_size', '64'])
@@ -281,9 +326,32 @@ def test_the_likelihood_alone(runs, capsys):
     assert written['protocol']['estimator'] == estimator
     assert written['protocol']['reference']['images'] == 297
     assert written['metrics']['bits_per_dim'] == pytest.approx(found[estimator] / 64 / np.log(2))
+    assert written['metrics']['nll_low'] < found[estimator] < written['metrics']['nll_high'] < 1.2 * found[estimator]
   assert found['elbo'] == pytest.approx(card.load(runs[0])[0]['metrics']['nll_nats'])
   assert 0 < found['iwae_50'] < found['elbo']
   assert len(card.load(runs[0])) == 2  # compare does not mistake them for cards of samples
+  copy = tmp_path / 'copy'
+  shutil.copytree(runs[0], copy)
+  evaluate.main(['compare', str(runs[0]), str(copy), '--metrics', 'likelihood'])
+  header, _, *lines = capsys.readouterr().out.strip().splitlines()
+  assert header.startswith('|  | estimator | nll_nats ↓ (95 % over images)')
+  assert [line.split('|')[1:3] for line in lines] == [
+    [' vae ', ' iwae_50, a bound by 50 draws (IWAE) '], [' copy ', ' iwae_50, a bound by 50 draws (IWAE) '],
+    [' vae ', ' elbo, a bound '], [' copy ', ' elbo, a bound '],
+  ]  # fmt: skip
+  path = next((copy / 'evaluation' / 'likelihood').glob('elbo*'))
+  other = json.loads(path.read_text())
+  other['protocol']['measures'] = 'statically binarised images'
+  path.write_text(json.dumps(other))
+  with pytest.raises(
+    UsageError, match=r'measures: "binarised images" and "statically binarised images"\).*\nThey are of differ'
+  ):
+    compare.likelihoods([runs[0], copy])
+  with pytest.raises(UsageError, match=r'has no likelihood: python evaluate.py --run .* --metrics likelihood'):
+    compare.likelihoods([runs[0], runs[1]])
+  path.write_text('{}')
+  with pytest.raises(UsageError, match=r'was not written by this evaluate.py'):
+    compare.likelihoods([runs[0], copy])
 
 
 def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
@@ -299,6 +367,9 @@ def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
 def test_compare_mistakes(runs, tmp_path):
   with pytest.raises(UsageError, match='the same run is named twice'):
     evaluate.main(['compare', str(runs[0]), str(runs[0])])
+  with pytest.raises(UsageError, match=r'is no run directory: give one that train.py made'):
+    evaluate.main(['compare', str(runs[0]), str(tmp_path)])
+  (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(UsageError, match=r'has no evaluation: python evaluate.py --run'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
   (tmp_path / 'evaluation').mkdir()
@@ -355,9 +426,14 @@ def test_training_judges_itself_and_keeps_the_best(tmp_path):
   judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
   assert [line['kimg'] for line in judged] == [1, 2]
   assert {'evaluation/kid', 'evaluation/precision', 'evaluation/recall'} < set(judged[0])
-  assert f'step 125: FID {judged[0]["evaluation/fid"]:.4g}, lowest {judged[0]["evaluation/fid"]:.4g}' in text
+  fid = f'{judged[0]["evaluation/fid"]:.4g}'
+  assert f'step 125: FID {fid}, lowest {fid} (300 samples, classifier, a quick estimate)' in text
   lowest = min(judged, key=lambda line: line['evaluation/fid'])
   assert load(tmp_path / 'run', best=True).step == lowest['step']
+  written = json.loads((tmp_path / 'run' / 'evaluation' / 'training' / 'step_00000125.json').read_text())
+  assert written['metrics']['fid'] == judged[0]['evaluation/fid']
+  assert written['notes'][0].startswith('a quick estimate')
+  assert (written['model']['step'], written['protocol']['samples']) == (125, 300)
   again = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)
   assert 'resuming from step 250' in again
   judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]

@@ -70,9 +70,13 @@ def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
   assert extractors.tree_hash(params) == extractor.hash  # the same bits
   assert extractor.details['test_accuracy'] == classifier.accuracy(params, test_set, 10, RECIPE)
   assert extractor.details['test_accuracy'] > 0.85
+  odd = Arrays('odd', test_set.images[:99], test_set.labels[:99], 10)  # other test images beside the same training images
+  assert extractors.open_classifier(train_set, odd, RECIPE).details['test_accuracy'] == classifier.accuracy(
+    params, odd, 10, RECIPE
+  )
   other = extractors.open_classifier(train_set, test_set, dataclasses.replace(RECIPE, seed=1))
   assert other.hash != extractor.hash
-  with pytest.raises(UsageError, match=r'noise has no labels to train a classifier on: give another --features'):
+  with pytest.raises(UsageError, match=r'noise has no labels to train a classifier on: give other features'):
     extractors.open_classifier(Arrays('noise', noise(), np.zeros(20, np.int32), 0), None, RECIPE)
 
 
@@ -226,13 +230,17 @@ def test_weights_of_extractors_are_checked(tmp_path, monkeypatch):
   monkeypatch.setattr(extractors.inception, 'convert', lambda tensors: tensors)
   monkeypatch.setattr(extractors.efficientnet, 'convert', lambda tensors: tensors)
   np.savez(tmp_path / 'w.npz', a=np.ones(3))
-  found = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card
+  found = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card, and a note
+  assert 'whose hash nothing vouches for' in found.note
   assert found.hash == extractors.tree_hash({'a': np.ones(3)})
   with pytest.raises(UsageError, match=r'w.npz holds other weights \(hash [0-9a-f]{16}, not bcba2f718bfcde82\)'):
     extractors.open_efficientnet(str(tmp_path / 'w.npz'))
   np.savez(tmp_path / 'o.npz', a=np.array([{}]))
   with pytest.raises(UsageError, match=r'o.npz is no npz file of plain arrays'):
     extractors.open_efficientnet(str(tmp_path / 'o.npz'))
+  monkeypatch.undo()
+  with pytest.raises(UsageError, match=r'w.npz: the weights have no array .*: not the file pt_inception'):
+    extractors.open_inception(str(tmp_path / 'w.npz'))
 
 
 def fids(train_set, test_set, extractor, n):
@@ -326,7 +334,7 @@ def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp
   assert real_images(name='digits', resolution=8, split='test')[1] is None  # not judged by itself
   points = Arrays('points', noise(99, (1, 1, 2)), np.zeros(99, np.int32), 0)
   for name in ('inception', 'efficientnet_lite0'):
-    with pytest.raises(UsageError, match=f'--features {name} looks at grey and RGB images, and points has 2 channels'):
+    with pytest.raises(UsageError, match=f'features {name} are of grey and RGB images, and points has 2 channels'):
       extractors.open_extractor(name, '', points, None)
 
 

@@ -15,6 +15,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from genjax.errors import UsageError
 from genjax.files import write_json
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
+from genjax.metrics.fid import frechet_distance
+from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference
+from genjax.types import Objective
 from genjax.workdir import PACKAGES, differences, git
 
 NUMBER = (int, float)
@@ -42,21 +46,42 @@ SCHEMA = {
   'device': str,
   'created': str,
 }  # what is read of a card
+LIKELIHOOD_SCHEMA = {
+  'metrics': {name: NUMBER for name in ('nll_nats', 'nll_low', 'nll_high', 'bits_per_dim')},
+  'protocol': {'estimator': str, 'kind': str, 'measures': str, 'reference': {'images': int, 'hash': str}},
+  'model': {'run': str, 'step': int, 'kimg': NUMBER},
+  'created': str,
+}
 QUICK = 10_000  # samples below which a result is a quick estimate
 Card = dict[str, Any]
 
 
-def protocol(extractor: Extractor, reference: Reference, samples: int) -> dict[str, Any]:
-  """What two results must share."""
+def protocol(extractor: Extractor, reference: Reference, samples: int, held_out: Reference | None) -> dict[str, Any]:
+  """What two results must share. `held_out`: the test images, of which copies, likelihood and accuracies are."""
   return {
     'features': {'name': extractor.name, 'hash': extractor.hash, 'resizer': extractor.resizer, **extractor.details},
     'reference': reference.protocol,
+    'held_out': {name: held_out.protocol[name] for name in ('images', 'hash')} if held_out else None,
     'samples': samples,
     'labels': 'drawn as often as in the reference',
     'kid': '100 subsets of 1,000, or of half',
     'precision, recall': '3rd neighbour, of 10,000 at most',
     'density, coverage': '5th neighbour, of 10,000 at most',
   }
+
+
+def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **more: Any) -> dict[str, Any]:
+  """What is judged: a checkpoint of a run whose config has the section `train`; and `more`."""
+  return {
+    'run': str(run),
+    'step': step,
+    'kimg': step * train['batch_size'] / 1000,
+    'best': False,
+    'objective': type(objective).__name__,
+    'ema_halflife_kimg': train['ema_halflife'] / 1000,
+    'likelihood': None,
+    'guide': None,
+  } | more
 
 
 def environment() -> dict[str, Any]:
@@ -91,7 +116,8 @@ def training_cost(workdir: Path, step: int) -> dict[str, Any]:
 def likelihood_protocol(estimator: str, kind: str, test: Source, images: int) -> dict[str, Any]:
   """What two likelihoods must share."""
   data = {'data': test.name, 'split': 'test', 'shape': list(test.image_shape), 'hash': data_hash(test), 'images': images}
-  return {'estimator': estimator, 'kind': kind, 'seed': 0, 'reference': data}
+  kind, measures = kind.split(', of ')
+  return {'estimator': estimator, 'kind': kind, 'measures': measures, 'seed': 0, 'reference': data}
 
 
 def tag(value: Any) -> str:
@@ -99,22 +125,36 @@ def tag(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def measured(card: Card) -> dict[str, Any]:
-  """What of the protocol must agree: all but where the reference lies, whose hash says what it is."""
+def measured(card: Card, but: Collection[str] = ()) -> dict[str, Any]:
+  """What of the protocol must agree, `but` for some: not where the reference lies, whose hash says what it is."""
   reference = {name: value for name, value in card['protocol']['reference'].items() if name != 'data'}
-  return card['protocol'] | {'reference': reference}
+  return {name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in but}
 
 
 def settings(card: Card) -> dict[str, Any]:
   """What of a run was judged, but for the seed: cards that share it are repetitions."""
-  return {name: value for name, value in card['model'].items() if name not in ('run', 'seed')}
+  return {name: value for name, value in card['model'].items() if name not in ('run', 'seed', 'likelihood')}
 
 
 def save(workdir: Path, card: Card) -> Path:
-  """Writes evaluation/<features>_<step>_<settings>_<seed>.json; the same settings and seed replace the card before."""
+  """Writes evaluation/<features>_<step>_<settings>_<seed>.json; the same settings and seed replace the card before.
+
+  What that one had and this one was not asked for is kept, if its samples were the same, which FID tells: a likelihood, the
+  accuracy of a classifier trained on samples.
+  """
   features, model = card['protocol']['features']['name'], card['model']
   name = f'{features}_{model["step"]:08d}_{tag([card["protocol"], settings(card)])}_{model["seed"]}.json'
-  return write(workdir / 'evaluation' / name, card)
+  path = workdir / 'evaluation' / name
+  try:
+    old = json.loads(path.read_text())
+    same = math.isclose(old['metrics']['fid'], card['metrics']['fid'], rel_tol=1e-4)
+  except (OSError, ValueError, KeyError, TypeError):
+    same = False
+  if same:
+    kept = {name: value for name, value in old['metrics'].items() if name not in card['metrics']}
+    nats = {'likelihood': old['model'].get('likelihood')} if 'nll_nats' in kept else {}
+    card = card | {'metrics': card['metrics'] | kept, 'model': card['model'] | nats}
+  return write(path, card)
 
 
 def save_likelihood(workdir: Path, card: Card) -> Path:
@@ -144,8 +184,27 @@ def load(workdir: Path) -> list[Card]:
     if not fits(card, SCHEMA) or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
     cards.append(card)
+  if not cards and not (Path(workdir) / 'config.json').is_file():
+    raise UsageError(f'{workdir} is no run directory: give one that train.py made.')
   if not cards:
     raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
+  return cards
+
+
+def load_likelihoods(workdir: Path) -> list[Card]:
+  """What `save_likelihood` wrote. Raises UsageError if there is nothing, or a card of before."""
+  paths = sorted((Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'))
+  if not paths:
+    raise UsageError(f'{workdir} has no likelihood: python evaluate.py --run {workdir} --metrics likelihood')
+  cards = []
+  for path in paths:
+    try:
+      card = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+      card = None
+    if not fits(card, LIKELIHOOD_SCHEMA) or not all(map(number, card['metrics'].values())):
+      raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
+    cards.append(card)
   return cards
 
 
@@ -161,15 +220,21 @@ def number(value: Any) -> bool:
   return fits(value, NUMBER) and math.isfinite(value)
 
 
-def check_same(a: Card, b: Card) -> None:
-  """Raises UsageError, naming what differs, if two cards were not measured alike."""
-  found = differences(measured(a), measured(b))
+def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
+  """Raises UsageError, naming what differs, if two cards were not measured alike, `but` for parts of the protocol."""
+  found = differences(measured(a, but), measured(b, but))
   if found:
     names = [f'{card["model"]["run"]}' for card in (a, b)]
     theirs, protocols = {name for name, _, _ in found}, (a['protocol'], b['protocol'])
     remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
+    if 'estimator' in protocols[0]:
+      remedy = 'They are of different images, or of as many others.'
     if theirs == {'features.hash'} and protocols[0]['features']['name'] == 'classifier':
       remedy = 'Each trained a classifier of its own: copy the file in $GENJAX_CACHE/classifiers from one to the other machine.'
+    elif theirs == {'held_out.hash'}:
+      remedy = 'Their test images differ, of which copies, likelihood and accuracies are: judge both with the same.'
+    elif theirs == {'held_out'}:
+      remedy = 'One card is of before test images were on it, or of a run without any: judge both anew.'
     elif 'reference.hash' in theirs and 'reference.split' not in theirs and 'reference.images' not in theirs:
       remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
       found = differences(*protocols)
@@ -179,14 +244,20 @@ def check_same(a: Card, b: Card) -> None:
     raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
 
 
-def notes(samples: int, metrics: dict[str, float]) -> list[str]:
-  """What to know before believing these numbers."""
+def notes(samples: int, reference: Reference, extractor: Extractor) -> list[str]:
+  """What to know before believing these numbers.
+
+  How biased FID is follows from how it is of as many real images: of some of the reference against all of it, n of N, and
+  since those are among these, over 1 - n / N.
+  """
+  found = [extractor.note] if extractor.note else []
   if samples >= QUICK:
-    return []
-  note = f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards'
-  if metrics['fid'] > metrics.get('fid_infinity', math.inf):
-    note += f', here by {metrics["fid"] - metrics["fid_infinity"]:.3g} (FID - FID_infinity)'
-  return [note]
+    return found
+  note = f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
+  if samples <= reference.moments.n // 2 and samples <= len(reference.features):
+    among = frechet_distance(moments(reference.features[:samples]), reference.moments)
+    note += f'; {samples} real images would have FID {among / (1 - samples / reference.moments.n):.3g}, and not 0'
+  return [*found, note]
 
 
 def table(card: Card) -> str:
@@ -211,7 +282,7 @@ def likelihood_table(card: Card) -> str:
   real = protocol['reference']
   lines = [
     f'{model["run"]} step {model["step"]} ({model["kimg"]:g} kimg)',
-    f'  {protocol["estimator"]}: {protocol["kind"]}',
+    f'  {protocol["estimator"]}: {protocol["kind"]}, of {protocol["measures"]}',
     f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
   ]
   return '\n'.join(lines + [f'  {name:28} {value:.5g}' for name, value in card['metrics'].items()])

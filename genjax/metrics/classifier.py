@@ -101,26 +101,28 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
   """
   classes = train_source.num_classes
   if not classes:
-    raise UsageError(f'{train_source.name} has no labels to train a classifier on: give another --features.')
+    raise UsageError(f'{train_source.name} has no labels to train a classifier on: give other features.')
   name = hashlib.sha256(f'{data_hash(train_source)} {recipe} 1'.encode()).hexdigest()[:16]  # 1: the network above
+  tested = data_hash(test_source)
   ours, path = Path(__file__).parent / 'classifiers' / f'{name}.npz', cache / 'classifiers' / f'{name}.npz'
   path = ours if ours.exists() else path
   saved = load_tree(path, ('params', 'accuracy'))
   if saved is None:
     print(f'training a classifier on {len(train_source)} images of {train_source.name}, once ({path}).', flush=True)
     params = train(train_source, classes, recipe)
-    saved = {'params': params, 'accuracy': np.float64(accuracy(params, test_source, classes, recipe))}
+    saved = {'params': params, 'accuracy': {tested: np.float64(accuracy(params, test_source, classes, recipe))}}
     save_tree(path, saved)
   network = Classifier(classes, recipe.width, recipe.features)
   like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *train_source.image_shape)))['params']
   shapes = [jax.tree.map(np.shape, tree) for tree in (like, saved['params'])]
-  if shapes[0] != shapes[1] or np.shape(saved['accuracy']):
+  if shapes[0] != shapes[1] or not isinstance(saved['accuracy'], dict):
     raise UsageError(f'{path} holds another network: delete it, it will be made again.')
-  right = float(saved['accuracy'])
+  known = saved['accuracy'].get(tested)  # of these test images, not of others beside the same training images
+  right = float(accuracy(saved['params'], test_source, classes, recipe) if known is None else known)
   if right < min(5 / classes, 0.5):
     raise UsageError(
       f'the classifier of {train_source.name} tells {right:.4f} of the test images, chance is {1 / classes:.4f}: its features '
-      'mean nothing, give another --features.'
+      'mean nothing, give others.'
     )
   return saved['params'], right
 

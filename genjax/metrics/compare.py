@@ -20,13 +20,14 @@ import numpy as np
 from scipy.special import stdtrit
 
 from genjax.errors import UsageError
-from genjax.metrics.card import QUICK, Card, check_same, load, measured, settings, tag
+from genjax.metrics.card import QUICK, Card, check_same, load, load_likelihoods, measured, settings, tag
 from genjax.workdir import MAY_CHANGE, differences, read_config
 
 BETTER = {
   'fid': '↓', 'fid_infinity': '↓', 'kid': '↓', 'inception_score': '↑', 'precision': '↑', 'recall': '↑', 'density': '↑',
   'coverage': '↑', 'copies_median_ratio': '', 'classification_accuracy': '↑', 'nll_nats': '↓', 'bits_per_dim': '↓',
 }  # fmt: skip
+OF_LIKELIHOOD = ('nll_nats', 'bits_per_dim')
 BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options that make no other model
 
 
@@ -40,12 +41,13 @@ class Row(NamedTuple):
   def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
     """One value a training, the mean over its samplings; one a sampling if there is one training. None if not measured.
 
-    Of all cards that have it, or of those of `seeds` that do.
+    Of all cards that have it, or of those of `seeds` that do; likelihoods of those whose kind is the first card's.
     """
     found: dict[int, list[float]] = {}
     for training, sampling in sorted(seeds or self.cards):
-      value = self.cards[training, sampling]['metrics'].get(metric)
-      if value is not None:
+      card = self.cards[training, sampling]
+      value, alike = card['metrics'].get(metric), card['model'].get('likelihood') == self.likelihood
+      if value is not None and (alike or metric not in OF_LIKELIHOOD):
         found.setdefault(training, []).append(value)
     if not found:
       return None
@@ -56,22 +58,33 @@ class Row(NamedTuple):
     return float(np.mean([card['cost'][name] for card in self.cards.values()]))
 
   @property
+  def likelihood(self) -> str | None:
+    """Of which kind it is: that of the first card that has one."""
+    return next((c['model']['likelihood'] for _, c in sorted(self.cards.items()) if c['model'].get('likelihood')), None)
+
+  @property
   def card(self) -> Card:
     """That of the first seeds, for what all share."""
     return self.cards[min(self.cards)]
 
 
-def rows_of(runs: list[Path]) -> list[Row]:
-  """The rows of several runs under the newest protocol that all of them have, each with a name of its own.
+def rows_of(runs: list[Path], features: str = '') -> list[Row]:
+  """The rows of several runs under a protocol that all of them have, each with a name of its own.
+
+  By `features`, if that is given, with the most samples, and of those the newest.
 
   Raises:
     UsageError: a run without an evaluation; no protocol that all share, and who differs from most, in what.
   """
-  cards = {run: load(run) for run in runs}
+  cards = {run: [card for card in load(run) if features in ('', card['protocol']['features']['name'])] for run in runs}
+  for run, found in cards.items():
+    if not found:
+      raise UsageError(f'{run} was not judged by {features}: python evaluate.py --run {run} --features {features}')
   protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
-  chosen = max(held, key=lambda t: (len(held[t]), runs[0] in held[t], newest(t)))
+  size = lambda t: protocols[held[t][0]][t]['protocol']['samples']  # noqa: E731
+  chosen = max(held, key=lambda t: (len(held[t]), runs[0] in held[t], size(t), newest(t)))
   for run in runs:
     if run not in held[chosen]:
       common = protocols[held[chosen][0]][chosen]
@@ -165,8 +178,8 @@ def table(rows: list[Row]) -> list[list[str]]:
       if first is not None and len(first) > 1 and same_likelihood(name, row, rows[0]):
         low, high = interval(row.values(name, both) - first)
         cell += f' ({low:+.3g} to {high:+.3g})'
-      if name in ('nll_nats', 'bits_per_dim') and row.card['model'].get('likelihood'):
-        cell += f' ({row.card["model"]["likelihood"]})'
+      if name in OF_LIKELIHOOD and row.likelihood:
+        cell += f' ({row.likelihood})'
       cells.append(cell)
     cells += [str(row.card['model'].get('evaluations') or 'varies'), f'{row.cost("images_per_second"):.4g}']
     lines.append([*cells, f'{row.cost("training_device_seconds"):.0f}', f'{row.cost("training_kimg"):g}'])
@@ -175,7 +188,7 @@ def table(rows: list[Row]) -> list[list[str]]:
 
 def same_likelihood(metric: str, a: Row, b: Row) -> bool:
   """Bounds and estimates of different kinds are not subtracted."""
-  return metric not in ('nll_nats', 'bits_per_dim') or a.card['model'].get('likelihood') == b.card['model'].get('likelihood')
+  return metric not in OF_LIKELIHOOD or a.likelihood == b.likelihood
 
 
 def legend(rows: list[Row]) -> list[str]:
@@ -188,8 +201,35 @@ def legend(rows: list[Row]) -> list[str]:
     '..) is that of the difference from the first row, seed by seed, where there are two or more in common.'
   ]
   if samples < QUICK:
-    lines.append(f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards; fid_infinity less so.')
+    lines.append(
+      f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '
+      'ten values of it, swings. The cards say how FID is of as many real images.'
+    )
   return lines
+
+
+def likelihoods(runs: list[Path]) -> list[list[str]]:
+  """Header and rows of what `evaluate.py --metrics likelihood` found of several runs, each estimator's newest, the best first.
+
+  Raises:
+    UsageError: a run without one; likelihoods of different images.
+  """
+  found = []
+  for run, name in zip(runs, short_names(runs), strict=True):
+    cards = sorted(load_likelihoods(run), key=created)
+    newest = {card['protocol']['estimator']: card for card in cards}
+    found += [(name, card) for card in newest.values()]
+  first = found[0][1]
+  for _, card in found:
+    check_same(first, card, ('estimator', 'kind'))
+  header = ['', 'estimator', 'nll_nats ↓ (95 % over images)', 'bits_per_dim ↓', 'step', 'kimg']
+  lines = []
+  for name, card in sorted(found, key=lambda row: row[1]['metrics']['nll_nats']):
+    metrics, model, protocol = card['metrics'], card['model'], card['protocol']
+    nats = f'{metrics["nll_nats"]:.5g} [{metrics["nll_low"]:.5g}, {metrics["nll_high"]:.5g}]'
+    kind = f'{protocol["estimator"]}, {protocol["kind"]}'
+    lines.append([name, kind, nats, f'{metrics["bits_per_dim"]:.4g}', str(model['step']), f'{model["kimg"]:g}'])
+  return [header, *lines]
 
 
 def markdown(lines: list[list[str]]) -> str:

@@ -4,6 +4,7 @@ Samples are rounded to 8 bits before features are taken, so that they stand on t
 a PNG would hold.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -40,6 +41,7 @@ class Extractor:
   resizer: str  # how images become the network's input
   details: dict[str, Any] = dataclasses.field(default_factory=dict)  # goes on the protocol card
   version: str = ''  # of the function, where there are no weights to tell it by
+  note: str = ''  # what to know before believing its numbers
 
   @property
   def hash(self) -> str:
@@ -49,7 +51,7 @@ class Extractor:
   def finite(self, moments: Moments) -> Moments:
     """The moments of features, given back. Raises UsageError if the features were not finite."""
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
-      raise UsageError(f'--features {self.name} gave values that are not finite.')
+      raise UsageError(f'features {self.name} gave values that are not finite.')
     return moments
 
 
@@ -88,10 +90,10 @@ def check_features(name: str, function: Callable, image_shape: tuple[int, int, i
     found = jax.eval_shape(function, jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
   except Exception as error:
     text = ': '.join([type(error).__name__, *str(error).strip().splitlines()][:2])
-    raise UsageError(f'--features {name} cannot be compiled ({text}): use jax.numpy in it.') from None
+    raise UsageError(f'features {name} cannot be compiled ({text}): use jax.numpy in it.') from None
   if getattr(found, 'ndim', 0) != 2 or found.shape[0] != 2 or not jnp.issubdtype(found.dtype, jnp.floating):
     shown = getattr(found, 'shape', type(found).__name__)
-    raise UsageError(f'--features {name} makes {shown} of 2 images: it must return floating-point features [2, D].')
+    raise UsageError(f'features {name} makes {shown} of 2 images: it must return floating-point features [2, D].')
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -119,23 +121,35 @@ def open_inception(path: str = '') -> Extractor:
   Raises:
     UsageError: no file, and what to fetch; a .pth with another hash; or arrays that are not this network's.
 
-  An npz of the same arrays by the same names is taken too. None was published, so there is no hash to ask of it; that of
-  the weights, on the card, is the .pth's if they are the same.
+  An npz of the same arrays by the same names is taken too. None was published, so there is no hash to ask of it, which a note
+  on the card says; the hash of the weights there is the .pth's if they are the same.
   """
   place = Path(path).expanduser() if path else cache_folder() / inception.FILE
   if not place.is_file():
     raise UsageError(
       f'the Inception weights are not at {place}: fetch {inception.FILE} (91 MB, release fid_weights of mseitzer/pytorch-fid; '
-      f'its sha256 begins {inception.SHA256}) and put it there, or say --weights PATH.'
+      f'its sha256 begins {inception.SHA256}) and put it there; evaluate.py takes it from --weights PATH, too.'
     )
   if place.suffix == '.npz':
     tensors = read_npz(place)
+    note = 'the inception weights are of an npz, whose hash nothing vouches for: those of the published file have one.'
   else:
-    found = hashlib.sha256(place.read_bytes()).hexdigest()
+    note, found = '', hashlib.sha256(place.read_bytes()).hexdigest()
     if not found.startswith(inception.SHA256):
       raise UsageError(f'{place} is not the published file: its sha256 begins {found[:8]}, not {inception.SHA256}.')
     tensors = read_tensors(place)
-  return Extractor('inception', inception_features, inception.convert(tensors), 'TensorFlow 1 bilinear to 299, (x - 128) / 128')
+  with named(place):
+    params = inception.convert(tensors)
+  return Extractor('inception', inception_features, params, 'TensorFlow 1 bilinear to 299, (x - 128) / 128', note=note)
+
+
+@contextlib.contextmanager
+def named(place: Path):
+  """Errors begin with the file that they are of."""
+  try:
+    yield
+  except UsageError as error:
+    raise UsageError(f'{place}: {error}') from None
 
 
 def inception_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
@@ -161,7 +175,9 @@ def open_efficientnet(path: str = '') -> Extractor:
       f'{cache_folder()}, or say --weights PATH.'
     )
   tensors = read_npz(place) if place.suffix == '.npz' else read_tensors(place)
-  params, resizer = efficientnet.convert(tensors), 'bilinear, antialiased, to 224, (x - 127) / 128'
+  with named(place):
+    params = efficientnet.convert(tensors)
+  resizer = 'bilinear, antialiased, to 224, (x - 127) / 128'
   extractor = Extractor('efficientnet_lite0', efficientnet_features, params, resizer)
   if extractor.hash != efficientnet.HASH:
     raise UsageError(f'{place} holds other weights (hash {extractor.hash}, not {efficientnet.HASH}): leave out --weights.')
@@ -196,12 +212,12 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
     UsageError: an unknown name, what the extractor lacks, or a function that returns something else.
   """
   if weights and name not in ('inception', 'efficientnet_lite0'):
-    raise UsageError(f'--weights {weights}: --features {name} takes none.')
+    raise UsageError(f'--weights {weights}: features {name} take none.')
   if name == 'classifier':
     return open_classifier(train, test, classifier.recipe_for(train))
   if name in ('inception', 'efficientnet_lite0'):
     if (channels := train.image_shape[-1]) not in (1, 3):
-      raise UsageError(f'--features {name} looks at grey and RGB images, and {train.name} has {channels} channels.')
+      raise UsageError(f'features {name} are of grey and RGB images, and {train.name} has {channels} channels.')
     return {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
   if name.split('.')[0] in allow:
     function = resolve(name, allow)
@@ -209,4 +225,4 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
     return own(name, function, package_hash(function))
   known = ('classifier', 'inception', 'efficientnet_lite0')
   hint = f' A function of yours, package.module.function, needs --allow_package {name.split(".")[0]}.' if '.' in name else ''
-  raise UsageError(f'--features {name} is not there.' + (hint or did_you_mean(name, known, 'There are')))
+  raise UsageError(f'features {name} are not there.' + (hint or did_you_mean(name, known, 'There are')))

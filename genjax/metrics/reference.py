@@ -68,7 +68,7 @@ def reference(
 
 def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):
   """Features [b, D] and labels [b] of the images at `rows`, batch by batch, each computed over the whole mesh."""
-  batch_size = -(-batch_size // mesh.size) * mesh.size
+  batch_size = -(-min(batch_size, len(rows)) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
   compute = jax.jit(lambda params, images: extractor.function(params, images)[0], in_shardings=(everywhere, split))
   params = jax.device_put(extractor.params, everywhere)

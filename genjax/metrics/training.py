@@ -1,0 +1,65 @@
+"""A training that judges itself: `train.evaluate_every`."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from genjax.data.sources import Source
+from genjax.errors import UsageError
+from genjax.metrics import card
+from genjax.metrics.evaluation import compare_sets, draw
+from genjax.metrics.extractors import cache_folder
+from genjax.metrics.modes import open_features
+from genjax.metrics.reference import reference, test_images
+from genjax.run import sampling_options
+from genjax.types import Objective, Variables
+from genjax.workdir import Training
+
+
+def judge_of(
+  workdir: Path,
+  train: Training,
+  objective: Objective,
+  source: Source,
+  data: dict[str, Any],
+  mesh: Mesh,
+  allow: Collection[str] = (),
+) -> Callable[[Variables, int], card.Card]:
+  """`judge(variables, step)`: a card of samples against `source`, the images trained on, which `open_data(**data)` opens.
+
+  Also written to evaluation/training/step_<step>.json. Raises UsageError on several hosts.
+  """
+  if jax.process_count() > 1:
+    raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
+  try:
+    extractor = open_features(train.evaluate_features, '', source, test_images(source, **data), data, allow)
+  except UsageError as error:
+    raise UsageError(f'train.evaluate_features={train.evaluate_features}: {error}') from None
+  real = reference(source, data['split'], extractor, mesh, cache_folder())
+
+  def judge(variables, step):
+    samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples)
+    more = {'options': sampling_options(objective), 'seed': 0}
+    found = {
+      'metrics': samples.metrics | compare_sets(samples, real),
+      'protocol': card.protocol(extractor, real, train.evaluate_samples, None),
+      'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
+      'cost': samples.cost,
+      'notes': card.notes(train.evaluate_samples, real, extractor),
+      **card.environment(),
+    }
+    card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', found)
+    return found
+
+  return judge
+
+
+def told(found: card.Card) -> str:
+  """What a card's numbers are of, in a few words."""
+  protocol = found['protocol']
+  quick = ', a quick estimate' if protocol['samples'] < card.QUICK else ''
+  return f'{protocol["samples"]} samples, {protocol["features"]["name"]}{quick}'
