@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.metrics import card, compare
 from genjax.run import load
+from tests.conftest import ROOT
 from tests.programs import train
 
 
@@ -448,3 +451,15 @@ def test_training_judges_itself_and_keeps_the_best(tmp_path):
   shutil.rmtree(tmp_path / 'run' / 'best')
   with pytest.raises(UsageError, match=r'has no best checkpoint yet: train it with train.evaluate_every'):
     load(tmp_path / 'run', best=True)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_samples(runs):
+  usage = 'resource.getrusage(resource.RUSAGE_SELF).ru_maxrss'
+  code = f"import resource, sys, evaluate; evaluate.main(sys.argv[1:]); print('peak', {usage})"
+  peaks = []
+  for number in (10_000, 50_000):
+    words = ['--run', str(runs[0]), '--samples', str(number), '--likelihood', '0']
+    done = subprocess.run([sys.executable, '-c', code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    peaks.append(int(done.stdout.split('peak ')[1]))
+  assert peaks[1] < 1.1 * peaks[0]
