@@ -125,7 +125,7 @@ def test_cached_sampling_is_the_slow_way(shape, likelihood):
 def test_patches_stand_for_pixels():
   # 4x4 images of two patches of 4x2: of one place 256 probabilities, in which its eight pixels hang together.
   network = PixelCNN(256, width=6, blocks=1, levels=1)
-  objective = Autoregressive(network, BinarisedPatches(), SHAPE, patch=(4, 2))
+  objective = Autoregressive(network, BinarisedPatches(patch=(4, 2)), SHAPE)
   variables = objective.init(jax.random.key(0), example_batch(SHAPE))
   variables = variables._replace(params={'model': awake(network, (1, 2, 8))})
   bits = 2.0 * ((np.arange(256)[:, None] >> np.arange(8)[None]) & 1) - 1
@@ -141,7 +141,8 @@ def test_patches_stand_for_pixels():
   found = (np.asarray(drawn)[:, :, :2].reshape(n, 8) > 0) @ (1 << np.arange(8))
   for likely in np.argsort(-p)[:5]:
     assert (found == likely).mean() == pytest.approx(p[likely], abs=4 * np.sqrt(p[likely] / n))
-  np.testing.assert_allclose(BinarisedPatches().mean(answer[None, None, None])[0, 0, 0], p @ bits, atol=1e-5)
+  mean = BinarisedPatches(patch=(4, 2)).mean(answer[None, None, None])
+  np.testing.assert_allclose(mean.reshape(-1), p @ bits, atol=1e-5)
 
 
 def test_evaluations_are_counted():
@@ -167,15 +168,18 @@ def test_loss_and_likelihood_are_of_the_same_images():
     (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be drawn from pixel by pixel'),
     (
       lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(jax.random.key(0), example_batch(SHAPE)),
-      r'objective.network.outputs=1: LogisticMixture reads 15 numbers a pixel',
-    ),
-    (lambda: BinarisedPatches().outputs(16), r'BinarisedPatches of 16 pixels would read 2\^16 numbers: take patches of 8'),
-    (
-      lambda: Autoregressive(PixelCNN(1), BinarisedPatches(), SHAPE, patch=(3, 2)),
-      r'objective.patch=\(3, 2\) must divide the sides of images \(4, 4, 1\)',
+      r'objective.network.outputs=1: LogisticMixture reads 15 numbers a place',
     ),
     (
-      lambda: Autoregressive(PixelTransformer(SHAPE, 256), BinarisedPatches(), SHAPE, patch=(4, 2)),
+      lambda: BinarisedPatches(patch=(4, 4)).outputs(1),
+      r'patch=\(4, 4\) of 1 channels has 2\^16 patterns: take patches of 1 to 8',
+    ),
+    (
+      lambda: Autoregressive(PixelCNN(1), BinarisedPatches(patch=(3, 2)), SHAPE),
+      r'objective.likelihood.patch=\(3, 2\) must divide the sides of images \(4, 4, 1\)',
+    ),
+    (
+      lambda: Autoregressive(PixelTransformer(SHAPE, 256), BinarisedPatches(patch=(4, 2)), SHAPE),
       r'network.image_shape=\(4, 4, 1\): in patches of \(4, 2\) images are \(1, 2, 8\), set that',
     ),
     (lambda: PixelCNN(1, levels=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))), 'cannot be halved 3 times'),

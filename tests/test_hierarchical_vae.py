@@ -14,7 +14,7 @@ from genjax import optim, rng
 from genjax.errors import UsageError
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
-from genjax.objectives.likelihoods import Bernoulli, LogisticMixture
+from genjax.objectives.likelihoods import Bernoulli, BinarisedPatches, LogisticMixture
 from genjax.types import Batch, Context, example_batch
 from tests.conftest import config_of, image_shape, objects
 
@@ -43,6 +43,24 @@ def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(var
   keys = rng.image_keys(jax.random.key(5), jnp.arange(20_000))
   drawn = np.asarray(jax.jit(TINY.sample)(variables, keys)).mean(axis=0)
   np.testing.assert_allclose(drawn, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
+
+
+def test_the_pixels_of_a_patch_hang_together():
+  # Of one block whose z is not heard: p(x|z) is then p(x), sums to one over all images and is no product of its pixels'.
+  part = {'sides': (1,), 'blocks': (1,), 'width': 8, 'patch': 2}
+  objective = HierarchicalVAE(
+    VDVAEEncoder(**part), VDVAEDecoder((2, 2, 1), z_dim=2, outputs=16, place=(2, 2), **part), BinarisedPatches()
+  )
+  params = jax.jit(objective.init)(jax.random.key(0), BATCH).params
+  decoder = params['model']['decoder']
+  bias = jax.random.normal(jax.random.key(1), (16,))
+  decoder['out'] = {'kernel': jnp.zeros_like(decoder['out']['kernel']), 'bias': bias}
+  out = objective.descend(params, KEYS, None, None).out
+  assert out.shape == (16, 1, 1, 16)
+  p = np.exp(objective.likelihood.log_prob(out, ALL, {}))
+  assert p.sum() == pytest.approx(1, abs=1e-5)
+  np.testing.assert_allclose(np.sort(p), np.sort(jax.nn.softmax(bias)), rtol=1e-4)
+  np.testing.assert_allclose(objective.likelihood.mean(out)[0], (p[:, None, None, None] * ALL).sum(axis=0), atol=1e-5)
 
 
 def test_bounds_are_in_order(variables):
@@ -117,7 +135,15 @@ def test_large_gradients_are_skipped():
     ({'encoder': {'blocks': (1,)}}, 'objective.encoder.blocks=.* one for each of sides'),
     ({'encoder': {'patch': 2}}, 'objective.encoder.sides=.* must start at 2 / patch=2'),
     ({'encoder': {'sides': (2, 2)}, 'decoder': {'sides': (2, 2)}}, 'each divide the one before'),
-    ({'decoder': {'outputs': 3}}, 'Bernoulli reads 1 numbers a pixel and the decoder answers 3: set its outputs=1'),
+    ({'decoder': {'outputs': 3}}, 'Bernoulli reads 1 numbers a place and the decoder answers 3: set its outputs=1'),
+    ({'decoder': {'place': (2, 1)}}, r'objective.decoder.place=\(2, 1\) must divide its patch=1'),
+    (
+      {
+        'encoder': {'sides': (1,), 'blocks': (1,), 'patch': 2},
+        'decoder': {'sides': (1,), 'blocks': (1,), 'patch': 2, 'place': (1, 2)},
+      },
+      r'Bernoulli reads patches of \(1, 1\) and the decoder answers \(2, 1\) places of \(2, 2\) pixels',
+    ),
   ],
 )
 def test_mistakes(change, message):

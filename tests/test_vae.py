@@ -287,7 +287,7 @@ def test_the_decoder_answers_what_the_likelihood_reads():
   example = Batch(jnp.zeros((1, 8, 8, 3)), jnp.zeros(1, int), jnp.arange(1))
   vae = VAE(MLPEncoder(width=8), MLPDecoder((8, 8, 3), width=8), LogisticMixture(5))
   with pytest.raises(
-    UsageError, match=r'LogisticMixture reads 50 numbers a pixel and the decoder answers 3: set its outputs=50'
+    UsageError, match=r'LogisticMixture reads 50 numbers a place and the decoder answers 3: set its outputs=50'
   ):
     vae.init(jax.random.key(0), example)
   vae = VAE(MLPEncoder(width=8), MLPDecoder((8, 8, 3), width=8, outputs=50), LogisticMixture(5))

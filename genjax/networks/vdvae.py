@@ -126,13 +126,16 @@ class VDVAEDecoder(nn.Module):
   z_dim: int = 16
   patch: int = 1
   dtype: str = 'float32'
-  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
+  outputs: int | None = None  # numbers a place: the image's channels, unless set
+  place: tuple[int, int] = (1, 1)  # rows and columns of pixels that are one place of the answer, as the likelihood's `patch`
 
   @nn.compact
   def __call__(
     self, keys: Keys, seen: dict[int, Grid] | None, label: Float[Array, 'b k'] | None = None, temperature: float = 1.0
   ) -> Descent:
     check(self.sides, self.blocks, self.image_shape[0], self.patch, 'decoder')
+    if any(self.patch % side for side in self.place):
+      raise UsageError(f'objective.decoder.place={self.place} must divide its patch={self.patch}.')
     h = jnp.zeros((len(keys), 1, 1, self.width), self.dtype)
     if label is not None:
       h = h + nn.Dense(self.width, use_bias=False, dtype=self.dtype, name='label')(label)[:, None, None]
@@ -147,6 +150,7 @@ class VDVAEDecoder(nn.Module):
         kl.append(block_kl)
         log_ratio, count = log_ratio + block_ratio, count + 1
     gain = self.param('gain', nn.initializers.ones, (self.width,))
-    p, n = self.patch, self.outputs or self.image_shape[-1]
-    out = nn.Dense(p * p * n, name='out')((h * gain[None, None, None]).astype(jnp.float32))
-    return Descent(from_patches(out, p, p), jnp.stack(kl, axis=1), log_ratio)
+    rows, columns = (self.patch // side for side in self.place)
+    out = nn.Dense(rows * columns * (self.outputs or self.image_shape[-1]), name='out')
+    out = from_patches(out((h * gain[None, None, None]).astype(jnp.float32)), rows, columns)
+    return Descent(out, jnp.stack(kl, axis=1), log_ratio)

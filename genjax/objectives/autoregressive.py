@@ -24,20 +24,18 @@ class Autoregressive:
   """A game of one player, 'model': minimise -log p(x), exact, in nats per image.
 
   `network(x, label) -> the likelihood's numbers` at each pixel, which follow from the pixels before it alone. One with a `step`
-  and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels. With `patch` larger
-  than (1, 1), (rows, columns), patches stand for pixels: the network's images have H / rows x W / columns of them, with the
-  pixels of a patch as channels, of which `likelihood` says how they hang together.
+  and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels. A likelihood of
+  patches makes those the network's pixels: H / rows x W / columns of them, of rows x columns x C channels.
   """
 
   network: nn.Module
   likelihood: Likelihood
   image_shape: tuple[int, int, int]
   num_classes: int = 0  # 0: unconditional
-  patch: tuple[int, int] = (1, 1)
 
   def __post_init__(self):
     if any(side % p for side, p in zip(self.image_shape, self.patch, strict=False)):
-      raise UsageError(f'objective.patch={self.patch} must divide the sides of images {self.image_shape}.')
+      raise UsageError(f'objective.likelihood.patch={self.patch} must divide the sides of images {self.image_shape}.')
     if getattr(self.network, 'image_shape', self.patched) != self.patched:
       given = self.network.image_shape
       raise UsageError(
@@ -46,6 +44,10 @@ class Autoregressive:
     if not hasattr(self.likelihood, 'sample') or self.likelihood.params() or self.likelihood.buffers():
       kind = type(self.likelihood).__name__
       raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarisedBernoulli or LogisticMixture.')
+
+  @property
+  def patch(self) -> tuple[int, int]:
+    return self.likelihood.patch
 
   @property
   def patched(self) -> tuple[int, int, int]:
@@ -58,10 +60,10 @@ class Autoregressive:
     return {'model': Player(self.loss)}
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    read, kind = self.likelihood.outputs(self.patched[-1]), type(self.likelihood).__name__
+    read, kind = self.likelihood.outputs(batch.image.shape[-1]), type(self.likelihood).__name__
     if self.network.outputs != read:
       raise UsageError(
-        f'objective.network.outputs={self.network.outputs}: {kind} reads {read} numbers a pixel, set it to that.'
+        f'objective.network.outputs={self.network.outputs}: {kind} reads {read} numbers a place, set it to that.'
       )
     x, label = to_patches(batch.image, *self.patch), one_hot(batch.label, self.num_classes)
     return Variables({'model': self.network.init(key, x, label)['params']}, {})
@@ -73,8 +75,9 @@ class Autoregressive:
     return nats, Aux({'nll_nats': nats, 'bits_per_dim': bits_per_dim(nats, batch.image)})
 
   def log_prob(self, params: dict, batch: Batch, keys: Keys, more: tuple[Keys, ...] = ()) -> Float[Array, 'b']:
-    x = to_patches(self.likelihood.observe(batch.image, keys), *self.patch)
-    out = self.network.apply({'params': params['model']}, x, one_hot(batch.label, self.num_classes), *more)
+    x = self.likelihood.observe(batch.image, keys)
+    seen, label = to_patches(x, *self.patch), one_hot(batch.label, self.num_classes)
+    out = self.network.apply({'params': params['model']}, seen, label, *more)
     return self.likelihood.log_prob(out, x, {})
 
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'exact') -> Float[Array, 'b']:
@@ -92,7 +95,10 @@ class Autoregressive:
     """
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
     pixel_keys = rng.fold_in(keys, 0)
-    draw = lambda out, place: self.likelihood.sample(out, rng.fold_in(pixel_keys, place))  # noqa: E731
+
+    def draw(out, place):
+      return to_patches(self.likelihood.sample(out, rng.fold_in(pixel_keys, place)), *self.patch)
+
     x = row_by_row(self.network, variables.params['model'], self.patched, label, draw, len(keys), cached)
     return from_patches(x, *self.patch)
 

@@ -44,8 +44,8 @@ class HierarchicalVAE(VAE):
     label, keys = one_hot(batch.label, self.num_classes), rng.image_keys(key, batch.index)
     seen, encoder = self.encoder.init_with_output(encoder_key, batch.image, label)
     params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, seen, label)['params']}
-    given = jax.eval_shape(self.descend, {'model': params}, keys, seen, label).out.shape[-1]
-    return self.with_likelihood(params, given, batch.image.shape[-1])
+    given = jax.eval_shape(self.descend, {'model': params}, keys, seen, label).out.shape
+    return self.with_likelihood(params, given, batch.image.shape)
 
   def descend(self, params: dict, keys: Keys, seen: dict | None, label: Float[Array, 'b k'] | None, temperature=1.0) -> Descent:
     return self.decoder.apply({'params': params['model']['decoder']}, keys, seen, label, temperature)

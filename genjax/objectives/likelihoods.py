@@ -1,8 +1,8 @@
 """Observation models p(x|z). Images x are in [-1, 1]; log-likelihoods are nats per image, [B].
 
 A `Likelihood`, a frozen dataclass, says in `measures` of what images its nats are, turns images into those (`observe`, which
-an encoder sees, too), and reads `outputs(channels)` numbers a pixel from a decoder. What it learns (`params`, trained with the
-model's) or follows (`buffers`) it is given as `own`.
+an encoder sees, too), and reads `outputs(channels)` numbers from a decoder for each pixel or patch of pixels. What it learns
+(`params`, trained with the model's) or follows (`buffers`) it is given as `own`.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt32
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.networks.layers import from_patches, to_patches
 from genjax.types import Images, Keys
 
 LEVEL = 2 / 255  # from one 8-bit level to the next
@@ -32,9 +33,10 @@ class Likelihood:
   """Independent pixels of one parameter each, the mean."""
 
   measures: str
+  patch: tuple[int, int] = (1, 1)  # rows and columns of pixels that are one place of `out`
 
   def outputs(self, channels: int) -> int:
-    """How many numbers a pixel are read."""
+    """How many numbers a place are read, of images of so many channels."""
     return channels
 
   def params(self) -> dict[str, Array]:
@@ -104,26 +106,30 @@ class BinarisedBernoulli(Bernoulli):
 
 @dataclasses.dataclass(frozen=True)
 class BinarisedPatches(BinarisedBernoulli):
-  """BinarisedBernoulli of which the C channels of a place, the pixels of a patch, hang together: `out` are 2^C logits."""
+  """BinarisedBernoulli of which the n pixels of a patch hang together: `out` are logits of their 2^n patterns."""
+
+  patch: tuple[int, int] = (2, 2)
 
   def outputs(self, channels: int) -> int:
-    """Raises UsageError for more than 8 channels."""
-    if channels > 8:
-      raise UsageError(f'BinarisedPatches of {channels} pixels would read 2^{channels} numbers: take patches of 8 or fewer.')
-    return 2**channels
+    """Raises UsageError for patches of more than 8 pixels."""
+    pixels = math.prod(self.patch) * channels
+    if not 1 <= pixels <= 8:
+      raise UsageError(f'patch={self.patch} of {channels} channels has 2^{pixels} patterns: take patches of 1 to 8 numbers.')
+    return 2**pixels
 
   def log_prob(self, out: Float[Array, 'b h w o'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
-    index = ((x > 0) * 2 ** jnp.arange(x.shape[-1])[None, None, None]).sum(axis=-1)
+    bits = to_patches(x, *self.patch) > 0
+    index = (bits * 2 ** jnp.arange(bits.shape[-1])[None, None, None]).sum(axis=-1)
     return jnp.take_along_axis(jax.nn.log_softmax(out), index[..., None], axis=-1).sum(axis=(1, 2, 3))
 
   def mean(self, out: Float[Array, 'b h w o']) -> Images:
-    return jax.nn.softmax(out) @ self.patches(out.shape[-1])
+    return from_patches(jax.nn.softmax(out) @ self.patterns(out.shape[-1]), *self.patch)
 
   def sample(self, out: Float[Array, 'b h w o'], keys: Keys) -> Images:
     drawn = jax.vmap(jax.random.categorical)(keys, out)
-    return self.patches(out.shape[-1])[drawn]
+    return from_patches(self.patterns(out.shape[-1])[drawn], *self.patch)
 
-  def patches(self, number: int) -> Float[Array, 'n c']:
+  def patterns(self, number: int) -> Float[Array, 'n c']:
     """All there are, -1 and 1."""
     bits = jnp.arange(number)[:, None] >> jnp.arange(number.bit_length() - 1)[None] & 1
     return 2.0 * bits - 1

@@ -67,20 +67,22 @@ class VAE(Latents):
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)
-    label, channels = one_hot(batch.label, self.num_classes), batch.image.shape[-1]
+    label = one_hot(batch.label, self.num_classes)
     z = jnp.zeros((batch.image.shape[0], self.encoder.z_dim))
     params = {
       'encoder': self.encoder.init(encoder_key, batch.image, label)['params'],
       'decoder': self.decoder.init(decoder_key, z, label)['params'],
     }
-    given = jax.eval_shape(self.decode, {'model': params}, z, label).shape[-1]
-    return self.with_likelihood(params, given, channels)
+    given = jax.eval_shape(self.decode, {'model': params}, z, label).shape
+    return self.with_likelihood(params, given, batch.image.shape)
 
-  def with_likelihood(self, params: dict, given: int, channels: int) -> Variables:
-    """All variables. Raises UsageError unless the likelihood reads the `given` numbers a pixel of the decoder."""
-    if (read := self.likelihood.outputs(channels)) != given:
-      kind = type(self.likelihood).__name__
-      raise UsageError(f'{kind} reads {read} numbers a pixel and the decoder answers {given}: set its outputs={read}.')
+  def with_likelihood(self, params: dict, given: tuple[int, ...], image: tuple[int, ...]) -> Variables:
+    """All variables. Raises UsageError unless the likelihood reads what the decoder answers, of shape `given`."""
+    kind, patch = type(self.likelihood).__name__, self.likelihood.patch
+    if (read := self.likelihood.outputs(image[-1])) != given[-1]:
+      raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {given[-1]}: set its outputs={read}.')
+    if given[1:3] != (image[1] // patch[0], image[2] // patch[1]):
+      raise UsageError(f'{kind} reads patches of {patch} and the decoder answers {given[1:3]} places of {image[1:3]} pixels.')
     own, buffers = self.likelihood.params(), self.likelihood.buffers()
     return Variables({'model': params | ({'likelihood': own} if own else {})}, {'likelihood': buffers} if buffers else {})
 

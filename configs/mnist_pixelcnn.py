@@ -1,0 +1,23 @@
+"""PixelCNN++ (1701.05517), small, over 2x2 patches of dynamically binarised MNIST, one softmax a patch: exact likelihoods.
+
+python train.py --config configs/mnist_pixelcnn.py
+python evaluate.py --run runs/mnist_pixelcnn --metrics likelihood
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('mnist', resolution=28, steps=20_000, batch_size=16)
+  steps = config.train.get_ref('steps')
+  config.objective = spec(
+    'objectives.autoregressive.Autoregressive',
+    network=spec('networks.pixelcnn.PixelCNN', outputs=16, width=32, blocks=2, levels=2),
+    likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
+  )
+  rate = spec('optim.cosine', peak=2e-3, steps=steps, warmup=200)
+  config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99)}
+  return config
