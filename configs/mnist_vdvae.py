@@ -1,7 +1,5 @@
 """Hierarchical VAE (VDVAE, 2011.10650), small, on dynamically binarised MNIST: for its likelihood.
 
-What it answers are logits of the 256 patterns of each patch of 4x2 pixels: edges need not be carried by the latents.
-
 python train.py --config configs/mnist_vdvae.py
 python evaluate.py --run runs/mnist_vdvae --metrics likelihood --estimator iwae_50
 
@@ -18,10 +16,8 @@ def get_config():
   config.objective = spec(
     'objectives.hierarchical_vae.HierarchicalVAE',
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(2, 1), width=128, patch=4),
-    decoder=spec(
-      'networks.vdvae.VDVAEDecoder', sides=sides, blocks=(4, 2), width=128, z_dim=8, patch=4, outputs=256, place=(4, 2)
-    ),
-    likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(4, 2)),
+    decoder=spec('networks.vdvae.VDVAEDecoder', sides=sides, blocks=(4, 2), width=128, z_dim=8, patch=4),
+    likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),
   )
   rate = spec('optim.cosine', peak=1e-3, steps=steps, warmup=500)
   config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99, skip=1000.0)}
