@@ -14,6 +14,7 @@ from genjax.types import Batch
 from tests.mixture import CONTEXT, KEYS, NOTHING, PATHS
 
 N, SIDE = 512, 32
+moved_by = jax.jit(augment, static_argnums=2)
 
 
 def blob(centre, covariance):
@@ -53,7 +54,7 @@ def test_the_network_is_told_what_was_done():
 
 def test_how_often_and_how_much():
   images = jnp.zeros((4096, 4, 4, 1))
-  rows = np.asarray(augment(KEYS, images, 0.12)[1])
+  rows = np.asarray(moved_by(KEYS, images, 0.12)[1])
   assert rows.shape == (4096, AUGMENTATIONS)
   part = (rows != 0).mean(axis=0)
   np.testing.assert_allclose(part, [0.5, 0.06, *[0.12] * 7], atol=0.025)
@@ -64,7 +65,7 @@ def test_how_often_and_how_much():
 
 def test_an_image_to_which_nothing_is_done_is_itself():
   images = rng.normal(KEYS[:64], (8, 6, 3))
-  kept, rows = augment(KEYS[:64], images, 0.0)
+  kept, rows = moved_by(KEYS[:64], images, 0.0)
   mirrored = np.asarray(rows[:, 0] > 0)
   assert 16 < mirrored.sum() < 48
   np.testing.assert_array_equal(rows[:, 1:], np.zeros((64, AUGMENTATIONS - 1)))
@@ -74,7 +75,7 @@ def test_an_image_to_which_nothing_is_done_is_itself():
 
 def test_edges_are_mirrored():
   ramp = jnp.broadcast_to(jnp.linspace(-1, 1, 16)[None, None, :, None], (N, 16, 16, 1))
-  moved, rows = augment(KEYS[:N], ramp, 1.0)
+  moved, rows = moved_by(KEYS[:N], ramp, 1.0)
   assert float(jnp.abs(moved).max()) < 1.1  # nothing from outside
   assert not np.isnan(np.asarray(moved)).any()
   assert (np.asarray(rows)[:, 2:] != 0).all()
@@ -93,10 +94,10 @@ def test_samples_are_of_images_to_which_nothing_was_done(classes):
   of = Diffusion(Told(), *edm, num_classes=classes, augment=0.5, label_dropout=0.0)
   assert of.hears(jnp.zeros(5, int)).shape == (5, classes + AUGMENTATIONS)
   batch = Batch(jnp.zeros((64, 4, 4, 1)), jnp.arange(64) % 3, jnp.arange(64))
-  draw = of.draw(batch, KEYS[:64])
+  draw = jax.jit(of.draw)(batch, KEYS[:64])
   assert float(jnp.abs(draw.hears[:, classes:]).sum()) > 1
   assert (draw.hears[:, :classes].sum(axis=1) == 1).all() or not classes
-  assert np.isfinite(float(of.loss({'model': {}}, CONTEXT, batch, KEYS[:64])[0]))
+  assert np.isfinite(float(jax.jit(of.loss)({'model': {}}, CONTEXT, batch, KEYS[:64])[0]))
   # x_0 of F = 1 (the label alone) or 0 (nothing)
   labels = jnp.zeros(2, int) if classes else None
   f = of.denoiser(NOTHING, labels)(jnp.zeros((2, 4, 4, 1)), jnp.asarray(0.5))

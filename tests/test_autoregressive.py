@@ -20,7 +20,7 @@ from genjax.types import Batch, Context, example_batch
 SHAPE = (4, 4, 1)
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(256))
 NETWORKS = {
-  'pixelcnn': PixelCNN(1, width=6, blocks=1, levels=3),
+  'pixelcnn': PixelCNN(1, width=6, blocks=1, levels=2),
   'row_lstm': PixelRNN(1, width=8, depth=2),
   'transformer': PixelTransformer(SHAPE, 1, width=16, depth=2, heads=2),
 }
@@ -28,7 +28,7 @@ NETWORKS = {
 
 def awake(network, shape, label=None, scale=0.3):
   """Parameters of which none is zero."""
-  variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)), label)
+  variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *shape)), label)
   leaves, tree = jax.tree.flatten(variables['params'])
   keys = jax.random.split(jax.random.key(1), len(leaves))
   return jax.tree.unflatten(tree, [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
@@ -38,7 +38,7 @@ def awake(network, shape, label=None, scale=0.3):
 def model(name, classes=0):
   """An objective of two-coloured images, and its variables."""
   objective = Autoregressive(NETWORKS[name], BinarisedBernoulli(), SHAPE, classes)
-  variables = objective.init(jax.random.key(0), example_batch(SHAPE))
+  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(SHAPE))
   label = jnp.ones((1, classes)) if classes else None
   return objective, variables._replace(params={'model': awake(NETWORKS[name], SHAPE, label)})
 
@@ -77,7 +77,7 @@ def test_the_probabilities_of_all_images_sum_to_one(name):
   x = jnp.asarray(rows.reshape(256, *SHAPE), jnp.float32)
   batch = Batch(x, jnp.zeros(256, int), jnp.arange(256))
   log_p = -np.asarray(jax.jit(objective.nll)(variables, batch, KEYS), np.float64)
-  out = np.asarray(objective.network.apply({'params': variables.params['model']}, x[:1]), np.float64).reshape(-1)[:8]
+  out = np.asarray(jax.jit(objective.network.apply)({'params': variables.params['model']}, x[:1]), np.float64).reshape(-1)[:8]
   beginning = -np.log1p(np.exp(-given * out)).sum()
   assert np.exp(log_p - beginning).sum() == pytest.approx(1, abs=1e-3)
   assert np.exp(log_p - beginning).max() < 0.99
@@ -91,7 +91,7 @@ def test_draws_are_as_frequent_as_their_probabilities(name):
   drawn = jax.jit(lambda keys: objective.sample(variables, keys))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
   assert set(np.unique(drawn)) == {-1, 1}
   first = np.asarray(drawn)[:, 0, :2, 0]
-  out = lambda x: objective.network.apply({'params': variables.params['model']}, x).reshape(-1)  # noqa: E731
+  out = jax.jit(lambda x: objective.network.apply({'params': variables.params['model']}, x).reshape(-1))
   for a in (-1.0, 1.0):
     for b in (-1.0, 1.0):
       answers = out(jnp.zeros((1, *SHAPE)).at[0, 0, 0, 0].set(a))[:2]
@@ -103,7 +103,7 @@ def test_draws_are_as_frequent_as_their_probabilities(name):
 def test_cached_sampling_is_the_slow_way(shape, likelihood):
   network = PixelTransformer(shape, likelihood.outputs(shape[-1]), width=16, depth=2, heads=2)
   objective = Autoregressive(network, likelihood, shape, num_classes=3)
-  variables = objective.init(jax.random.key(0), example_batch(shape))
+  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(shape))
   variables = variables._replace(params={'model': awake(network, shape, jnp.ones((1, 3)))})
   fast, slow = (
     jax.jit(lambda keys, cached=cached: objective.sample(variables, keys, jnp.arange(32) % 3, cached=cached))(KEYS[:32])
@@ -114,7 +114,7 @@ def test_cached_sampling_is_the_slow_way(shape, likelihood):
   # and its answers are those of one pass over the finished image
   label, cache = jax.nn.one_hot(jnp.arange(32) % 3, 3), network.cache(32)
   model, pixels = {'params': variables.params['model']}, fast.reshape(32, -1, shape[-1])
-  whole = network.apply(model, fast, label).reshape(32, -1, network.outputs)
+  whole = jax.jit(network.apply)(model, fast, label).reshape(32, -1, network.outputs)
   step = jax.jit(functools.partial(network.apply, method='step'))
   for place in range(pixels.shape[1]):
     last = pixels[:, place - 1] if place else jnp.zeros_like(pixels[:, 0])
@@ -126,14 +126,14 @@ def test_patches_stand_for_pixels():
   # 4x4 images of two patches of 4x2: of one place 256 probabilities, in which its eight pixels hang together.
   network = PixelCNN(256, width=6, blocks=1, levels=1)
   objective = Autoregressive(network, BinarisedPatches(patch=(4, 2)), SHAPE)
-  variables = objective.init(jax.random.key(0), example_batch(SHAPE))
+  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(SHAPE))
   variables = variables._replace(params={'model': awake(network, (1, 2, 8))})
   bits = 2.0 * ((np.arange(256)[:, None] >> np.arange(8)[None]) & 1) - 1
   halves = bits.reshape(256, 4, 2, 1)
   images = jnp.asarray(np.concatenate([np.broadcast_to(halves[:1], halves.shape), halves], axis=2))
-  answer = network.apply({'params': variables.params['model']}, jnp.zeros((1, 1, 2, 8)))[0, 0, 0]
+  answer = jax.jit(network.apply)({'params': variables.params['model']}, jnp.zeros((1, 1, 2, 8)))[0, 0, 0]
   p = np.asarray(jax.nn.softmax(answer), np.float64)  # of the first patch
-  log_p = -objective.nll(variables, Batch(images, jnp.zeros(256, int), jnp.arange(256)), KEYS)
+  log_p = -jax.jit(objective.nll)(variables, Batch(images, jnp.zeros(256, int), jnp.arange(256)), KEYS)
   assert np.exp(np.asarray(log_p, np.float64)).sum() == pytest.approx(p[0], rel=1e-4)
   n = 4096
   drawn = jax.jit(lambda keys: objective.sample(variables, keys))(rng.image_keys(jax.random.key(3), jnp.arange(n)))

@@ -149,6 +149,6 @@ def test_large_gradients_are_skipped():
 def test_mistakes(change, message):
   encoder, decoder = TINY.encoder.clone(**change.get('encoder', {})), TINY.decoder.clone(**change.get('decoder', {}))
   with pytest.raises(UsageError, match=message):
-    HierarchicalVAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH)
+    jax.eval_shape(lambda: HierarchicalVAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH))
   with pytest.raises(UsageError, match=r'skip=-1\.0 and clip=0\.0 must not be negative'):
     optim.adam(0.1, skip=-1.0)

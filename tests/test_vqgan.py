@@ -81,7 +81,7 @@ def test_the_discriminator_tells_images_from_their_reconstructions():
 def test_patches_see_what_is_near_them():
   network = PatchDiscriminator(4, 2)
   x = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
-  params = network.init(jax.random.key(1), x)
+  params = jax.jit(network.init)(jax.random.key(1), x)
   assert network.apply(params, x).shape == (1, 16, 16)
   seen = np.asarray(jax.jit(jax.grad(lambda x: network.apply(params, x)[0, 8, 8]))(x))[0, ..., 0] != 0
   rows, columns = np.nonzero(seen)
@@ -109,4 +109,4 @@ def test_distance_of_features():
 )
 def test_mistakes(make, message):
   with pytest.raises(UsageError, match=message):
-    make().init(jax.random.key(0), BATCH)
+    jax.eval_shape(lambda: make().init(jax.random.key(0), BATCH))

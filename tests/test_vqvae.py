@@ -98,7 +98,8 @@ def test_finite_scalars_are_all_reached_and_numbered():
 def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
   vq = made(quantiser)
   batch = Batch(jnp.tanh(jax.random.normal(KEYS[0], (64, 4, 4, 1))), jnp.zeros(64, int), jnp.arange(64))
-  params, buffers = vq.init(jax.random.key(0), batch)
+  variables = jax.jit(vq.init)(jax.random.key(0), batch)
+  params, buffers = variables
   params = params | {'prior': awake(vq.prior, (2, 2, quantiser.dim))}
   grids = jnp.stack(jnp.meshgrid(*[jnp.arange(quantiser.size)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
   own = buffers.get('codebook', {})
@@ -109,7 +110,7 @@ def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
   assert not any(float(jnp.abs(x).max()) for x in jax.tree.leaves(slopes['model']))
   _, aux = jax.jit(vq.prior_loss)(params, context, batch, KEYS)
   _, logs = jax.jit(vq.loss)(params, context, batch, KEYS)
-  bound = vq.nll(vq.init(jax.random.key(0), batch)._replace(params=params), batch, KEYS)
+  bound = jax.jit(vq.nll)(variables._replace(params=params), batch, KEYS)
   assert float(bound.mean()) == pytest.approx(float(aux.metrics['prior_nats'] + logs.metrics['nll_nats']), rel=1e-4)
   assert 1 <= float(logs.metrics['codes_used']) <= quantiser.size
 
@@ -133,7 +134,7 @@ def test_pictures_of_codes_begin_with_what_is_used_most():
 def test_drawn_codes_are_as_frequent_as_the_prior_says():
   vq = made(num_classes=3)
   example = Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), jnp.arange(1))
-  variables = vq.init(jax.random.key(0), example)
+  variables = jax.jit(vq.init)(jax.random.key(0), example)
   params = variables.params | {'prior': awake(vq.prior, (2, 2, 4), jnp.ones((1, 3)))}
   label, n = jnp.full(4000, 1), 4000
   keys = rng.image_keys(jax.random.key(5), jnp.arange(n))
