@@ -15,7 +15,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +175,7 @@ def write(path: Path, card: Card) -> Path:
 
 def load(workdir: Path) -> list[Card]:
   """The cards of a run, by file name. Raises UsageError if there are none, or one that evaluate.py did not write."""
-  cards = []
-  for path in sorted((Path(workdir) / 'evaluation').glob('*.json')):
-    try:
-      card = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-      card = None
-    if not fits(card, SCHEMA) or not all(map(number, card['metrics'].values())):
-      raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
-    cards.append(card)
+  cards = read((Path(workdir) / 'evaluation').glob('*.json'), SCHEMA)
   if not cards and not (Path(workdir) / 'config.json').is_file():
     raise UsageError(f'{workdir} is no run directory: give one that train.py made.')
   if not cards:
@@ -192,17 +184,22 @@ def load(workdir: Path) -> list[Card]:
 
 
 def load_likelihoods(workdir: Path) -> list[Card]:
-  """What `save_likelihood` wrote. Raises UsageError if there is nothing, or a card of before."""
-  paths = sorted((Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'))
-  if not paths:
+  """What `save_likelihood` wrote. Raises UsageError if there is nothing, or one that evaluate.py did not write."""
+  cards = read((Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'), LIKELIHOOD_SCHEMA)
+  if not cards:
     raise UsageError(f'{workdir} has no likelihood: python evaluate.py --run {workdir} --metrics likelihood')
+  return cards
+
+
+def read(paths: Iterable[Path], schema: dict[str, Any]) -> list[Card]:
+  """The cards in these files, by name. Raises UsageError for one that `schema` does not fit or whose numbers are not finite."""
   cards = []
-  for path in paths:
+  for path in sorted(paths):
     try:
       card = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
       card = None
-    if not fits(card, LIKELIHOOD_SCHEMA) or not all(map(number, card['metrics'].values())):
+    if not fits(card, schema) or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
     cards.append(card)
   return cards
@@ -228,8 +225,8 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     theirs, protocols = {name for name, _, _ in found}, (a['protocol'], b['protocol'])
     remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
     if 'estimator' in protocols[0]:
-      remedy = 'They are of different images, or of as many others.'
-    if theirs == {'features.hash'} and protocols[0]['features']['name'] == 'classifier':
+      remedy = 'They are of different images, or of more or fewer: judge both alike.'
+    elif theirs == {'features.hash'} and protocols[0]['features']['name'] == 'classifier':
       remedy = 'Each trained a classifier of its own: copy the file in $GENJAX_CACHE/classifiers from one to the other machine.'
     elif theirs == {'held_out.hash'}:
       remedy = 'Their test images differ, of which copies, likelihood and accuracies are: judge both with the same.'

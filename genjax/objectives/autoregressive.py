@@ -34,7 +34,7 @@ class Autoregressive:
   num_classes: int = 0  # 0: unconditional
 
   def __post_init__(self):
-    if any(side % p for side, p in zip(self.image_shape, self.patch, strict=False)):
+    if any(p < 1 or side % p for side, p in zip(self.image_shape, self.patch, strict=False)):
       raise UsageError(f'objective.likelihood.patch={self.patch} must divide the sides of images {self.image_shape}.')
     if getattr(self.network, 'image_shape', self.patched) != self.patched:
       given = self.network.image_shape
@@ -47,6 +47,7 @@ class Autoregressive:
 
   @property
   def patch(self) -> tuple[int, int]:
+    """Rows and columns of pixels that are one of the network's."""
     return self.likelihood.patch
 
   @property
