@@ -352,6 +352,8 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
     compare.likelihoods([runs[0], copy])
   with pytest.raises(UsageError, match=r'has no likelihood: python evaluate.py --run .* --metrics likelihood'):
     compare.likelihoods([runs[0], runs[1]])
+  with pytest.raises(UsageError, match=r'nope is no run directory'):
+    compare.likelihoods([runs[0], tmp_path / 'nope'])
   path.write_text('{}')
   with pytest.raises(UsageError, match=r'was not written by this evaluate.py'):
     compare.likelihoods([runs[0], copy])

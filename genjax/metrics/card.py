@@ -176,9 +176,8 @@ def write(path: Path, card: Card) -> Path:
 def load(workdir: Path) -> list[Card]:
   """The cards of a run, by file name. Raises UsageError if there are none, or one that evaluate.py did not write."""
   cards = read((Path(workdir) / 'evaluation').glob('*.json'), SCHEMA)
-  if not cards and not (Path(workdir) / 'config.json').is_file():
-    raise UsageError(f'{workdir} is no run directory: give one that train.py made.')
   if not cards:
+    check_run(workdir)
     raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
   return cards
 
@@ -187,8 +186,15 @@ def load_likelihoods(workdir: Path) -> list[Card]:
   """What `save_likelihood` wrote. Raises UsageError if there is nothing, or one that evaluate.py did not write."""
   cards = read((Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'), LIKELIHOOD_SCHEMA)
   if not cards:
+    check_run(workdir)
     raise UsageError(f'{workdir} has no likelihood: python evaluate.py --run {workdir} --metrics likelihood')
   return cards
+
+
+def check_run(workdir: Path) -> None:
+  """Raises UsageError if it is no run directory."""
+  if not (Path(workdir) / 'config.json').is_file():
+    raise UsageError(f'{workdir} is no run directory: give one that train.py made.')
 
 
 def read(paths: Iterable[Path], schema: dict[str, Any]) -> list[Card]:
