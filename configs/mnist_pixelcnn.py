@@ -11,7 +11,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('mnist', resolution=28, steps=20_000, batch_size=16)
+  config = base('mnist', resolution=28, steps=8_000, batch_size=16)
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.autoregressive.Autoregressive',
