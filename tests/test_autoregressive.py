@@ -67,6 +67,17 @@ def test_the_pixels_of_colour_images_do_not_see_themselves(name):
   assert np.diag(slopes, -1)[np.arange(1, 16) % 4 > 0].all()
 
 
+def test_a_label_may_be_one_of_each_place():
+  network, x = NETWORKS['pixelcnn'], jax.random.normal(jax.random.key(2), (1, *SHAPE))
+  label = jnp.asarray([[0.5, -1.0]])
+  params = awake(network, SHAPE, label)
+  answer = jax.jit(lambda label: network.apply({'params': params}, x, label))
+  everywhere = jnp.broadcast_to(label[:, None, None], (1, 4, 4, 2))
+  np.testing.assert_allclose(answer(everywhere), answer(label), rtol=1e-5, atol=1e-5)
+  elsewhere = answer(everywhere.at[0, 1, 2].set(3.0))
+  assert np.abs(elsewhere - answer(label)).max(axis=-1)[0, 1, 2] > 1e-3
+
+
 @pytest.mark.parametrize('name', NETWORKS)
 def test_the_probabilities_of_all_images_sum_to_one(name):
   # Half of the image is free, the rest is given: p of 256 images over p of their common beginning.

@@ -1,5 +1,6 @@
 """The hierarchical VAE and its networks."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,37 +13,65 @@ from jax.scipy.stats import norm
 
 from genjax import optim, rng
 from genjax.errors import UsageError
+from genjax.networks.pixel_transformer import PixelTransformer
+from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
-from genjax.objectives.likelihoods import Bernoulli, BinarisedPatches, LogisticMixture
+from genjax.objectives.likelihoods import Bernoulli, BinarisedBernoulli, BinarisedPatches, LogisticMixture
+from genjax.objectives.pixel_vae import PixelVAE
 from genjax.types import Batch, Context, example_batch
 from tests.conftest import config_of, image_shape, objects
 
 SIDES = {'sides': (2, 1), 'blocks': (1, 2), 'width': 8}
 TINY = HierarchicalVAE(VDVAEEncoder(**SIDES), VDVAEDecoder((2, 2, 1), z_dim=2, **SIDES), Bernoulli())
+PIXELS = PixelVAE(
+  TINY.encoder, TINY.decoder.clone(outputs=3), BinarisedBernoulli(), network=PixelCNN(1, width=6, blocks=1, levels=1)
+)
 ALL = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, 2, 2, 1)  # all binary images
 BATCH = Batch(ALL, jnp.zeros(16, int), jnp.arange(16))
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(16))
 
 
-@pytest.fixture(scope='module')
-def variables():
-  """Of a model whose blocks all say something."""
-  variables = jax.jit(TINY.init)(jax.random.key(0), BATCH)
+@functools.cache
+def awake(objective):
+  """Variables of a model whose blocks all say something."""
+  variables = jax.jit(objective.init)(jax.random.key(0), BATCH)
   leaves, tree = jax.tree.flatten(variables.params)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   params = jax.tree.unflatten(tree, [x + 0.15 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
   return variables._replace(params=params)
 
 
-def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(variables):
-  nll = jax.jit(lambda estimator: TINY.nll(variables, BATCH, KEYS, estimator), static_argnums=0)
+@pytest.fixture(scope='module')
+def variables():
+  return awake(TINY)
+
+
+@pytest.mark.parametrize('objective', [TINY, PIXELS], ids=['pixels_apart', 'one_after_another'])
+def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(objective):
+  variables = awake(objective)
+  nll = jax.jit(lambda estimator: objective.nll(variables, BATCH, KEYS, estimator), static_argnums=0)
   p = np.exp(-np.asarray(nll('iwae_5000'), np.float64))
   assert p.std() > 0.02
   assert p.sum() == pytest.approx(1, abs=0.03)
   keys = rng.image_keys(jax.random.key(5), jnp.arange(20_000))
-  drawn = np.asarray(jax.jit(TINY.sample)(variables, keys)).mean(axis=0)
+  drawn = np.asarray(jax.jit(objective.sample)(variables, keys)).mean(axis=0)
   np.testing.assert_allclose(drawn, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
+
+
+def test_a_pixel_follows_from_those_before_it_and_from_z():
+  variables, x = awake(PIXELS), ALL[6:7]
+  descent = PIXELS.descend(variables.params, KEYS[:1], None, None)
+  ours = jax.jit(lambda x, out: PIXELS.answer(variables.params, descent._replace(out=out), x).reshape(-1))
+  of_x, of_z = jax.jit(jax.jacfwd(ours, argnums=(0, 1)))(x, descent.out)
+  assert not np.triu(of_x.reshape(4, 4)).any()
+  assert np.diag(of_x.reshape(4, 4), -1)[[0, 2]].all()  # the pixel on the left
+  assert np.abs(of_z.reshape(4, 4, 3)).max(axis=2).diagonal().all()  # the decoder's answer in its own place
+  # All pixels' numbers at once are those by which samples were drawn, one after another.
+  drawn = PIXELS.shown(variables.params, descent, KEYS[:1])
+  for place, out in enumerate(ours(drawn, descent.out)):
+    key = rng.fold_in(rng.fold_in(KEYS[:1], 0), place)
+    assert PIXELS.likelihood.sample(out.reshape(1, 1, 1, 1), key) == drawn.reshape(-1)[place]
 
 
 def test_the_pixels_of_a_patch_hang_together():
@@ -152,3 +181,20 @@ def test_mistakes(change, message):
     jax.eval_shape(lambda: HierarchicalVAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH))
   with pytest.raises(UsageError, match=r'skip=-1\.0 and clip=0\.0 must not be negative'):
     optim.adam(0.1, skip=-1.0)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'network': PixelTransformer((2, 2, 1), 1)}, 'objective.network=PixelTransformer hears no decoder: take .*PixelCNN'),
+    ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarisedBernoulli reads 1 numbers a place'),
+    ({'likelihood': Bernoulli()}, 'Bernoulli cannot be drawn from pixel by pixel: take BinarisedBernoulli'),
+    (
+      {'likelihood': BinarisedPatches(), 'network': PixelCNN(16)},
+      r'BinarisedPatches reads patches of \(2, 2\) and the decoder answers \(2, 2\) places',
+    ),
+  ],
+)
+def test_mistakes_with_pixels_one_after_another(change, message):
+  with pytest.raises(UsageError, match=message):
+    jax.eval_shape(lambda: dataclasses.replace(PIXELS, **change).init(jax.random.key(0), BATCH))

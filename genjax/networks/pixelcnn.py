@@ -52,7 +52,7 @@ class Gated(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(self, x: Stream, more: Stream | None, label: Float[Array, 'b k'] | None, keys: Keys | None) -> Stream:
+  def __call__(self, x: Stream, more: Stream | None, label: Float[Array, 'b h w k'] | None, keys: Keys | None) -> Stream:
     c = x.shape[-1]
     h = CausalConv(c, self.stream, self.dtype)(concat_elu(x))
     if more is not None:
@@ -60,7 +60,7 @@ class Gated(nn.Module):
     h = dropout(concat_elu(h), self.dropout, keys, self.number)
     h = CausalConv(2 * c, self.stream, self.dtype)(h)
     if label is not None:
-      h = h + nn.Dense(2 * c, use_bias=False, dtype=self.dtype)(label)[:, None, None]
+      h = h + nn.Dense(2 * c, use_bias=False, dtype=self.dtype)(label)
     a, b = jnp.split(h, 2, axis=-1)
     return x + a * nn.sigmoid(b)
 
@@ -69,7 +69,7 @@ class PixelCNN(nn.Module):
   """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
 
   Before means above, or to the left in the same row. `levels` is how often the side is halved, `blocks` how many gated blocks
-  each resolution has on either way.
+  each resolution has on either way. A label may be one of each place, [B, H, W, K].
   """
 
   outputs: int
@@ -80,7 +80,9 @@ class PixelCNN(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, x: Stream, label: Float[Array, 'b k'] | None = None, keys: Keys | None = None) -> Stream:
+  def __call__(self, x: Stream, label: Float[Array, 'b ...'] | None = None, keys: Keys | None = None) -> Stream:
+    if label is not None and label.ndim == 2:
+      label = label[:, None, None]
     if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from grey
@@ -91,9 +93,11 @@ class PixelCNN(nn.Module):
 
     def gated(u, ul, more=(None, None)):
       nonlocal number
-      u = Gated('down', self.dropout, 2 * number, self.dtype)(u, more[0], label, keys)
+      ratio = 1 if label is None else label.shape[1] // u.shape[1]
+      given = label if ratio <= 1 else nn.avg_pool(label, (ratio, ratio), (ratio, ratio))
+      u = Gated('down', self.dropout, 2 * number, self.dtype)(u, more[0], given, keys)
       beside = u if more[1] is None else jnp.concatenate([u, more[1]], axis=-1)
-      ul = Gated('right', self.dropout, 2 * number + 1, self.dtype)(ul, beside, label, keys)
+      ul = Gated('right', self.dropout, 2 * number + 1, self.dtype)(ul, beside, given, keys)
       number += 1
       return u, ul
 

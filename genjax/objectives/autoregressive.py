@@ -41,9 +41,7 @@ class Autoregressive:
       raise UsageError(
         f'objective.network.image_shape={given}: in patches of {self.patch} images are {self.patched}, set that.'
       )
-    if not hasattr(self.likelihood, 'sample') or self.likelihood.params() or self.likelihood.buffers():
-      kind = type(self.likelihood).__name__
-      raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarisedBernoulli or LogisticMixture.')
+    check_drawn(self.likelihood)
 
   @property
   def patch(self) -> tuple[int, int]:
@@ -61,11 +59,7 @@ class Autoregressive:
     return {'model': Player(self.loss)}
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    read, kind = self.likelihood.outputs(batch.image.shape[-1]), type(self.likelihood).__name__
-    if self.network.outputs != read:
-      raise UsageError(
-        f'objective.network.outputs={self.network.outputs}: {kind} reads {read} numbers a place, set it to that.'
-      )
+    check_outputs(self.network, self.likelihood, batch.image)
     x, label = to_patches(batch.image, *self.patch), one_hot(batch.label, self.num_classes)
     return Variables({'model': self.network.init(key, x, label)['params']}, {})
 
@@ -95,20 +89,43 @@ class Autoregressive:
     `cached=False`: the whole network for each pixel, where it has a `step`, too.
     """
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
-    pixel_keys = rng.fold_in(keys, 0)
+    params, pixel_keys = variables.params['model'], rng.fold_in(keys, 0)
+    return drawn(self.network, params, self.likelihood, self.patched, label, pixel_keys, cached)
 
-    def draw(out, place):
-      return to_patches(self.likelihood.sample(out, rng.fold_in(pixel_keys, place)), *self.patch)
 
-    x = row_by_row(self.network, variables.params['model'], self.patched, label, draw, len(keys), cached)
-    return from_patches(x, *self.patch)
+def check_drawn(likelihood: Likelihood) -> None:
+  """Raises UsageError for a likelihood whose pixels cannot be drawn one by one."""
+  if not hasattr(likelihood, 'sample') or likelihood.params() or likelihood.buffers():
+    kind = type(likelihood).__name__
+    raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarisedBernoulli or LogisticMixture.')
+
+
+def check_outputs(network: nn.Module, likelihood: Likelihood, image: Images) -> None:
+  """Raises UsageError unless the network answers what the likelihood reads."""
+  if network.outputs != (read := likelihood.outputs(image.shape[-1])):
+    kind = type(likelihood).__name__
+    raise UsageError(f'objective.network.outputs={network.outputs}: {kind} reads {read} numbers a place, set it to that.')
+
+
+def drawn(
+  network: nn.Module,
+  params: dict,
+  likelihood: Likelihood,
+  shape: tuple[int, int, int],
+  given: Float[Array, 'b ...'] | None,
+  keys: Keys,
+  cached: bool = True,
+) -> Images:
+  """Images whose pixels, or patches, `shape` of them, were drawn one after another: `row_by_row`, place i from stream i."""
+  draw = lambda out, place: to_patches(likelihood.sample(out, rng.fold_in(keys, place)), *likelihood.patch)  # noqa: E731
+  return from_patches(row_by_row(network, params, shape, given, draw, len(keys), cached), *likelihood.patch)
 
 
 def row_by_row(
   network: nn.Module,
   params: dict,
   shape: tuple[int, int, int],
-  label: Float[Array, 'b k'] | None,
+  label: Float[Array, 'b ...'] | None,
   draw: Callable[[Float[Array, 'b 1 1 o'], Int[Array, '']], Float[Array, 'b 1 1 c']],
   batch: int,
   cached: bool = True,

@@ -44,18 +44,27 @@ class HierarchicalVAE(VAE):
     label, keys = one_hot(batch.label, self.num_classes), rng.image_keys(key, batch.index)
     seen, encoder = self.encoder.init_with_output(encoder_key, batch.image, label)
     params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, seen, label)['params']}
-    given = jax.eval_shape(self.descend, {'model': params}, keys, seen, label).out.shape
-    return self.with_likelihood(params, given, batch.image.shape)
+    descent = jax.eval_shape(self.descend, {'model': params}, keys, seen, label)
+    return self.with_likelihood(params, descent.out.shape, batch.image.shape)
 
   def descend(self, params: dict, keys: Keys, seen: dict | None, label: Float[Array, 'b k'] | None, temperature=1.0) -> Descent:
     return self.decoder.apply({'params': params['model']['decoder']}, keys, seen, label, temperature)
+
+  def answer(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
+    """The likelihood's numbers at x."""
+    return descent.out
+
+  def shown(self, params: dict, descent: Descent, keys: Keys) -> Images:
+    """The images that stand for p(x|z): its mean."""
+    return self.likelihood.mean(descent.out)
 
   def terms(self, params: dict, buffers: dict, batch: Batch, keys: Keys):
     """As VAE's, without z."""
     z_keys, x_keys = rng.split(keys, 2)
     x, seen = self.encoded(params, batch, x_keys)
     descent = self.descend(params, z_keys, seen, one_hot(batch.label, self.num_classes))
-    return Found(x, descent), None, descent.out, self.likelihood.log_prob(descent.out, x, self.own(params, buffers))
+    out = self.answer(params, descent, x)
+    return Found(x, descent), None, out, self.likelihood.log_prob(out, x, self.own(params, buffers))
 
   def weigher(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
     z_keys, x_keys = rng.split(keys, 2)
@@ -63,16 +72,18 @@ class HierarchicalVAE(VAE):
 
     def weigh(i: int) -> Float[Array, 'b']:
       descent = self.descend(params, rng.fold_in(z_keys, i), seen, one_hot(batch.label, self.num_classes))
-      return self.likelihood.log_prob(descent.out, x, self.own(params, buffers)) - descent.log_ratio
+      out = self.answer(params, descent, x)
+      return self.likelihood.log_prob(out, x, self.own(params, buffers)) - descent.log_ratio
 
     return weigh
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
     """Reconstructions, of one draw of q(z|x)."""
-    found, _, out, _ = self.terms(*variables, batch, keys)
-    return {'reconstructions': reconstructions(found.x, self.likelihood.mean(out))}
+    found = self.terms(*variables, batch, keys)[0]
+    return {'reconstructions': reconstructions(found.x, self.shown(variables.params, found.descent, rng.fold_in(keys, 2)))}
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
-    """The mean of p(x|z) for z of the prior, whose deviations are `temperature` times as large."""
+    """`shown` for z of the prior, whose deviations are `temperature` times as large."""
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
-    return self.likelihood.mean(self.descend(variables.params, rng.fold_in(keys, 0), None, label, temperature).out)
+    descent = self.descend(variables.params, rng.fold_in(keys, 0), None, label, temperature)
+    return self.shown(variables.params, descent, rng.fold_in(keys, 1))

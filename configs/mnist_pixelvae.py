@@ -1,0 +1,27 @@
+"""Hierarchical VAE (VDVAE, 2011.10650) whose patches follow one another (PixelVAE, 1611.05013), on binarised MNIST, small.
+
+python train.py --config configs/mnist_pixelvae.py
+python evaluate.py --run runs/mnist_pixelvae --metrics likelihood --estimator iwae_50
+
+Not yet reproduced.
+"""
+
+from configs.common import base
+from genjax.build import spec
+
+
+def get_config():
+  config = base('mnist', resolution=28, steps=8_000, batch_size=16)
+  steps, sides = config.train.get_ref('steps'), (7, 1)
+  config.objective = spec(
+    'objectives.pixel_vae.PixelVAE',
+    encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(2, 1), width=64, patch=4),
+    decoder=spec(
+      'networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 1), width=64, z_dim=8, patch=4, place=(2, 2), outputs=32
+    ),
+    network=spec('networks.pixelcnn.PixelCNN', outputs=16, width=32, blocks=1, levels=1),
+    likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
+  )
+  rate = spec('optim.cosine', peak=2e-3, steps=steps, warmup=200)
+  config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99, skip=1000.0)}
+  return config
