@@ -23,5 +23,5 @@ def get_config():
     likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
   )
   rate = spec('optim.cosine', peak=2e-3, steps=steps, warmup=200)
-  config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99, skip=1000.0)}
+  config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99)}
   return config
