@@ -109,6 +109,9 @@ class Progress:
     else:
       left = (self.steps - step) * self.batch_size / rate
       print(f'step {step}/{self.steps}  {rate:.0f} images/s  {left / 60:.1f} min left  {losses}', flush=True)
+    for player in (name.removesuffix('/skipped') for name, value in values.items() if name.endswith('/skipped') and value == 1):
+      norm = values[f'{player}/grad_norm']
+      self.bar.write(f'{player} learned nothing: all gradients, of norm {norm:.4g}, were above optim.{player}.skip. Raise it.')
 
   def close(self) -> None:
     self.bar.close()

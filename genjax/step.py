@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from genjax import rng
+from genjax.optim import Skipping
 from genjax.types import Batch, Context, Objective, Tree, Variables
 
 
@@ -104,7 +105,10 @@ def train_step(
       parts.append((grads, aux.buffers, {f'{name}/loss': value, **aux.metrics}))
     grads, changed, logs = mean_over_devices(jax.tree.map(lambda *xs: sum(xs) / accumulate, *parts))
     buffers |= changed
-    updates, opt_states[name] = optimizers[name].update(grads, opt_states[name], params[name])
+    before = opt_states[name]
+    updates, opt_states[name] = optimizers[name].update(grads, before, params[name])
+    if isinstance(before, Skipping):
+      logs[f'{name}/skipped'] = (opt_states[name].skipped - before.skipped).astype(jnp.float32)
     params[name] = optax.apply_updates(params[name], updates)
     metrics |= logs | {f'{name}/grad_norm': optax.tree.norm(grads)}
 

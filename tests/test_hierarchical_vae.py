@@ -13,14 +13,16 @@ from jax.scipy.stats import norm
 
 from genjax import optim, rng
 from genjax.errors import UsageError
+from genjax.logging import Progress
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.objectives.likelihoods import Bernoulli, BinarisedBernoulli, BinarisedPatches, LogisticMixture
 from genjax.objectives.pixel_vae import PixelVAE
+from genjax.step import init_state
 from genjax.types import Batch, Context, example_batch
-from tests.conftest import config_of, image_shape, objects
+from tests.conftest import config_of, image_shape, objects, step_of
 
 SIDES = {'sides': (2, 1), 'blocks': (1, 2), 'width': 8}
 TINY = HierarchicalVAE(VDVAEEncoder(**SIDES), VDVAEDecoder((2, 2, 1), z_dim=2, **SIDES), Bernoulli())
@@ -155,6 +157,22 @@ def test_large_gradients_are_skipped():
   plain = optax.adamw(0.1, weight_decay=0.0)
   expected, _ = plain.update({'w': jnp.array([3.0, 3.9])}, plain.init(params), params)
   np.testing.assert_allclose(once({'w': jnp.array([3.0, 3.9])}, state, params)[0]['w'], expected['w'], rtol=1e-6)
+
+
+def test_that_all_gradients_are_skipped_is_said(capsys):
+  metrics = {}
+  for largest in (1e-3, 1e6):
+    optimizers = {'model': optim.adam(1e-3, skip=largest)}
+    state = jax.jit(functools.partial(init_state, TINY, optimizers))(jax.random.key(0), BATCH)
+    metrics[largest] = jax.jit(step_of(TINY, optimizers, playing=('model',)))(state, BATCH, jax.random.key(0))[1]
+  assert {largest: float(m['model/skipped']) for largest, m in metrics.items()} == {1e-3: 1.0, 1e6: 0.0}
+  progress = Progress(0, 10, 16)
+  for values in metrics.values():
+    progress.show(1, {name: float(value) for name, value in values.items()} | {'images_per_second': 1.0})
+  said = capsys.readouterr().out
+  assert said.count('learned nothing') == 1
+  assert 'all gradients, of norm' in said
+  assert 'were above optim.model.skip. Raise it.' in said
 
 
 @pytest.mark.parametrize(
