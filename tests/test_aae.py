@@ -13,7 +13,7 @@ from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.networks.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder
 from genjax.objectives.aae import AAE, SemiSupervisedAAE, told_apart
-from genjax.objectives.likelihoods import Bernoulli, CalibratedGaussian, checksum
+from genjax.objectives.likelihoods import Bernoulli, CalibratedGaussian, LogisticMixture, checksum
 from genjax.step import init_state, player_keys
 from genjax.types import Batch, Context
 from tests.conftest import step_of
@@ -101,6 +101,12 @@ def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_
     (
       lambda: AAE(MLPEncoder(), MLPDecoder((8, 8, 1)), MLPDiscriminator(), CalibratedGaussian()),
       'CalibratedGaussian learns, which AAE has no place for',
+    ),
+    (
+      lambda: AAE(MLPEncoder(), MLPDecoder((8, 8, 1)), MLPDiscriminator(), LogisticMixture(2)).init(
+        jax.random.key(0), digits(n=1)
+      ),
+      'LogisticMixture reads 6 numbers a place and the decoder answers 1: set its outputs=6',
     ),
   ],
 )

@@ -9,7 +9,7 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.grid import GridDecoder, GridEncoder
 from genjax.networks.pixel_transformer import PixelTransformer
-from genjax.objectives.likelihoods import Bernoulli, SharedGaussian
+from genjax.objectives.likelihoods import Bernoulli, BinarisedPatches, SharedGaussian
 from genjax.objectives.quantisers import FSQ, Codebook
 from genjax.objectives.vqvae import VQVAE
 from genjax.types import Batch, Context
@@ -161,6 +161,10 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
     (
       lambda: made().init(jax.random.key(0), Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1))),
       r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4\)',
+    ),
+    (
+      lambda: made(likelihood=BinarisedPatches()).init(jax.random.key(0), Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), 0)),
+      r'BinarisedPatches reads 16 numbers a place and the decoder answers 1: set its outputs=16',
     ),
     (
       lambda: GridEncoder(4).init(jax.random.key(0), jnp.zeros((1, 6, 6, 1))),

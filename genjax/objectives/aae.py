@@ -63,12 +63,11 @@ class AAE(Latents):
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     keys, n = jax.random.split(key, 4), len(batch.image)
     z, label = jnp.zeros((n, self.z_dim)), one_hot(batch.label, self.num_classes)
+    answer, decoder = self.decoder.init_with_output(keys[2], z, label)
+    self.likelihood.check(answer.shape, batch.image.shape)
     params = {
       'discriminator': self.discriminator.init(keys[0], as_image(z))['params'],
-      'model': {
-        'encoder': self.encoder.init(keys[1], batch.image)['params'],
-        'decoder': self.decoder.init(keys[2], z, label)['params'],
-      },
+      'model': {'encoder': self.encoder.init(keys[1], batch.image)['params'], 'decoder': decoder['params']},
     }
     return Variables(params, {})
 

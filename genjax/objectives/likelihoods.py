@@ -39,6 +39,14 @@ class Likelihood:
     """How many numbers a place are read, of images of so many channels."""
     return channels
 
+  def check(self, given: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Raises UsageError unless a decoder that answers an array of shape `given` for images of shape `image` can be read."""
+    kind, patch = type(self).__name__, self.patch
+    if (read := self.outputs(image[-1])) != given[-1]:
+      raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {given[-1]}: set its outputs={read}.')
+    if given[1:3] != (image[1] // patch[0], image[2] // patch[1]):
+      raise UsageError(f'{kind} reads patches of {patch} and the decoder answers {given[1:3]} places of {image[1:3]} pixels.')
+
   def params(self) -> dict[str, Array]:
     return {}
 

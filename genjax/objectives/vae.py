@@ -78,11 +78,7 @@ class VAE(Latents):
 
   def with_likelihood(self, params: dict, given: tuple[int, ...], image: tuple[int, ...]) -> Variables:
     """All variables. Raises UsageError unless the likelihood reads what the decoder answers, of shape `given`."""
-    kind, patch = type(self.likelihood).__name__, self.likelihood.patch
-    if (read := self.likelihood.outputs(image[-1])) != given[-1]:
-      raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {given[-1]}: set its outputs={read}.')
-    if given[1:3] != (image[1] // patch[0], image[2] // patch[1]):
-      raise UsageError(f'{kind} reads patches of {patch} and the decoder answers {given[1:3]} places of {image[1:3]} pixels.')
+    self.likelihood.check(given, image)
     own, buffers = self.likelihood.params(), self.likelihood.buffers()
     return Variables({'model': params | ({'likelihood': own} if own else {})}, {'likelihood': buffers} if buffers else {})
 

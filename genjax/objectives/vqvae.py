@@ -51,8 +51,10 @@ class VQVAE:
     grid = self.encoder.apply({'params': encoder}, batch.image)
     if grid.shape[1:3] != tuple(self.prior.image_shape[:2]):
       raise UsageError(f'objective.prior.image_shape={self.prior.image_shape}: the grid of codes is {grid.shape[1:3]}.')
+    answer, decoder = self.decoder.init_with_output(keys[1], grid)
+    self.likelihood.check(answer.shape, batch.image.shape)
     params = {
-      'model': {'encoder': encoder, 'decoder': self.decoder.init(keys[1], grid)['params']},
+      'model': {'encoder': encoder, 'decoder': decoder['params']},
       'prior': self.prior.init(keys[2], grid, label)['params'],
     }
     buffers = self.quantiser.buffers()
