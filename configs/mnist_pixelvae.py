@@ -11,7 +11,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('mnist', resolution=28, steps=8_000, batch_size=16)
+  config = base('mnist', resolution=28, steps=40_000, batch_size=16)
   steps, sides = config.train.get_ref('steps'), (7, 1)
   config.objective = spec(
     'objectives.pixel_vae.PixelVAE',
@@ -19,7 +19,7 @@ def get_config():
     decoder=spec(
       'networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 1), width=64, z_dim=8, patch=4, place=(2, 2), outputs=32
     ),
-    network=spec('networks.pixelcnn.PixelCNN', outputs=16, width=32, blocks=1, levels=1),
+    network=spec('networks.pixelcnn.LocalPixelCNN', outputs=16, width=64),
     likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
   )
   rate = spec('optim.cosine', peak=2e-3, steps=steps, warmup=200)

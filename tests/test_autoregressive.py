@@ -11,7 +11,7 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.metrics.evaluation import evaluations
 from genjax.networks.pixel_transformer import PixelTransformer
-from genjax.networks.pixelcnn import PixelCNN
+from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.autoregressive import Autoregressive
 from genjax.objectives.likelihoods import BinarisedBernoulli, BinarisedPatches, Gaussian, LogisticMixture
@@ -67,8 +67,20 @@ def test_the_pixels_of_colour_images_do_not_see_themselves(name):
   assert np.diag(slopes, -1)[np.arange(1, 16) % 4 > 0].all()
 
 
-def test_a_label_may_be_one_of_each_place():
-  network, x = NETWORKS['pixelcnn'], jax.random.normal(jax.random.key(2), (1, *SHAPE))
+@pytest.mark.parametrize('reach', [1, 2])
+def test_a_local_network_sees_its_window(reach):
+  network, shape = LocalPixelCNN(1, width=8, reach=reach, depth=1), (5, 7, 1)
+  params, x = awake(network, shape), jax.random.normal(jax.random.key(2), (1, *shape))
+  answer = lambda x: network.apply({'params': params}, x)[0, 3, 3, 0]  # noqa: E731
+  seen = np.asarray(jax.jit(jax.grad(answer))(x))[0, ..., 0] != 0
+  window = np.zeros((5, 7), bool)
+  window[3 - reach : 3, 3 - reach : 4 + reach] = window[3, 3 - reach : 3] = True
+  np.testing.assert_array_equal(seen, window)
+
+
+@pytest.mark.parametrize('network', [NETWORKS['pixelcnn'], LocalPixelCNN(1, width=6)], ids=['whole', 'local'])
+def test_a_label_may_be_one_of_each_place(network):
+  x = jax.random.normal(jax.random.key(2), (1, *SHAPE))
   label = jnp.asarray([[0.5, -1.0]])
   params = awake(network, SHAPE, label)
   answer = jax.jit(lambda label: network.apply({'params': params}, x, label))

@@ -15,7 +15,7 @@ from genjax import optim, rng
 from genjax.errors import UsageError
 from genjax.logging import Progress
 from genjax.networks.pixel_transformer import PixelTransformer
-from genjax.networks.pixelcnn import PixelCNN
+from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.objectives.likelihoods import Bernoulli, BinarisedBernoulli, BinarisedPatches, LogisticMixture
@@ -26,9 +26,7 @@ from tests.conftest import config_of, image_shape, objects, step_of
 
 SIDES = {'sides': (2, 1), 'blocks': (1, 2), 'width': 8}
 TINY = HierarchicalVAE(VDVAEEncoder(**SIDES), VDVAEDecoder((2, 2, 1), z_dim=2, **SIDES), Bernoulli())
-PIXELS = PixelVAE(
-  TINY.encoder, TINY.decoder.clone(outputs=3), BinarisedBernoulli(), network=PixelCNN(1, width=6, blocks=1, levels=1)
-)
+PIXELS = PixelVAE(TINY.encoder, TINY.decoder.clone(outputs=3), BinarisedBernoulli(), network=LocalPixelCNN(1, width=6, depth=1))
 ALL = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, 2, 2, 1)  # all binary images
 BATCH = Batch(ALL, jnp.zeros(16, int), jnp.arange(16))
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(16))
@@ -204,7 +202,10 @@ def test_mistakes(change, message):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'network': PixelTransformer((2, 2, 1), 1)}, 'objective.network=PixelTransformer hears no decoder: take .*PixelCNN'),
+    (
+      {'network': PixelTransformer((2, 2, 1), 1)},
+      'objective.network=PixelTransformer hears no decoder: take .*LocalPixelCNN',
+    ),
     ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarisedBernoulli reads 1 numbers a place'),
     ({'likelihood': Bernoulli()}, 'Bernoulli cannot be drawn from pixel by pixel: take BinarisedBernoulli'),
     (

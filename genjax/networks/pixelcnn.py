@@ -2,7 +2,11 @@
 
 `u` has seen the rows above a pixel, `ul` those and the pixels to its left. Without the paper's weight normalisation; halving
 and doubling the side are a strided and a repeated step before a causal convolution, one gated block wide.
+
+`LocalPixelCNN` sees few pixels, for models in which something else knows the rest of the image.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -115,3 +119,29 @@ class PixelCNN(nn.Module):
       for _ in range(self.blocks + 1):
         u, ul = gated(u, ul, kept.pop())
     return nn.Dense(self.outputs)(jax.nn.elu(ul).astype(jnp.float32))
+
+
+class LocalPixelCNN(nn.Module):
+  """As PixelCNN, of pixels at most `reach` away: one shifted convolution, and `depth` residual layers of the place alone.
+
+  A window that small leaves what is far apart to a latent (1611.02731, section 3).
+  """
+
+  outputs: int
+  width: int = 64
+  reach: int = 1
+  depth: int = 2
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Stream, label: Float[Array, 'b ...'] | None = None) -> Stream:
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)
+    n, dense = self.reach, functools.partial(nn.Dense, self.width, dtype=self.dtype)
+    above = Conv(self.width, (n, 2 * n + 1), padding=((n - 1, 0), (n, n)), dtype=self.dtype)(x)
+    left = Conv(self.width, (1, n), padding=((0, 0), (n - 1, 0)), dtype=self.dtype)(x)
+    h = shift(above, 1, 0) + shift(left, 0, 1)
+    if label is not None:
+      h = h + dense(use_bias=False)(label if label.ndim == 4 else label[:, None, None])
+    for _ in range(self.depth):
+      h = h + dense()(nn.gelu(dense()(nn.gelu(h))))
+    return nn.Dense(self.outputs)(nn.gelu(h).astype(jnp.float32))

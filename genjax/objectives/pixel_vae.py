@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.layers import to_patches
-from genjax.networks.pixelcnn import PixelCNN
+from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import Descent
 from genjax.objectives.autoregressive import check_drawn, check_outputs, drawn
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
@@ -19,16 +19,17 @@ from genjax.types import Batch, Images, Keys, Variables
 @dataclasses.dataclass(frozen=True)
 class PixelVAE(HierarchicalVAE):
   """p(x|z) = prod_i p(x_i | x_<i, z) (1611.05013, eq. 1): `network` sees the pixels, or patches, before each, and the decoder's
-  answer there, any number of `outputs` a place. One that sees little of the image leaves the rest to z.
+  answer there, any number of `outputs` a place. A `LocalPixelCNN` leaves to z what is far apart, a deep PixelCNN nothing.
   """
 
-  network: PixelCNN = dataclasses.field(kw_only=True)
+  network: PixelCNN | LocalPixelCNN = dataclasses.field(kw_only=True)
 
   def __post_init__(self):
     super().__post_init__()
     check_drawn(self.likelihood)
-    if not isinstance(self.network, PixelCNN):
-      raise UsageError(f'objective.network={type(self.network).__name__} hears no decoder: take networks.pixelcnn.PixelCNN.')
+    if not isinstance(self.network, PixelCNN | LocalPixelCNN):
+      kind = type(self.network).__name__
+      raise UsageError(f'objective.network={kind} hears no decoder: take networks.pixelcnn.LocalPixelCNN or PixelCNN.')
 
   def with_likelihood(self, params: dict, given: tuple[int, ...], image: tuple[int, ...]) -> Variables:
     return super().with_likelihood(params, (*given[:3], self.network.outputs), image)
