@@ -3,8 +3,8 @@
 python train.py --config configs/mnist_pixelvae.py
 python evaluate.py --run runs/mnist_pixelvae --metrics likelihood
 
-Each of the three blocks of latents has two nats that cost nothing in training, and beta rises over the first images: without both
-the PixelCNN learns first and the latents say nothing (LOG.md). The likelihood has no such allowance.
+Each of the three blocks of latents has two nats that cost nothing in training, and beta rises over the first images: else the
+PixelCNN learns first and the latents say nothing (LOG.md). The likelihood has no such allowance.
 
 Not yet reproduced.
 """
