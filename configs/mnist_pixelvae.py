@@ -14,7 +14,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = base('mnist', resolution=28, steps=11_000, batch_size=16)
+  config = base('mnist', resolution=28, steps=16_000, batch_size=16)
   steps, sides = config.train.get_ref('steps'), (7, 1)
   config.objective = spec(
     'objectives.pixel_vae.PixelVAE',
