@@ -71,6 +71,12 @@ def main(argv: list[str]) -> None:
     return print(parser.format_help() + options_help(run))
   if args.metrics not in ('all', 'likelihood'):
     raise UsageError(f'--metrics {args.metrics}: give all or likelihood.')
+  alone = args.metrics == 'likelihood'
+  for name in ('samples', 'seeds', 'features', 'weights', 'split', 'reference_images', 'cas') if alone else ():
+    if getattr(args, name) != parser.get_default(name):
+      raise UsageError(
+        f'--{name} has no say in --metrics likelihood, which is of the test split and of no samples: leave it out.'
+      )
   options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
@@ -89,7 +95,6 @@ def main(argv: list[str]) -> None:
     raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
   if args.cas and not (run.objective.num_classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
-  alone = args.metrics == 'likelihood'
   images = likelihood_images(args.likelihood, run.objective, test, alone)
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
@@ -100,7 +105,7 @@ def main(argv: list[str]) -> None:
   if alone:
     begin = time.perf_counter()
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
-    protocol = card.likelihood_protocol(estimator, run.objective.estimators[estimator], test, images)
+    protocol = card.likelihood_protocol(estimator, likelihood_kind(run.objective, estimator), test, images)
     cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
     found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **card.environment()}
     print(card.likelihood_table(found))
@@ -114,7 +119,7 @@ def main(argv: list[str]) -> None:
   # One card a seed.
   network_evaluations = evaluations(run.objective, run.variables, options)
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
-  kind = f'{run.objective.estimators[estimator]}, {images} of the test split' if images else None
+  kind = f'{likelihood_kind(run.objective, estimator)}, {images} of the test split' if images else None
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
@@ -200,6 +205,11 @@ def likelihood_images(asked: int | None, objective, test, alone: bool = False) -
   if not 0 <= asked <= most:
     raise UsageError(f'--likelihood {asked}: these data have {most} test images.')
   return asked
+
+
+def likelihood_kind(objective, estimator: str) -> str:
+  """How it is estimated, and of what."""
+  return objective.estimators[estimator] + (', given their labels' if objective.num_classes else '')
 
 
 def likelihood_estimator(asked: str, objective) -> str:

@@ -58,6 +58,7 @@ def test_labels_are_shown_of_the_same_part_always():
   shown = np.asarray(aae.shown(batch.image))
   assert shown.mean() == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / 1500))
   np.testing.assert_array_equal(aae.shown(batch.image[::-1]), shown[::-1])
+  np.testing.assert_array_equal(aae.shown(batch.image[:, :, ::-1]), shown)  # as `data.flip` mirrors them
   assert len(np.unique(checksum(batch.image))) > 1490  # some digits are there twice
   share = [shown[np.asarray(batch.label) == label].mean() for label in range(10)]
   assert min(share) > 0.08

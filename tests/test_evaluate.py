@@ -45,8 +45,8 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['protocol']['samples'] == 600
   assert c['model'] | {'run': ''} == {
     'run': '', 'step': 10, 'kimg': 0.08, 'best': False, 'objective': 'VAE', 'ema_halflife_kimg': 10.0,
-    'likelihood': 'a bound, of binarised images, 297 of the test split', 'options': {'temperature': 1.0}, 'evaluations': 1,
-    'seed': 0, 'guide': None,
+    'likelihood': 'a bound, of binarised images, given their labels, 297 of the test split',
+    'options': {'temperature': 1.0}, 'evaluations': 1, 'seed': 0, 'guide': None,
   }  # fmt: skip
   assert c['cost']['training_kimg'] == 0.08
   assert c['cost']['training_device_seconds'] > 0
@@ -56,7 +56,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert {'fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'nll_nats', 'copies_closer'} < set(c['metrics'])
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
   text = card.table(c)
-  assert '(a bound, of binarised images, 297 of the test split)' in text
+  assert '(a bound, of binarised images, given their labels, 297 of the test split)' in text
   assert re.search('a quick estimate: with fewer than 10000 samples.*; 600 real images would have FID [0-9.]+, and not 0', text)
   evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
   assert len(card.load(runs[0])) == 2  # the same again replaces its card
@@ -79,7 +79,9 @@ def test_side_by_side(runs, tmp_path, capsys):
   assert '[' in cell  # the interval over two seeds
   assert '(' in gan.split('|')[columns.index('fid ↓')]  # and that of the difference from the first
   assert gan.split('|')[columns.index('nll_nats ↓')].strip() == ''
-  assert '(a bound, of binarised images, 297 of the test split)' in vae.split('|')[columns.index('nll_nats ↓')]
+  assert (
+    '(a bound, of binarised images, given their labels, 297 of the test split)' in vae.split('|')[columns.index('nll_nats ↓')]
+  )
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert page.count('data:image/png;base64,') == 5  # both ran as long and evaluate once: no figure of either
   assert all(word in page for word in (quick[:20], '&quot;temperature&quot;: 1.0', '&quot;scipy&quot;', 'one class a column'))
@@ -303,6 +305,8 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
     (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo: say of how many test images, as --likelihood 500'),
     (['--metrics', 'fid'], '--metrics fid: give all or likelihood'),
     (['--metrics', 'likelihood', '--likelihood', '0'], 'of no images'),
+    (['--metrics', 'likelihood', '--split', 'test'], '--split has no say in --metrics likelihood'),
+    (['--metrics', 'likelihood', '--cas'], '--cas has no say in --metrics likelihood'),
   ],
 )
 def test_mistakes(runs, words, message):
@@ -342,12 +346,27 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
     [' vae ', ' iwae_50, a bound by 50 draws (IWAE) '], [' copy ', ' iwae_50, a bound by 50 draws (IWAE) '],
     [' vae ', ' elbo, a bound '], [' copy ', ' elbo, a bound '],
   ]  # fmt: skip
-  path = next((copy / 'evaluation' / 'likelihood').glob('elbo*'))
+  # A look at a few images afterwards, of one run alone: what both have is still there.
+  evaluate.main(['--run', str(copy), '--metrics', 'likelihood', '--likelihood', '64', '--batch_size', '64'])
+  capsys.readouterr()
+  evaluate.main(['compare', str(runs[0]), str(copy), '--metrics', 'likelihood'])
+  assert capsys.readouterr().out.strip().splitlines()[2:] == lines
+  for path in (copy / 'evaluation' / 'likelihood').glob('iwae*'):
+    path.unlink()
+  evaluate.main(['compare', str(copy), '--metrics', 'likelihood'])
+  assert len(capsys.readouterr().out.strip().splitlines()) == 3
+  paths = {
+    json.loads(path.read_text())['protocol']['reference']['images']: path
+    for path in (copy / 'evaluation' / 'likelihood').glob('elbo*')
+  }
+  paths.pop(64).unlink()
+  path = paths[297]
   other = json.loads(path.read_text())
   other['protocol']['measures'] = 'statically binarised images'
   path.write_text(json.dumps(other))
   with pytest.raises(
-    UsageError, match=r'measures: "binarised images" and "statically binarised images"\).*\nThey are of differ'
+    UsageError,
+    match=r'measures: "binarised images, given their labels" and "statically binarised images"\).*\nThey are of differ',
   ):
     compare.likelihoods([runs[0], copy])
   with pytest.raises(UsageError, match=r'has no likelihood: python evaluate.py --run .* --metrics likelihood'):

@@ -125,7 +125,7 @@ def test_the_divergence_of_a_block_is_that_of_its_normal_distributions():
   assert not nothing.any()
 
 
-def test_temperature_and_labels(variables):
+def test_temperature(variables):
   draw = jax.jit(functools.partial(TINY.sample, variables))
   cold = draw(KEYS, temperature=0.0)
   np.testing.assert_allclose(cold, jnp.broadcast_to(cold[:1], cold.shape), atol=1e-6)
@@ -207,6 +207,7 @@ def test_mistakes(change, message):
       'objective.network=PixelTransformer hears no decoder: take .*LocalPixelCNN',
     ),
     ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarisedBernoulli reads 1 numbers a place'),
+    ({'network': PixelCNN(1, dropout=0.5)}, 'objective.network.dropout=0.5: PixelVAE has no keys for it, set it to 0'),
     ({'likelihood': Bernoulli()}, 'Bernoulli cannot be drawn from pixel by pixel: take BinarisedBernoulli'),
     (
       {'likelihood': BinarisedPatches(), 'network': PixelCNN(16)},

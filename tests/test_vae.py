@@ -7,10 +7,15 @@ import pytest
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.networks.grid import GridDecoder, GridEncoder
 from genjax.networks.mlp import MLPDecoder, MLPEncoder
+from genjax.networks.pixelcnn import PixelCNN
+from genjax.networks.vdvae import VDVAEDecoder, VDVAEEncoder
 from genjax.objectives import pictures
+from genjax.objectives.autoregressive import Autoregressive
 from genjax.objectives.beta_tc import BetaTCVAE
 from genjax.objectives.capacity_vae import CapacityVAE
+from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.objectives.iwae import IWAE
 from genjax.objectives.likelihoods import (
   LEVEL,
@@ -21,7 +26,9 @@ from genjax.objectives.likelihoods import (
   LogisticMixture,
   SharedGaussian,
 )
-from genjax.objectives.vae import VAE
+from genjax.objectives.quantisers import Codebook
+from genjax.objectives.vae import VAE, risen
+from genjax.objectives.vqvae import VQVAE
 from genjax.types import Batch, Context
 from tests.linear_gaussian import SIGMA, Decoder, Encoder, evidence, gap
 
@@ -106,6 +113,11 @@ def test_the_doubly_reparameterised_gradient_is_the_same_and_quieter():
         assert (doubly.std(axis=0) < 0.5 * plain.std(axis=0)).all()
       else:
         np.testing.assert_allclose(doubly, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_a_warmup_ends_however_long_the_training():
+  late = Context(jnp.asarray(3_000_000, jnp.int32), {}, {}, 1024)  # 3 billion images, more than an int32 holds
+  assert [float(risen(warmup, late)) for warmup in (0, 1000)] == [1, 1]
 
 
 def test_beta_weighs_the_kl_and_rises_over_the_warmup():
@@ -303,7 +315,7 @@ def test_the_decoder_answers_what_the_likelihood_reads():
     (lambda: IWAE(Encoder(), Decoder(), Gaussian(), beta=2.0), 'takes no beta, warmup or free_bits'),
     (lambda: CapacityVAE(Encoder(), Decoder(), Gaussian(), beta=2.0), 'weighs its KL by gamma'),
     (lambda: CapacityVAE(Encoder(), Decoder(), Gaussian(), capacity=-2.0), 'capacity=-2.0 must not be negative'),
-    (lambda: BetaTCVAE(Encoder(), Decoder(), Gaussian(), free_bits=1.0), 'free_bits are of the whole KL'),
+    (lambda: BetaTCVAE(Encoder(), Decoder(), Gaussian(), free_bits=1.0, images=6), 'free_bits are of the whole KL'),
     (lambda: BetaTCVAE(Encoder(), Decoder(), Gaussian(), images=0), 'images=0 not below 1'),
     (lambda: LogisticMixture(0), 'mixtures=0 must be 1 or more'),
     (lambda: SharedGaussian(0.0), 'sigma=0.0 must be positive'),
@@ -318,3 +330,32 @@ def test_an_unknown_estimator_is_named():
   vae = VAE(Encoder(), Decoder(), Gaussian(SIGMA))
   with pytest.raises(UsageError, match=r"estimator='iwae_5' is not there. Did you mean iwae_50"):
     vae.nll(vae.init(jax.random.key(0), SAME), SAME, KEYS, 'iwae_5')
+
+
+def test_all_families_are_measured_by_the_same_binary_images():
+  observed, found = [], []
+
+  class Watched(BinarisedBernoulli):
+    def observe(self, x, keys):
+      observed.append(super().observe(x, keys))
+      return observed[-1]
+
+  batch = Batch(jnp.zeros((4, 4, 4, 1)), jnp.zeros(4, int), jnp.arange(4))
+  sides = {'sides': (4,), 'blocks': (1,), 'width': 4}
+  for objective in (
+    VAE(MLPEncoder(z_dim=2, width=4), MLPDecoder((4, 4, 1), width=4), Watched()),
+    HierarchicalVAE(VDVAEEncoder(**sides), VDVAEDecoder((4, 4, 1), z_dim=1, **sides), Watched()),
+    Autoregressive(PixelCNN(1, width=4, blocks=1, levels=1), Watched(), (4, 4, 1)),
+    VQVAE(GridEncoder(2, 4, 1, 1), GridDecoder((4, 4, 1), 4, 1, 1), PixelCNN(4, 4, 1, 1), Watched(), Codebook(4, 2)),
+  ):
+    variables = jax.jit(objective.init)(jax.random.key(0), batch)
+    estimator = next(iter(objective.estimators))
+
+    def seen(variables, objective=objective, estimator=estimator):
+      observed.clear()
+      return objective.nll(variables, batch, KEYS[:4], estimator), observed[0]
+
+    found.append(jax.jit(seen)(variables)[1])
+  assert set(np.unique(found[0])) == {-1, 1}
+  for x in found[1:]:
+    np.testing.assert_array_equal(x, found[0])

@@ -209,19 +209,24 @@ def legend(rows: list[Row]) -> list[str]:
 
 
 def likelihoods(runs: list[Path]) -> list[list[str]]:
-  """Header and rows of what `evaluate.py --metrics likelihood` found of several runs, each estimator's newest, the best first.
+  """Header and rows of what `evaluate.py --metrics likelihood` found of several runs, the best first: each estimator's newest
+  of the protocol that all have, of most images if there are several.
 
   Raises:
     UsageError: a run without one; likelihoods of different images.
   """
+  free = ('estimator', 'kind')
+  cards = {name: sorted(load_likelihoods(run), key=created) for run, name in zip(runs, short_names(runs), strict=True)}
+  shared = set.intersection(*({json.dumps(measured(card, free), sort_keys=True) for card in own} for own in cards.values()))
+  if not shared:
+    first, *others = (own[-1] for own in cards.values())
+    for card in others:
+      check_same(first, card, free)
+  most = max(map(json.loads, sorted(shared)), key=lambda protocol: protocol['reference']['images'])
   found = []
-  for run, name in zip(runs, short_names(runs), strict=True):
-    cards = sorted(load_likelihoods(run), key=created)
-    newest = {card['protocol']['estimator']: card for card in cards}
+  for name, own in cards.items():
+    newest = {card['protocol']['estimator']: card for card in own if measured(card, free) == most}
     found += [(name, card) for card in newest.values()]
-  first = found[0][1]
-  for _, card in found:
-    check_same(first, card, ('estimator', 'kind'))
   header = ['', 'estimator', 'nll_nats ↓ (95 % over images)', 'bits_per_dim ↓', 'step', 'kimg']
   lines = []
   for name, card in sorted(found, key=lambda row: row[1]['metrics']['nll_nats']):

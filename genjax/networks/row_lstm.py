@@ -51,7 +51,11 @@ class RowLSTM(nn.Module):
 
 
 class PixelRNN(nn.Module):
-  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs]."""
+  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
+
+  The first layer sees three pixels to the left and seven of the row above, where the paper's has a 7x7 mask A: what is farther
+  up comes through the states.
+  """
 
   outputs: int
   width: int = 32

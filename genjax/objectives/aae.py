@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import bits_per_dim, one_hot
+from genjax.objectives.common import one_hot
 from genjax.objectives.latents import Latents
 from genjax.objectives.likelihoods import Likelihood, checksum
 from genjax.objectives.pictures import Picture, of_latents
@@ -33,7 +33,8 @@ class AAE(Latents):
 
   `encoder(x) -> mean, log-variance`, `decoder(z, label) -> the likelihood's numbers`, `discriminator(z) -> logit` [B]. With
   classes the decoder hears the label, and z keeps the style, what the label leaves open (section 4, the supervised form).
-  Reconstruction and regularisation, two steps in the paper, are one of `model` here, the sum of both gradients.
+  Reconstruction and regularisation, two steps in the paper, are one of `model` here, the sum of both gradients. The form in
+  which the discriminator hears the label, and each class has its part of the prior (section 2.3), is not here.
   """
 
   encoder: nn.Module
@@ -82,7 +83,7 @@ class AAE(Latents):
     nll = -self.likelihood.log_prob(self.decode(params, code.z, self.label(code, batch)), code.x, {}).mean()
     fooled = jax.nn.softplus(-self.judge(params, code.z)).mean()
     more, metrics = self.more(params, code, batch)
-    metrics = {'nll_nats': nll, 'bits_per_dim': bits_per_dim(nll, batch.image), 'd_codes': fooled} | metrics
+    metrics = {'reconstruction_nats': nll, 'd_codes': fooled} | metrics
     return nll + self.weight * fooled + more, Aux(metrics)
 
   def label(self, code: Code, batch: Batch) -> Float[Array, 'b k'] | None:
@@ -178,8 +179,9 @@ class SemiSupervisedAAE(AAE):
     return self.weight * fooled + supervised, metrics
 
   def shown(self, images: Images) -> Bool[Array, 'b']:
-    """Whose labels count: a function of the image itself."""
-    return checksum(images).astype(jnp.float32) / 2.0**32 < self.labelled
+    """Whose labels count: a function of the image itself, or of its mirror image."""
+    both = checksum(images) + checksum(images[:, :, ::-1])  # of uint32, evenly spread again
+    return both.astype(jnp.float32) / 2.0**32 < self.labelled
 
 
 def as_image(z: Float[Array, 'b z']) -> Float[Array, 'b 1 1 z']:

@@ -65,7 +65,7 @@ class Autoregressive:
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(x), the mean over the batch."""
-    x_keys, network_keys = rng.split(keys, 2)
+    network_keys, x_keys = rng.split(keys, 2)  # observed as VAEs do
     nats = -self.log_prob(params, batch, x_keys, dropout_keys(self.network, network_keys)).mean()
     return nats, Aux({'nll_nats': nats, 'bits_per_dim': bits_per_dim(nats, batch.image)})
 
@@ -77,7 +77,7 @@ class Autoregressive:
 
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'exact') -> Float[Array, 'b']:
     """-log p(x), in nats per image."""
-    return -self.log_prob(variables.params, batch, rng.split(keys, 2)[0])
+    return -self.log_prob(variables.params, batch, rng.split(keys, 2)[1])
 
   @property
   def estimators(self) -> dict[str, str]:

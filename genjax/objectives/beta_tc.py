@@ -17,14 +17,15 @@ class BetaTCVAE(VAE):
   """alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)) in the place of the KL, their sum (1802.04942, section 3).
 
   q(z) of a z ~ q(z|x) is estimated from the batch as q(z|x) / N and (N - 1) / N of the mean over the other images: without
-  bias, as by the paper's stratified sampling, and exactly where the batch is the data set. An image's loss so depends on the
-  others with which it is computed, and parts of a batch (`accumulate`, pmap) are not the whole, as with batch statistics.
+  bias (its logarithm has one), as by the paper's stratified sampling, and exactly where the batch is the data set. An image's
+  loss so depends on the others with which it is computed, and parts of a batch (`accumulate`, pmap) are not the whole, as with
+  batch statistics.
   """
 
   beta: float = 6.0
   alpha: float = 1.0
   gamma: float = 1.0
-  images: int = 60_000  # of the data set, N
+  images: int = dataclasses.field(kw_only=True)  # of the data set, N: too large a number makes a total correlation below 0
 
   def __post_init__(self):
     super().__post_init__()

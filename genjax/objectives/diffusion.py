@@ -73,8 +73,8 @@ class Denoising:
     return finished(solution, sampler)
 
   estimators = {
-    'ode': 'by the probability-flow ODE, of 8-bit images',
-    'ode_exact': 'by the probability-flow ODE with exact divergence, of 8-bit images',
+    'ode': 'by the probability-flow ODE, of 8-bit images, dequantised uniformly',
+    'ode_exact': 'by the probability-flow ODE with exact divergence, of 8-bit images, dequantised uniformly',
     'bound': 'a bound, the variational one, of 8-bit images',
   }
   nll_is_dear = True

@@ -45,7 +45,10 @@ class Likelihood:
     if (read := self.outputs(image[-1])) != given[-1]:
       raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {given[-1]}: set its outputs={read}.')
     if given[1:3] != (image[1] // patch[0], image[2] // patch[1]):
-      raise UsageError(f'{kind} reads patches of {patch} and the decoder answers {given[1:3]} places of {image[1:3]} pixels.')
+      raise UsageError(
+        f'{kind} reads patches of {patch} and the decoder answers {given[1:3]} places of {image[1:3]} pixels.'
+        + ' VDVAEDecoder has a field `place`.' * (patch != (1, 1))
+      )
 
   def params(self) -> dict[str, Array]:
     return {}
@@ -152,7 +155,7 @@ class Gaussian(Likelihood):
   """
 
   sigma: float = 0.1
-  measures = '8-bit images'
+  measures = '8-bit images, dequantised uniformly'
 
   def __post_init__(self):
     if self.sigma <= 0:

@@ -27,6 +27,8 @@ class PixelVAE(HierarchicalVAE):
   def __post_init__(self):
     super().__post_init__()
     check_drawn(self.likelihood)
+    if getattr(self.network, 'dropout', 0):
+      raise UsageError(f'objective.network.dropout={self.network.dropout}: PixelVAE has no keys for it, set it to 0.')
     if not isinstance(self.network, PixelCNN | LocalPixelCNN):
       kind = type(self.network).__name__
       raise UsageError(f'objective.network={kind} hears no decoder: take networks.pixelcnn.LocalPixelCNN or PixelCNN.')

@@ -19,7 +19,8 @@ class Codebook:
 
   Of the number and the sum of the vectors of each code, as parts of all vectors of a batch, averages are kept by `decay`; a
   code is their quotient. A code that is chosen less often than `restart` times the average goes to the place of one that is
-  chosen most, a little apart, and they share what both have: what happens to it does not depend on how a batch is split.
+  chosen most, a little apart, and they share what both have. All that is kept moves by means: how a batch is split does not
+  matter.
   """
 
   size: int = 256
@@ -40,17 +41,20 @@ class Codebook:
     """Codes on a small sphere around 0, all chosen alike."""
     codes = jax.random.normal(jax.random.key(0), (self.size, self.dim)) / math.sqrt(self.dim)
     share = jnp.full(self.size, 1 / self.size)
-    return {'codes': codes, 'share': share, 'sums': codes * share[:, None]}
+    return {'share': share, 'sums': codes * share[:, None]}
+
+  def codes(self, own: Own) -> Float[Array, 'n d']:
+    return own['sums'] / jnp.maximum(own['share'], 1e-8)[:, None]
 
   def index(self, z: Float[Array, '*n d'], own: Own) -> Int[Array, '*n']:
     """The nearest code."""
-    codes = own['codes']
+    codes = self.codes(own)
     flat = z.reshape(-1, self.dim)
     apart = jnp.square(codes).sum(axis=1)[None] - 2 * jnp.matmul(flat, codes.T, precision='highest')
     return apart.argmin(axis=1).reshape(z.shape[:-1])
 
   def vector(self, index: Int[Array, '*n'], own: Own) -> Float[Array, '*n d']:
-    return own['codes'][index]
+    return self.codes(own)[index]
 
   def quantise(
     self, z: Float[Array, 'b h w d'], own: Own
@@ -65,19 +69,20 @@ class Codebook:
     flat, chosen = jax.lax.stop_gradient(z).reshape(-1, self.dim), jax.nn.one_hot(index.ravel(), self.size)
     share = own['share'] + (1 - self.decay) * (chosen.mean(axis=0) - own['share'])
     sums = own['sums'] + (1 - self.decay) * (chosen.T @ flat / len(flat) - own['sums'])
-    return {'share': share, 'sums': sums, 'codes': sums / jnp.maximum(share, 1e-8)[:, None]}
+    return {'share': share, 'sums': sums}
 
   def restarted(self, own: Own) -> Own:
     """With the dead codes beside the most chosen ones: the i-th least with the i-th most. Of buffers alone, before a batch."""
     order = jnp.argsort(own['share'])  # stable
     least, most = order[: self.size // 2], order[::-1][: self.size // 2]
     dead = own['share'][least] < self.restart / self.size
-    half, middle = own['share'][most] / 2, own['codes'][most]
+    half, half_sums, middle = own['share'][most] / 2, own['sums'][most] / 2, self.codes(own)[most]
     aside = 1e-2 * jax.random.normal(jax.random.key(1), middle.shape) * jnp.abs(middle).mean()
     pick = lambda new, old: jnp.where(dead.reshape(-1, *[1] * (old.ndim - 1)), new, old)  # noqa: E731
     share = own['share'].at[least].set(pick(half, own['share'][least])).at[most].set(pick(half, own['share'][most]))
-    codes = own['codes'].at[least].set(pick(middle + aside, own['codes'][least]))
-    return {'share': share, 'codes': codes, 'sums': codes * share[:, None]}
+    moved = pick((middle + aside) * half[:, None], own['sums'][least])
+    sums = own['sums'].at[least].set(moved).at[most].set(pick(half_sums, own['sums'][most]))
+    return {'share': share, 'sums': sums}
 
 
 @dataclasses.dataclass(frozen=True)

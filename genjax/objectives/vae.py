@@ -49,7 +49,7 @@ class VAE(Latents):
   beta: float = 1.0
   num_classes: int = 0  # 0: unconditional
   warmup: int = 0  # images over which beta rises from 0 (1602.02282, section 2.3)
-  free_bits: float = 0.0  # nats of each latent that cost nothing, in the mean of the batch (1606.04934, eq. 15)
+  free_bits: float = 0.0  # nats of each latent that cost nothing, in the mean of the batch or of a part (1606.04934, eq. 15)
   corruption: float = 0.0  # deviation of the noise on the images that the encoder sees (1511.06406)
 
   def __post_init__(self):
@@ -86,7 +86,8 @@ class VAE(Latents):
     """-ELBO (1312.6114, eq. 3 with one sample of the reparameterised z), its KL as `regulariser` has it."""
     found, z, out, log_prob = self.terms(params, context.buffers, batch, keys)
     nll, kl = -log_prob.mean(), found.kl.sum(axis=1).mean()
-    metrics = {'nll_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl), 'bits_per_dim': bits_per_dim(nll + kl, batch.image)}
+    metrics = {'reconstruction_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl)}
+    metrics |= {'bits_per_dim': bits_per_dim(nll + kl, batch.image)}
     value, more = self.regulariser(found, z, context)
     return nll + value, Aux(metrics | more, self.followed(params, context.buffers, found.x, out))
 
@@ -178,5 +179,5 @@ def log_normal(z: Float[Array, '*b z'], mean: Float[Array, '*b z'], log_var: Flo
 
 def risen(images: int, context: Context) -> Float[Array, '']:
   """0 to 1, linearly over the first `images` of a training."""
-  seen = (context.step * context.batch_size).astype(jnp.float32)
+  seen = context.step.astype(jnp.float32) * context.batch_size
   return jnp.minimum(seen / images, 1.0) if images else jnp.float32(1.0)

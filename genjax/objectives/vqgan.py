@@ -116,13 +116,13 @@ class VQGAN(VQVAE):
     total, of_total = jax.value_and_grad(rebuilt)(out)
     fixed = jax.lax.stop_gradient
     changed = Balance(fixed(back(of_total)[0]), fixed(back(of_out(slope)[0])[0]))
-    weight = self.adversarial_weight * balance.weight * (context.step * context.batch_size >= self.start)
+    weight = self.adversarial_weight * balance.weight * (context.step.astype(jnp.float32) * context.batch_size >= self.start)
     # The slopes are known by now: a value that has them as its gradient, without going through the discriminator again.
     along = lambda value, at, slope: fixed(value) + (fixed(slope) * (at - fixed(at))).sum()  # noqa: E731
     value = along(total, out, of_total) + vq + weight * along(adversarial, image, slope)
     metrics = aux.metrics | {'model/adversarial': adversarial, 'lambda': balance.weight}
     if self.perceptual:
-      metrics['perceptual_nats'] = total - aux.metrics['nll_nats']
+      metrics['perceptual_nats'] = total - aux.metrics['reconstruction_nats']
     return value, Aux(metrics, aux.buffers | {'balance': changed._asdict()})
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):

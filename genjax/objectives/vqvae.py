@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.autoregressive import row_by_row
-from genjax.objectives.common import bits_per_dim, labels_or_random, one_hot
+from genjax.objectives.common import labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood
 from genjax.objectives.pictures import Picture, reconstructions
 from genjax.objectives.quantisers import FSQ, Codebook
@@ -38,6 +38,8 @@ class VQVAE:
       given, kind = getattr(getattr(self, part), field, None), type(self.quantiser).__name__
       if given != number:
         raise UsageError(f'objective.{part}.{field}={given}: {kind} has {number}, set it to that.')
+    if getattr(self.prior, 'dropout', 0):
+      raise UsageError(f'objective.prior.dropout={self.prior.dropout}: VQVAE has no keys for it, set it to 0.')
     if self.likelihood.params() or self.likelihood.buffers():
       raise UsageError(f'{type(self.likelihood).__name__} learns, which VQVAE has no place for: take Gaussian or Bernoulli.')
 
@@ -49,7 +51,7 @@ class VQVAE:
     keys, label = jax.random.split(key, 3), one_hot(batch.label, self.num_classes)
     encoder = self.encoder.init(keys[0], batch.image)['params']
     grid = self.encoder.apply({'params': encoder}, batch.image)
-    if grid.shape[1:3] != tuple(self.prior.image_shape[:2]):
+    if tuple(getattr(self.prior, 'image_shape', grid.shape[1:]))[:2] != grid.shape[1:3]:
       raise UsageError(f'objective.prior.image_shape={self.prior.image_shape}: the grid of codes is {grid.shape[1:3]}.')
     answer, decoder = self.decoder.init_with_output(keys[1], grid)
     self.likelihood.check(answer.shape, batch.image.shape)
@@ -75,7 +77,7 @@ class VQVAE:
     nll = -self.likelihood.log_prob(self.decode(params, e), x, {}).mean()
     share = jax.nn.one_hot(index.ravel(), self.quantiser.size).mean(axis=0)
     metrics = {
-      'nll_nats': nll, 'bits_per_dim': bits_per_dim(nll, batch.image), 'commitment': cost.mean(),
+      'reconstruction_nats': nll, 'commitment': cost.mean(),
       'codes_used': jnp.exp(-jnp.where(share > 0, share * jnp.log(share), 0).sum()),
     }  # fmt: skip
     changed = self.quantiser.updated(z, index, own)
@@ -104,7 +106,7 @@ class VQVAE:
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'elbo') -> Float[Array, 'b']:
     """-log p(x|e) - log p(e) at the codes of x, an upper bound of -log p(x): the ELBO of a q that is sure. Nats per image."""
     params, buffers = variables
-    x, index, own = self.codes(params, buffers, batch, rng.fold_in(keys, 0))
+    x, index, own = self.codes(params, buffers, batch, rng.split(keys, 2)[1])  # observed as VAEs do
     log_prob = self.likelihood.log_prob(self.decode(params, self.quantiser.vector(index, own)), x, {})
     return -log_prob - self.log_prior(params, index, own, batch.label)
 
@@ -136,6 +138,7 @@ class VQVAE:
     own, code_keys = variables.buffers.get('codebook', {}), rng.fold_in(keys, 0)
     pick = jax.vmap(lambda key, logits: jax.random.categorical(key, logits / temperature))
     draw = lambda out, place: self.quantiser.vector(pick(rng.fold_in(code_keys, place), out), own)  # noqa: E731
-    shape = (*self.prior.image_shape[:2], self.quantiser.dim)
+    image = jax.ShapeDtypeStruct((1, *self.decoder.image_shape), jnp.float32)
+    shape = jax.eval_shape(self.encoder.apply, {'params': variables.params['model']['encoder']}, image).shape[1:]
     grid = row_by_row(self.prior, variables.params['prior'], shape, label, draw, len(keys), cached)
     return self.likelihood.mean(self.decode(variables.params, grid))
