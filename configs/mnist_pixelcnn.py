@@ -3,8 +3,8 @@
 python train.py --config configs/mnist_pixelcnn.py
 python evaluate.py --run runs/mnist_pixelcnn --metrics likelihood
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 95ac2e7): 57 minutes; 80.56 nats
-[80.17, 80.96] of the 10,000 test images, exact (card in docs/comparison/likelihood/). Grid: docs/gallery/.
+Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 95ac2e7): 57 minutes; 80.51 nats
+[80.12, 80.90] of the 10,000 test images, exact (card in docs/comparison/likelihood/). Grid: docs/gallery/.
 """
 
 from configs.common import base
