@@ -22,6 +22,12 @@ def dropout_keys(network: nn.Module, keys: Keys) -> tuple[Keys, ...]:
   return (keys,) if getattr(network, 'dropout', 0) else ()
 
 
+def check_no_dropout(network: nn.Module, name: str, kind: str) -> None:
+  """Raises UsageError for a network with dropout, the option `name` of an objective `kind` that has no keys for it."""
+  if getattr(network, 'dropout', 0):
+    raise UsageError(f'objective.{name}.dropout={network.dropout}: {kind} has no keys for it, set it to 0.')
+
+
 def check_outputs(network: nn.Module, answers: int = 1) -> None:
   """Raises UsageError for a network that answers more or fewer images than the objective reads."""
   given = getattr(network, 'outputs', answers)

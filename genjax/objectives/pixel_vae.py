@@ -12,6 +12,7 @@ from genjax.networks.layers import to_patches
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import Descent
 from genjax.objectives.autoregressive import check_drawn, check_outputs, drawn
+from genjax.objectives.common import check_no_dropout
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.types import Batch, Images, Keys, Variables
 
@@ -27,8 +28,7 @@ class PixelVAE(HierarchicalVAE):
   def __post_init__(self):
     super().__post_init__()
     check_drawn(self.likelihood)
-    if getattr(self.network, 'dropout', 0):
-      raise UsageError(f'objective.network.dropout={self.network.dropout}: PixelVAE has no keys for it, set it to 0.')
+    check_no_dropout(self.network, 'network', 'PixelVAE')
     if not isinstance(self.network, PixelCNN | LocalPixelCNN):
       kind = type(self.network).__name__
       raise UsageError(f'objective.network={kind} hears no decoder: take networks.pixelcnn.LocalPixelCNN or PixelCNN.')

@@ -44,6 +44,7 @@ class Codebook:
     return {'share': share, 'sums': codes * share[:, None]}
 
   def codes(self, own: Own) -> Float[Array, 'n d']:
+    """All of them, a row each: the mean vector of what chose it."""
     return own['sums'] / jnp.maximum(own['share'], 1e-8)[:, None]
 
   def index(self, z: Float[Array, '*n d'], own: Own) -> Int[Array, '*n']:

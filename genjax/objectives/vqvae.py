@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.autoregressive import row_by_row
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import check_no_dropout, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood
 from genjax.objectives.pictures import Picture, reconstructions
 from genjax.objectives.quantisers import FSQ, Codebook
@@ -38,8 +38,7 @@ class VQVAE:
       given, kind = getattr(getattr(self, part), field, None), type(self.quantiser).__name__
       if given != number:
         raise UsageError(f'objective.{part}.{field}={given}: {kind} has {number}, set it to that.')
-    if getattr(self.prior, 'dropout', 0):
-      raise UsageError(f'objective.prior.dropout={self.prior.dropout}: VQVAE has no keys for it, set it to 0.')
+    check_no_dropout(self.prior, 'prior', 'VQVAE')
     if self.likelihood.params() or self.likelihood.buffers():
       raise UsageError(f'{type(self.likelihood).__name__} learns, which VQVAE has no place for: take Gaussian or Bernoulli.')
 
