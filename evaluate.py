@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or your a.b.c'
   )
   parser.add_argument('--weights', default='', help='of inception or efficientnet_lite0')
-  parser.add_argument('--split', default='train', help='real images compared with (train)')
+  parser.add_argument('--split', default='', help='real images compared with (train)')
   parser.add_argument('--reference_images', type=int, default=0, help='at most so many, of every split (0: all)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
   parser.add_argument(
@@ -77,7 +77,10 @@ def main(argv: list[str]) -> None:
       raise UsageError(
         f'--{name} has no say in --metrics likelihood, which is of the test split and of no samples: leave it out.'
       )
+  args.split = args.split or 'train'
   options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
+  if alone and rest:
+    raise UsageError(f'{rest[0]} has no say in --metrics likelihood, which is of no samples: leave it out.')
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
   if args.samples < 100:

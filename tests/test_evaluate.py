@@ -305,7 +305,8 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
     (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo: say of how many test images, as --likelihood 500'),
     (['--metrics', 'fid'], '--metrics fid: give all or likelihood'),
     (['--metrics', 'likelihood', '--likelihood', '0'], 'of no images'),
-    (['--metrics', 'likelihood', '--split', 'test'], '--split has no say in --metrics likelihood'),
+    (['--metrics', 'likelihood', '--split', 'train'], '--split has no say in --metrics likelihood'),
+    (['--metrics', 'likelihood', '--temperature', '0.5'], '--temperature has no say in --metrics likelihood'),
     (['--metrics', 'likelihood', '--cas'], '--cas has no say in --metrics likelihood'),
   ],
 )
