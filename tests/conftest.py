@@ -45,8 +45,10 @@ _OTHERS = {config_of(name)['objective']['cls']: name for name in CONFIGS if name
 _OTHERS = {cls: name for cls, name in _OTHERS.items() if cls not in [config_of(n)['objective']['cls'] for n in FAMILIES]}
 _OTHERS = [*_OTHERS.values(), 'digits_r3gan', 'digits_stylegan2']
 OBJECTIVES = [*FAMILIES, *_OTHERS]
-# And of the other networks of diffusion: DDPM++ told of augmentation, the transformer.
-EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in [*_OTHERS, 'cifar10_edm', 'cifar10_dit'])]
+# And of other networks, quantisers and likelihoods: DDPM++ told of augmentation, the diffusion transformer; causal ones; ...
+_VARIANTS = ['cifar10_edm', 'cifar10_dit', 'digits_pixelcnn', 'digits_row_lstm', 'digits_fsq', 'cifar10_vdvae']
+_VARIANTS += ['fashion_mnist_beta_tc', 'mnist_pixelvae']
+EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in [*_OTHERS, *_VARIANTS])]
 # Where the flow alone would take as long as the others.
 FEW = [pytest.param(name, marks=pytest.mark.slow) if name == 'digits_flow' else name for name in EACH]
 

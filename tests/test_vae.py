@@ -13,7 +13,7 @@ from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.vdvae import VDVAEDecoder, VDVAEEncoder
 from genjax.objectives import pictures
 from genjax.objectives.autoregressive import Autoregressive
-from genjax.objectives.beta_tc import BetaTCVAE
+from genjax.objectives.beta_tc import BetaTCVAE, decomposition
 from genjax.objectives.capacity_vae import CapacityVAE
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.objectives.iwae import IWAE
@@ -176,6 +176,25 @@ def test_the_three_parts_of_the_kl_by_brute_force():
   np.testing.assert_allclose(parts, expected, rtol=1e-3, atol=1e-4)
   value, _ = vae.regulariser(found, z, START)
   assert float(value) == pytest.approx(np.mean(expected, axis=0) @ [2.0, 5.0, 0.5], rel=1e-3)
+
+
+def test_the_three_parts_of_the_kl_of_a_discrete_latent_are_its_sums_over_all_values():
+  # z has two places of three values each, q(z_j|x) a table for each of four images: I(x; z), TC(z) and the marginal KLs summed.
+  random = np.random.default_rng(0)
+  table, prior = random.dirichlet(np.ones(3), (4, 2)), random.dirichlet(np.ones(3), 2)  # [image, place, value], [place, value]
+  q_zx = np.einsum('ka,kb->kab', table[:, 0], table[:, 1]) / 4  # q(z, x), x uniform
+  q_z, marginals = q_zx.sum(axis=0), table.mean(axis=0)
+  information = (q_zx * np.log(q_zx / (q_z / 4))).sum()
+  total_correlation = (q_z * np.log(q_z / np.outer(*marginals))).sum()
+  dimensions = (marginals * np.log(marginals / prior)).sum()
+  found = np.zeros(3)
+  for a, b in np.ndindex(3, 3):  # all four images have this z; how often each has it weighs its answer
+    log_q = np.log(np.stack([table[:, 0, a], table[:, 1, b]], axis=1))
+    pairs = jnp.asarray(np.broadcast_to(log_q, (4, 4, 2)), jnp.float32)
+    log_prior = jnp.full(4, np.log(prior[0, a] * prior[1, b]), jnp.float32)
+    found += q_zx[:, a, b] @ np.stack(decomposition(pairs, log_prior, 4), axis=1)
+  np.testing.assert_allclose(found, [information, total_correlation, dimensions], rtol=1e-5)
+  assert total_correlation > 0.01
 
 
 def test_the_density_of_codes_is_estimated_without_bias():

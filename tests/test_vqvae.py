@@ -160,12 +160,20 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
   images = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, label))(keys)
   slow = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, label[:32], cached=False))(keys[:32])
   np.testing.assert_allclose(images[:32], slow, atol=1e-4)
-  # The first code, told from the image that each makes with the same others, is as frequent as its logit says.
-  logits = vq.prior.apply({'params': params['prior']}, jnp.zeros((1, 2, 2, 4)), jax.nn.one_hot(jnp.ones(1, int), 3))[0, 0, 0]
-  p = np.asarray(jax.nn.softmax(logits))
-  drawn = jax.vmap(lambda key: jax.random.categorical(key, logits))(rng.fold_in(rng.fold_in(keys, 0), 0))
-  np.testing.assert_allclose(np.bincount(drawn, minlength=8) / n, p, atol=4 * np.sqrt(0.25 / n))
-  assert len(np.unique(np.asarray(images).reshape(n, -1).round(4), axis=0)) > 20
+  # Whole grids, told by the image that each makes, are as frequent as the prior says.
+  own = variables.buffers['codebook']
+  grids = jnp.stack(jnp.meshgrid(*[jnp.arange(8)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
+  of_grid = jax.jit(lambda grid: vq.likelihood.mean(vq.decode(params, vq.quantiser.vector(grid, own))))(grids)
+  tile = lambda images: np.asarray(images, np.float64).reshape(len(images), -1)  # noqa: E731
+  apart = np.square(tile(of_grid)).sum(axis=1) - 2 * tile(images) @ tile(of_grid).T
+  drawn = np.asarray(grids)[apart.argmin(axis=1)].reshape(n, 4)
+  p = np.exp(jax.jit(lambda grid: vq.log_prior(params, grid, own, jnp.ones(len(grid), int)))(grids)).reshape(8, 8, 8, 8)
+  for place in range(4):
+    share = p.sum(axis=tuple(other for other in range(4) if other != place))
+    np.testing.assert_allclose(np.bincount(drawn[:, place], minlength=8) / n, share, atol=4 * np.sqrt(0.25 / n))
+    assert share.max() > 2 * share.min()
+  pair = np.bincount(drawn[:, 0] * 8 + drawn[:, 3], minlength=64) / n
+  np.testing.assert_allclose(pair, p.sum(axis=(1, 2)).ravel(), atol=4 * np.sqrt(0.25 / n))
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ class SemiSupervisedAAE(AAE):
   """A game of three: the encoder also says the class, soft, and 'class_discriminator' tells it from one-hot ones (section 5).
 
   Labels are shown of a part `labelled` of the images, always the same ones, whose cross-entropy counts. The last `num_classes`
-  of the encoder's means are the logits. `accuracy` in the logs is of the images whose labels are not shown.
+  of the encoder's means are the logits. `unshown_accuracy` in the logs is of the training images whose labels are not shown.
   """
 
   class_discriminator: nn.Module | None = None  # y -> logit [B]; one like `discriminator` unless given
@@ -175,7 +175,7 @@ class SemiSupervisedAAE(AAE):
     shown, wrong = self.shown(batch.image), optax.softmax_cross_entropy_with_integer_labels(code.classes, batch.label)
     supervised = (wrong * shown).mean() / self.labelled  # a mean over images, however they are split
     right = ((code.classes.argmax(axis=1) == batch.label) & ~shown).sum() / jnp.maximum((~shown).sum(), 1)
-    metrics = {'d_classes': fooled, 'class_nats': supervised, 'accuracy': right.astype(jnp.float32)}
+    metrics = {'d_classes': fooled, 'class_nats': supervised, 'unshown_accuracy': right.astype(jnp.float32)}
     return self.weight * fooled + supervised, metrics
 
   def shown(self, images: Images) -> Bool[Array, 'b']:

@@ -43,11 +43,18 @@ class BetaTCVAE(VAE):
 
   def decomposition(self, found: Posterior, z: Float[Array, 'b z']) -> tuple[Float[Array, 'b'], ...]:
     """log q(z|x) / q(z), log q(z) / prod_j q(z_j) and sum_j log q(z_j) / p(z_j) at the z of each image."""
-    pairs = log_normal(z[:, None, :, None], found.mean[None, :, :, None], found.log_var[None, :, :, None])  # [B, B, z]
-    own = jnp.eye(len(z)) / self.images
-    others = (1 - jnp.eye(len(z))) * (1 - 1 / self.images) / max(len(z) - 1, 1)
-    log_share = jnp.log(own + others)
-    log_q = jax.nn.logsumexp(pairs.sum(axis=2) + log_share, axis=1)
-    log_each = jax.nn.logsumexp(pairs + log_share[:, :, None], axis=1).sum(axis=1)
+    pairs = log_normal(z[:, None, :, None], found.mean[None, :, :, None], found.log_var[None, :, :, None])
     log_prior = -0.5 * (jnp.square(z) + math.log(2 * math.pi)).sum(axis=1)
-    return log_normal(z, found.mean, found.log_var) - log_q, log_q - log_each, log_each - log_prior
+    return decomposition(pairs, log_prior, self.images)
+
+
+def decomposition(
+  pairs: Float[Array, 'b b z'], log_prior: Float[Array, 'b'], images: int
+) -> tuple[Float[Array, 'b'], Float[Array, 'b'], Float[Array, 'b']]:
+  """log q(z|x) - log p(z) in three parts, at the z of each image; pairs[i, k, j] = log q(z_j|x_k) at that of image i."""
+  n = len(pairs)
+  own = jnp.eye(n)
+  log_share = jnp.log(own / images + (1 - own) * (1 - 1 / images) / max(n - 1, 1))
+  log_q = jax.nn.logsumexp(pairs.sum(axis=2) + log_share, axis=1)
+  log_each = jax.nn.logsumexp(pairs + log_share[:, :, None], axis=1).sum(axis=1)
+  return jnp.diagonal(pairs).sum(axis=0) - log_q, log_q - log_each, log_each - log_prior
