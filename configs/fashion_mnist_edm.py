@@ -4,10 +4,7 @@ python train.py --config configs/fashion_mnist_edm.py
 
 Measured 2026-11-27 on an H100 shared by eight processes (jax 0.11.2, commit 9107b30): 2.1 minutes; FID 7.2 of 10,000
 samples by Heun in 10 steps (`python evaluate.py --run runs/fashion_mnist_edm --steps 10`, card in
-docs/comparison/cards/). On 2 CPU cores (2026-11-22, jax 0.12.0.1, commit 6619ba6), with --config.train.steps=3000: 11
-minutes; FID of 2,000 samples (a quick estimate by the classifier, cards in docs/comparison/diffusion/) 11.5 by Heun in
-10 steps, 8.3 in 18, 8.0 by dpmpp_2m in 20. With the paper's times and a sinusoidal embedding (commit 2346e36) 19.8 by
-Heun in 10. Grid: docs/gallery/.
+docs/comparison/cards/); on that grid ten steps are few (LOG.md, of 2026-11-22). Grid: docs/gallery/.
 """
 
 from configs import digits_edm, fashion_mnist_flow
