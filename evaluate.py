@@ -22,6 +22,7 @@ from genjax.commandline import Parser, check_guide, options_help, parse_options,
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare
+from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import watcher
 from genjax.metrics.evaluation import (
   classification_accuracy,
@@ -32,7 +33,7 @@ from genjax.metrics.evaluation import (
   memorised,
   nearest_pairs,
 )
-from genjax.metrics.extractors import cache_folder
+from genjax.metrics.extractors import cache_folder, open_classifier
 from genjax.metrics.modes import count_modes, open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan import GAN
@@ -119,9 +120,12 @@ def main(argv: list[str]) -> None:
   training, held_out = view(train, data['split']), test and view(test, 'test')
   real = training if args.split == 'train' else held_out
 
-  # One card a seed.
+  # One card a seed; of --cas also the recipe, and how well it does with real images.
+  twin = open_classifier(train, test, recipe_for(train)).details if args.cas else None
   network_evaluations = evaluations(run.objective, run.variables, options)
+  begin = time.perf_counter()
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
+  once = {'likelihood_seconds': round(time.perf_counter() - begin, 3)} if images else {}
   kind = f'{likelihood_kind(run.objective, estimator)}, {images} of the test split' if images else None
   for seed in seeds:
     begin = time.perf_counter()
@@ -131,15 +135,17 @@ def main(argv: list[str]) -> None:
       metrics |= memorised(samples, training, held_out)
     if isinstance(run.objective, GAN):
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
-      metrics |= {f'collapse_{k}': v for k, v in watcher(run.objective, train, test, mesh)(variables).items()}
+      watch = watcher(run.objective, train, test, mesh, seed=seed, options=options)
+      metrics |= {f'collapse_{k}': v for k, v in watch(variables).items()}
     if args.cas:
       metrics |= classification_accuracy(samples, train, test)
     found = {
       'metrics': metrics,
       'protocol': card.protocol(extractor, real, args.samples, held_out),
       'model': judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed},
-      'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
+      'cost': samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
       'notes': card.notes(args.samples, real, extractor),
+      **({'classification': twin} if args.cas else {}),
       **card.environment(),
     }
     print(card.table(found))
@@ -179,6 +185,9 @@ def side_by_side(argv: list[str]) -> None:
   html = compare.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
   try:
     args.out.mkdir(parents=True, exist_ok=True)
+    if (args.out / 'index.html').exists():  # of other rows
+      for old in args.out.glob('grid_[0-9]*_*.png'):
+        old.unlink()
     (args.out / 'table.md').write_text(text)
     (args.out / 'index.html').write_text(html)
     for name, data in pictures.items():

@@ -234,7 +234,8 @@ def _sample(objective, options, variables, key, index, labels, how='sample'):
 def sampling_options(objective: Objective) -> dict[str, Any]:
   """The options that an objective's `sample` takes, with their defaults."""
   if hasattr(objective, 'sampler'):
-    return dataclasses.asdict(objective.sampler)
+    options = dataclasses.asdict(objective.sampler)
+    return options | {'grid': options['grid'] or objective.path.grid}
   return {p.name: p.default for p in parameters(objective.sample).values() if p.kind is p.KEYWORD_ONLY}
 
 

@@ -108,6 +108,7 @@ class Given(GAN):
     images = variables.params['images']
     if self.kind == 'stuck':
       return jnp.broadcast_to(images[:1], images.shape) + 0.01 * rng.normal(keys, images.shape[1:])
+    images = truncation * images
     if self.kind == 'copies':
       return variables.params['training']
     if self.kind == 'five':
@@ -117,7 +118,7 @@ class Given(GAN):
     return images
 
 
-def looked_at(kind: str, num_classes: int = 0, devices: int = 1):
+def looked_at(kind: str, num_classes: int = 0, devices: int = 1, **options):
   source = open_data('digits', 8)
   train, other = Subset(source, np.arange(1000)), Subset(source, np.arange(1000, 1500))
   game = Given(MLPGenerator((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), num_classes=num_classes, kind=kind)
@@ -130,7 +131,7 @@ def looked_at(kind: str, num_classes: int = 0, devices: int = 1):
   )
   variables.params['training'] = train.read(epoch_order(0, 0, 1000)[500:756])[0] / np.float32(127.5) - 1
   mesh = make_mesh(jax.devices()[:devices])
-  return collapse.watcher(game, train, other, mesh)(jax.device_put(variables, replicated(mesh)))
+  return collapse.watcher(game, train, other, mesh, options=options)(jax.device_put(variables, replicated(mesh)))
 
 
 def test_the_data_themselves_are_not_flagged():
@@ -139,6 +140,22 @@ def test_the_data_themselves_are_not_flagged():
   assert found['nearest'] == pytest.approx(1, abs=0.2)
   assert collapse.flags(found) == []
   assert looked_at('real', devices=8) == pytest.approx(found, rel=1e-4, abs=1e-5)
+
+
+def test_the_panel_is_of_samples_by_the_options_that_are_judged():
+  assert looked_at('real', truncation=0.25)['pairwise'] == pytest.approx(looked_at('real')['pairwise'] / 4, rel=1e-4)
+
+
+def test_what_has_no_value_is_left_out():
+  # No two images of a class: no distance in one, and nothing else is lost.
+  source, game = open_data('digits', 8), GAN(MLPGenerator((8, 8, 1), 8, 16), MLPDiscriminator(16), num_classes=60)
+  alone = Arrays('few', source.images[:60], np.arange(60, dtype=np.int32), 60)
+  variables = game.init(jax.random.key(0), collapse.Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1)))
+  found = collapse.watcher(game, alone, None, make_mesh(jax.devices()[:1]), images=60)(variables)
+  assert found.keys().isdisjoint({'pairwise', 'nearest'})
+  assert {'rank', 'labels', 'precision'} < set(found)
+  assert all(map(np.isfinite, found.values()))
+  collapse.flags(found)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
   text = card.table(c)
   assert '(a bound, of binarised images, given their labels, 297 of the test split)' in text
-  assert re.search('a quick estimate: with fewer than 10000 samples.*; 600 real images would have FID [0-9.]+, and not 0', text)
+  assert re.search('a quick estimate: with fewer than 10000 samples.*; 600 other real images would have FID [0-9.]+, and', text)
   evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
   assert len(card.load(runs[0])) == 2  # the same again replaces its card
   again = card.load(runs[0])[0]
@@ -83,7 +83,9 @@ def test_side_by_side(runs, tmp_path, capsys):
     '(a bound, of binarised images, given their labels, 297 of the test split)' in vae.split('|')[columns.index('nll_nats ↓')]
   )
   page = (tmp_path / 'out' / 'index.html').read_text()
-  assert page.count('data:image/png;base64,') == 5  # both ran as long and evaluate once: no figure of either
+  # Two grids, precision and recall, sampling, training if it took longer; both saw as many images and evaluate once.
+  seconds = {row.cost('training_device_seconds') for row in compare.rows_of(runs)}
+  assert page.count('data:image/png;base64,') == 3 + len(seconds)
   assert all(word in page for word in (quick[:20], '&quot;temperature&quot;: 1.0', '&quot;scipy&quot;', 'one class a column'))
   assert 'http' not in page.replace('http-equiv', '')  # nothing is fetched
   assert {p.name for p in (tmp_path / 'out').glob('*.png')} > {'grid_1_vae.png', 'grid_2_gan.png', 'precision_recall.png'}
@@ -164,7 +166,7 @@ def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
   found['metrics']['classification_accuracy'] = 0.25
   card.save(tmp_path / 'best_0', found)
   header, line = compare.table(compare.rows_of([tmp_path / 'best_0', tmp_path / 'best_1']))
-  assert line[header.index('classification_accuracy ↑')] == '0.25'
+  assert line[header.index('classification_accuracy ↑')] == '0.25 (of 1 of the 2 trainings)'
 
 
 def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
@@ -183,12 +185,37 @@ def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
 def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
   judged(tmp_path / 'a', config, cards, [1, 2])
-  for found in cards:
-    found['model'] |= {'likelihood': 'exact'}
+  for found in cards:  # another estimator of the same images
+    found['model'] |= {'likelihood': found['model']['likelihood'].replace('a bound', 'exact')}
   rows = compare.rows_of([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
   header, _, other = compare.table(rows)
   assert ' to ' not in other[header.index('nll_nats ↓')]
   assert ' to ' in other[header.index('kid ↓')]
+
+
+def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values_do(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  judged(tmp_path / 'a', config, cards, [1, 2])
+  for i, found in enumerate(cards):
+    found['model'] |= {'likelihood': 'a bound, of 8-bit images, 20 of the test split'}
+    found['metrics'] |= {'recall': 0.05 + 0.2 * i}
+  rows = compare.rows_of([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
+  header, first, other = compare.table(rows)
+  nats = header.index('nll_nats ↓')
+  assert other[nats] == other[nats + 1] == ''
+  low, high = (cards[0]['metrics'][f'nll_{end}'] for end in ('low', 'high'))
+  assert f'[{low:.4g}, {high:.4g}] (a bound, of binarised images' in first[nats]  # over images
+  assert '[0, 1]' in other[header.index('recall ↑')]
+  assert 'evaluate.py compare --metrics likelihood sets alike ones side by side' in compare.legend(rows)[1]
+  assert not any('alike ones' in line for line in compare.legend(rows[:1]))
+
+
+def test_a_card_of_numbers_that_are_not_finite_is_not_written(runs, tmp_path):
+  found = card.load(runs[0])[0]
+  found['metrics'] |= {'kid': float('nan')}
+  with pytest.raises(UsageError, match=r'json is not written: kid are not finite numbers'):
+    card.save(tmp_path, found)
+  assert not (tmp_path / 'evaluation').exists()
 
 
 def test_intervals_over_seeds_cover_the_truth():
@@ -370,7 +397,7 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
     match=r'measures: "binarised images, given their labels" and "statically binarised images"\).*\nThey are of differ',
   ):
     compare.likelihoods([runs[0], copy])
-  with pytest.raises(UsageError, match=r'has no likelihood: python evaluate.py --run .* --metrics likelihood'):
+  with pytest.raises(UsageError, match=r'gan is of GAN, which has no likelihood: leave it out'):
     compare.likelihoods([runs[0], runs[1]])
   with pytest.raises(UsageError, match=r'nope is no run directory'):
     compare.likelihoods([runs[0], tmp_path / 'nope'])
@@ -471,6 +498,8 @@ def test_training_judges_itself_and_keeps_the_best(tmp_path):
   train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)  # as if killed before it was judged
   assert [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line] == judged
   shutil.rmtree(tmp_path / 'run' / 'best')
+  assert written['model']['evaluations'] == 1
+  assert written['cost']['seconds'] > 0 < written['cost']['training_kimg']
   with pytest.raises(UsageError, match=r'has no best checkpoint yet: train it with train.evaluate_every'):
     load(tmp_path / 'run', best=True)
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
+import re
 import sys
 
 import jax
@@ -31,7 +33,7 @@ from genjax.metrics.evaluation import (
 from genjax.metrics.fid import frechet_distance
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
-from genjax.metrics.reference import features_of, real_images, reference
+from genjax.metrics.reference import Reference, features_of, real_images, reference
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import make_mesh
 from genjax.types import Variables, example_batch
@@ -200,6 +202,53 @@ def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, cap
     load_tree(path, ('n', 'mean', 'cov', 'features', 'classes'))
 
 
+def test_a_reference_of_something_else_in_the_cache_is_not_believed(digits, tmp_path):
+  train_set, test_set, extractor = digits
+  mesh, folder = make_mesh(jax.devices()[:1]), tmp_path / 'references'
+  look = lambda: reference(train_set, 'train', extractor, mesh, tmp_path)  # noqa: E731
+  look()
+  (path,) = folder.iterdir()
+  whole = path.read_bytes()
+  reference(test_set, 'test', extractor, mesh, tmp_path)
+  (other,) = set(folder.iterdir()) - {path}
+  path.write_bytes(other.read_bytes())
+  with pytest.raises(UsageError, match=f'{path.name} is of other images or features: delete it'):
+    look()
+  path.write_bytes(whole)
+  saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'classes'))
+  save_tree(path, saved | {'cov': saved['cov'] * np.nan})
+  with pytest.raises(UsageError, match=f'{path.name} holds values that are not finite: delete it'):
+    look()
+
+
+def test_features_that_tell_nothing_apart_are_refused(digits, tmp_path):
+  constant = extractors.own('constant', lambda x: jnp.ones((len(x), 3)), '1')
+  with pytest.raises(UsageError, match='features constant are the same of all images of digits train: they tell nothing apart'):
+    reference(digits[0], 'train', constant, make_mesh(jax.devices()[:1]), tmp_path)
+
+
+@pytest.mark.parametrize('n', [100, 300, 900, 4000])
+def test_the_bias_that_a_card_names_is_that_of_fresh_real_images(n):
+  random, mix = RANDOM(0), RANDOM(1).normal(size=(16, 16)) / 4
+  draw = lambda n: np.maximum(random.normal(size=(n, 16)) @ mix, 0).astype(np.float32)  # noqa: E731
+  found, told = [], []
+  for _ in range(8):
+    real = draw(1000)
+    known = Reference(moments(real), real, np.arange(1000), np.zeros(0), {})
+    note = card.notes(n, known, extractors.own('f', lambda x: x, '1'))[0]
+    told.append(float(re.search('other real images would have FID ([^,]+), and not 0', note)[1]))
+    found.append(frechet_distance(moments(draw(n)), known.moments))
+  assert np.mean(told) == pytest.approx(np.mean(found), rel=0.12)
+
+
+def test_fewer_images_than_features_are_told():
+  real = RANDOM(0).normal(size=(400, 200)).astype(np.float32)
+  known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
+  extractor = extractors.own('f', lambda x: x, '1')
+  assert '150 images do not tell the covariance of 200 features' in card.notes(150, known, extractor)[0]
+  assert card.notes(20_000, known, extractor) == []
+
+
 @pytest.mark.parametrize(
   ('code', 'message'),
   [
@@ -358,6 +407,11 @@ def test_a_module_beside_a_user_s_function_is_in_its_hash(digits, tmp_path, monk
     (tmp_path / 'own_features.py').write_text(f'from own_scale import SCALE\n\n\n{flat}')
     hashes.append(extractors.open_extractor('own_features.f', '', *digits[:2], ['own_features']).hash)
   assert hashes[0] != hashes[1]
+  (tmp_path / 'main_program.py').write_text('import own_features\n')  # which uses them, and not they it
+  importlib.import_module('main_program')
+  assert extractors.open_extractor('own_features.f', '', *digits[:2], ['own_features']).hash == hashes[1]
+  with pytest.raises(UsageError, match=r'features own_features.g are no function that is there, package.module.function'):
+    extractors.open_extractor('own_features.g', '', *digits[:2], ['own_features'])
 
 
 def test_the_inception_score_is_of_the_last_layer_without_its_bias(monkeypatch):

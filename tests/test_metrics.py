@@ -205,3 +205,10 @@ def test_points_on_a_grid_have_no_density():
   found = manifold(real, fake)  # sixteen places: every ball is a point
   assert found.density is None
   assert (found.precision, found.recall, found.coverage) == (1.0, 1.0, 1.0)
+
+
+def test_where_the_features_lie_does_not_matter():
+  random = np.random.default_rng(0)
+  real, fake = (random.normal(size=(400, 20)) for _ in range(2))
+  found = manifold(real, fake * 1.1)
+  np.testing.assert_allclose(manifold(real + 1e4, fake * 1.1 + 1e4), found, rtol=1e-12)

@@ -6,6 +6,7 @@ A card is a plain dictionary, written as JSON:
   model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
+  classification   of a classifier trained on samples: its recipe, and its twin's accuracy, which was trained on real images
   versions, created
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import jax
 
+from genjax.build import resolve
 from genjax.data.sources import Source, data_hash
 from genjax.errors import UsageError
 from genjax.files import write_json
@@ -30,7 +32,7 @@ from genjax.metrics.fid import frechet_distance
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference
 from genjax.types import Objective
-from genjax.workdir import PACKAGES, differences, git
+from genjax.workdir import PACKAGES, differences, git, read_config
 
 NUMBER = (int, float)
 SCHEMA = {
@@ -153,7 +155,8 @@ def save(workdir: Path, card: Card) -> Path:
   if same:
     kept = {name: value for name, value in old['metrics'].items() if name not in card['metrics']}
     nats = {'likelihood': old['model'].get('likelihood')} if 'nll_nats' in kept else {}
-    card = card | {'metrics': card['metrics'] | kept, 'model': card['model'] | nats}
+    twin = {'classification': old['classification']} if 'classification_accuracy' in kept and 'classification' in old else {}
+    card = card | twin | {'metrics': card['metrics'] | kept, 'model': card['model'] | nats}
   return write(path, card)
 
 
@@ -164,7 +167,9 @@ def save_likelihood(workdir: Path, card: Card) -> Path:
 
 
 def write(path: Path, card: Card) -> Path:
-  """Raises UsageError if it cannot be."""
+  """Raises UsageError if it cannot be, or if numbers are not finite, which `read` refuses."""
+  if wrong := [name for name, value in card['metrics'].items() if not number(value)]:
+    raise UsageError(f'{path} is not written: {", ".join(wrong)} are not finite numbers.')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, card)
@@ -175,7 +180,7 @@ def write(path: Path, card: Card) -> Path:
 
 def load(workdir: Path) -> list[Card]:
   """The cards of a run, by file name. Raises UsageError if there are none, or one that evaluate.py did not write."""
-  cards = read((Path(workdir) / 'evaluation').glob('*.json'), SCHEMA)
+  cards = read(workdir, (Path(workdir) / 'evaluation').glob('*.json'), SCHEMA)
   if not cards:
     check_run(workdir)
     raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
@@ -184,11 +189,22 @@ def load(workdir: Path) -> list[Card]:
 
 def load_likelihoods(workdir: Path) -> list[Card]:
   """What `save_likelihood` wrote. Raises UsageError if there is nothing, or one that evaluate.py did not write."""
-  cards = read((Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'), LIKELIHOOD_SCHEMA)
+  cards = read(workdir, (Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'), LIKELIHOOD_SCHEMA)
   if not cards:
     check_run(workdir)
+    if (kind := without_likelihood(workdir)) is not None:
+      raise UsageError(f'{workdir} is of {kind}, which has no likelihood: leave it out.')
     raise UsageError(f'{workdir} has no likelihood: python evaluate.py --run {workdir} --metrics likelihood')
   return cards
+
+
+def without_likelihood(workdir: Path) -> str | None:
+  """The name of a run's objective if it has no likelihood; None of one of the user's packages, too, which is not asked."""
+  name = read_config(workdir)['objective']['cls']
+  try:
+    return None if hasattr(resolve(name), 'nll') else name.rpartition('.')[2]
+  except UsageError:
+    return None
 
 
 def check_run(workdir: Path) -> None:
@@ -197,8 +213,8 @@ def check_run(workdir: Path) -> None:
     raise UsageError(f'{workdir} is no run directory: give one that train.py made.')
 
 
-def read(paths: Iterable[Path], schema: dict[str, Any]) -> list[Card]:
-  """The cards in these files, by name. Raises UsageError for one that `schema` does not fit or whose numbers are not finite."""
+def read(workdir: Path, paths: Iterable[Path], schema: dict[str, Any]) -> list[Card]:
+  """A run's cards in these files, by name. Raises UsageError for one that `schema` does not fit, or of numbers not finite."""
   cards = []
   for path in sorted(paths):
     try:
@@ -207,6 +223,7 @@ def read(paths: Iterable[Path], schema: dict[str, Any]) -> list[Card]:
       card = None
     if not fits(card, schema) or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
+    card['model']['run'] = str(workdir)  # where it lies now
     cards.append(card)
   return cards
 
@@ -250,17 +267,20 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
 def notes(samples: int, reference: Reference, extractor: Extractor) -> list[str]:
   """What to know before believing these numbers.
 
-  How biased FID is follows from how it is of as many real images: of some of the reference against all of it, n of N, and
-  since those are among these, over 1 - n / N.
+  How biased FID is follows from how it is of real images: m of the reference against all N of it, half at most, have
+  c (1 / m - 1 / N), as many others as there are samples c (1 / samples + 1 / N).
   """
   found = [extractor.note] if extractor.note else []
+  n, d = reference.moments.n, len(reference.moments.mean)
+  if (fewest := min(samples, n)) <= d:
+    found.append(f'{fewest} images do not tell the covariance of {d} features: FID is mostly their number; take more, or KID.')
   if samples >= QUICK:
     return found
   note = f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
-  if samples <= reference.moments.n // 2 and samples <= len(reference.features):
-    among = frechet_distance(moments(reference.features[:samples]), reference.moments)
-    note += f'; {samples} real images would have FID {among / (1 - samples / reference.moments.n):.3g}, and not 0'
-  return [*found, note]
+  m = min(samples, n // 2, len(reference.features))
+  among = frechet_distance(moments(reference.features[:m]), reference.moments)
+  bias = among * (1 / samples + 1 / n) / (1 / m - 1 / n)
+  return [*found, note + f'; {samples} other real images would have FID {bias:.3g}, and not 0']
 
 
 def table(card: Card) -> str:
@@ -276,6 +296,8 @@ def table(card: Card) -> str:
   ]
   lines += [f'  {note}' for note in card.get('notes', [])]
   of = {'nll_nats': f'  ({model.get("likelihood")})'}
+  if 'classification' in card:
+    of['classification_accuracy'] = f'  (trained on real images: {card["classification"]["test_accuracy"]:.5g})'
   return '\n'.join(lines + [f'  {name:28} {value:.5g}{of.get(name, "")}' for name, value in metrics.items()])
 
 

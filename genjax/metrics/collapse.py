@@ -5,7 +5,8 @@ features, are the evaluation's (genjax/metrics/modes.py, manifold.py).
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -30,10 +31,10 @@ TRAINING = 5000  # training images among which the nearest to a sample is sought
 
 
 def panel(
-  objective: GAN, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None
+  objective: GAN, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None, **options: Any
 ) -> tuple[dict[str, Float[Array, '']], Float[Array, 'n pixels z'], Images]:
   """Scalars, dG/dz at a few latents, and the samples; pure. `real` are training images, `held_out` others, samples have
-  `real`'s labels.
+  `real`'s labels, and the `options` of `objective.sample`, which dG/dz has not.
 
   pairwise: mean distance of two samples (of a class), over that of two training images; of pixels.
   nearest: median distance of a sample to the next (of its class), over that of training images.
@@ -44,12 +45,12 @@ def panel(
   """
   keys = rng.image_keys(key, real.index)
   labels = real.label if objective.num_classes else None
-  samples = objective.sample(variables, keys, labels)
+  samples = objective.sample(variables, keys, labels, **options)
   classes = real.label if objective.num_classes else jnp.zeros_like(real.label)
   near, far = (distances(images, classes) for images in (samples, real.image))
   found = {'pairwise': near[0] / far[0], 'nearest': near[1] / far[1]}
   if objective.num_classes:
-    others = objective.sample(variables, keys, (labels + 1) % objective.num_classes)
+    others = objective.sample(variables, keys, (labels + 1) % objective.num_classes, **options)
     whole, _ = distances(real.image, jnp.zeros_like(real.label))
     found['labels'] = jnp.sqrt(jnp.square(samples - others).sum(axis=(1, 2, 3))).mean() / whole
 
@@ -126,9 +127,18 @@ def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[A
 
 
 def watcher(
-  objective: GAN, train: Source, test: Source | None, mesh: Mesh, images: int = 256
+  objective: GAN,
+  train: Source,
+  test: Source | None,
+  mesh: Mesh,
+  images: int = 256,
+  seed: int = 0,
+  options: Mapping[str, Any] | None = None,
 ) -> Callable[[Variables], dict[str, float]]:
-  """`watch(variables)`: panel, spectrum and point sets, of the same latents and images of `train` and `test` each time."""
+  """`watch(variables)`: panel, spectrum and point sets, of the same latents and images of `train` and `test` each time.
+
+  `options` are those of `objective.sample`. What has no value is left out, as distances in a class of which there is one image.
+  """
 
   def first(source, count):
     return source.read(epoch_order(0, 0, len(source))[: min(count, len(source))])
@@ -137,18 +147,19 @@ def watcher(
     pixels, labels = first(source, images)
     return Batch(to_float(pixels), labels, np.arange(len(labels), dtype=np.int32))
 
-  training, key = first(train, TRAINING)[0], jax.random.key(0)
+  training, key = first(train, TRAINING)[0], jax.random.key(seed)
   beside, unseen = training[:images], first(test, images)[0] if test else None
   key, real = put_everywhere((key, batch(train)), mesh)
   held_out = put_everywhere(batch(test), mesh) if test else None
-  compiled = jax.jit(functools.partial(panel, objective), out_shardings=replicated(mesh))
+  compiled = jax.jit(functools.partial(panel, objective, **options or {}), out_shardings=replicated(mesh))
 
   def watch(variables):
     found, jacobians, samples = compiled(variables, key, real, held_out)
     found, samples = {name: float(value) for name, value in found.items()}, np.asarray(to_uint8(samples))
     if train.name == 'gaussians_25':
       found |= of_gaussians(samples)
-    return found | spectrum(np.asarray(jacobians)) | point_sets(training, beside, unseen, samples)
+    found |= spectrum(np.asarray(jacobians)) | point_sets(training, beside, unseen, samples)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
   return watch
 
@@ -156,15 +167,15 @@ def watcher(
 def flags(found: dict[str, Any]) -> list[str]:
   """What is wrong, in words; empty if nothing is seen to be."""
   said = []
-  if found['pairwise'] < 0.5:
+  if found.get('pairwise', 1) < 0.5:
     said.append(f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck')
-  elif found['nearest'] < 0.3:
+  elif found.get('nearest', 1) < 0.3:
     said.append(f'samples have neighbours {found["nearest"]:.2g} times as far as training images have: near duplicates')
   elif 'coverage_held_out' in found:
     precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
     if coverage < 0.7 and precision > 0.8:
       said.append(f'samples are like images and cover {coverage:.2g} times as many as held-out images do: some are left out')
-  if found['rank'] < 1.5 and found['directions'] >= 8:
+  if found.get('rank', 2) < 1.5 and found['directions'] >= 8:
     said.append(f'the generator hears {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
   if found.get('labels', 1) < 0.05:
     said.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: the labels are not heard')

@@ -27,6 +27,8 @@ BETTER = {
   'fid': '↓', 'fid_infinity': '↓', 'kid': '↓', 'inception_score': '↑', 'precision': '↑', 'recall': '↑', 'density': '↑',
   'coverage': '↑', 'copies_median_ratio': '', 'classification_accuracy': '↑', 'nll_nats': '↓', 'bits_per_dim': '↓',
 }  # fmt: skip
+POSSIBLE = dict.fromkeys(('precision', 'recall', 'coverage', 'classification_accuracy'), (0.0, 1.0))
+POSSIBLE |= {'fid': (0.0,), 'density': (0.0,)}
 OF_LIKELIHOOD = ('nll_nats', 'bits_per_dim')
 BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options that make no other model
 
@@ -39,7 +41,7 @@ class Row(NamedTuple):
   cards: dict[tuple[int, int], Card]
 
   def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
-    """One value a training, the mean over its samplings; one a sampling if there is one training. None if not measured.
+    """One value a training, the mean over its samplings; one a sampling if the row has one training. None if not measured.
 
     Of all cards that have it, or of those of `seeds` that do; likelihoods of those whose kind is the first card's.
     """
@@ -51,7 +53,11 @@ class Row(NamedTuple):
         found.setdefault(training, []).append(value)
     if not found:
       return None
-    return np.array(next(iter(found.values())) if len(found) == 1 else [np.mean(x) for x in found.values()], float)
+    return np.array(next(iter(found.values())) if self.trainings == 1 else [np.mean(x) for x in found.values()], float)
+
+  @property
+  def trainings(self) -> int:
+    return len({training for training, _ in self.cards})
 
   def cost(self, name: str) -> float:
     """Mean over the cards."""
@@ -79,7 +85,8 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
   cards = {run: [card for card in load(run) if features in ('', card['protocol']['features']['name'])] for run in runs}
   for run, found in cards.items():
     if not found:
-      raise UsageError(f'{run} was not judged by {features}: python evaluate.py --run {run} --features {features}')
+      package = f' --allow_package {features.split(".")[0]}' if '.' in features else ''
+      raise UsageError(f'{run} was not judged by {features}: python evaluate.py --run {run} --features {features}{package}')
   protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
@@ -146,12 +153,12 @@ def short_names(runs: list[Path]) -> list[str]:
   raise UsageError('the same run is named twice.')
 
 
-def interval(values: np.ndarray) -> tuple[float, float] | None:
-  """95 % interval of the mean, by Student's t; None for a single value."""
+def interval(values: np.ndarray, least: float = -math.inf, most: float = math.inf) -> tuple[float, float] | None:
+  """95 % interval of the mean, by Student's t, of what is possible, `least` to `most`; None for a single value."""
   if len(values) < 2:
     return None
   half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values))
-  return float(values.mean() - half), float(values.mean() + half)
+  return max(float(values.mean() - half), least), min(float(values.mean() + half), most)
 
 
 def table(rows: list[Row]) -> list[list[str]]:
@@ -163,21 +170,25 @@ def table(rows: list[Row]) -> list[list[str]]:
     common = row.cards.keys() & rows[0].cards.keys()
     cells = [row.name, *(str(len(set(seeds))) for seeds in zip(*row.cards, strict=True))]
     for name in metrics:
-      values = row.values(name)
+      values = row.values(name) if same_likelihood(name, row, rows) else None
       if values is None:
         cells.append('')
         continue
       cell, own = f'{values.mean():.4g}', row.card['metrics']
-      found = interval(values)
+      found = interval(values, *POSSIBLE.get(name, ()))
       if name == 'kid' and not found:
         found = own['kid_low'], own['kid_high']
+      if name == 'nll_nats' and row.trainings == 1 and 'nll_low' in own:
+        found = own['nll_low'], own['nll_high']
       if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # not of what is the same for every seed
         cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
       both = {s for s in common if all(name in r.cards[s]['metrics'] for r in (row, rows[0]))}
       first = rows[0].values(name, both) if both and row is not rows[0] else None
-      if first is not None and len(first) > 1 and same_likelihood(name, row, rows[0]):
+      if first is not None and len(first) > 1 and (name not in OF_LIKELIHOOD or row.likelihood == rows[0].likelihood):
         low, high = interval(row.values(name, both) - first)
         cell += f' ({low:+.3g} to {high:+.3g})'
+      if row.trainings > 1 > len(values) / row.trainings:
+        cell += f' (of {len(values)} of the {row.trainings} trainings)'
       if name in OF_LIKELIHOOD and row.likelihood:
         cell += f' ({row.likelihood})'
       cells.append(cell)
@@ -186,9 +197,10 @@ def table(rows: list[Row]) -> list[list[str]]:
   return lines
 
 
-def same_likelihood(metric: str, a: Row, b: Row) -> bool:
-  """Bounds and estimates of different kinds are not subtracted."""
-  return metric not in OF_LIKELIHOOD or a.likelihood == b.likelihood
+def same_likelihood(metric: str, row: Row, rows: list[Row]) -> bool:
+  """Whether a likelihood is of what that of the first row that has one is of, however estimated."""
+  of = lambda row: row.likelihood and row.likelihood.split(', of ', 1)[-1]  # noqa: E731
+  return metric not in OF_LIKELIHOOD or of(row) == next(filter(None, map(of, rows)), None)
 
 
 def legend(rows: list[Row]) -> list[str]:
@@ -197,9 +209,15 @@ def legend(rows: list[Row]) -> list[str]:
   lines = [
     "↓ lower is better, ↑ higher. [..] is a 95 % interval of the mean by Student's t: over trainings where there are several "
     '(configs that differ in train.seed alone); else over sampling seeds of one checkpoint, which does not say how another '
-    'training would have ended (of KID for a single seed, over blocks of its samples, rather too wide than too narrow). (.. to '
-    '..) is that of the difference from the first row, seed by seed, where there are two or more in common.'
+    'training would have ended (of KID for a single seed, over blocks of its samples, rather too wide than too narrow; of the '
+    'likelihood of a single training, over images). (.. to ..) is that of the difference from the first row, seed by seed, '
+    'where there are two or more in common: over trainings if both rows have several, else over samplings.'
   ]
+  if not all(same_likelihood(OF_LIKELIHOOD[0], row, rows) for row in rows if row.likelihood):
+    lines.append(
+      'Likelihoods of other images, or of images made discrete or continuous otherwise, than the first row that has one are '
+      'left out: evaluate.py compare --metrics likelihood sets alike ones side by side.'
+    )
   if samples < QUICK:
     lines.append(
       f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '
@@ -264,10 +282,10 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
   With two or more values bars show `interval`. A figure whose rows all lie at one place of its horizontal axis is left out.
   """
   from matplotlib.figure import Figure
-  from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
   def bar(row, metric):
-    found = interval(row.values(metric))
+    found = interval(row.values(metric), *POSSIBLE.get(metric, ()))
     return None if found is None else [[row.values(metric).mean() - found[0]], [found[1] - row.values(metric).mean()]]
 
   def scatter(x_of, y, x_label, x=None):
@@ -284,8 +302,9 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     else:
       axes.set_xscale('log')
       axes.set_ylim(bottom=0)
-      axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-      axes.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+      places = [x_of(row) for row in rows]
+      axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.nanmax(places) < 30 * np.nanmin(places) else (1,)))
+      axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
       axes.xaxis.set_minor_formatter(NullFormatter())
       axes.margins(x=0.15)
     axes.set_xlabel(x_label)

@@ -4,6 +4,7 @@ Samples are rounded to 8 bits before features are taken, so that they stand on t
 a PNG would hold.
 """
 
+import ast
 import contextlib
 import dataclasses
 import functools
@@ -73,15 +74,28 @@ def own(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b
 def package_hash(function: Callable) -> str:
   """sha256 (16 digits) over all Python files of the package that defines a function.
 
-  Of a single file, those beside it that are loaded too. Weights that a function reads are not seen: name them in its package.
+  Of a single file, those beside it that it uses, too. Weights that a function reads are not seen: name them in its package.
   """
   package = sys.modules[function.__module__.split('.')[0]]
   folders = [Path(folder) for folder in getattr(package, '__path__', [])]
   files = sorted(file for folder in folders for file in folder.rglob('*.py'))
   if not files:
-    loaded = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, '__file__', None)}
-    files = sorted(file for file in loaded if file.parent == Path(package.__file__).parent and file.suffix == '.py')
+    files = sorted(used_beside(Path(package.__file__)))
   return hashlib.sha256(b'\0'.join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def used_beside(file: Path) -> set[Path]:
+  """A Python file, and those of its folder that it imports, and they in turn."""
+  found, left = set(), {file}
+  while left:
+    file = left.pop()
+    found.add(file)
+    for node in ast.walk(ast.parse(file.read_bytes())):
+      if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        beside = {file.parent / f'{name.split(".")[0]}.py' for name in names}
+        left |= {path for path in beside - found if path.is_file()}
+  return found
 
 
 def check_features(name: str, function: Callable, image_shape: tuple[int, int, int]) -> None:
@@ -218,9 +232,16 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
   if name in ('inception', 'efficientnet_lite0'):
     if (channels := train.image_shape[-1]) not in (1, 3):
       raise UsageError(f'features {name} are of grey and RGB images, and {train.name} has {channels} channels.')
-    return {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
+    extractor = {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
+    if (side := max(train.image_shape[:2])) >= 32:
+      return extractor
+    little = f'{name} knows photographs: of images of {side} pixels its features say little, prefer the classifier.'
+    return dataclasses.replace(extractor, note=' '.join(filter(None, [extractor.note, little])))
   if name.split('.')[0] in allow:
-    function = resolve(name, allow)
+    try:
+      function = resolve(name, allow)
+    except UsageError as error:
+      raise UsageError(f'features {name} are no function that is there, package.module.function: {error}') from None
     check_features(name, function, train.image_shape)
     return own(name, function, package_hash(function))
   known = ('classifier', 'inception', 'efficientnet_lite0')

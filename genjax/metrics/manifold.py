@@ -80,7 +80,7 @@ def manifold(
 
   The papers compare equal numbers of both; recall and coverage depend on them. All pairs are looked at, a block at a time.
   """
-  real, fake = (np.asarray(x, np.float64) for x in (real, fake))
+  real, fake = (np.asarray(x, np.float64) - np.mean(real, axis=0, dtype=np.float64) for x in (real, fake))
   precision = (_blockwise(_counts, fake, real, radii(real, k_precision)) > 0).mean()
   recall = (_blockwise(_counts, real, fake, radii(fake, k_precision)) > 0).mean()
   reach = radii(real, k_density)
@@ -105,6 +105,8 @@ def copies(
 
   None if a hundredth of the held-out images are training images again (points on a grid, duplicates): they cannot tell.
   """
+  centre = np.mean(train, axis=0, dtype=np.float64)
+  train, held_out, fake = (np.asarray(x, np.float64) - centre for x in (train, held_out, fake))
   unseen, generated = (nearest(x, train)[0][:, 0] for x in (held_out, fake))
   near = np.percentile(unseen, 1)
   if near <= 1e-6 * np.linalg.norm(train, axis=1).mean():

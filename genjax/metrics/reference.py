@@ -38,7 +38,7 @@ def reference(
   """Of the first `images` (0: all) of `source` in an order that depends on its size alone.
 
   Raises:
-    UsageError: fewer than LEAST images.
+    UsageError: fewer than LEAST images, features that are the same of all, a file of something else in the cache.
   """
   hashed, size = data_hash(source), len(source)
   if size < LEAST:
@@ -46,9 +46,9 @@ def reference(
   count = min(images or size, size)
   protocol = {'data': source.name, 'split': split, 'shape': list(source.image_shape), 'hash': hashed, 'images': count}
   rows = epoch_order(0, 0, size)[:count]
-  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count} 2'.encode()).hexdigest()[:16]
+  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count} 3'.encode()).hexdigest()[:16]
   path = cache / 'references' / f'{key}.npz'
-  saved = load_tree(path, ('n', 'mean', 'cov', 'features', 'classes'))
+  saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'classes'))
   if saved is None:
     print(f'features ({extractor.name}) of {count} images of {source.name} {split}, once ({path}).', flush=True)
     running, features, classes = None, [], np.zeros(source.num_classes)
@@ -60,9 +60,17 @@ def reference(
         features.append(np.asarray(block))
     n, mean, cov = extractor.finite(running.result())
     kept = np.concatenate(features)[: KEPT // len(mean)]
-    saved = {'n': np.int64(n), 'mean': mean, 'cov': cov, 'features': kept, 'classes': classes}
+    saved = {'key': np.str_(key), 'n': np.int64(n), 'mean': mean, 'cov': cov, 'features': kept, 'classes': classes}
     save_tree(path, saved)
-  found = Moments(int(saved['n']), saved['mean'], saved['cov'])
+  found, d = Moments(int(saved['n']), saved['mean'], saved['cov']), len(saved['mean'])
+  kept = min(count, KEPT // d)
+  shapes = [saved[name].shape for name in ('mean', 'cov', 'features', 'classes')]
+  if (str(saved['key']), found.n, shapes) != (key, count, [(d,), (d, d), (kept, d), (source.num_classes,)]):
+    raise UsageError(f'{path} is of other images or features: delete it, it will be made again.')
+  if not all(np.isfinite(saved[name]).all() for name in ('mean', 'cov', 'features')):
+    raise UsageError(f'{path} holds values that are not finite: delete it, it will be made again.')
+  if np.trace(found.cov) <= 1e-12 * np.square(found.mean).sum():
+    raise UsageError(f'features {extractor.name} are the same of all images of {source.name} {split}: they tell nothing apart.')
   return Reference(found, saved['features'], rows[: len(saved['features'])], saved['classes'], protocol)
 
 

@@ -1,6 +1,7 @@
 """A training that judges itself: `train.evaluate_every`."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from genjax.data.sources import Source
 from genjax.errors import UsageError
 from genjax.metrics import card
-from genjax.metrics.evaluation import compare_sets, draw
+from genjax.metrics.evaluation import compare_sets, draw, evaluations
 from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import reference, test_images
@@ -42,13 +43,15 @@ def judge_of(
   real = reference(source, data['split'], extractor, mesh, cache_folder())
 
   def judge(variables, step):
+    begin = time.perf_counter()
     samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples)
-    more = {'options': sampling_options(objective), 'seed': 0}
+    options = sampling_options(objective)
+    more = {'options': options, 'evaluations': evaluations(objective, variables, options), 'seed': 0}
     found = {
       'metrics': samples.metrics | compare_sets(samples, real),
       'protocol': card.protocol(extractor, real, train.evaluate_samples, None),
       'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
-      'cost': samples.cost,
+      'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
       'notes': card.notes(train.evaluate_samples, real, extractor),
       **card.environment(),
     }
