@@ -2,7 +2,9 @@
 
 python train.py --config configs/digits_transformer.py
 
-Not yet reproduced.
+Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 16 minutes;
+19.68 nats [19.20, 20.15] of the 297 test images, exact (`python evaluate.py --run runs/digits_transformer --metrics
+likelihood`, card in docs/comparison/likelihood/). Grid, of binary images: docs/gallery/.
 """
 
 from configs import digits_pixelcnn
