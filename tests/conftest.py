@@ -53,6 +53,12 @@ EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in [*_O
 FEW = [pytest.param(name, marks=pytest.mark.slow) if name == 'digits_flow' else name for name in EACH]
 
 
+def sometimes(cases, *keep):
+  """Cases of which those at the places `keep` are run by default, the others with -m slow."""
+  parts = [case if isinstance(case, tuple) else (case,) for case in cases]
+  return [pytest.param(*part, marks=() if i in keep else pytest.mark.slow) for i, part in enumerate(parts)]
+
+
 def image_shape(config: dict) -> tuple[int, int, int]:
   data = config['data']
   return data['resolution'], data['resolution'], data['channels'] or CHANNELS.get(data['name'], 3)

@@ -14,7 +14,7 @@ from genjax.objectives import predictions
 from genjax.samplers import grids, ode, paths, solvers
 from genjax.samplers.likelihood import log_prob
 from genjax.types import Batch
-from tests.conftest import ROOT
+from tests.conftest import ROOT, sometimes
 from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, model, quantiles_moved, start
 
 
@@ -135,7 +135,7 @@ def test_a_random_solver_s_variance_converges_with_its_order(solver, path, order
   assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2), errors
 
 
-@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('path', sometimes(PATHS, 0, 3))
 def test_the_adaptive_solver_reaches_every_path_s_quantiles(path):
   found = solved('dormand_prince', path, 1)
   np.testing.assert_allclose(found.x, quantiles_moved(PATHS[path], np.asarray(start(PATHS[path]))), atol=2e-3)
@@ -144,17 +144,20 @@ def test_the_adaptive_solver_reaches_every_path_s_quantiles(path):
 
 @pytest.mark.parametrize(
   ('solver', 'path', 'options'),
-  [
-    ('ancestral', 'DiscreteLinear', {}),
-    ('ancestral', 'RectifiedFlow', {}),
-    ('ddim', 'VPLinear', {'eta': 0.5}),
-    ('dpmpp_2m_sde', 'RectifiedFlow', {}),
-    ('dpmpp_2m_sde', 'VPCosine', {}),
-    ('heun', 'EDM', {'churn': 40.0}),
-    ('heun', 'RectifiedFlow', {'churn': 10.0}),
-    ('langevin', 'VE', {}),
-    ('langevin', 'VPLinear', {}),
-  ],
+  sometimes(
+    [
+      ('ancestral', 'DiscreteLinear', {}),
+      ('ancestral', 'RectifiedFlow', {}),
+      ('ddim', 'VPLinear', {'eta': 0.5}),
+      ('dpmpp_2m_sde', 'RectifiedFlow', {}),
+      ('dpmpp_2m_sde', 'VPCosine', {}),
+      ('heun', 'EDM', {'churn': 40.0}),
+      ('heun', 'RectifiedFlow', {'churn': 10.0}),
+      ('langevin', 'VE', {}),
+      ('langevin', 'VPLinear', {}),
+    ],
+    *(0, 4, 5, 7),
+  ),
 )
 def test_random_solvers_reach_the_moments_of_the_data(solver, path, options):
   where = PATHS[path]
@@ -288,7 +291,7 @@ def test_integrate_takes_each_row_at_its_own_pace():
   assert np.isnan(np.asarray(stopped)).any(axis=1).tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('path', sometimes(PATHS, 0, 3))
 @pytest.mark.parametrize('exactly', [True, False])
 def test_the_likelihood_is_that_of_the_mixture(path, exactly):
   where, keys = PATHS[path], KEYS[:64]
