@@ -116,6 +116,8 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
       isinstance(size, int) and not isinstance(size, bool) and size < 1 for size in sizes
     ):
       raise UsageError(f'{name}: {key}={value!r} must be 1 or more.')
+    if name.startswith('networks.') and key == 'dropout' and not 0 <= value < 1:
+      raise UsageError(f'{name}: dropout={value!r} must be in [0, 1).')
   for key, parameter in known.items():
     if parameter.default is inspect.Parameter.empty and key not in kwargs and key not in GIVEN:
       raise UsageError(f'{name} needs {key!r}: give {key}=... in the config.')

@@ -16,7 +16,7 @@ from genjax.objectives.aae import AAE, SemiSupervisedAAE, told_apart
 from genjax.objectives.likelihoods import Bernoulli, CalibratedGaussian, LogisticMixture, checksum
 from genjax.step import init_state, player_keys
 from genjax.types import Batch, Context
-from tests.conftest import step_of
+from tests.conftest import same_bits, step_of
 
 START = Context(jnp.zeros((), int), {}, {}, 1)
 
@@ -51,6 +51,17 @@ def test_the_encoder_hears_the_discriminator_and_does_not_move_it(kind):
   apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), slopes[0.0], slopes[1.0])
   assert all(x > 0 for x in jax.tree.leaves(apart['encoder']))
   assert not any(jax.tree.leaves(apart['decoder']))  # it is of the images alone
+
+
+@pytest.mark.parametrize('kind', [AAE, SemiSupervisedAAE])
+def test_players_move_alone_and_each_moves(kind):
+  aae = made(kind)
+  optimizers = {player: optax.sgd(0.1) for player in aae.players}
+  state = jax.jit(functools.partial(init_state, aae, optimizers))(jax.random.key(0), digits())
+  for player in aae.players:
+    after, _ = jax.jit(step_of(aae, optimizers, playing=(player,)))(state, digits(), jax.random.key(2))
+    moved = {name for name in aae.players if not same_bits(after.params[name], state.params[name])}
+    assert moved == {player}
 
 
 def test_labels_are_shown_of_the_same_part_always():

@@ -10,6 +10,7 @@ import pytest
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.metrics.evaluation import evaluations
+from genjax.networks.grid import GridDecoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.row_lstm import PixelRNN
@@ -188,6 +189,10 @@ def test_loss_and_likelihood_are_of_the_same_images():
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
+    (
+      lambda: Autoregressive(GridDecoder(SHAPE), BinarisedBernoulli(), SHAPE),
+      'objective.network: GridDecoder may see what it predicts: take networks.pixelcnn.PixelCNN, .* causal = True in its class',
+    ),
     (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be drawn from pixel by pixel'),
     (
       lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(jax.random.key(0), example_batch(SHAPE)),

@@ -70,8 +70,12 @@ def test_names_are_public_things_of_their_module():
   assert issubclass(resolve('networks.dcgan.DCGANGenerator'), nn.Module)
 
 
-def test_numbers_that_are_not_finite_are_said_to_be():
-  for value, message in ((float('nan'), 'dropout=nan must be finite: float'), ('inf', "dropout='inf' must be float")):
+def test_numbers_out_of_range_are_said_to_be():
+  for value, message in (
+    (1.5, r'dropout=1.5 must be in \[0, 1\)'),
+    (float('nan'), 'dropout=nan must be finite: float'),
+    ('inf', "dropout='inf' must be float"),
+  ):
     with pytest.raises(UsageError, match=message):
       spec('networks.unet.UNet', dropout=value)
 

@@ -394,7 +394,7 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
   path.write_text(json.dumps(other))
   with pytest.raises(
     UsageError,
-    match=r'measures: "binarised images, given their labels" and "statically binarised images"\).*\nThey are of differ',
+    match=r'measures: .* and "statically binarised images"\).*\nWhat a likelihood measures is its objective.likelihood',
   ):
     compare.likelihoods([runs[0], copy])
   with pytest.raises(UsageError, match=r'gan is of GAN, which has no likelihood: leave it out'):

@@ -14,12 +14,14 @@ from jax.scipy.stats import norm
 from genjax import optim, rng
 from genjax.errors import UsageError
 from genjax.logging import Progress
+from genjax.networks.mlp import MLPEncoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
 from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.objectives.likelihoods import Bernoulli, BinarisedBernoulli, BinarisedPatches, LogisticMixture
 from genjax.objectives.pixel_vae import PixelVAE
+from genjax.objectives.vae import VAE
 from genjax.step import init_state
 from genjax.types import Batch, Context, example_batch
 from tests.conftest import config_of, image_shape, objects, step_of
@@ -193,6 +195,10 @@ def test_mistakes(change, message):
   encoder, decoder = TINY.encoder.clone(**change.get('encoder', {})), TINY.decoder.clone(**change.get('decoder', {}))
   with pytest.raises(UsageError, match=message):
     jax.eval_shape(lambda: HierarchicalVAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH))
+  with pytest.raises(UsageError, match=r'objective.encoder: MLPEncoder has no levels: take networks.vdvae.VDVAEEncoder'):
+    HierarchicalVAE(MLPEncoder(), decoder, Bernoulli()).init(jax.random.key(0), BATCH)
+  with pytest.raises(UsageError, match=r'objective.encoder: VDVAEEncoder answers no mean and variance of one z'):
+    VAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH)
   with pytest.raises(UsageError, match=r'skip=-1\.0 and clip=0\.0 must not be negative'):
     optim.adam(0.1, skip=-1.0)
 

@@ -326,6 +326,22 @@ def test_the_decoder_answers_what_the_likelihood_reads():
   assert vae.sample(variables, KEYS[:2]).shape == (2, 8, 8, 3)
 
 
+def test_bounds_are_of_any_number_of_draws():
+  rows = np.random.default_rng(0).normal(0, 0.5, (64, 4))
+  vae = VAE(Encoder(), Decoder(), Gaussian(SIGMA))
+  variables = vae.init(jax.random.key(0), batch_of(rows))
+  assert list(vae.estimators) == ['elbo', 'iwae_50', 'iwae_5000']
+  assert vae.estimators['iwae_7'].startswith('a bound by 7 draws (IWAE), of ')
+  nats = [float(vae.nll(variables, batch_of(rows), KEYS[:64], f'iwae_{k}').mean()) for k in (1, 7, 200)]
+  assert nats[0] > nats[1] > nats[2]
+  for name in ('iwae_0', 'iwae_', 'iwae_5x', 'ode'):
+    assert name not in vae.estimators
+    with pytest.raises(UsageError, match=f"estimator='{name}' is not there"):
+      vae.nll(variables, batch_of(rows), KEYS[:64], name)
+  with pytest.raises(UsageError, match=r'temperature=-1.0 must not be negative'):
+    vae.sample(variables, KEYS[:2], temperature=-1.0)
+
+
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
@@ -347,8 +363,8 @@ def test_values_out_of_range_are_refused(make, message):
 
 def test_an_unknown_estimator_is_named():
   vae = VAE(Encoder(), Decoder(), Gaussian(SIGMA))
-  with pytest.raises(UsageError, match=r"estimator='iwae_5' is not there. Did you mean iwae_50"):
-    vae.nll(vae.init(jax.random.key(0), SAME), SAME, KEYS, 'iwae_5')
+  with pytest.raises(UsageError, match=r"estimator='iwae50' is not there. Did you mean iwae_50"):
+    vae.nll(vae.init(jax.random.key(0), SAME), SAME, KEYS, 'iwae50')
 
 
 def test_all_families_are_measured_by_the_same_binary_images():

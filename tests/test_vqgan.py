@@ -93,6 +93,8 @@ def test_distance_of_features():
   a, b = jnp.array([[[[3.0, 0.0]], [[0.0, 2.0]]]]), jnp.array([[[[5.0, 0.0]], [[7.0, 0.0]]]])
   assert float(perceptual_distance([a], [b])[0]) == pytest.approx((0 + 2) / 2, abs=1e-4)
   assert float(perceptual_distance([a, b], [a, b])[0]) == 0
+  with pytest.raises(UsageError, match=r'objective.perceptual: the discriminator has no convolutions .* set it to 0'):
+    perceptual_distance([], [])  # of an MLP's
 
 
 @pytest.mark.parametrize(

@@ -185,10 +185,12 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
     (lambda: made(encoder=GridEncoder(3)), r'objective.encoder.dim=3: Codebook has 4, set it to that'),
     (lambda: made(prior=PixelTransformer((2, 2, 4), 7)), r'objective.prior.outputs=7: Codebook has 8'),
     (lambda: made(prior=PixelCNN(8, dropout=0.1)), 'objective.prior.dropout=0.1: VQVAE has no keys for it, set it to 0'),
+    (lambda: made(prior=GridEncoder(8)), r'objective.prior.outputs=None: Codebook has 8'),
+    (lambda: made(prior=GridDecoder((2, 2, 4), outputs=8)), 'objective.prior: GridDecoder may see what it predicts'),
     (lambda: made(likelihood=SharedGaussian()), 'SharedGaussian learns, which VQVAE has no place for'),
     (
       lambda: made().init(jax.random.key(0), Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1))),
-      r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4\)',
+      r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4, 4\), set that',
     ),
     (
       lambda: made(likelihood=BinarisedPatches()).init(jax.random.key(0), Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), 0)),

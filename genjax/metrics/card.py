@@ -249,6 +249,8 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
     if 'estimator' in protocols[0]:
       remedy = 'They are of different images, or of more or fewer: judge both alike.'
+      if theirs == {'measures'}:
+        remedy = 'What a likelihood measures is its objective.likelihood, chosen in training: these two are not to be compared.'
     elif theirs == {'features.hash'} and protocols[0]['features']['name'] == 'classifier':
       remedy = 'Each trained a classifier of its own: copy the file in $GENJAX_CACHE/classifiers from one to the other machine.'
     elif theirs == {'held_out.hash'}:

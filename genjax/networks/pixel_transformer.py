@@ -67,6 +67,7 @@ class PixelTransformer(nn.Module):
   depth: int = 4
   heads: int = 4
   dtype: str = 'float32'
+  causal = True  # answers from what comes before a place alone
 
   def setup(self):
     if self.width % self.heads:

@@ -82,6 +82,7 @@ class PixelCNN(nn.Module):
   levels: int = 3  # resolutions
   dropout: float = 0.0
   dtype: str = 'float32'
+  causal = True  # answers from what comes before a place alone
 
   @nn.compact
   def __call__(self, x: Stream, label: Float[Array, 'b ...'] | None = None, keys: Keys | None = None) -> Stream:
@@ -132,6 +133,7 @@ class LocalPixelCNN(nn.Module):
   reach: int = 1
   depth: int = 2
   dtype: str = 'float32'
+  causal = True  # answers from what comes before a place alone
 
   @nn.compact
   def __call__(self, x: Stream, label: Float[Array, 'b ...'] | None = None) -> Stream:

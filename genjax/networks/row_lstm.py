@@ -61,6 +61,7 @@ class PixelRNN(nn.Module):
   width: int = 32
   depth: int = 3
   dtype: str = 'float32'
+  causal = True  # answers from what comes before a place alone
 
   @nn.compact
   def __call__(self, x: Images, label: Float[Array, 'b k'] | None = None) -> Images:

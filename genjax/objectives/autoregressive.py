@@ -19,6 +19,16 @@ from genjax.objectives.likelihoods import Likelihood
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
+def check_causal(part: str, network: nn.Module) -> None:
+  """Raises UsageError unless a network says that it sees nothing of a place and of those after it: a likelihood else means
+  nothing, and looks better than any."""
+  if not getattr(network, 'causal', False):
+    raise UsageError(
+      f'objective.{part}: {type(network).__name__} may see what it predicts: take networks.pixelcnn.PixelCNN, '
+      'networks.row_lstm.PixelRNN or networks.pixel_transformer.PixelTransformer; one of yours says causal = True in its class.'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Autoregressive:
   """A game of one player, 'model': minimise -log p(x), exact, in nats per image.
@@ -41,6 +51,7 @@ class Autoregressive:
       raise UsageError(
         f'objective.network.image_shape={given}: in patches of {self.patch} images are {self.patched}, set that.'
       )
+    check_causal('network', self.network)
     check_drawn(self.likelihood)
 
   @property

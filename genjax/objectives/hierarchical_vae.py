@@ -11,6 +11,7 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.vdvae import Descent
 from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.latents import check_temperature
 from genjax.objectives.pictures import Picture, reconstructions
 from genjax.objectives.vae import VAE
 from genjax.types import Batch, Images, Keys, Labels, Variables
@@ -38,6 +39,10 @@ class HierarchicalVAE(VAE):
   z_dim = latents = from_latents = None  # there is no one z
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
+    for part in ('encoder', 'decoder'):
+      if not hasattr(getattr(self, part), 'sides'):
+        kind = type(getattr(self, part)).__name__
+        raise UsageError(f'objective.{part}: {kind} has no levels: take networks.vdvae.VDVAE{part.capitalize()}.')
     if (sides := self.encoder.sides) != self.decoder.sides:
       raise UsageError(f'objective.encoder.sides={sides} and objective.decoder.sides={self.decoder.sides} must be the same.')
     encoder_key, decoder_key = jax.random.split(key)
@@ -84,6 +89,7 @@ class HierarchicalVAE(VAE):
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """`shown` for z of the prior, whose deviations are `temperature` times as large."""
+    check_temperature(temperature)
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
     descent = self.descend(variables.params, rng.fold_in(keys, 0), None, label, temperature)
     return self.shown(variables.params, descent, rng.fold_in(keys, 1))

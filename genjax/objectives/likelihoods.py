@@ -228,7 +228,7 @@ class LogisticMixture(Likelihood):
     """Logits [B, H, W, K], means and log-scales [B, H, W, K, C], coefficients [B, H, W, K, C (C - 1) / 2]."""
     k, c = self.mixtures, channels
     rest = out[..., k:].reshape(*out.shape[:-1], k, -1)
-    return out[..., :k], rest[..., :c], jnp.maximum(rest[..., c : 2 * c], -7), jnp.tanh(rest[..., 2 * c :])
+    return out[..., :k], rest[..., :c], jnp.clip(rest[..., c : 2 * c], -7, 30), jnp.tanh(rest[..., 2 * c :])
 
   def shift(self, coefficients: Float[Array, '*n m'], before: list[Array]) -> Array | float:
     """What channels `before`, each [*n], add to the mean of the next."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -68,6 +69,11 @@ class VAE(Latents):
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     encoder_key, decoder_key = jax.random.split(key)
     label = one_hot(batch.label, self.num_classes)
+    if not hasattr(self.encoder, 'z_dim'):
+      kind = type(self.encoder).__name__
+      raise UsageError(
+        f'objective.encoder: {kind} answers no mean and variance of one z: take one with a z_dim, as MLPEncoder.'
+      )
     z = jnp.zeros((batch.image.shape[0], self.encoder.z_dim))
     params = {
       'encoder': self.encoder.init(encoder_key, batch.image, label)['params'],
@@ -147,7 +153,7 @@ class VAE(Latents):
     if estimator == 'elbo':
       found, _, _, log_prob = self.terms(params, buffers, batch, keys)
       return found.kl.sum(axis=1) - log_prob
-    k, weigh = DRAWS[estimator], self.weigher(params, buffers, batch, keys)
+    k, weigh = draws_of(estimator), self.weigher(params, buffers, batch, keys)
     return math.log(k) - jax.nn.logsumexp(jax.lax.map(weigh, jnp.arange(k), batch_size=min(k, 10)), axis=0)
 
   def weigher(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
@@ -158,9 +164,7 @@ class VAE(Latents):
 
   @property
   def estimators(self) -> dict[str, str]:
-    of = self.likelihood.measures
-    bounds = {name: f'a bound by {k} draws (IWAE), of {of}' for name, k in DRAWS.items()}
-    return {'elbo': f'a bound, of {of}'} | bounds
+    return Bounds(self.likelihood.measures)
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
     """Of z = the mean of q(z|x): see genjax/objectives/pictures.py."""
@@ -169,7 +173,26 @@ class VAE(Latents):
     return of_latents(decode, found.x, found.mean, one_hot(batch.label, self.num_classes))
 
 
-DRAWS = {'iwae_50': 50, 'iwae_5000': 5000}  # the latter is what 1509.00519 reports, and its followers
+class Bounds(dict):
+  """Estimators of a VAE and what they are: 'elbo', and 'iwae_k' of any number k of draws (1509.00519 reports 50 and 5000)."""
+
+  def __init__(self, measures: str):
+    self.measures = measures
+    super().__init__({'elbo': f'a bound, of {measures}'} | {name: self[name] for name in ('iwae_50', 'iwae_5000')})
+
+  def __contains__(self, name):
+    return super().__contains__(name) or draws_of(name) is not None
+
+  def __missing__(self, name):
+    if (k := draws_of(name)) is None:
+      raise KeyError(name)
+    return f'a bound by {k} draws (IWAE), of {self.measures}'
+
+
+def draws_of(estimator: str) -> int | None:
+  """k of 'iwae_k'."""
+  found = re.fullmatch(r'iwae_([1-9]\d*)', estimator)
+  return int(found[1]) if found else None
 
 
 def log_normal(z: Float[Array, '*b z'], mean: Float[Array, '*b z'], log_var: Float[Array, '*b z']) -> Float[Array, '*b']:

@@ -147,4 +147,8 @@ def perceptual_distance(ours: list[Array], theirs: list[Array]) -> Float[Array, 
   """Sum over layers of the mean over places of |a - b|^2, a and b the layers' answers, channels scaled to length 1."""
   unit = lambda a: a / jnp.sqrt(jnp.square(a).sum(axis=-1, keepdims=True) + 1e-8)  # noqa: E731
   apart = [jnp.square(unit(a) - unit(b)).sum(axis=-1).mean(axis=(1, 2)) for a, b in zip(ours, theirs, strict=True)]
+  if not apart:
+    raise UsageError(
+      'objective.perceptual: the discriminator has no convolutions whose answers could be compared: set it to 0.'
+    )
   return jnp.stack(apart).sum(axis=0)

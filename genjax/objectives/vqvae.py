@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.autoregressive import row_by_row
+from genjax.objectives.autoregressive import check_causal, row_by_row
 from genjax.objectives.common import check_no_dropout, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood
 from genjax.objectives.pictures import Picture, reconstructions
@@ -38,6 +38,7 @@ class VQVAE:
       given, kind = getattr(getattr(self, part), field, None), type(self.quantiser).__name__
       if given != number:
         raise UsageError(f'objective.{part}.{field}={given}: {kind} has {number}, set it to that.')
+    check_causal('prior', self.prior)
     check_no_dropout(self.prior, 'prior', 'VQVAE')
     if self.likelihood.params() or self.likelihood.buffers():
       raise UsageError(f'{type(self.likelihood).__name__} learns, which VQVAE has no place for: take Gaussian or Bernoulli.')
@@ -50,8 +51,10 @@ class VQVAE:
     keys, label = jax.random.split(key, 3), one_hot(batch.label, self.num_classes)
     encoder = self.encoder.init(keys[0], batch.image)['params']
     grid = self.encoder.apply({'params': encoder}, batch.image)
-    if tuple(getattr(self.prior, 'image_shape', grid.shape[1:]))[:2] != grid.shape[1:3]:
-      raise UsageError(f'objective.prior.image_shape={self.prior.image_shape}: the grid of codes is {grid.shape[1:3]}.')
+    if tuple(getattr(self.prior, 'image_shape', grid.shape[1:])) != grid.shape[1:]:
+      raise UsageError(
+        f'objective.prior.image_shape={self.prior.image_shape}: the grid of codes is {grid.shape[1:]}, set that.'
+      )
     answer, decoder = self.decoder.init_with_output(keys[1], grid)
     self.likelihood.check(answer.shape, batch.image.shape)
     params = {
