@@ -24,7 +24,11 @@ def tolerance(before, after):
   return max(1e-5, 3e-5 * max(jax.tree.leaves(moves)))
 
 
-@pytest.mark.parametrize('name', FEW)
+named = lambda case: getattr(case, 'values', (case,))[0]  # noqa: E731
+OF_THE_BATCH = ('fashion_mnist_beta_tc',)  # whose loss is no mean over images, so that parts are not the whole
+
+
+@pytest.mark.parametrize('name', [case for case in FEW if named(case) not in OF_THE_BATCH])
 @pytest.mark.parametrize('accumulate', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_microbatches_give_the_same_gradient(name, accumulate):
   objective, optimizers, batch, state = family(name)
@@ -34,8 +38,15 @@ def test_microbatches_give_the_same_gradient(name, accumulate):
   assert_close(whole.params, split.params, tolerance(state, whole))
 
 
-@pytest.mark.parametrize('name', FEW)
-@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize(
+  ('name', 'strategy'),
+  [
+    pytest.param(named(case), strategy, marks=getattr(case, 'marks', ()))
+    for case in FEW
+    for strategy in STRATEGIES
+    if named(case) not in OF_THE_BATCH or strategy != 'pmap'
+  ],
+)
 def test_eight_devices_train_as_one(name, strategy):
   # Sums over the batch are taken in another order: float32 leaves 1e-7 of a gradient of order 1, times a rate of 0.1,
   # through some twenty layers. 1e-5 is a hundred times that, and a thousandth of what one image contributes. Where a loss is
