@@ -6,7 +6,7 @@ import sys
 
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, config_of
 
 TINY = {
   'digits_vae': ['--config.objective.encoder.width=8', '--config.objective.decoder.width=8'],
@@ -27,6 +27,18 @@ TINY_UNET = [
 ]
 
 
+def tiny(name):
+  """Options that make a config's networks narrow."""
+  objective = config_of(name)['objective']
+  if name in TINY:
+    return TINY[name]
+  if objective.get('network', {}).get('cls') == 'networks.unet.UNet':
+    return TINY_UNET
+  return [
+    f'--config.objective.{part}.width=8' for part, spec in objective.items() if isinstance(spec, dict) and 'width' in spec
+  ]
+
+
 def command(name, workdir, *more):
   """train.py on one device, as a user calls it."""
   options = ['--config.train.batch_size=8', '--config.train.sample_every=1000', '--config.train.log_every=5']
@@ -35,7 +47,7 @@ def command(name, workdir, *more):
     'train.py',
     f'--config=configs/{name}.py',
     f'--workdir={workdir}',
-    *TINY.get(name, TINY_UNET),
+    *tiny(name),
     *options,
     *more,
   ]
