@@ -127,16 +127,16 @@ def main(argv: list[str]) -> None:
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
   once = {'likelihood_seconds': round(time.perf_counter() - begin, 3)} if images else {}
   kind = f'{likelihood_kind(run.objective, estimator)}, {images} of the test split' if images else None
+  watch = watcher(run.objective, train, test, mesh, options=options) if isinstance(run.objective, GAN) else None
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
     metrics = samples.metrics | compare_sets(samples, real) | nats | count_modes(samples.images, data)
     if test:
       metrics |= memorised(samples, training, held_out)
-    if isinstance(run.objective, GAN):
+    if watch:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
-      watch = watcher(run.objective, train, test, mesh, seed=seed, options=options)
-      metrics |= {f'collapse_{k}': v for k, v in watch(variables).items()}
+      metrics |= {f'collapse_{k}': v for k, v in watch(variables, seed).items()}
     if args.cas:
       metrics |= classification_accuracy(samples, train, test)
     found = {

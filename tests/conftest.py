@@ -88,7 +88,7 @@ def one_level(objective):
   return dataclasses.replace(objective, network=objective.network.clone(multipliers=(1,), attention=(8,)))
 
 
-def split(name):
+def without_free_bits(name):
   """No free bits: they are of the mean over a batch, parts of which are then not the whole (docs/design.md)."""
   return {'free_bits': 0.0} if 'free_bits' in config_of(name)['objective'] else {}
 
@@ -96,7 +96,7 @@ def split(name):
 @functools.cache
 def family(name):
   """Objective, plain gradient descent, a batch of 8 random images, a state whose parameters are all non-zero."""
-  objective = one_level(objects(name, **split(name))[0])
+  objective = one_level(objects(name, **without_free_bits(name))[0])
   optimizers = {player: optax.sgd(0.1) for player in objective.players}
   shape = image_shape(config_of(name))
   image = jnp.tanh(jax.random.normal(jax.random.key(1), (8, *shape)))

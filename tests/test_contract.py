@@ -13,13 +13,25 @@ from genjax.build import PACKAGES
 from genjax.run import abstract_state
 from genjax.step import TrainState, ema_decay, init_state, playing, train_step
 from genjax.types import example_batch
-from tests.conftest import EACH, FEW, ROOT, assert_close, config_of, family, image_shape, objects, one_level, split, step_of
+from tests.conftest import (
+  EACH,
+  FEW,
+  ROOT,
+  assert_close,
+  config_of,
+  family,
+  image_shape,
+  objects,
+  one_level,
+  step_of,
+  without_free_bits,
+)
 
 
 @pytest.mark.parametrize('name', FEW)
 def test_bfloat16_computes_what_float32_does_roughly(name):
   objective, optimizers, batch, state = family(name)
-  half = one_level(objects(name, dtype='bfloat16', **split(name))[0])
+  half = one_level(objects(name, dtype='bfloat16', **without_free_bits(name))[0])
   for player in objective.players:
     grads = []
     for version in (objective, half):

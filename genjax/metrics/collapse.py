@@ -132,10 +132,9 @@ def watcher(
   test: Source | None,
   mesh: Mesh,
   images: int = 256,
-  seed: int = 0,
   options: Mapping[str, Any] | None = None,
-) -> Callable[[Variables], dict[str, float]]:
-  """`watch(variables)`: panel, spectrum and point sets, of the same latents and images of `train` and `test` each time.
+) -> Callable[..., dict[str, float]]:
+  """`watch(variables, seed=0)`: panel, spectrum and point sets, of latents by `seed` and the same images each time.
 
   `options` are those of `objective.sample`. What has no value is left out, as distances in a class of which there is one image.
   """
@@ -147,13 +146,14 @@ def watcher(
     pixels, labels = first(source, images)
     return Batch(to_float(pixels), labels, np.arange(len(labels), dtype=np.int32))
 
-  training, key = first(train, TRAINING)[0], jax.random.key(seed)
+  training = first(train, TRAINING)[0]
   beside, unseen = training[:images], first(test, images)[0] if test else None
-  key, real = put_everywhere((key, batch(train)), mesh)
+  real = put_everywhere(batch(train), mesh)
   held_out = put_everywhere(batch(test), mesh) if test else None
   compiled = jax.jit(functools.partial(panel, objective, **options or {}), out_shardings=replicated(mesh))
 
-  def watch(variables):
+  def watch(variables, seed=0):
+    key = put_everywhere(jax.random.key(seed), mesh)
     found, jacobians, samples = compiled(variables, key, real, held_out)
     found, samples = {name: float(value) for name, value in found.items()}, np.asarray(to_uint8(samples))
     if train.name == 'gaussians_25':
