@@ -21,7 +21,7 @@ from genjax import parallel
 from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
-from genjax.metrics import card, compare
+from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import watcher
 from genjax.metrics.evaluation import (
@@ -166,7 +166,7 @@ def side_by_side(argv: list[str]) -> None:
   if args.metrics == 'likelihood':
     return print(compare.markdown(compare.likelihoods(args.runs)))
   rows = compare.rows_of(args.runs, args.features)
-  pictures = compare.figures(rows)
+  pictures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model = row.card['model']
     try:
@@ -182,7 +182,7 @@ def side_by_side(argv: list[str]) -> None:
     classes = ', one class a column' if run.objective.num_classes else ''
     pictures[f'grid {number}: {row.name}{classes}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
-  html = compare.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
+  html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
   try:
     args.out.mkdir(parents=True, exist_ok=True)
     if (args.out / 'index.html').exists():  # of other rows
@@ -228,7 +228,8 @@ def likelihood_estimator(asked: str, objective) -> str:
   """One of the objective's; '' if it has no likelihood."""
   known = getattr(objective, 'estimators', {})
   if asked and asked not in known:
-    raise UsageError(f'--estimator {asked}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}.')
+    more = ' and iwae_k of any k from 1' if 'iwae_50' in known else ''
+    raise UsageError(f'--estimator {asked}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}{more}.')
   return asked or next(iter(known), '')
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: one table, figures, and a page that holds them all.
+"""Runs side by side: rows of cards, their intervals, and tables of them (genjax/metrics/report.py has figures and a page).
 
 Only cards of one protocol are compared (genjax/metrics/card.py). Rows are settings: a config, a step, a sampler. Runs whose
 configs differ in `train.seed` alone are trainings of one row, the seeds of evaluate.py samplings of a training. Intervals are
@@ -6,10 +6,7 @@ Student's t over trainings, where there are several, else over samplings: resamp
 the truth half of the time where it says 95 % (measured: 51 % with 2 seeds, 75 % with 3, 84 % with 5).
 """
 
-import base64
 import fnmatch
-import html
-import io
 import json
 import math
 from collections.abc import Collection
@@ -57,6 +54,7 @@ class Row(NamedTuple):
 
   @property
   def trainings(self) -> int:
+    """How many there are."""
     return len({training for training, _ in self.cards})
 
   def cost(self, name: str) -> float:
@@ -161,6 +159,11 @@ def interval(values: np.ndarray, least: float = -math.inf, most: float = math.in
   return max(float(values.mean() - half), least), min(float(values.mean() + half), most)
 
 
+def interval_of(row: Row, metric: str) -> tuple[float, float] | None:
+  """`interval` of a metric of a row."""
+  return interval(row.values(metric), *POSSIBLE.get(metric, ()))
+
+
 def table(rows: list[Row]) -> list[list[str]]:
   """Header and rows: metrics that any row has, evaluations, speed and cost; LEGEND says what the brackets are."""
   metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
@@ -175,7 +178,7 @@ def table(rows: list[Row]) -> list[list[str]]:
         cells.append('')
         continue
       cell, own = f'{values.mean():.4g}', row.card['metrics']
-      found = interval(values, *POSSIBLE.get(name, ()))
+      found = interval_of(row, name)
       if name == 'kid' and not found:
         found = own['kid_low'], own['kid_high']
       if name == 'nll_nats' and row.trainings == 1 and 'nll_low' in own:
@@ -259,107 +262,3 @@ def markdown(lines: list[list[str]]) -> str:
   """A table of `table` in Markdown."""
   rule = ['---'] * len(lines[0])
   return ''.join(f'| {" | ".join(line)} |\n' for line in (lines[0], rule, *lines[1:]))
-
-
-def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
-  """Options in which the runs' configs differ, if they are of one kind: an ablation. Else nothing."""
-  configs = [read_config(row.run) for row in rows]
-  if len({config['objective'].get('cls') for config in configs}) > 1:
-    return []
-  names = {name for config in configs[1:] for name, _, _ in model_differences(configs[0], config)}
-
-  def value(config, name):
-    for part in name.split('.'):
-      config = config.get(part) if isinstance(config, dict) else None
-    return config
-
-  return [(name, [value(config, name) for config in configs]) for name in sorted(names)]
-
-
-def figures(rows: list[Row]) -> dict[str, bytes]:
-  """Name -> PNG: quality against training cost, against sampling cost, precision against recall.
-
-  With two or more values bars show `interval`. A figure whose rows all lie at one place of its horizontal axis is left out.
-  """
-  from matplotlib.figure import Figure
-  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-  def bar(row, metric):
-    found = interval(row.values(metric), *POSSIBLE.get(metric, ()))
-    return None if found is None else [[row.values(metric).mean() - found[0]], [found[1] - row.values(metric).mean()]]
-
-  def scatter(x_of, y, x_label, x=None):
-    figure = Figure(figsize=(5, 4.5), layout='constrained')
-    axes = figure.add_subplot()
-    for i, row in enumerate(rows):
-      across = bar(row, x) if x else None
-      axes.errorbar(
-        x_of(row), row.values(y).mean(), bar(row, y), across, fmt='o', color=f'C{i % 10}', label=row.name, capsize=3
-      )
-    if x:
-      axes.set_xlim(0, 1)
-      axes.set_ylim(0, 1)
-    else:
-      axes.set_xscale('log')
-      axes.set_ylim(bottom=0)
-      places = [x_of(row) for row in rows]
-      axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.nanmax(places) < 30 * np.nanmin(places) else (1,)))
-      axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
-      axes.xaxis.set_minor_formatter(NullFormatter())
-      axes.margins(x=0.15)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel({'fid': 'FID (lower is better)'}.get(y, y))
-    axes.grid(alpha=0.3)
-    figure.legend(loc='outside lower center', fontsize=8)
-    out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=120, metadata={'Software': None})
-    return out.getvalue()
-
-  cost = lambda name: lambda row: row.cost(name)  # noqa: E731
-  evaluations = lambda row: row.card['model'].get('evaluations') or np.nan  # noqa: E731
-  costs = {
-    'quality_by_training': (cost('training_device_seconds'), 'training, device-seconds'),
-    'quality_by_kimg': (cost('training_kimg'), 'training, thousands of images'),
-    'quality_by_sampling': (cost('images_per_second'), 'sampling, images per second'),
-    'quality_by_evaluations': (evaluations, 'network evaluations an image'),
-  }
-  found = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if len(set(map(x, rows))) > 1}
-  return found | {'precision_recall': scatter(lambda row: row.values('recall').mean(), 'precision', 'recall', 'recall')}
-
-
-def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
-  """One HTML file with everything in it."""
-  lines, changed = table(rows), config_differences(rows)
-
-  def cells(line, tag):
-    return '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line) + '</tr>'
-
-  parts = [
-    '<!doctype html><meta charset="utf-8">',
-    f'<title>{html.escape(title)}</title>',
-    '<style>body{font:15px/1.4 sans-serif;margin:2em;max-width:1200px}table{border-collapse:collapse;margin:1em 0}'
-    'td,th{border:1px solid #ccc;padding:.25em .6em;text-align:right}td:first-child,th:first-child{text-align:left}'
-    'img{max-width:48%}img.grid{image-rendering:pixelated}pre{background:#f4f4f4;padding:1em;overflow:auto}</style>',
-    f'<h1>{html.escape(title)}</h1>',
-  ]
-  if changed:
-    options = [cells([name, *(json.dumps(value) for value in values)], 'td') for name, values in changed]
-    parts.append('<h2>What differs</h2><table>' + cells(['option', *(line[0] for line in lines[1:])], 'th'))
-    parts.append(''.join(options) + '</table>')
-  parts.append('<h2>Results</h2><table>' + cells(lines[0], 'th'))
-  parts.append(''.join(cells(line, 'td') for line in lines[1:]) + '</table>')
-  parts += [f'<p>{html.escape(line)}</p>' for line in legend(rows)]
-  for name, png in pictures.items():
-    source = base64.b64encode(png).decode()
-    caption, kind = html.escape(name.replace('_', ' ')), 'grid' if name.startswith('grid') else 'figure'
-    parts.append(
-      f'<figure><figcaption>{caption}</figcaption><img class="{kind}" src="data:image/png;base64,{source}"></figure>'
-    )
-  shared = rows[0].card['protocol']
-  parts.append(f'<h2>Protocol, the same for all</h2><pre>{html.escape(json.dumps(shared, indent=2))}</pre>')
-  for row in rows:
-    own = {key: row.card[key] for key in ('model', 'cost', 'device', 'versions', 'created')} | {
-      'training and sampling seeds': sorted(row.cards)
-    }
-    parts.append(f'<h2>{html.escape(row.name)}</h2><pre>{html.escape(json.dumps(own, indent=2))}</pre>')
-  return '\n'.join(parts)
