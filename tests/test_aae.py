@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from genjax import rng
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
@@ -28,8 +29,8 @@ def made(kind, **options):
   return kind(*parts, Bernoulli(), num_classes=10, **options)
 
 
-def digits(start=0, n=64):
-  pixels, labels = open_data('digits', 8).read(np.arange(start, start + n))
+def digits(start=0, n=64, split='train'):
+  pixels, labels = open_data('digits', 8, split=split).read(np.arange(start, start + n))
   return Batch(to_float(pixels), jnp.asarray(labels), jnp.arange(n, dtype=jnp.int32))
 
 
@@ -99,7 +100,10 @@ def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_
   keys = player_keys(jax.random.key(1), jnp.zeros((), int), whole.index, 0)
   _, aux = jax.jit(aae.loss)(state.params, START, whole, keys)
   assert float(aux.metrics['unshown_accuracy']) > 0.85  # chance: 0.1
-  z = np.asarray(aae.encode(state.params, whole, keys).z)
+  unseen = digits(0, 297, split='test')
+  said = aae.classify(state.variables(), unseen.image, rng.image_keys(jax.random.key(3), unseen.index))
+  assert float((said.argmax(axis=1) == unseen.label).mean()) > 0.8
+  z = np.asarray(aae.encode(state.params, whole.image, keys).z)
   np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.3)
   np.testing.assert_allclose(z.std(axis=0), 1, atol=0.3)
 

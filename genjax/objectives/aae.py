@@ -75,11 +75,11 @@ class AAE(Latents):
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-E log D(z) - E log(1 - D(q(z|x))), z ~ N(0, I) (eq. 1 of the paper, D = sigmoid(logit))."""
     prior = rng.normal(rng.fold_in(keys, 1), (self.z_dim,))
-    return told_apart(*(self.judge(params, z) for z in (prior, self.encode(params, batch, keys).z))), Aux({})
+    return told_apart(*(self.judge(params, z) for z in (prior, self.encode(params, batch.image, keys).z))), Aux({})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(x|z), and -log D(z) `weight` times."""
-    code = self.encode(params, batch, keys)
+    code = self.encode(params, batch.image, keys)
     nll = -self.likelihood.log_prob(self.decode(params, code.z, self.label(code, batch)), code.x, {}).mean()
     fooled = jax.nn.softplus(-self.judge(params, code.z)).mean()
     more, metrics = self.more(params, code, batch)
@@ -94,9 +94,9 @@ class AAE(Latents):
     """What a variant adds to the loss of 'model', and to its logs."""
     return 0.0, {}
 
-  def encode(self, params: dict, batch: Batch, keys: Keys) -> Code:
+  def encode(self, params: dict, images: Images, keys: Keys) -> Code:
     z_keys, x_keys = rng.split(rng.fold_in(keys, 0), 2)
-    x = self.likelihood.observe(batch.image, x_keys)
+    x = self.likelihood.observe(images, x_keys)
     found = Posterior(x, *self.encoder.apply({'params': params['model']['encoder']}, x))
     return Code(x, found.draw(z_keys), None)
 
@@ -108,7 +108,7 @@ class AAE(Latents):
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
     """Of codes that the encoder draws: see genjax/objectives/pictures.py."""
-    code = self.encode(variables.params, batch, keys)
+    code = self.encode(variables.params, batch.image, keys)
     decode = lambda z, label: self.from_latents(variables, z, label, keys)  # noqa: E731
     return of_latents(decode, code.x, code.z, self.label(code, batch))
 
@@ -118,7 +118,8 @@ class SemiSupervisedAAE(AAE):
   """A game of three: the encoder also says the class, soft, and 'class_discriminator' tells it from one-hot ones (section 5).
 
   Labels are shown of a part `labelled` of the images, always the same ones, whose cross-entropy counts. The last `num_classes`
-  of the encoder's means are the logits. `unshown_accuracy` in the logs is of the training images whose labels are not shown.
+  of the encoder's means are the logits. `unshown_accuracy` in the logs is of the training images whose labels are not shown;
+  of others, see `classify`.
   """
 
   class_discriminator: nn.Module | None = None  # y -> logit [B]; one like `discriminator` unless given
@@ -155,20 +156,24 @@ class SemiSupervisedAAE(AAE):
   def class_discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-E log D(y) - E log(1 - D(q(y|x))), y uniform."""
     prior = one_hot(rng.labels(rng.fold_in(keys, 1), self.num_classes), self.num_classes)
-    said = jax.nn.softmax(self.encode(params, batch, keys).classes)
+    said = jax.nn.softmax(self.encode(params, batch.image, keys).classes)
     return told_apart(*(self.judge_class(params, y) for y in (prior, said))), Aux({})
 
   def judge_class(self, params: dict, y: Float[Array, 'b k']) -> Float[Array, 'b']:
     return self.of_classes.apply({'params': params['class_discriminator']}, as_image(y))
 
-  def encode(self, params: dict, batch: Batch, keys: Keys) -> Code:
+  def encode(self, params: dict, images: Images, keys: Keys) -> Code:
     z_keys, x_keys = rng.split(rng.fold_in(keys, 0), 2)
-    x = self.likelihood.observe(batch.image, x_keys)
+    x = self.likelihood.observe(images, x_keys)
     mean, log_var = self.encoder.apply({'params': params['model']['encoder']}, x)
     return Code(x, Posterior(x, mean[:, : self.z_dim], log_var[:, : self.z_dim]).draw(z_keys), mean[:, self.z_dim :])
 
   def label(self, code: Code, batch: Batch) -> Float[Array, 'b k']:
     return jax.nn.softmax(code.classes)
+
+  def classify(self, variables: Variables, images: Images, keys: Keys) -> Float[Array, 'b k']:
+    """Probabilities of the classes of images in [-1, 1]; `keys`, one for each, draw what is observed where that is a draw."""
+    return jax.nn.softmax(self.encode(variables.params, images, keys).classes)
 
   def more(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''], dict]:
     fooled = jax.nn.softplus(-self.judge_class(params, jax.nn.softmax(code.classes))).mean()
