@@ -1,11 +1,12 @@
 """R3GAN's networks (Huang et al. 2501.05441, section 4, configuration E): residual blocks and nothing else.
 
 No normalisation, no style, no noise. A stage is a change of resolution (the filter of genjax/networks/resample.py, and a 1x1
-convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions. Fix-up initialisation
-(1901.09321): the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The
-generator starts from a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image.
-Both hear a label as an embedding, beside the latent and as a projection beside a logit of the image alone (1802.05637; the
-authors' code has the projection alone, and the filter [1, 2, 1]).
+convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions; `width` channels at
+the full resolution, `growth` times as many at half of it, and so on up to `max_width`. Fix-up initialisation (1901.09321):
+the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The generator starts from
+a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image. Both hear a label
+as an embedding, beside the latent and as a projection beside a logit of the image alone (1802.05637; the authors' code has
+the projection alone, and the filter [1, 2, 1]).
 """
 
 import math
@@ -80,6 +81,7 @@ class R3GANGenerator(nn.Module):
   z_dim: int = 64
   width: int = 64
   max_width: int = 512
+  growth: int = 2
   blocks: int = 2
   group: int = 16
   dtype: str = 'float32'
@@ -87,14 +89,14 @@ class R3GANGenerator(nn.Module):
   @nn.compact
   def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
     levels = halvings(square_side(self.image_shape, 'R3GANGenerator'))
-    base, n = self.image_shape[0] >> levels, channels(levels, self.width, self.max_width)
+    base, n = self.image_shape[0] >> levels, channels(levels, self.width, self.max_width, self.growth)
     if label is not None:
       z = jnp.concatenate([z, nn.Dense(self.z_dim, use_bias=False, kernel_init=nn.initializers.normal(1.0))(label)], axis=1)
     picture = self.param('picture', nn.initializers.normal(1.0), (base, base, n))
     h = (picture[None] * nn.Dense(n, use_bias=False)(z)[:, None, None]).astype(self.dtype)
     for level in reversed(range(levels + 1)):
       if level < levels:
-        n = channels(level, self.width, self.max_width)
+        n = channels(level, self.width, self.max_width, self.growth)
         h = upsample(h if h.shape[-1] == n else Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h))
       for _ in range(self.blocks):
         h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)
@@ -106,6 +108,7 @@ class R3GANDiscriminator(nn.Module):
 
   width: int = 64
   max_width: int = 512
+  growth: int = 2
   blocks: int = 2
   group: int = 16
   conditioning: str = 'projection'
@@ -118,7 +121,7 @@ class R3GANDiscriminator(nn.Module):
     h = Conv(self.width, (1, 1), use_bias=False, dtype=self.dtype)(x)
     for level in range(levels + 1):
       if level:
-        n, h = channels(level, self.width, self.max_width), downsample(h)
+        n, h = channels(level, self.width, self.max_width, self.growth), downsample(h)
         h = h if h.shape[-1] == n else Conv(n, (1, 1), use_bias=False, dtype=self.dtype)(h)
       for _ in range(self.blocks):
         h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)

@@ -24,9 +24,9 @@ def activate(h: Float[Array, '*b c']) -> Float[Array, '*b c']:
   return nn.leaky_relu(h, 0.2) * math.sqrt(2)
 
 
-def channels(level: int, width: int, max_width: int) -> int:
+def channels(level: int, width: int, max_width: int, growth: int = 2) -> int:
   """Of the feature maps that are halved `level` times."""
-  return min(width << level, max_width)
+  return min(width * growth**level, max_width)
 
 
 class EqualDense(nn.Module):
