@@ -108,6 +108,16 @@ def test_fix_up_starts_every_block_as_the_identity():
   np.testing.assert_array_equal(block.apply(variables, x), x)
 
 
+@pytest.mark.parametrize(('growth', 'widths'), [(2, [4, 8, 16]), (4, [4, 16, 40])])
+def test_channels_grow_at_each_halving_up_to_the_widest(growth, widths):
+  options = {'width': 4, 'max_width': 40, 'growth': growth, 'blocks': 1}
+  generator, discriminator = r3gan.R3GANGenerator((28, 28, 1), **options), r3gan.R3GANDiscriminator(**options)
+  for net, example in ((generator, jnp.zeros((1, generator.z_dim))), (discriminator, jnp.zeros((1, 28, 28, 1)))):
+    params = jax.eval_shape(net.init, jax.random.key(0), example)['params']
+    inside = sorted(p['GroupedConv_0']['kernel'].shape[-1] for name, p in params.items() if name.startswith('Bottleneck'))
+    assert inside == [2 * n for n in widths]
+
+
 def test_the_minibatch_deviation_is_of_groups_and_sees_a_stuck_generator():
   h = jax.random.normal(jax.random.key(0), (8, 4, 4, 32))
   found = np.asarray(stylegan2.deviation_map(h, 4))
