@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,8 @@ class Run:
       raise UsageError(f'{type(self.objective).__name__} has no latent to walk through: GANs, VAEs and AAEs have.')
     if label is not None and np.ndim(label):
       raise UsageError('label: give one class for the whole of it.')
+    if not 0 <= static[-1] < math.inf:
+      raise UsageError(f'truncation={static[-1]} must be 0 or more and finite.')
     check_key(key)
     labels = self.labels(label, n, key)
     chosen = None if labels is None else jnp.asarray(labels[0])

@@ -168,8 +168,10 @@ def test_what_does_not_fit_is_refused():
     game(generator_penalties={'r1': 3})
   with pytest.raises(UsageError, match=r"objective.penalties: 'loss' is no name for a penalty, which is logged as discrimin"):
     game(penalties={'loss': penalties.R1(1.0)})
-  with pytest.raises(UsageError, match=r'R1: weight=-1.0 must not be negative'):
+  with pytest.raises(UsageError, match=r'R1: weight=-1.0 must be 0 or more and finite'):
     penalties.R1(-1.0)
+  with pytest.raises(UsageError, match=r'R2: weight=nan must be 0 or more and finite'):
+    penalties.R2(float('nan'))
   with pytest.raises(UsageError, match=r"policy 'colour' is unknown. Did you mean color"):
     DiffAugment(('colour',))
   with pytest.raises(UsageError, match=r'objective.auxiliary=-1 must not be negative'):
@@ -229,8 +231,9 @@ def test_levels_follow_the_schedule():
   assert growth[:7] == pytest.approx([0, 0, 0, 0, 0, 0, 0.1])
   assert growth[15] == growth[20] == 1
   assert growth[30:] == [2] * 30
+  assert GROWING.grown_at == 30
   assert [GROWING.level(t) for t in range(60)] == [int(np.ceil(g - 1e-6)) for g in growth]
-  assert playing(GROWING, 6) == ('discriminator', 'discriminator/level_1', 'generator', 'generator/level_1')
+  assert playing(GROWING, 6) == ('discriminator', 'discriminator/level:1', 'generator', 'generator/level:1')
 
 
 @pytest.mark.parametrize('step', [5, pytest.param(20, marks=pytest.mark.slow)])
@@ -242,7 +245,7 @@ def test_nothing_changes_at_the_moment_of_growth(step):
   level = GROWING.level(step)
   results = []
   for top in (level, level + 1):
-    turn = ('discriminator', f'discriminator/level_{top}', 'generator', f'generator/level_{top}')
+    turn = ('discriminator', f'discriminator/level:{top}', 'generator', f'generator/level:{top}')
     results.append(jax.jit(step_of(GROWING, optimizers, playing=turn))(state, batch, jax.random.key(3)))
   assert_close(results[0][0].params, results[1][0].params, 1e-5)
   assert_close(results[0][1], results[1][1], 1e-4)
@@ -260,6 +263,20 @@ def test_images_of_a_level_are_of_its_pixels_and_fade_into_the_next():
   np.testing.assert_array_equal(coarse, jnp.repeat(jnp.repeat(coarse[:, ::4, ::4], 4, axis=1), 4, axis=2))
   assert float(jnp.abs(next_one - jnp.repeat(jnp.repeat(next_one[:, ::4, ::4], 4, axis=1), 4, axis=2)).max()) > 1e-3
   assert_close(images(0.3), 0.7 * coarse + 0.3 * next_one, 1e-5)
+
+
+def test_a_level_is_told_from_a_lazy_penalty():
+  named = dataclasses.replace(GROWING, penalties={'level_9': penalties.R1(1.0, every=2)})
+  batch = batch_of((16, 16, 1))
+  optimizers, state = state_of(named, batch)
+  step = step_of(named, optimizers, playing=playing(named, 0))
+  _, logs = jax.eval_shape(step, state, batch, jax.random.key(0))
+  assert 'discriminator/level_9' in logs
+
+
+def test_a_generator_that_normalises_z_has_no_truncation():
+  with pytest.raises(UsageError, match=r'truncation=0.5: ProgressiveGenerator normalises z, there is no length to scale'):
+    GROWING.sample(Variables({}, {}), KEYS[:2], truncation=0.5)
 
 
 def test_what_cannot_grow_is_refused():
@@ -293,6 +310,17 @@ def test_truncation_leads_to_the_mean_of_w():
   assert_close(gone, jnp.broadcast_to(gone[:1], gone.shape), 1e-6)
   spread = [float(jnp.std(images(t), axis=0).mean()) for t in (0.3, 0.6, 1.0)]
   assert 0 < spread[0] < spread[1] < spread[2]
+
+
+def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
+  wide = dataclasses.replace(STYLE, generator=STYLE.generator.clone(z_dim=3))
+  _, state = state_of(wide, batch_of())
+  label, keys = jnp.eye(10)[:4], KEYS[:4]
+  (z, of_z), (w, of_w) = (wide.map_of(state.params, state.buffers, keys, keys, label, styles) for styles in (False, True))
+  assert (z.shape, w.shape) == ((4, 3), (4, 4))
+  np.testing.assert_array_equal(z, rng.normal(keys, (3,)))
+  assert_close(of_z(z), of_w(w), 1e-6)
+  assert [kind.of_styles for kind in (penalties.PathLength, penalties.JacobianVariation)] == [True, False]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from genjax.metrics import collapse
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives import adversarial
 from genjax.objectives.gan import GAN
-from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment
+from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment, cut_out
 from genjax.parallel import make_mesh
 from genjax.step import init_state
 from genjax.types import Batch
@@ -41,6 +41,17 @@ def test_cutout_is_a_grey_square_of_half_the_side():
   holes = np.asarray(DiffAugment(('cutout',))(KEYS[:256], image) == 0).sum(axis=(1, 2, 3))
   assert holes.max() == 64
   assert holes.min() >= 16
+
+
+@pytest.mark.parametrize('side', [8, 10])  # a square of 4, of 5
+def test_cutout_is_as_often_at_one_rim_as_at_the_other(side):
+  keys = rng.image_keys(jax.random.key(5), jnp.arange(20_000))
+  gone = np.asarray(jax.vmap(cut_out)(keys, jnp.ones((20_000, side, side, 1))) == 0).any(axis=2)[..., 0].mean(axis=0)
+  cut = round(side / 2)
+  starts = np.arange(side + 1 - cut % 2) - cut // 2
+  expected = [np.mean((starts <= i) & (i < starts + cut)) for i in range(side)]
+  np.testing.assert_allclose(gone, expected, atol=4 * 0.5 / np.sqrt(20_000))
+  np.testing.assert_allclose(expected, expected[::-1])
 
 
 def test_colours_keep_to_their_ranges():

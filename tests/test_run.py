@@ -78,6 +78,8 @@ def test_an_autoencoder_shows_what_it_makes_of_held_out_images(runs):
   np.testing.assert_allclose(found['interpolation'][1, -1], found['reconstructions'][1, 3], atol=1e-5)
   assert run.walk(key, stops=2, frames=3, label=1).shape == (3, 8, 8, 1)
   np.testing.assert_allclose(run.walk(key, 2, 3, 1)[0], run.sample(key, 1, label=1)[0], atol=1e-5)
+  with pytest.raises(UsageError, match=r'truncation=-1.0 must be 0 or more and finite'):
+    run.walk(key, 2, 3, 1, truncation=-1)
   for wrong, message in (
     ((images[:, :4], 0), r'images: give two or more \(8, 8, 1\) in \[-1, 1\] as floats, not float32 \(4, 4, 8, 1\)'),
     ((images.astype(np.uint8), 0), 'not uint8'),

@@ -75,6 +75,12 @@ def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
+def test_a_game_that_ends_before_it_has_grown_says_so(tmp_path):
+  text = train('digits_progressive', tmp_path / 'run', '--dry_run', '--config.train.steps=10')
+  assert 'train.steps=10: images are whole from step 1200 only' in text
+
+
 def test_without_arguments_it_is_the_digits_flow():
   assert config_path(['train.py']) is None
   done = subprocess.run([sys.executable, 'train.py', '--dry_run'], cwd=ROOT, env=ENV, capture_output=True, text=True)

@@ -168,7 +168,9 @@ def flags(found: dict[str, Any]) -> list[str]:
   """What is wrong, in words; empty if nothing is seen to be."""
   said = []
   if found.get('pairwise', 1) < 0.5:
-    said.append(f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck')
+    said.append(
+      f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck, or not trained yet'
+    )
   elif found.get('nearest', 1) < 0.3:
     said.append(f'samples have neighbours {found["nearest"]:.2g} times as far as training images have: near duplicates')
   elif 'coverage_held_out' in found:

@@ -4,8 +4,11 @@
 images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 parts of level 3 and 0.7 of level 2, doubled. All
 images have the full size, smaller ones as repeated pixels. `top` is the highest level that is computed; the numbers do not
 depend on it as long as it is not below `growth`. Adam's count is of the whole training, not begun anew with each level as in
-the authors' code, and its drift term is left out. Equalised learning rate as in genjax/networks/stylegan2.py.
+the authors' code: the first updates of a level's own weights are 1 / sqrt(1 - b2) rates, while little of them is seen. The
+drift term is left out. Equalised learning rate as in genjax/networks/stylegan2.py.
 """
+
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +50,7 @@ class ProgressiveGenerator(nn.Module):
   max_width: int = 512
   top: int | None = None
   dtype: str = 'float32'
+  normalises: ClassVar[bool] = True  # z, with its label
 
   @property
   def levels(self) -> int:

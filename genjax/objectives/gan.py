@@ -163,7 +163,7 @@ class GAN:
     for i, (name, penalty) in enumerate(self.generator_penalties.items()):
       if counts('generator', name, penalty, context):
         stream, noise = (rng.fold_in(rng.fold_in(penalty_keys, i), j) for j in (0, 1))
-        latents, generate = self.map_of(params, context.buffers, stream, noise, label)
+        latents, generate = self.map_of(params, context.buffers, stream, noise, label, penalty.of_styles)
         value, memories[name] = penalty(generate, latents, rng.fold_in(stream, 1), context.buffers['penalties'][name])
         metrics[f'generator/{name}'] = value
         loss += penalty.every * value
@@ -175,9 +175,8 @@ class GAN:
     """G(z), z ~ N(0, I), with running batch statistics. A conditional model without labels draws them.
 
     `truncation` below 1 gives up variety for quality: z is scaled by it (w around its mean where there is a mapping).
+    Raises UsageError for a negative one, and for another than 1 where the generator normalises z.
     """
-    if truncation < 0:
-      raise UsageError(f'truncation={truncation} must not be negative.')
     labels = labels_or_random(labels, keys, self.num_classes)
     z, label = self.latents(keys), one_hot(labels, self.num_classes)
     return jnp.clip(self.from_latents(variables, z, label, keys, truncation), -1, 1)
@@ -191,21 +190,30 @@ class GAN:
   ) -> Images:
     """The images of latents that the caller chose; `keys` for noise in the network, if it has any."""
     if not hasattr(self.generator, 'synthesis'):
+      self.check_truncation(truncation)
       return self.generator.apply(collections(variables, 'generator'), truncation * z, label, False, *self.noise(keys))
     return self.from_styles(variables, self.styles(variables, z, label, truncation), keys)
 
   def styles(self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, truncation: float = 1.0):
     """w [B, w_dim] of a generator with a mapping."""
+    self.check_truncation(truncation)
     return self.generator.apply(collections(variables, 'generator'), z, label, truncation, method='mapping')
+
+  def check_truncation(self, truncation: float) -> None:
+    """Raises UsageError if latents cannot be so many times as long; a traced one is believed."""
+    if isinstance(truncation, int | float) and truncation < 0:
+      raise UsageError(f'truncation={truncation} must not be negative.')
+    if isinstance(truncation, int | float) and truncation != 1 and getattr(self.generator, 'normalises', False):
+      raise UsageError(f'truncation={truncation}: {type(self.generator).__name__} normalises z, there is no length to scale.')
 
   def from_styles(self, variables: Variables, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Keys) -> Images:
     """The images of w, or of one w for each layer."""
     return self.generator.apply(collections(variables, 'generator'), w, *self.noise(keys), method='synthesis')
 
-  def map_of(self, params: dict, buffers: dict, keys: Keys, noise: Keys, label):
-    """Latents of the batch, w where there is a mapping, and the map from them to images, image by image."""
+  def map_of(self, params: dict, buffers: dict, keys: Keys, noise: Keys, label, of_styles: bool):
+    """Latents of the batch, w if it is asked for and there is a mapping, and the map from them to images, image by image."""
     variables, z = Variables(params, buffers), rng.normal(keys, (self.generator.z_dim,))
-    if not hasattr(self.generator, 'synthesis'):
+    if not (of_styles and hasattr(self.generator, 'synthesis')):
       return z, lambda z: self.from_latents(variables, z, label, noise)
     return self.styles(variables, z, label), lambda w: self.from_styles(variables, w, noise)
 

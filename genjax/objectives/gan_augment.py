@@ -43,10 +43,13 @@ def coloured(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
 
 def cut_out(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
   """A square of half the side, with its centre anywhere in the image, is grey."""
-  h, w, _ = image.shape
-  row, column = (jax.random.randint(k, (), 0, n) for k, n in zip(jax.random.split(key), (h, w), strict=True))
-  rows = jnp.abs(jnp.arange(h) - row + 0.5) < h / 4
-  columns = jnp.abs(jnp.arange(w) - column + 0.5) < w / 4
+
+  def inside(key, n):  # the centre is a pixel, or a line between two or at the rim
+    cut = round(n / 2)
+    start = jax.random.randint(key, (), 0, n + 1 - cut % 2) - cut // 2
+    return (start <= jnp.arange(n)) & (jnp.arange(n) < start + cut)
+
+  rows, columns = (inside(k, n) for k, n in zip(jax.random.split(key), image.shape[:2], strict=True))
   return jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
 
 

@@ -8,7 +8,9 @@ the paper takes such steps apart from the others with the same Adam, here they a
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +34,15 @@ class Penalty:
   every: int = 1
 
   def __post_init__(self):
-    if self.weight < 0 or self.every < 1:
+    if not 0 <= self.weight < math.inf or self.every < 1:
       name = type(self).__name__
-      raise UsageError(f'{name}: weight={self.weight} must not be negative, every={self.every} must be 1 or more.')
+      raise UsageError(f'{name}: weight={self.weight} must be 0 or more and finite, every={self.every} 1 or more.')
 
 
 class GeneratorPenalty(Penalty):
   """One of the generator, called with what `init` gave or the call before returned."""
+
+  of_styles: ClassVar[bool] = False  # of w where the generator has a mapping, else of z ~ N(0, I)
 
   def init(self) -> Array:
     """What is remembered: a mean over images, so that it may be taken of parts of a batch."""
@@ -113,6 +117,8 @@ class Consistency(Penalty):
   generated: float = 0.0
 
   def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
+    if real.shape[1:3] == (1, 1):
+      raise UsageError('Consistency: images of one pixel are their own mirror images, and an eighth of their side is no shift.')
     keys, again = rng.split(keys, 2)
 
     def apart(images):
@@ -131,6 +137,7 @@ class PathLength(GeneratorPenalty):
 
   weight: float = 2.0
   every: int = 4
+  of_styles: ClassVar[bool] = True
 
   def __call__(self, generate: Generate, latents: Float[Array, 'b d'], keys: Keys, a: Scalar) -> tuple[Scalar, Scalar]:
     image, back = jax.vjp(generate, latents)

@@ -29,6 +29,11 @@ class ProgressiveGAN(GAN):
     if min(self.hold_steps, self.fade_steps) < 1:
       raise UsageError(f'objective.hold_steps={self.hold_steps}, fade_steps={self.fade_steps}: both must be 1 or more.')
 
+  @property
+  def grown_at(self) -> int:
+    """The step from which on images are whole."""
+    return self.generator.levels * (self.hold_steps + self.fade_steps)
+
   def growth(self, step) -> Float[Array, '']:
     """The level at `step`, a whole number while one is held."""
     stage = self.hold_steps + self.fade_steps
@@ -44,7 +49,7 @@ class ProgressiveGAN(GAN):
   @property
   def players(self) -> dict[str, Player]:
     def terms(player):
-      return lambda step: (*player.terms(step), f'level_{self.level(step)}')
+      return lambda step: (*player.terms(step), f'level:{self.level(step)}')
 
     return {name: player._replace(terms=terms(player)) for name, player in super().players.items()}
 
@@ -57,7 +62,7 @@ class ProgressiveGAN(GAN):
   def grown(self, params: dict, context: Context, batch: Batch, player: str) -> tuple['ProgressiveGAN', dict, Context, Batch]:
     """The game as it is at this step: networks that compute what has begun, `growth` in their buffers, real images of it."""
     growth = self.growth(context.step)
-    tops = [int(term.rsplit('_')[-1]) for term in context.playing if term.startswith(f'{player}/level_')]
+    tops = [int(term.split(':')[1]) for term in context.playing if term.startswith(f'{player}/level:')]
     top = tops[0] if tops else self.generator.levels
     parts = {name: getattr(self, name).clone(top=top) for name in ('generator', 'discriminator')}
     buffers = {name: context.buffers[name] | {'growth': {'level': growth}} for name in parts}
