@@ -2,8 +2,8 @@
 
 python train.py --config configs/gaussians_r3gan.py
 
-Measured 2026-11-22 on 2 shared CPU cores (jax 0.12.0.1, commit 40dc2a3), 10,000 samples (card in
-docs/comparison/gan/): 25 modes, 0.892 of the samples of high quality; 2.8 minutes.
+Measured 2026-11-28 on a CPU core beside two other processes (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
+10,000 samples each (cards in docs/comparison/gan/): 25 modes, 0.81 to 0.87 of the samples of high quality; 4.0 minutes.
 """
 
 from configs import gaussians_ns
