@@ -35,7 +35,6 @@ from genjax.metrics import collapse
 from genjax.metrics.reference import test_images
 from genjax.metrics.training import judge_of, told
 from genjax.objectives.gan import GAN
-from genjax.objectives.progressive_gan import ProgressiveGAN
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Batch, Objective, example_batch
@@ -85,9 +84,10 @@ def main(argv: list[str]) -> None:
   pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, made.flip)
   compiled_step = made.compile_step(mesh)
   like = abstract_state(objective, source.image_shape, optimizers)
-  if isinstance(objective, ProgressiveGAN) and train.steps < objective.grown_at:
+  grown_at = getattr(objective, 'grown_at', 0)
+  if train.steps < grown_at:
     say(
-      f'train.steps={train.steps}: images are whole from step {objective.grown_at} only. '
+      f'train.steps={train.steps}: images are whole from step {grown_at} only. '
       'Raise it, or lower objective.hold_steps and fade_steps.'
     )
   if DRY_RUN.value:

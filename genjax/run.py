@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from genjax import latents, rng
 from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.errors import UsageError
-from genjax.objectives.common import labels_or_random
+from genjax.objectives.common import check_scale, labels_or_random
 from genjax.objectives.diffusion import Autoguided, Denoising
 from genjax.objectives.gan import GAN
 from genjax.parallel import make_mesh, replicated
@@ -120,7 +119,7 @@ class Run:
     """
     if stops < 2 or frames < 1:
       raise UsageError(f'stops={stops}, frames={frames}: a walk has two stops and one frame at least.')
-    return self.through_latents(latents.walk, key, stops, label, frames, float(truncation))
+    return self.through_latents(latents.walk, key, stops, label, frames, truncation)
 
   def mix(
     self, key: jax.Array, n: int = 6, layer: int = 2, label: int | None = None, truncation: float = 1.0
@@ -133,7 +132,7 @@ class Run:
       raise UsageError(f'n={n}: ask for at least one image.')
     if not isinstance(self.objective, GAN):
       raise UsageError(f'{type(self.objective).__name__} has no generator: mixes are of GANs.')
-    return self.through_latents(latents.mix, key, n, label, layer, float(truncation))
+    return self.through_latents(latents.mix, key, n, label, layer, truncation)
 
   def pictures(
     self, key: jax.Array, images: Float[Array, 'n h w c'], label: int | list[int] | None = None
@@ -156,18 +155,20 @@ class Run:
     batch = Batch(images.astype(jnp.float32), jnp.asarray(labels), index)
     return jax.jit(self.objective.pictures)(self.variables, batch, rng.image_keys(key, index))
 
-  def through_latents(self, function, key: jax.Array, n: int, label: int | None, *static) -> Float[Array, 'm h w c']:
+  def through_latents(
+    self, function, key: jax.Array, n: int, label: int | None, given: int, truncation: float
+  ) -> Float[Array, 'm h w c']:
+    """`latents.walk` or `latents.mix` of n images, `given` its frames or its layer."""
     if getattr(self.objective, 'from_latents', None) is None:
       raise UsageError(f'{type(self.objective).__name__} has no latent to walk through: GANs, VAEs and AAEs have.')
     if label is not None and np.ndim(label):
       raise UsageError('label: give one class for the whole of it.')
-    if not 0 <= static[-1] < math.inf:
-      raise UsageError(f'truncation={static[-1]} must be 0 or more and finite.')
+    check_scale('truncation', truncation)
     check_key(key)
     labels = self.labels(label, n, key)
     chosen = None if labels is None else jnp.asarray(labels[0])
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
-    return compiled(self.objective, self.variables, latents.keys_of(key, n), chosen, *static)
+    return compiled(self.objective, self.variables, latents.keys_of(key, n), chosen, given, float(truncation))
 
   def checked(self, options: dict[str, Any]) -> dict[str, Any]:
     """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""

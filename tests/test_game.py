@@ -320,7 +320,19 @@ def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
   assert (z.shape, w.shape) == ((4, 3), (4, 4))
   np.testing.assert_array_equal(z, rng.normal(keys, (3,)))
   assert_close(of_z(z), of_w(w), 1e-6)
-  assert [kind.of_styles for kind in (penalties.PathLength, penalties.JacobianVariation)] == [True, False]
+  seen = {}
+  for name in ('PathLength', 'JacobianVariation'):
+    kind = getattr(penalties, name)
+
+    class Watched(kind):
+      def __call__(self, generate, latents, keys, memory, name=name):
+        seen[name] = latents.shape[1]
+        return jnp.zeros(()), memory
+
+    objective = dataclasses.replace(wide, generator_penalties={'it': Watched(every=1)})
+    optimizers, state = state_of(objective, batch_of())
+    jax.eval_shape(step_of(objective, optimizers, playing=('generator',)), state, batch_of(), jax.random.key(0))
+  assert seen == {'PathLength': 4, 'JacobianVariation': 3}
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_an_autoencoder_shows_what_it_makes_of_held_out_images(runs):
   np.testing.assert_allclose(found['interpolation'][1, -1], found['reconstructions'][1, 3], atol=1e-5)
   assert run.walk(key, stops=2, frames=3, label=1).shape == (3, 8, 8, 1)
   np.testing.assert_allclose(run.walk(key, 2, 3, 1)[0], run.sample(key, 1, label=1)[0], atol=1e-5)
-  with pytest.raises(UsageError, match=r'truncation=-1.0 must be 0 or more and finite'):
+  with pytest.raises(UsageError, match=r'truncation=-1 must not be negative, and must be finite'):
     run.walk(key, 2, 3, 1, truncation=-1)
   for wrong, message in (
     ((images[:, :4], 0), r'images: give two or more \(8, 8, 1\) in \[-1, 1\] as floats, not float32 \(4, 4, 8, 1\)'),
@@ -239,6 +239,12 @@ def test_options_as_a_card_holds_them(runs):
   options = {'guidance': 2.0, 'guidance_interval': (0.2, 3.0), 'steps': 2}
   images = [run.sample(jax.random.key(0), 2, label=3, **o) for o in (options, json.loads(json.dumps(options)))]
   assert (images[0] == images[1]).all()
+
+
+def test_a_guided_run_has_the_options_of_the_run(runs):
+  main = genjax.load(runs('digits_flow'))
+  assert main.guided_by(main).options == main.options
+  assert main.options['grid'] == main.objective.path.grid
 
 
 @pytest.mark.slow

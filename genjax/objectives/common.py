@@ -17,6 +17,12 @@ def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
   return jax.nn.one_hot(labels, num_classes) if num_classes else None
 
 
+def check_scale(name: str, value: float) -> None:
+  """Raises UsageError if latents cannot be `value` times as long; a traced one is believed."""
+  if isinstance(value, int | float) and not 0 <= value < math.inf:
+    raise UsageError(f'{name}={value} must not be negative, and must be finite.')
+
+
 def dropout_keys(network: nn.Module, keys: Keys) -> tuple[Keys, ...]:
   """What a network takes beside its inputs in training: the images' keys if its field `dropout` is not 0, else nothing."""
   return (keys,) if getattr(network, 'dropout', 0) else ()

@@ -237,6 +237,10 @@ class Autoguided:
   def sampler(self) -> Sampler:
     return self.main.sampler
 
+  @property
+  def path(self) -> Path:
+    return self.main.path
+
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, **options) -> Images:
     """As the main model's. Raises UsageError where guidance is 1, and the weaker model would not be heard."""
     return self.solve(variables, keys, labels, **options).x

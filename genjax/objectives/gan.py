@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.adversarial import Adversarial, NonSaturating
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import check_scale, labels_or_random, one_hot
 from genjax.objectives.penalties import GeneratorPenalty, Penalty
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
@@ -200,10 +200,9 @@ class GAN:
     return self.generator.apply(collections(variables, 'generator'), z, label, truncation, method='mapping')
 
   def check_truncation(self, truncation: float) -> None:
-    """Raises UsageError if latents cannot be so many times as long; a traced one is believed."""
-    if isinstance(truncation, int | float) and truncation < 0:
-      raise UsageError(f'truncation={truncation} must not be negative.')
-    if isinstance(truncation, int | float) and truncation != 1 and getattr(self.generator, 'normalises', False):
+    """Raises UsageError if latents cannot be `truncation` times as long; a traced one is believed."""
+    check_scale('truncation', truncation)
+    if getattr(self.generator, 'normalises', False) and isinstance(truncation, int | float) and truncation != 1:
       raise UsageError(f'truncation={truncation}: {type(self.generator).__name__} normalises z, there is no length to scale.')
 
   def from_styles(self, variables: Variables, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Keys) -> Images:

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.vdvae import Descent
-from genjax.objectives.common import labels_or_random, one_hot
-from genjax.objectives.latents import check_temperature
+from genjax.objectives.common import check_scale, labels_or_random, one_hot
 from genjax.objectives.pictures import Picture, reconstructions
 from genjax.objectives.vae import VAE
 from genjax.types import Batch, Images, Keys, Labels, Variables
@@ -89,7 +88,7 @@ class HierarchicalVAE(VAE):
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """`shown` for z of the prior, whose deviations are `temperature` times as large."""
-    check_temperature(temperature)
+    check_scale('temperature', temperature)
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
     descent = self.descend(variables.params, rng.fold_in(keys, 0), None, label, temperature)
     return self.shown(variables.params, descent, rng.fold_in(keys, 1))

@@ -3,15 +3,8 @@
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.errors import UsageError
-from genjax.objectives.common import labels_or_random, one_hot
+from genjax.objectives.common import check_scale, labels_or_random, one_hot
 from genjax.types import Images, Keys, Labels, Variables
-
-
-def check_temperature(temperature: float) -> None:
-  """Raises UsageError if deviations cannot be so many times as large; a traced one is believed."""
-  if isinstance(temperature, int | float) and temperature < 0:
-    raise UsageError(f'temperature={temperature} must not be negative.')
 
 
 class Latents:
@@ -19,7 +12,7 @@ class Latents:
 
   def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
     """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""
-    check_temperature(temperature)
+    check_scale('temperature', temperature)
     label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
     return self.from_latents(variables, self.latents(keys), label, keys, temperature)
 
