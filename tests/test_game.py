@@ -176,6 +176,8 @@ def test_what_does_not_fit_is_refused():
     DiffAugment(('colour',))
   with pytest.raises(UsageError, match=r'objective.auxiliary=-1 must not be negative'):
     game(auxiliary=-1)
+  with pytest.raises(UsageError, match=r'objective.auxiliary=2.0: this discriminator tells no classes, set its conditioning='):
+    game(auxiliary=2.0)
   with pytest.raises(UsageError, match=r'MLPDiscriminator must be a generator and MLPDiscriminator a discriminator'):
     game(generator=MLPDiscriminator())
   with pytest.raises(UsageError, match=r'objective.augment: R1 does not augment, take DiffAugment or AdaptiveAugment'):

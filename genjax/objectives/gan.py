@@ -65,6 +65,10 @@ class GAN:
     if isinstance(self.augment, (Penalty, Adversarial, nn.Module)):
       kind = type(self.augment).__name__
       raise UsageError(f'objective.augment: {kind} does not augment, take DiffAugment or AdaptiveAugment.')
+    if self.auxiliary != 1 and getattr(self.discriminator, 'conditioning', 'classifier') != 'classifier':
+      raise UsageError(
+        f"objective.auxiliary={self.auxiliary}: this discriminator tells no classes, set its conditioning='classifier'."
+      )
     if getattr(self.discriminator, 'conditioning', '') == 'classifier' and not self.num_classes:
       raise UsageError("objective.discriminator.conditioning='classifier' needs classes: set objective.num_classes.")
     for player in ('generator', 'discriminator'):
