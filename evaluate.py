@@ -23,7 +23,7 @@ from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
-from genjax.metrics.collapse import watcher
+from genjax.metrics.collapse import flags, notice, watcher
 from genjax.metrics.evaluation import (
   classification_accuracy,
   compare_sets,
@@ -131,12 +131,16 @@ def main(argv: list[str]) -> None:
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
+    notes, said = card.notes(args.samples, real, extractor), {}
     metrics = samples.metrics | compare_sets(samples, real) | nats | count_modes(samples.images, data)
     if test:
       metrics |= memorised(samples, training, held_out)
     if watch:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
-      metrics |= {f'collapse_{k}': v for k, v in watch(variables, seed).items()}
+      panel = watch(variables, seed)
+      metrics |= {f'collapse_{k}': v for k, v in panel.items()}
+      said = {'flags': flags(panel)}
+      notes += [told] if (told := notice(panel)) else []
     if args.cas:
       metrics |= classification_accuracy(samples, train, test)
     found = {
@@ -144,7 +148,8 @@ def main(argv: list[str]) -> None:
       'protocol': card.protocol(extractor, real, args.samples, held_out),
       'model': judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed},
       'cost': samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
-      'notes': card.notes(args.samples, real, extractor),
+      'notes': notes,
+      **said,
       **({'classification': twin} if args.cas else {}),
       **card.environment(),
     }

@@ -4,6 +4,7 @@ Options beyond those below are the objective's own; --help with --run lists them
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from genjax.run import grid_columns, grid_labels, load
 
 def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
-  parser.add_argument('--n', type=int, default=64, help='how many images (64)')
+  parser.add_argument('--n', type=int, help='how many images (64; of --mix 6 a side)')
   parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
   parser.add_argument('--label', help='a class, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)')
   parser.add_argument('--out', help='a PNG with the grid')
-  parser.add_argument('--walk', type=int, help='with a latent: a way through so many in --n frames, to a .gif, .webp or .png')
+  parser.add_argument(
+    '--walk', type=int, help='with a latent: a way through so many in --n frames, .gif, .webp or .png (a strip)'
+  )
   parser.add_argument('--mix', type=int, help='StyleGAN2: --n by --n images, styles of the row, from this layer on the column')
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
   parsed = parse_run(parser, argv)
@@ -36,7 +39,7 @@ def main(argv: list[str]) -> None:
     raise UsageError('say where to: --out grid.png, --npz out.npz, or both.')
   if args.walk is not None and args.mix is not None:
     raise UsageError('--walk and --mix: give one of them.')
-  if args.out and not args.out.lower().endswith(MOVING if args.walk is not None else '.png'):
+  if args.out and not args.out.lower().endswith(('.png', *(MOVING if args.walk is not None else ()))):
     raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png (a walk is .gif, .webp or .png).')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
@@ -50,6 +53,7 @@ def main(argv: list[str]) -> None:
   check_guide(args.guide, run.options | options)
 
   columns = grid_columns(run.objective)
+  args.n = args.n if args.n is not None else 64 if args.mix is None else 6
   if not 0 <= args.seed < 2**32:
     raise UsageError(f'--seed {args.seed}: give a number from 0 to {2**32 - 1}.')
   if args.n < 1:
@@ -78,14 +82,20 @@ def main(argv: list[str]) -> None:
 
 def through_latents(args, run, key, options: dict) -> None:
   """Writes what --walk and --mix ask for."""
-  label = parse_label(args.label, 1, run)
-  label = None if label is None else int(label[0])
   if args.npz or not args.out:
     raise UsageError('--walk and --mix write pictures: give --out alone.')
-  if args.walk is not None:
-    save_frames(args.out, np.asarray(to_uint8(run.walk(key, args.walk, args.n, label, **options))))
-  else:
+  if args.label and (args.label == 'each' or ',' in args.label):
+    raise UsageError(f'--label {args.label}: --walk and --mix are of one class (without, that of the first image).')
+  label = parse_label(args.label, 1, run)
+  label = None if label is None else int(label[0])
+  if args.walk is None:
     save_grid(args.out, np.asarray(to_uint8(run.mix(key, args.n, args.mix, label, **options))), args.n)
+  else:
+    frames = np.asarray(to_uint8(run.walk(key, args.walk, args.n, label, **options)))
+    if args.out.lower().endswith('.png'):  # from one stop to the next in each row
+      save_grid(args.out, frames, math.ceil(args.n / args.walk))
+    else:
+      save_frames(args.out, frames)
   print(args.out)
 
 

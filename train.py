@@ -150,6 +150,7 @@ def main(argv: list[str]) -> None:
   sample = jax.jit(sample, out_shardings=parallel.replicated(mesh))
   held_out = test_images(source, **made.data) if isinstance(objective, GAN) or hasattr(objective, 'pictures') else None
   watch = collapse.watcher(objective, source, held_out, mesh) if isinstance(objective, GAN) else None
+  noticed = False
 
   def pictures(variables):
     images, classes = (held_out or source).read(np.arange(min(10, len(held_out or source))))
@@ -160,7 +161,7 @@ def main(argv: list[str]) -> None:
   pictures = jax.jit(pictures, out_shardings=parallel.replicated(mesh)) if hasattr(objective, 'pictures') else lambda _: {}
 
   def look(step, show, evaluate):
-    nonlocal best
+    nonlocal best, noticed
     variables = state.variables()
     if evaluate:
       found = judge(variables, step)
@@ -180,8 +181,11 @@ def main(argv: list[str]) -> None:
     if show and watch:
       found = watch(variables)
       metrics.write(step, {f'collapse/{name}': value for name, value in found.items()})
-      for flag in collapse.flags(found):
-        say(f'step {step}: {flag}.')
+      said = collapse.flags(found)
+      if not noticed and (notice := collapse.notice(found)):  # once: it holds for long
+        said, noticed = [*said, notice], True
+      for text in said:
+        say(f'step {step}: {text}.')
 
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
   # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted

@@ -1,4 +1,4 @@
-"""StyleGAN2 (1912.04958) with adaptive augmentation (2006.06676) on scikit-learn's 8x8 digits, of which there are 1,437.
+"""StyleGAN2 (1912.04958) with adaptive augmentation (2006.06676) on scikit-learn's 8x8 digits, 1,500 of them.
 
 python train.py --config configs/digits_stylegan2.py
 

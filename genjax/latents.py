@@ -14,7 +14,8 @@ from genjax.objectives.gan import GAN
 from genjax.types import Images, Keys, Objective, Variables
 
 Label = Int[Array, ''] | None  # one for all images
-MOVING = ('.gif', '.webp', '.png')  # files that hold several frames
+MOVING = ('.gif', '.webp')  # files that hold several frames
+AT_ONCE = 64  # images
 
 
 def slerp(a: Float[Array, 'd'], b: Float[Array, 'd'], t: Float[Array, '']) -> Float[Array, 'd']:
@@ -37,9 +38,9 @@ def walk(objective: Objective, variables: Variables, keys: Keys, label: Label, f
   position = jnp.arange(frames) * len(keys) / frames
   here = position.astype(jnp.int32)
   z = jax.vmap(slerp)(stops[here], stops[(here + 1) % len(keys)], position - here)
-  labels = None if label is None else one_hot(jnp.broadcast_to(label, frames), objective.num_classes)
-  noise = keys[jnp.zeros(frames, jnp.int32)]
-  return jnp.clip(objective.from_latents(variables, z, labels, noise, truncation), -1, 1)
+  label = None if label is None else one_hot(label[None], objective.num_classes)
+  image = lambda z: objective.from_latents(variables, z[None], label, keys[:1], truncation)[0]  # noqa: E731
+  return jnp.clip(jax.lax.map(image, z, batch_size=AT_ONCE), -1, 1)
 
 
 def mix(objective: GAN, variables: Variables, keys: Keys, label: Label, layer: int, truncation: float) -> Images:
@@ -54,13 +55,18 @@ def mix(objective: GAN, variables: Variables, keys: Keys, label: Label, layer: i
     raise UsageError(f'layer {layer}: this generator has styles 0 to {generator.num_ws - 1}, mix from 1 to the last.')
   labels = None if label is None else one_hot(jnp.broadcast_to(label, n), objective.num_classes)
   w = objective.styles(variables, objective.latents(keys), labels, truncation)
-  below = (jnp.arange(generator.num_ws) < layer)[None, None, :, None]
-  w = jnp.where(below, w[:, None, None], w[None, :, None])  # [n, n, layers, w]
-  return jnp.clip(objective.from_styles(variables, w.reshape(n * n, *w.shape[2:]), jnp.repeat(keys, n)), -1, 1)
+  below = (jnp.arange(generator.num_ws) < layer)[:, None]
+
+  def image(number):
+    coarse, fine = number // n, number % n
+    styles = jnp.where(below, w[coarse][None], w[fine][None])  # [layers, w]
+    return objective.from_styles(variables, styles[None], keys[coarse][None])[0]
+
+  return jnp.clip(jax.lax.map(image, jnp.arange(n * n), batch_size=AT_ONCE), -1, 1)
 
 
 def save_frames(path: str, frames: UInt8[np.ndarray, 'n h w c'], seconds: float = 4.0) -> None:
-  """An animation that repeats: .gif, .webp, animated .png, by the name's end. Raises UsageError for another, or no place."""
+  """An animation that repeats, .gif or .webp by the name's end. Raises UsageError for another, or no place."""
   if not path.lower().endswith(MOVING):
     raise UsageError(f'{path}: an animation is {", ".join(MOVING)}.')
   large = [enlarge(frame, max(1, 128 // frame.shape[0])) for frame in frames]

@@ -115,8 +115,10 @@ class Run:
   ) -> Float[Array, 'f h w c']:
     """`frames` images on a way through the latents of the first `stops` images of `sample(key, ...)`, and back to the first.
 
-    Of GANs, VAEs and adversarial autoencoders. Raises UsageError for another model, fewer than two stops or than one frame.
+    Of GANs, VAEs and adversarial autoencoders; without `label`, all have the class of the first. Raises UsageError for
+    another model, fewer than two stops or than one frame.
     """
+    check_integers(stops=stops, frames=frames)
     if stops < 2 or frames < 1:
       raise UsageError(f'stops={stops}, frames={frames}: a walk has two stops and one frame at least.')
     return self.through_latents(latents.walk, key, stops, label, frames, truncation)
@@ -128,6 +130,7 @@ class Run:
 
     Raises UsageError for a model whose generator has no styles, or a layer that it does not have.
     """
+    check_integers(n=n, layer=layer)
     if n < 1:
       raise UsageError(f'n={n}: ask for at least one image.')
     if not isinstance(self.objective, GAN):
@@ -221,6 +224,13 @@ class Run:
     if wrong.size:
       raise UsageError(f'label={wrong[0]}: this model has the classes 0 to {classes - 1}.')
     return np.broadcast_to(labels.astype(np.int32), (n,))
+
+
+def check_integers(**values: Any) -> None:
+  """Raises UsageError for one that is none."""
+  for name, value in values.items():
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+      raise UsageError(f'{name}={value!r}: give an integer.')
 
 
 def check_key(key: Any) -> None:

@@ -30,6 +30,31 @@ def runs(tmp_path_factory, cache):
   return paths
 
 
+def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path, capsys):
+  assert 'flags' not in card.load(runs[0])[0]  # a VAE
+  run = shutil.copytree(runs[1], tmp_path / 'gan', ignore=shutil.ignore_patterns('evaluation'))
+  evaluate.main(['--run', str(run), '--samples', '600', '--truncation', '0.3', '--batch_size', '64'])
+  (flag,) = card.load(run)[0]['flags']
+  assert flag.endswith('times as much as training images do: the generator is stuck, or not trained yet')
+  assert f'  collapse: {flag}' in capsys.readouterr().out.splitlines()
+  assert f'gan: {flag}.' in compare.legend(compare.rows_of([runs[0], run]))
+
+
+def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
+  for run in runs:
+    shutil.copytree(run, tmp_path / run.name)
+  one = tmp_path / 'gan'
+  path = next((one / 'evaluation').glob('*.json'))
+  later = json.loads(path.read_text())
+  later['model'] |= {'step': 20}
+  later['protocol'] |= {'samples': 700}
+  (path.parent / 'later.json').write_text(json.dumps(later))
+  rows = compare.rows_of([tmp_path / 'vae', one])
+  assert [line for line in compare.legend(rows) if 'step' in line and 'judged' in line] == [
+    'gan: step 20 was judged by classifier of 700 samples, as not all runs were; this is step 10.'
+  ]
+
+
 def test_a_card_says_how_it_was_measured(runs, capsys):
   found = card.load(runs[0])
   assert [c['model']['seed'] for c in found] == [0, 1]

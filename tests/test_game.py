@@ -14,7 +14,7 @@ from genjax.build import build, complete
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
-from genjax.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from genjax.networks.stylegan2 import MEAN_OF, StyleGAN2Discriminator, StyleGAN2Generator
 from genjax.objectives import adversarial, penalties
 from genjax.objectives.gan import GAN
 from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment
@@ -300,18 +300,30 @@ STYLE = game(
 )
 
 
-def test_truncation_leads_to_the_mean_of_w():
-  batch = batch_of()
-  _, state = state_of(STYLE, batch)
-  mean = jnp.array([0.5, -0.5, 1.0, 0.0])
-  variables = Variables(state.params, state.buffers | {'generator': {'average': {'w': mean}}})
-  keys = jax.vmap(lambda _: jax.random.key(0))(jnp.arange(4))  # the same noise, other latents
-  z = jax.random.normal(jax.random.key(1), (4, 4))
-  images = jax.jit(lambda truncation: STYLE.from_latents(variables, z, jnp.eye(10)[:4], keys, truncation))
-  gone = images(0.0)
-  assert_close(gone, jnp.broadcast_to(gone[:1], gone.shape), 1e-6)
-  spread = [float(jnp.std(images(t), axis=0).mean()) for t in (0.3, 0.6, 1.0)]
-  assert 0 < spread[0] < spread[1] < spread[2]
+def test_truncation_leads_to_the_mean_of_w_of_the_class():
+  _, state = state_of(STYLE, batch_of())
+  variables = Variables(state.params, state.buffers)
+  z, classes = jax.random.normal(jax.random.key(1), (2000, 4)), jnp.arange(2000) % 2
+  label = jnp.eye(10)[classes]
+  w = jax.jit(lambda truncation: STYLE.styles(variables, z, label, truncation))
+  gone, whole = w(0.0), w(1.0)
+  for n in (0, 1):
+    own, mean = gone[classes == n], whole[classes == n].mean(axis=0)
+    assert_close(own, jnp.broadcast_to(own[:1], own.shape), 1e-6)
+    error = whole.std(axis=0) * (1 / 1000 + 1 / MEAN_OF) ** 0.5
+    assert (jnp.abs(own[0] - mean) < 4 * error).all()
+  assert (jnp.abs(gone[0] - gone[1]) > 4 * error).any()  # the classes' means are not one
+  assert_close(w(0.3), gone + 0.3 * (whole - gone), 1e-5)
+  assert_close(STYLE.styles(variables, z, label), whole, 1e-6)
+
+
+def test_truncation_of_a_model_without_labels_leads_to_one_mean():
+  game = dataclasses.replace(STYLE, num_classes=0)
+  _, state = state_of(game, batch_of())
+  z = jax.random.normal(jax.random.key(1), (500, 4))
+  w = functools.partial(game.styles, Variables(state.params, state.buffers), z, None)
+  assert_close(w(0.0), jnp.broadcast_to(w(0.0)[:1], (500, 4)), 1e-6)
+  assert (jnp.abs(w(0.0)[0] - w().mean(axis=0)) < 4 * w().std(axis=0) * (1 / 500 + 1 / MEAN_OF) ** 0.5).all()
 
 
 def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
@@ -335,14 +347,6 @@ def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
     optimizers, state = state_of(objective, batch_of())
     jax.eval_shape(step_of(objective, optimizers, playing=('generator',)), state, batch_of(), jax.random.key(0))
   assert seen == {'PathLength': 4, 'JacobianVariation': 3}
-
-
-@pytest.mark.slow
-def test_the_mean_of_w_is_tracked_in_training():
-  batch = batch_of()
-  optimizers, state = state_of(STYLE, batch)
-  after, _ = jax.jit(step_of(STYLE, optimizers, playing=('generator',)))(state, batch, jax.random.key(3))
-  assert float(jnp.abs(after.buffers['generator']['average']['w']).max()) > 0
 
 
 @pytest.mark.slow

@@ -124,6 +124,8 @@ def test_the_minibatch_deviation_is_of_groups_and_sees_a_stuck_generator():
   assert found.shape == (8, 4, 4, 1)
   for part in (slice(0, 4), slice(4, 8)):
     np.testing.assert_allclose(found[part], np.asarray(h[part]).std(axis=0).mean(), rtol=1e-4)
+  six = np.asarray(stylegan2.deviation_map(h[:6], 4))  # no multiple of four: threes
+  np.testing.assert_allclose(six[3:], np.asarray(h[3:6]).std(axis=0).mean(), rtol=1e-4)
   stuck = jnp.broadcast_to(h[:1], h.shape)
   assert float(stylegan2.deviation_map(stuck, 4).max()) < 1e-3
 

@@ -80,6 +80,10 @@ def test_an_autoencoder_shows_what_it_makes_of_held_out_images(runs):
   np.testing.assert_allclose(run.walk(key, 2, 3, 1)[0], run.sample(key, 1, label=1)[0], atol=1e-5)
   with pytest.raises(UsageError, match=r'truncation=-1 must not be negative, and must be finite'):
     run.walk(key, 2, 3, 1, truncation=-1)
+  with pytest.raises(UsageError, match=r"truncation='a': give a number"):
+    run.walk(key, 2, 3, 1, truncation='a')
+  with pytest.raises(UsageError, match=r'stops=2.5: give an integer'):
+    run.walk(key, 2.5, 3)
   for wrong, message in (
     ((images[:, :4], 0), r'images: give two or more \(8, 8, 1\) in \[-1, 1\] as floats, not float32 \(4, 4, 8, 1\)'),
     ((images.astype(np.uint8), 0), 'not uint8'),

@@ -6,6 +6,7 @@ A card is a plain dictionary, written as JSON:
   model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
+  flags      of a GAN: how its samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
   classification   of a classifier trained on samples: its recipe, and its twin's accuracy, which was trained on real images
   versions, created
 """
@@ -296,7 +297,7 @@ def table(card: Card) -> str:
     f'  features: {features["name"]} {features["hash"]}{accuracy}',
     f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
   ]
-  lines += [f'  {note}' for note in card.get('notes', [])]
+  lines += [f'  {note}' for note in card.get('notes', []) + [f'collapse: {flag}' for flag in card.get('flags', [])]]
   of = {'nll_nats': f'  ({model.get("likelihood")})'}
   if 'classification' in card:
     of['classification_accuracy'] = f'  (trained on real images: {card["classification"]["test_accuracy"]:.5g})'

@@ -165,7 +165,7 @@ def watcher(
 
 
 def flags(found: dict[str, Any]) -> list[str]:
-  """What is wrong, in words; empty if nothing is seen to be."""
+  """What is wrong with the samples, in words; empty if nothing is seen to be."""
   said = []
   if found.get('pairwise', 1) < 0.5:
     said.append(
@@ -176,13 +176,22 @@ def flags(found: dict[str, Any]) -> list[str]:
   elif 'coverage_held_out' in found:
     precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
     if coverage < 0.7 and precision > 0.8:
-      said.append(f'samples are like images and cover {coverage:.2g} times as many as held-out images do: some are left out')
+      much = f'cover {coverage:.2g} times as many as held-out images do'
+      said.append(f'samples are like images and {much}: some are left out, or not yet learned')
   if found.get('rank', 2) < 1.5 and found['directions'] >= 8:
     said.append(f'the generator hears {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
   if found.get('labels', 1) < 0.05:
     said.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: the labels are not heard')
   if found.get('copies', 1) < 0.3:
     said.append(f'samples lie {found["copies"]:.2g} times as far from training images as held-out images do: copies')
-  if found.get('overfitting', 0) > 0.5 and found['d_train'] - found['d_held_out'] > 4 * found['d_error']:
-    said.append(f'the discriminator knows the training images (overfitting {found["overfitting"]:.2g}): augment, or stop')
   return said
+
+
+def notice(found: dict[str, Any]) -> str:
+  """What is no collapse and may lead to one; '' if nothing is seen."""
+  if found.get('overfitting', 0) <= 0.5 or found['d_train'] - found['d_held_out'] <= 4 * found['d_error']:
+    return ''
+  return (
+    f'the discriminator knows the training images (overfitting {found["overfitting"]:.2g}), which samples may bear for long: '
+    'if FID or recall become worse, augment'
+  )

@@ -221,6 +221,14 @@ def legend(rows: list[Row]) -> list[str]:
       'Likelihoods of other images, or of images made discrete or continuous otherwise, than the first row that has one are '
       'left out: evaluate.py compare --metrics likelihood sets alike ones side by side.'
     )
+  for row in rows:
+    lines += [f'{row.name}: {flag}.' for flag in row.card.get('flags', [])]
+    last = max(card['model']['step'] for other in rows if other.run == row.run for card in other.cards.values())
+    for card in load(row.run):
+      if card['model']['step'] > last and row.card['model']['step'] == last:
+        features, count = card['protocol']['features']['name'], card['protocol']['samples']
+        told = f'step {card["model"]["step"]} was judged by {features} of {count} samples, as not all runs were'
+        lines.append(f'{row.name}: {told}; this is step {last}.')
   if samples < QUICK:
     lines.append(
       f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '

@@ -18,6 +18,8 @@ from genjax.errors import UsageError
 from genjax.networks.layers import Verdict, concat_label, convolve, halvings, square_side
 from genjax.networks.resample import downsample, upsample
 
+MEAN_OF = 256  # latents, of which truncation takes the mean w
+
 
 def activate(h: Float[Array, '*b c']) -> Float[Array, '*b c']:
   """LeakyReLU of slope 0.2, times sqrt(2) to keep the variance."""
@@ -122,8 +124,7 @@ class StyleGAN2Generator(nn.Module):
   """Latent [B, z_dim] and keys [B] -> image around [-1, 1], float32 [B, H, W, C].
 
   `mapping` gives w [B, w_dim], `synthesis` images of w, or of one w for each of `num_ws` layers. In training a part `mixing` of
-  the images have the styles of a second latent from some layer on (1812.04948, section 3.1). The mean of w, for truncation,
-  is a buffer.
+  the images have the styles of a second latent from some layer on (1812.04948, section 3.1).
   """
 
   image_shape: tuple[int, int, int]
@@ -150,7 +151,6 @@ class StyleGAN2Generator(nn.Module):
     if not 0 <= self.mixing <= 1:
       raise UsageError(f'objective.generator.mixing={self.mixing} must be in [0, 1].')
     self.to_w = Mapping(self.w_dim, self.mapping_depth)
-    self.mean_w = self.variable('average', 'w', jnp.zeros, (self.w_dim,))
     top = channels(self.levels, self.width, self.max_width)
     base = self.image_shape[0] >> self.levels
     self.start = self.param('start', nn.initializers.normal(1.0), (base, base, top))
@@ -163,8 +163,6 @@ class StyleGAN2Generator(nn.Module):
     w = self.to_w(z, label)
     if not train:
       return self.synthesis(w, keys)
-    if not self.is_initializing() and self.is_mutable_collection('average'):
-      self.mean_w.value += 0.005 * (jax.lax.stop_gradient(w).mean(axis=0) - self.mean_w.value)
     other, where, whether, noise = rng.split(keys, 4)
     second = self.to_w(rng.normal(other, z.shape[1:]), label)
     first = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.num_ws))(where)  # layer of the second
@@ -173,8 +171,17 @@ class StyleGAN2Generator(nn.Module):
     return self.synthesis(jnp.where(mixed[:, :, None], second[:, None], w[:, None]), noise)
 
   def mapping(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, truncation: float = 1.0) -> Float[Array, 'b w']:
-    """w, drawn towards its mean by `truncation` below 1 (1812.04948, appendix B)."""
-    return self.mean_w.value[None] + truncation * (self.to_w(z, label) - self.mean_w.value[None])
+    """w, drawn towards the mean of its label's by `truncation` below 1 (1812.04948, appendix B).
+
+    Of all labels alike the mean would be none of them: images would lose their class (2202.11777, section 3).
+    """
+    w = self.to_w(z, label)
+    if isinstance(truncation, int | float) and truncation == 1:
+      return w
+    given = None if label is None else jnp.repeat(label, MEAN_OF, axis=0)
+    many = jnp.tile(jax.random.normal(jax.random.key(0), (MEAN_OF, self.z_dim)), (1 if label is None else len(label), 1))
+    mean = self.to_w(many, given).reshape(-1, MEAN_OF, self.w_dim).mean(axis=1)
+    return mean + truncation * (w - mean)
 
   def synthesis(self, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Key[Array, 'b']) -> Float[Array, 'b h w c']:
     if w.ndim == 2:
@@ -191,9 +198,12 @@ class StyleGAN2Generator(nn.Module):
 
 
 def deviation_map(h: Float[Array, 'b h w c'], group: int) -> Float[Array, 'b h w 1']:
-  """The mean deviation within groups of `group` images that follow each other (1710.10196, section 3), a further channel."""
+  """The mean deviation within groups of images that follow each other (1710.10196, section 3), a further channel.
+
+  Of `group` images, or the next smaller number of which the batch is a multiple: of seven images there are no groups of four.
+  """
   b, height, width, _ = h.shape
-  group = math.gcd(group, b)
+  group = max(n for n in range(1, min(group, b) + 1) if b % n == 0)
   parts = h.astype(jnp.float32).reshape(b // group, group, *h.shape[1:])
   deviation = jnp.sqrt(parts.var(axis=1) + 1e-8).mean(axis=(1, 2, 3))
   return jnp.broadcast_to(jnp.repeat(deviation, group)[:, None, None, None], (b, height, width, 1)).astype(h.dtype)
@@ -217,7 +227,10 @@ class Ending(nn.Module):
 
 
 class StyleGAN2Discriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none."""
+  """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none.
+
+  A batch that is no multiple of it has smaller groups, and that of a prime number of images none.
+  """
 
   width: int = 64
   max_width: int = 512

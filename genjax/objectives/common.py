@@ -1,6 +1,7 @@
 """What objectives share about labels and dropout."""
 
 import math
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
 
 def check_scale(name: str, value: float) -> None:
   """Raises UsageError if latents cannot be `value` times as long; a traced one is believed."""
-  if isinstance(value, int | float) and not 0 <= value < math.inf:
+  if not isinstance(value, Real | jax.Array):
+    raise UsageError(f'{name}={value!r}: give a number.')
+  if isinstance(value, Real) and not 0 <= value < math.inf:
     raise UsageError(f'{name}={value} must not be negative, and must be finite.')
 
 
