@@ -220,7 +220,7 @@ def test_the_way_to_the_images(runs):
 
 @pytest.mark.slow
 def test_the_notebook_runs(runs, tmp_path, monkeypatch):
-  for name in ('digits_flow', 'digits_gan', 'digits_vae'):
+  for name in ('digits_flow', 'digits_gan', 'digits_stylegan2', 'digits_vae'):
     shutil.copytree(runs(name), tmp_path / 'runs' / name)
   monkeypatch.chdir(tmp_path)
   cells = json.loads((ROOT / 'notebooks' / 'sampling.ipynb').read_text())['cells']
@@ -228,7 +228,7 @@ def test_the_notebook_runs(runs, tmp_path, monkeypatch):
   for cell in cells:
     if cell['cell_type'] == 'code':
       exec(re.sub(r'^(show\(.*)$', r'pictures.append(\1)', ''.join(cell['source']), flags=re.MULTILINE), names)
-  assert [picture.width > 100 for picture in names['pictures']] == [True] * 7
+  assert [picture.width > 100 for picture in names['pictures']] == [True] * 9
 
 
 def test_options_on_the_command_line():
