@@ -2,7 +2,7 @@
 
 python train.py --config configs/stacked_mnist_ns.py
 
-Measured 2026-11-22 on 2 CPU cores (jax 0.12.0.1, commit b370287): 5.0 minutes; 810 of 1,000
+Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 4.4 minutes; 759 of 1,000
 modes (10,000 samples). docs/gan.md has the table.
 """
 
