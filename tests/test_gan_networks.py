@@ -174,6 +174,44 @@ def test_shapes_with_and_without_labels(pair, classes):
   assert logits.dtype == jnp.float32
 
 
+@pytest.mark.parametrize('network', [stylegan2.StyleGAN2Discriminator(8), progressive.ProgressiveDiscriminator(width=8)])
+@pytest.mark.parametrize('conditioning', ['projection', 'classifier'])
+def test_every_weight_of_an_equalised_discriminator_starts_at_unit_variance(network, conditioning):
+  network = network.clone(conditioning=conditioning, max_width=256, width=256)
+  x, label = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.eye(10)[:4]
+  answers, variables = jax.jit(network.init_with_output)(jax.random.key(1), x, label)
+  leaves = jax.tree_util.tree_leaves_with_path(variables['params'])
+  kernels = [leaf for path, leaf in leaves if 'kernel' in jax.tree_util.keystr(path)]
+  assert len(kernels) > 5
+  for kernel in kernels:
+    assert 0.75 < float(jnp.std(kernel)) < 1.25
+  assert 0.05 < float(jnp.abs(answers).mean()) < 5  # and is scaled down when used
+
+
+def pool(values):
+  """Greatest of each 2x2 places of [h, w, c], at an odd edge of those that there are; [places, c]."""
+  sides = range(0, values.shape[0], 2), range(0, values.shape[1], 2)
+  return np.stack([values[i : i + 2, j : j + 2].max(axis=(0, 1)) for i in sides[0] for j in sides[1]])
+
+
+@pytest.mark.parametrize('side', [6, 7])
+def test_attention_is_what_it_is_defined_to_be(side):
+  block = sngan.SelfAttention(train=False, dtype='float32')
+  x = jax.random.normal(jax.random.key(0), (2, side, side, 16))
+  variables = block.init(jax.random.key(1), x)
+  np.testing.assert_array_equal(block.apply(variables, x), x)  # gamma starts at 0
+  variables['params']['gamma'] = jnp.float32(0.7)
+  spectral_norms = [variables['spectral'][name] for name in sorted(variables['spectral'])]
+  kernels = [variables['params'][f'Conv_{i}']['kernel'][0, 0] for i in range(4)]
+  sigmas = [next(v for k, v in norms.items() if k.endswith('sigma')) for norms in spectral_norms]
+  query, key, value, out = (np.asarray(kernel / sigma) for kernel, sigma in zip(kernels, sigmas, strict=True))
+  for image, found in zip(np.asarray(x), np.asarray(block.apply(variables, x)), strict=True):
+    scores = (image @ query).reshape(side * side, -1) @ pool(image @ key).T
+    weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    expected = image + 0.7 * ((weights @ pool(image @ value)) @ out).reshape(image.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_images_that_cannot_be_halved_are_refused():
   for generator, _ in PAIRS:
     odd = generator.clone(image_shape=(9, 9, 1))
@@ -186,7 +224,7 @@ def test_images_that_cannot_be_halved_are_refused():
 
 def test_attention_is_at_sides_that_there_are():
   x, z, key = jnp.zeros((2, 28, 28, 1)), jnp.zeros((2, 8)), jax.random.key(0)
-  for side in (14, 7):  # 7 is pooled to 3
+  for side in (14, 7):  # 7 is pooled to 4
     net = sngan.ResNetDiscriminator(width=8, attention=(side,))
     assert 'SelfAttention_0' in jax.eval_shape(lambda: net.init(key, x, None, True))['params']
   with pytest.raises(UsageError, match=r'objective.discriminator.attention=\(16,\): there are blocks of side 7, 14 for these'):

@@ -50,7 +50,10 @@ class ConditionalNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """x + gamma o(attention of each place to a quarter of them, pooled), gamma from 0 (1805.08318, section 3)."""
+  """x + gamma o(attention of each place to all), gamma from 0 (1805.08318, section 3).
+
+  Keys and values are pooled to a quarter of the places, which the paper does not say and its authors' code does.
+  """
 
   train: bool
   dtype: str
@@ -59,9 +62,9 @@ class SelfAttention(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
     conv = lambda n: spectral(self.train)(Conv(n, (1, 1), use_bias=False, kernel_init=INIT, dtype=self.dtype))  # noqa: E731
-    pooled = nn.max_pool(x, (2, 2), (2, 2))
+    pooled = lambda y: nn.max_pool(y, (2, 2), (2, 2), 'SAME').reshape(b, -1, y.shape[-1])  # noqa: E731 - of odd sides all
     query = conv(max(c // 8, 1))(x).reshape(b, h * w, -1)
-    key, value = (conv(n)(pooled).reshape(b, pooled.shape[1] * pooled.shape[2], -1) for n in (max(c // 8, 1), max(c // 2, 1)))
+    key, value = (pooled(conv(n)(x)) for n in (max(c // 8, 1), max(c // 2, 1)))
     weights = jax.nn.softmax(jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=jnp.float32), axis=-1)
     mixed = jnp.einsum('bqk,bkc->bqc', weights.astype(value.dtype), value).reshape(b, h, w, -1)
     return x + self.param('gamma', nn.initializers.zeros, ()).astype(x.dtype) * conv(c)(mixed)

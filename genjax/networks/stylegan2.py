@@ -223,7 +223,8 @@ class Ending(nn.Module):
       h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
     h = activate(EqualConv(n, dtype=self.dtype)(h))
     h = activate(EqualDense(n, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
-    return Verdict(self.conditioning, kernel_init=nn.initializers.normal(1 / math.sqrt(n)))(h, label)
+    verdict = Verdict(self.conditioning, kernel_init=nn.initializers.normal(1.0), name='verdict')
+    return verdict(h.astype(jnp.float32) / math.sqrt(n), label)  # equalised: its weights are scaled as the features are
 
 
 class StyleGAN2Discriminator(nn.Module):
