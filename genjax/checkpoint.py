@@ -22,6 +22,12 @@ from genjax.step import TrainState
 from genjax.types import Tree
 
 
+def arrays(tree: Tree) -> dict[str, tuple[int, ...]]:
+  """The shape of each array by its path, however the containers on it are made."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape) for path, leaf in leaves}
+
+
 class DamagedCheckpoint(UsageError):
   """A checkpoint, the folder `path`, that cannot be read, or that reads as something else than what was saved."""
 
@@ -154,15 +160,16 @@ class Checkpoints:
     """Raises UsageError if what was saved can be told, and is other arrays than those of `like`."""
     for name in names:
       try:
-        saved = jax.tree.leaves(dict(self.manager.item_metadata(step)[name])[name])
+        saved, now = arrays(dict(self.manager.item_metadata(step)[name])[name]), arrays(getattr(like, name))
       except Exception:  # damaged here too
         continue
-      shapes = [sorted(tuple(x.shape) for x in leaves) for leaves in (saved, jax.tree.leaves(getattr(like, name)))]
-      if shapes[0] != shapes[1]:
-        a, b = (f'{len(s)} arrays of {sum(map(math.prod, s)):,} numbers' for s in shapes)
+      if saved != now:
+        a, b = (f'{len(x)} arrays of {sum(map(math.prod, x.values())):,} numbers' for x in (saved, now))
+        other = next(path for path in (*saved, *now) if saved.get(path) != now.get(path))
         raise UsageError(
           f'{self.directory / str(step)} is of another model than the code here makes of config.json: {name} has {a} in it, '
-          f'{b} now.\nUse the code that it was trained with, or train anew in another --workdir.'
+          f'{b} now, the first that differs is {other}.\n'
+          'Use the code that it was trained with, or train anew in another --workdir.'
         )
 
   def restore_newest(self, like: Tree, sharding: Tree, strict: bool = False) -> TrainState | None:

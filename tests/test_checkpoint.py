@@ -145,6 +145,10 @@ def test_another_model_is_not_damage(tmp_path):
   wider = like.replace(params={'model': {**like.params['model'], 'bias': jax.ShapeDtypeStruct((8,), jnp.bfloat16)}})
   with pytest.raises(UsageError, match=r'params has 2 arrays of 1,207 numbers in it, 2 arrays of 1,208 numbers now'):
     checkpoints.restore_newest(wider, SHARDING)
+  model = dict(like.params['model'])
+  renamed = like.replace(params={'model': {'offset': model.pop('bias'), **model}})
+  with pytest.raises(UsageError, match=r'2 arrays of 1,207 numbers now, the first that differs is model/bias\.'):
+    checkpoints.restore_newest(renamed, SHARDING)
   assert checkpoints.steps() == [1, 2]  # none was set aside
   checkpoints.close()
 
