@@ -2,8 +2,8 @@
 
 python train.py --config configs/digits_progressive.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 8.1 minutes;
-FID 1.46, recall 0.76 of 10,000 samples (`python evaluate.py --run runs/digits_progressive`, card in docs/comparison/gan/).
+Measured 2026-11-29 on a CPU core (Python 3.12, jax 0.12.0.1, commit 028313f): 3.5 minutes;
+FID 1.62, recall 0.78 of 10,000 samples (`python evaluate.py --run runs/digits_progressive`, card in docs/comparison/gan/).
 Grid: docs/gallery/.
 """
 

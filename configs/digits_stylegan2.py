@@ -4,8 +4,8 @@ python train.py --config configs/digits_stylegan2.py
 
 Without mixing of styles and path length, as 2006.06676 has it for CIFAR-10: with them samples are less varied (LOG.md).
 
-Measured 2026-11-29 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit df275c7): 10 minutes;
-FID 0.68, recall 0.67 of 10,000 samples (`python evaluate.py --run runs/digits_stylegan2`, card in docs/comparison/gan/).
+Measured 2026-11-29 on a CPU core (Python 3.12, jax 0.12.0.1, commit 028313f): 5.2 minutes;
+FID 0.84, recall 0.61 of 10,000 samples (`python evaluate.py --run runs/digits_stylegan2`, card in docs/comparison/gan/).
 Grid: docs/gallery/.
 """
 
