@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from genjax import parallel, replay, rng
-from genjax.build import build, check, complete
+from genjax.build import build, check, complete, with_defaults, without_leftovers
 from genjax.checkpoint import Checkpoints, NotSaved
 from genjax.commandline import config_path, parse
 from genjax.data.pipeline import Pipeline
@@ -71,7 +71,12 @@ def main(argv: list[str]) -> None:
   say = print if first_process else lambda text: None
   if REPLAY.value:
     return replay.replay(Path(REPLAY.value).resolve(), ALLOW_PACKAGE.value)
-  made = objects(CONFIG.value.to_dict(), ALLOW_PACKAGE.value)
+  overridden = config_flags.get_override_values(flags.FLAGS['config'])
+  replaced = [name.removesuffix('.cls') for name in overridden if name.endswith('.cls')]
+  config, left_out = without_leftovers(CONFIG.value.to_dict(), replaced, ALLOW_PACKAGE.value)
+  if left_out:
+    say(f'{", ".join(left_out)}: left out, as the class given on the command line has none.')
+  made = objects(config, ALLOW_PACKAGE.value)
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
   # What is computed where.
@@ -312,9 +317,11 @@ def objects(config: dict, allow: list[str]) -> Objects:
   data = {name: value for name, value in config['data'].items() if name != 'flip'}
   check(open_data, 'config.data', data)
   source = open_data(**data)
+  specs = {name: with_defaults(config[name], allow) for name in ('objective', 'optim')}  # those that spec() has not written out
   resolved = config | {
     'data': config['data'] | {'image_shape': source.image_shape, 'size': len(source)},
-    'objective': complete(config['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}, allow),
+    'objective': complete(specs['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}, allow),
+    'optim': specs['optim'],
   }
   objective, optimizers = build(resolved['objective'], allow), build(resolved['optim'], allow)
   check_fit(objective, optimizers, source)

@@ -6,9 +6,11 @@ directory can name the classes and functions of these packages and no other code
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import math
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -48,7 +50,17 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
     if callable(found) and getattr(found, '__module__', None) == module_name:
       return found
     raise UsageError(f'cls={name!r}: {module_name} defines no class or function {attribute!r}.')
+  if package := _package_of(name):
+    raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, give --allow_package {package}.')
   raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
+
+
+def _package_of(name: str) -> str:
+  """The package beside genjax that the name begins with; '' if there is none to import."""
+  package, dot, _ = name.partition('.')
+  if not dot or package in (*PACKAGES, 'genjax', '__main__', *sys.stdlib_module_names):
+    return ''
+  return package if importlib.util.find_spec(package) else ''
 
 
 def _modules() -> list[str]:
@@ -145,8 +157,11 @@ def fits(value: Any, expected: Any) -> bool:
 
 
 def spec(cls: str, **kwargs) -> dict[str, Any]:
-  """For config files: a checked {'cls': cls, ...} with every plain default written out, so each can be overridden."""
-  function = resolve(cls)
+  """For config files: a checked {'cls': cls, ...} with every plain default written out, so each can be overridden.
+
+  `cls` is a name in genjax, or one of yours, 'mine.unet.UNet'; a run with such a one needs `--allow_package mine`.
+  """
+  function = resolve(cls, {_package_of(cls)} if isinstance(cls, str) else ())
   check(function, cls, kwargs)
   return {'cls': cls} | own_defaults(function) | kwargs
 
@@ -168,6 +183,33 @@ def with_defaults(value: Any, allow: Collection[str] = ()) -> Any:
     return value
   filled = {key: with_defaults(item, allow) for key, item in value.items()}
   return own_defaults(resolve(value['cls'], allow)) | filled if 'cls' in value else filled
+
+
+def without_leftovers(
+  config: Mapping[str, Any], replaced: Collection[str], allow: Collection[str] = ()
+) -> tuple[dict, list[str]]:
+  """A config without the parameters of the class before in specs whose `cls` is another now, and the names of these.
+
+  Args:
+    config: sections of specs.
+    replaced: the specs, as 'objective.loss'.
+    allow: as in `resolve`.
+  """
+
+  def pruned(value, path):
+    if not isinstance(value, Mapping):
+      return value
+    known = parameters(resolve(value['cls'], allow)) if path in replaced and 'cls' in value else value
+    kept = {}
+    for key, item in value.items():
+      if key == 'cls' or key in known:
+        kept[key] = pruned(item, f'{path}.{key}' if path else key)
+      else:
+        left_out.append(f'{path}.{key}')
+    return kept
+
+  left_out: list[str] = []
+  return pruned(config, ''), left_out
 
 
 def build(value: Any, allow: Collection[str] = ()) -> Any:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from flax import linen as nn
 
-from genjax.build import build, check, complete, defaults, resolve, spec, with_defaults
+from genjax.build import build, check, complete, defaults, resolve, spec, with_defaults, without_leftovers
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDecoder
 from genjax.networks.unet import UNet
@@ -49,7 +49,7 @@ def test_mistakes_are_named(call, message):
   'name',
   [
     'os.system', 'builtins.eval', 'run.subprocess', 'genjax.optim.adam', 'optim.optax', 'optim.optax.adam',
-    'objectives.vae.jax',
+    'objectives.vae.jax', '__main__.x',
     'networks.unet.UNet.apply', 'networks.layers.lax', 'data.prepare.prepare', 'networks.unet.nn', 'networks.__init__.os',
     'networks.unet._private', '..os.system', 'optim', '', None, 7, ['os', 'system'], 'networks/unet', 'objectives.common.rng',
   ],
@@ -57,6 +57,37 @@ def test_mistakes_are_named(call, message):
 def test_a_stranger_s_config_reaches_nothing_else(name):
   with pytest.raises(UsageError, match='cls='):
     build({'cls': name})
+
+
+def test_a_class_of_the_user_s_needs_that_its_package_is_allowed(tmp_path, monkeypatch):
+  (tmp_path / 'parts_of_mine').mkdir()
+  code = 'class Net:\n  def __init__(self, width: int = 8, depth: int = 2):\n    self.size = width, depth\n'
+  (tmp_path / 'parts_of_mine' / 'nets.py').write_text(code)
+  monkeypatch.syspath_prepend(tmp_path)
+  written = spec('parts_of_mine.nets.Net', width=4)  # a config file is the user's own code
+  assert written == {'cls': 'parts_of_mine.nets.Net', 'width': 4, 'depth': 2}
+  with pytest.raises(
+    UsageError, match=r'is not of genjax. If you trust the code of parts_of_mine, give --allow_package parts_of'
+  ):
+    build(written)
+  assert build(written, ['parts_of_mine']).size == (4, 2)
+  with pytest.raises(UsageError, match=r"Net has no parameter 'widht'. Did you mean width"):
+    spec('parts_of_mine.nets.Net', widht=4)
+  with pytest.raises(UsageError, match=r"parts_of_mine.nets defines no class or function 'Nett'"):
+    spec('parts_of_mine.nets.Nett')
+
+
+def test_another_class_takes_what_it_knows_of_the_one_before():
+  loss = {'cls': 'objectives.adversarial.Hinge', 'smoothing': 0.0}
+  penalty = {'cls': 'objectives.penalties.GradientPenalty', 'weight': 3.0, 'every': 2, 'radius': 1.0}
+  config = {'objective': {'cls': 'objectives.gan.GAN', 'loss': loss, 'penalties': {'gp': penalty}}, 'train': {'steps': 3}}
+  found, left_out = without_leftovers(config, ['objective.loss', 'objective.penalties.gp'])
+  assert left_out == ['objective.loss.smoothing', 'objective.penalties.gp.radius']
+  assert found['objective']['loss'] == {'cls': 'objectives.adversarial.Hinge'}
+  assert found['objective']['penalties']['gp'] == {'cls': penalty['cls'], 'weight': 3.0, 'every': 2}
+  assert found['train'] == config['train']
+  with pytest.raises(UsageError, match=r"Hinge has no parameter 'smoothing'"):  # written in a config, it is a mistake
+    build(without_leftovers(config, [])[0])
 
 
 def test_parameters_that_are_not_annotated_take_anything():

@@ -12,6 +12,7 @@ import pytest
 from genjax import optim, rng
 from genjax.build import build, complete
 from genjax.errors import UsageError
+from genjax.networks.dcgan import PatchDiscriminator
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from genjax.networks.stylegan2 import MEAN_OF, StyleGAN2Discriminator, StyleGAN2Generator
@@ -44,6 +45,10 @@ def state_of(objective, batch, optimizers=None):
   return optimizers, state.replace(
     params=jax.tree.map(lambda x: x + 0.05 * jax.random.normal(next(keys), x.shape), state.params)
   )
+
+
+class Dropping(MLPGenerator):
+  dropout: float = 0.0
 
 
 LOSSES = [
@@ -184,6 +189,16 @@ def test_what_does_not_fit_is_refused():
     game(augment=penalties.R1(1.0))
   with pytest.raises(UsageError, match=r"conditioning='classifier' needs classes: set objective.num_classes"):
     game(discriminator=MLPDiscriminator(conditioning='classifier'))
+  with pytest.raises(
+    UsageError, match=r'discriminator: PatchDiscriminator answers \[8, 2, 2\] of 8 images, a GAN reads \[8\] or'
+  ):
+    game(discriminator=PatchDiscriminator(width=4), num_classes=10).init(jax.random.key(0), batch_of())
+  with pytest.raises(
+    UsageError, match=r'objective.generator: MLPGenerator makes images \[4, 4, 1\], the data have \[8, 8, 1\]'
+  ):
+    game(generator=MLPGenerator((4, 4, 1), 4, 8, 1)).init(jax.random.key(0), batch_of())
+  with pytest.raises(UsageError, match=r'objective.generator.dropout=0.1: GAN has no keys for it, set it to 0'):
+    game(generator=Dropping((8, 8, 1), dropout=0.1))
   with pytest.raises(UsageError, match=r'JacobianVariation: radius=1.5 must be above 0 and 1 at most'):
     penalties.JacobianVariation(radius=1.5)
   with pytest.raises(UsageError, match=r'DRAGAN: deviation=-1 must be positive'):

@@ -152,7 +152,7 @@ def test_a_package_that_the_user_allows(tmp_path, monkeypatch):
   spec = complete(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'dtype': 'float32'}) | {
     'cls': 'mine.vae.Mine'
   }
-  with pytest.raises(UsageError, match='names nothing in genjax'):
+  with pytest.raises(UsageError, match='give --allow_package mine'):
     build(spec)
   assert isinstance(build(spec, ['mine']), Objective)
   with pytest.raises(UsageError, match=r"mine.vae defines no class or function 'VAE'"):

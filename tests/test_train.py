@@ -1,5 +1,6 @@
 """train.py as its user meets it: mistakes, dry run, going on, a loss that is not finite."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,66 @@ def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, mes
   assert 'Traceback' not in text
   assert len(text.strip().splitlines()) <= 2, text
   assert not (tmp_path / 'run').exists()
+
+
+PARTS_OF_MINE = """
+import dataclasses
+from genjax.networks.mlp import MLPGenerator
+from genjax.objectives.adversarial import Hinge
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss(Hinge):
+  scale: float = 1.0
+
+  def generator(self, real, fake):
+    return self.scale * super().generator(real, fake)
+
+
+class Net(MLPGenerator):
+  depth: int = 1
+"""
+CONFIG_OF_MINE = """
+from configs import digits_gan
+from genjax.build import spec
+
+
+def get_config():
+  config = digits_gan.get_config()
+  config.train.batch_size = 8
+  config.objective.discriminator.width = 8
+  config.objective.loss = spec('parts_of_mine.Loss')
+  config.objective.generator = {'cls': 'parts_of_mine.Net', 'width': 8}  # no spec()
+  return config
+"""
+
+
+def test_a_run_with_classes_of_the_user_s_goes_on(tmp_path):
+  (tmp_path / 'parts_of_mine.py').write_text(PARTS_OF_MINE)
+  (tmp_path / 'mine.py').write_text(CONFIG_OF_MINE)
+
+  def trained(steps, *more, status=0):
+    words = [f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/run', f'--config.train.steps={steps}', *more]
+    env = ENV | {'PYTHONPATH': f'{tmp_path}:{ROOT}'}
+    done = subprocess.run([sys.executable, 'train.py', *words], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+  said = 'is not of genjax. If you trust the code of parts_of_mine, give --allow_package parts_of_mine.'
+  assert said in trained(2, status=1)
+  trained(2, '--allow_package=parts_of_mine')
+  written = json.loads((tmp_path / 'run' / 'config.json').read_text())['objective']
+  assert written['loss'] == {'cls': 'parts_of_mine.Loss', 'scale': 1.0}
+  own = {'cls': 'parts_of_mine.Net', 'image_shape': [8, 8, 1], 'z_dim': 32, 'width': 8, 'depth': 1, 'dtype': 'float32'}
+  assert written['generator'] == own
+  assert 'resuming from step 2' in trained(4, '--allow_package=parts_of_mine')
+
+
+def test_another_class_is_given_on_the_command_line(tmp_path):
+  words = ['--config.objective.loss.cls=objectives.adversarial.Hinge', '--dry_run']
+  text = train('digits_gan', tmp_path / 'run', *words)
+  assert 'objective.loss.smoothing: left out, as the class given on the command line has none.' in text
+  assert '"cls": "objectives.adversarial.Hinge"' in text
 
 
 @pytest.mark.slow

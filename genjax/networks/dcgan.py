@@ -45,7 +45,8 @@ class DCGANDiscriminator(nn.Module):
   """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'.
 
   By 'concat' the label comes in as further channels (1411.1784). `norm` is 'batch', 'layer' (over an image, as 1704.00028,
-  section 4, wants it), 'spectral' (1802.05957, every layer), or 'none'.
+  section 4, wants it), 'spectral' (1802.05957, every layer), or 'none'. The largest level has none of the first two
+  (1511.06434, section 3), so that at 8x8, where it is the only one, there is nothing to normalise.
   """
 
   width: int = 64

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.adversarial import Adversarial, NonSaturating
-from genjax.objectives.common import check_scale, labels_or_random, one_hot
+from genjax.objectives.common import check_no_dropout, check_scale, labels_or_random, one_hot
 from genjax.objectives.penalties import GeneratorPenalty, Penalty
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
@@ -72,6 +72,7 @@ class GAN:
     if getattr(self.discriminator, 'conditioning', '') == 'classifier' and not self.num_classes:
       raise UsageError("objective.discriminator.conditioning='classifier' needs classes: set objective.num_classes.")
     for player in ('generator', 'discriminator'):
+      check_no_dropout(getattr(self, player), player, 'GAN')
       if hasattr(getattr(self, player), 'top') != self.grows:
         kind = type(getattr(self, player)).__name__
         wrong = f'does not grow, take Progressive{player.title()}' if self.grows else 'grows, take objective ProgressiveGAN'
@@ -100,10 +101,10 @@ class GAN:
     label = one_hot(batch.label, self.num_classes)
     z = jnp.zeros((batch.image.shape[0], self.generator.z_dim))
     more = self.noise(rng.image_keys(key, batch.index))
-    variables = {
-      'discriminator': self.discriminator.init(discriminator_key, batch.image, label, True),
-      'generator': self.generator.init(generator_key, z, label, True, *more),
-    }
+    logits, discriminator = self.discriminator.init_with_output(discriminator_key, batch.image, label, True)
+    images, generator = self.generator.init_with_output(generator_key, z, label, True, *more)
+    self.check_answers(logits.shape, images.shape, batch.image.shape)
+    variables = {'discriminator': discriminator, 'generator': generator}
     params = {name: v.pop('params') for name, v in variables.items()}
     buffers = {name: v for name, v in variables.items() if v}
     if hasattr(self.augment, 'init'):
@@ -111,6 +112,19 @@ class GAN:
     if self.generator_penalties:
       buffers['penalties'] = {name: penalty.init() for name, penalty in self.generator_penalties.items()}
     return Variables(params, buffers)
+
+  def check_answers(self, logits: tuple[int, ...], made: tuple[int, ...], images: tuple[int, ...]) -> None:
+    """Raises UsageError if the networks answer in another shape than the game reads."""
+    wanted = [images[:1]] + ([(images[0], 1 + self.num_classes)] if self.num_classes else [])
+    if logits not in wanted:
+      name, read = type(self.discriminator).__name__, ' or '.join(f'{list(shape)}' for shape in wanted)
+      raise UsageError(
+        f'objective.discriminator: {name} answers {list(logits)} of {images[0]} images, a GAN reads {read}: '
+        'a logit of each image, and of its classes if they are told.'
+      )
+    if made != images:
+      name = type(self.generator).__name__
+      raise UsageError(f'objective.generator: {name} makes images {list(made[1:])}, the data have {list(images[1:])}.')
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """The loss's L_D, and the penalties."""
