@@ -55,10 +55,10 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
   raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
 
 
-def _package_of(name: str) -> str:
+def _package_of(name: Any) -> str:
   """The package beside genjax that the name begins with; '' if there is none to import."""
-  package, dot, _ = name.partition('.')
-  if not dot or package in (*PACKAGES, 'genjax', '__main__', *sys.stdlib_module_names):
+  package, dot, _ = name.partition('.') if isinstance(name, str) else ('', '', '')
+  if not package.isidentifier() or not dot or package in (*PACKAGES, 'genjax', '__main__', *sys.stdlib_module_names):
     return ''
   return package if importlib.util.find_spec(package) else ''
 
@@ -161,7 +161,7 @@ def spec(cls: str, **kwargs) -> dict[str, Any]:
 
   `cls` is a name in genjax, or one of yours, 'mine.unet.UNet'; a run with such a one needs `--allow_package mine`.
   """
-  function = resolve(cls, {_package_of(cls)} if isinstance(cls, str) else ())
+  function = resolve(cls, [_package_of(cls)])
   check(function, cls, kwargs)
   return {'cls': cls} | own_defaults(function) | kwargs
 
@@ -196,10 +196,12 @@ def without_leftovers(
     allow: as in `resolve`.
   """
 
+  left_out: list[str] = []
+
   def pruned(value, path):
     if not isinstance(value, Mapping):
       return value
-    known = parameters(resolve(value['cls'], allow)) if path in replaced and 'cls' in value else value
+    known = parameters(resolve(value['cls'], allow)) if path in replaced else value
     kept = {}
     for key, item in value.items():
       if key == 'cls' or key in known:
@@ -208,7 +210,6 @@ def without_leftovers(
         left_out.append(f'{path}.{key}')
     return kept
 
-  left_out: list[str] = []
   return pruned(config, ''), left_out
 
 

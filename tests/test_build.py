@@ -34,6 +34,8 @@ def test_given_values_fill_what_a_spec_leaves_out():
   ('call', 'message'),
   [
     (lambda: spec('networks.unet.Unet'), r"cls='networks.unet.Unet' names nothing in genjax. Did you mean networks.unet.UNet"),
+    (lambda: spec('..os.system'), r"cls='..os.system' is not a name like networks.unet.UNet"),
+    (lambda: spec(7), 'cls=7 is not a name like networks.unet.UNet'),
     (lambda: spec('networks.unet.UNet', widht=3), r"networks.unet.UNet has no parameter 'widht'. Did you mean width"),
     (lambda: spec('objectives.vae.VAE'), r"objectives.vae.VAE needs 'encoder': give encoder=... in the config"),
     (lambda: spec('networks.unet.UNet', parent=None), "has no parameter 'parent'"),

@@ -114,7 +114,7 @@ class GAN:
     return Variables(params, buffers)
 
   def check_answers(self, logits: tuple[int, ...], made: tuple[int, ...], images: tuple[int, ...]) -> None:
-    """Raises UsageError if the networks answer in another shape than the game reads."""
+    """Raises UsageError unless `logits` [B] or [B, 1 + K] and images `made` [B, H, W, C], shapes, fit the data's `images`."""
     wanted = [images[:1]] + ([(images[0], 1 + self.num_classes)] if self.num_classes else [])
     if logits not in wanted:
       name, read = type(self.discriminator).__name__, ' or '.join(f'{list(shape)}' for shape in wanted)
