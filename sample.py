@@ -52,7 +52,6 @@ def main(argv: list[str]) -> None:
   options = parse_options(rest, run.options, vars(args))
   check_guide(args.guide, run.options | options)
 
-  columns = grid_columns(run.objective)
   args.n = args.n if args.n is not None else 64 if args.mix is None else 6
   if not 0 <= args.seed < 2**32:
     raise UsageError(f'--seed {args.seed}: give a number from 0 to {2**32 - 1}.')
@@ -66,7 +65,7 @@ def main(argv: list[str]) -> None:
   check_finite(int(not_finite(images)), args.n)
   images = np.asarray(to_uint8(images))
   if args.out:
-    save_grid(args.out, images, columns)
+    save_grid(args.out, images, columns_of(args.label, args.n, run))
     print(args.out)
   if args.npz:
     arrays = {} if labels is None else {'label': labels}
@@ -97,6 +96,12 @@ def through_latents(args, run, key, options: dict) -> None:
     else:
       save_frames(args.out, frames)
   print(args.out)
+
+
+def columns_of(label: str | None, n: int, run) -> int:
+  """Of a grid of `n` images: about as many as rows, each of one class where classes come in turn."""
+  in_turn = grid_columns(run.objective) if label == 'each' else len((label or '').split(','))
+  return in_turn * max(1, round(math.sqrt(n) / in_turn))
 
 
 def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
