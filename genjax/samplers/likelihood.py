@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import Path
+from genjax.samplers.paths import Path, ode_time
 from genjax.samplers.solvers import Denoiser, flow
 from genjax.types import Images, Keys
 
@@ -42,8 +42,8 @@ def log_prob(
     raise UsageError(f'ode_exact costs {d} derivatives a step for images of {d} numbers: up to {EXACT}, else take ode.')
   signs = jnp.where(rng.bernoulli(keys, 0.5, (d,)), 1.0, -1.0)
 
-  def slope(t, state):  # [B], [B, D + 1]: x_t and the integral of the divergence
-    velocity = lambda flat: flow(denoise, path, flat.reshape(shape), t).reshape(flat.shape)  # noqa: E731
+  def slope(s, state):  # [B], [B, D + 1]: x_t and the integral of the divergence
+    velocity = lambda flat: flow(denoise, path, flat.reshape(shape), s).reshape(flat.shape)  # noqa: E731
     if exact:
       value, along = jax.linearize(velocity, state[:, :-1])
       entry = lambda i: along(jnp.zeros_like(signs).at[:, i].set(1))[:, i]  # noqa: E731
@@ -55,7 +55,8 @@ def log_prob(
 
   start = path.time(jnp.asarray(path.ratio_min))
   state = jnp.concatenate([path.alpha(start) * x_0.reshape(shape[0], d), jnp.zeros((shape[0], 1))], axis=1)
-  state, evaluations, _ = integrate(slope, state, start, jnp.asarray(path.end), rtol, atol)
-  sigma = path.sigma(jnp.asarray(path.end))
+  end = jnp.asarray(path.end)
+  state, evaluations, _ = integrate(slope, state, ode_time(path, start), ode_time(path, end), rtol, atol)
+  sigma = path.sigma(end)
   log_normal = -0.5 * (state[:, :-1] ** 2).sum(axis=1) / sigma**2 - d * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
   return log_normal + state[:, -1] + d * jnp.log(path.alpha(start)), evaluations

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genjax import rng
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import Path, eps_from_x0, posterior, ratio, velocity
+from genjax.samplers.paths import Path, eps_from_x0, ode_time, posterior, ratio, time_of_ode_time, velocity
 from genjax.types import Images, Keys
 
 Times = Float[Array, 's']
@@ -34,8 +34,9 @@ def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
   return Solution(x, jnp.full(x.shape[0], traced[0].shape[0]), *traced)
 
 
-def flow(denoise: Denoiser, path: Path, x: Images, t: Float[Array, 'b']) -> Images:
-  """dx/dt of the probability-flow ODE at times of each image's own."""
+def flow(denoise: Denoiser, path: Path, x: Images, s: Float[Array, 'b']) -> Images:
+  """dx/ds of the probability-flow ODE over s = ode_time(path, t), at an s of each image's own."""
+  t = time_of_ode_time(path, s)
   return velocity(path, x, denoise(x, t), t[:, None, None, None])
 
 
@@ -218,8 +219,9 @@ def heun(
   churn_max: float = float('inf'),
   churn_noise: float = 1.0,
 ) -> Solution:
-  """Heun's second-order method on dx/dt (EDM, 2206.00364, algorithm 1; with `churn` algorithm 2); to t = 0 Euler's step.
+  """Heun's second-order method (EDM, 2206.00364, algorithm 1; with `churn` algorithm 2); to t = 0 Euler's step.
 
+  Over t as in the paper, on discrete paths over the angle arctan(sigma / alpha) (`ode_time`).
   times[-1] must be 0. 2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn,
   S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys. Noise is raised up to the path's end, no further:
   the first step from there has no churn (algorithm 2 goes beyond sigma_max, where no network was trained).
@@ -233,21 +235,23 @@ def heun(
   scale = jnp.where(gamma > 0, path.alpha(start) / alpha, 1.0)
   added = jnp.sqrt(jnp.maximum(path.sigma(start) ** 2 - (scale * path.sigma(times[:-1])) ** 2, 0.0)) * churn_noise
 
+  ds = ode_time(path, times[1:]) - ode_time(path, start)
+
   def turn_of(i):
     """The i-th evaluation: at the start of step i / 2, or at the end that it predicted."""
     n, second = i // 2, i % 2 == 1
-    return n, second, jnp.where(second, times[n + 1], start[n]), times[n + 1] - start[n], scale[n], added[n]
+    return n, second, jnp.where(second, times[n + 1], start[n]), ds[n], scale[n], added[n]
 
   def step(carry, turn):
     x, base, slope = carry
-    n, second, t, dt, scale, added = turn
+    n, second, t, ds, scale, added = turn
     if churn:
       fresh = scale * x + added * rng.normal(rng.fold_in(keys, n + 1), x.shape[1:])
       x = jnp.where(second, x, fresh)
     x_0 = denoise(x, t)
     d = velocity(path, x, x_0, t)
     base = jnp.where(second, base, x)
-    new = base + dt * jnp.where(second, (slope + d) / 2, d)
+    new = base + ds * jnp.where(second, (slope + d) / 2, d)
     new = jnp.where(n == steps - 1, x_0, new)
     return (new, base, d), (x, x_0)
 
@@ -298,12 +302,13 @@ def dormand_prince(
   """
   shape = x.shape
 
-  def slope(t, flat):  # [B], [B, D]
-    return flow(denoise, path, flat.reshape(shape), t).reshape(flat.shape)
+  def slope(s, flat):  # [B], [B, D]
+    return flow(denoise, path, flat.reshape(shape), s).reshape(flat.shape)
 
   end = path.time(jnp.asarray(path.ratio_min))
   passed = jnp.maximum(times[:-1], end)
-  flat, evaluations, way = integrate(slope, x.reshape(shape[0], -1), times[0], end, rtol, atol, passed)
+  first, last, between = (ode_time(path, t) for t in (times[0], end, passed))
+  flat, evaluations, way = integrate(slope, x.reshape(shape[0], -1), first, last, rtol, atol, between)
   states = way.reshape(-1, *shape)
   x0s = jax.lax.map(lambda at: denoise(*at), (states, passed))
   return Solution(denoise(flat.reshape(shape), end), evaluations + 1, states, x0s)
