@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from genjax import parallel
+from genjax import parallel, rng
 from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
@@ -183,7 +183,7 @@ def side_by_side(argv: list[str]) -> None:
       continue
     columns = grid_columns(run.objective)
     n = 8 * columns
-    images = run.sample(jax.random.key(0), n, grid_labels(run.objective, n), **model['options'])
+    images = run.sample(rng.key(0), n, grid_labels(run.objective, n), **model['options'])
     classes = ', one class a column' if run.objective.num_classes else ''
     pictures[f'grid {number}: {row.name}{classes}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'

@@ -8,11 +8,10 @@ import math
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import logging
 
-from genjax import parallel
+from genjax import parallel, rng
 from genjax.commandline import check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.images import check_finite, not_finite, save_grid, to_uint8
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
     raise UsageError(f'--seed {args.seed}: give a number from 0 to {2**32 - 1}.')
   if args.n < 1:
     raise UsageError(f'--n {args.n}: ask for at least one image.')
-  key = jax.random.key(args.seed)
+  key = rng.key(args.seed)
   if args.walk is not None or args.mix is not None:
     return through_latents(args, run, key, options)
   labels = run.labels(parse_label(args.label, args.n, run), args.n, key)

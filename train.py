@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
   mesh = parallel.make_mesh()
 
   def keys():  # of init, training and sampling; called under jit, so that they are on all devices
-    return jax.random.split(jax.random.key(train.seed), 3)
+    return jax.random.split(rng.key(train.seed), 3)
 
   key = parallel.put_everywhere(keys()[1], mesh)
   pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, made.flip)
@@ -377,7 +377,7 @@ def dry_run(resolved: dict, objective, like: TrainState, compiled_step, batch_si
   print(json.dumps(resolved, indent=2))
   print(parameter_report(like))
   batch = jax.eval_shape(lambda: example_batch(resolved['data']['image_shape'], batch_size))
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: rng.key(0))
   lowered = jax.jit(functools.partial(compiled_step.step, playing=tuple(objective.players))).lower(like, batch, key)
   print(f'FLOPs per step {lowered.cost_analysis()["flops"]:.4g} (before optimisation by the compiler; all players)')
   print(f'bytes of state {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)):,}')

@@ -23,6 +23,7 @@ if '--xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):  #
 import jax
 import numpy as np
 
+from genjax import rng
 from genjax.build import build, complete
 from genjax.parallel import batch_sharding, compile_step, make_mesh, replicated, state_sharding
 from genjax.run import abstract_state
@@ -56,7 +57,7 @@ def measure(objective, optimizers, image_shape, batch_size: int, devices: int, s
   place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
   state = jax.tree.map(place, like, state_sharding(like, mesh, strategy))
   batch = jax.tree.map(lambda x: place(x, batch_sharding(mesh)), jax.eval_shape(lambda: example_batch(image_shape, batch_size)))
-  key = place(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
+  key = place(jax.eval_shape(lambda: rng.key(0)), replicated(mesh))
   step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=1e4)
   compiled = compile_step(step, mesh, strategy).transformed(state, tuple(objective.players)).lower(state, batch, key).compile()
   memory = compiled.memory_analysis()

@@ -15,6 +15,7 @@ import optax
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
+from genjax import rng
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
@@ -50,7 +51,7 @@ def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Ar
   try:
     with open(folder / 'step.npz', 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       batch = Batch(*(jnp.asarray(file[name]) for name in Batch._fields))
-      key = jax.random.wrap_key_data(file['key'])
+      key = jax.random.wrap_key_data(file['key'], impl=rng.IMPL)
       metrics = dict(zip(map(str, file['names'].tolist()), map(float, file['values']), strict=True))
     n = batch.image.shape[:1]
     if key.shape or batch.image.ndim != 4 or not n[0] or not batch.label.shape == batch.index.shape == n:

@@ -30,7 +30,7 @@ def abstract_state(objective: Objective, image_shape: tuple[int, int, int], opti
   """A TrainState of shapes, nothing computed. Without optimizers its `opt_states` mean nothing."""
   optimizers = optimizers or {name: optax.identity() for name in objective.players}
   init = functools.partial(init_state, objective, optimizers)
-  return jax.eval_shape(lambda: init(jax.random.key(0), example_batch(image_shape)))
+  return jax.eval_shape(lambda: init(rng.key(0), example_batch(image_shape)))
 
 
 def described_state(path: Path, objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
@@ -85,7 +85,7 @@ class Run:
       raise UsageError(f'n={n}: ask for at least one image.')
     if batch_size < 1:
       raise UsageError(f'batch_size={batch_size} must be 1 or more.')
-    check_key(key)
+    rng.check_key(key)
     options = self.checked(options)
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
@@ -105,7 +105,7 @@ class Run:
       raise UsageError(f'n={n}: ask for at least one image.')
     if not hasattr(self.objective, 'solve'):
       raise UsageError(f'{type(self.objective).__name__} has no way to its images but one evaluation: take sample(...).')
-    check_key(key)
+    rng.check_key(key)
     options, labels = self.checked(options), self.labels(label, n, key)
     index = np.arange(n, dtype=np.int32)
     return _sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, labels, 'solve')
@@ -147,7 +147,7 @@ class Run:
     """
     if not hasattr(self.objective, 'pictures'):
       raise UsageError(f'{type(self.objective).__name__} encodes no images: pictures are of autoencoders.')
-    check_key(key)
+    rng.check_key(key)
     images, shape = jnp.asarray(images), tuple(self.config['data']['image_shape'])
     if images.ndim != 4 or images.shape[1:] != shape or not jnp.issubdtype(images.dtype, jnp.floating) or len(images) < 2:
       raise UsageError(f'images: give two or more {shape} in [-1, 1] as floats, not {images.dtype} {images.shape}.')
@@ -167,7 +167,7 @@ class Run:
     if label is not None and np.ndim(label):
       raise UsageError('label: give one class for the whole of it.')
     check_scale('truncation', truncation)
-    check_key(key)
+    rng.check_key(key)
     labels = self.labels(label, n, key)
     chosen = None if labels is None else jnp.asarray(labels[0])
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
@@ -231,13 +231,6 @@ def check_integers(**values: Any) -> None:
   for name, value in values.items():
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
       raise UsageError(f'{name}={value!r}: give an integer.')
-
-
-def check_key(key: Any) -> None:
-  """Raises UsageError for what is no key of jax.random."""
-  if not jnp.issubdtype(getattr(key, 'dtype', type(key)), jax.dtypes.prng_key):
-    seed = key if isinstance(key, int) else 0
-    raise UsageError(f'key={key!r} is no key: give jax.random.key({seed}).')
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))

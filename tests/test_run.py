@@ -15,10 +15,12 @@ from PIL import Image
 
 import genjax
 import sample
+from genjax import rng
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.commandline import check_guide, parse_options
 from genjax.errors import UsageError
+from genjax.images import to_uint8
 from genjax.parallel import make_mesh, replicated
 from genjax.run import _sample, abstract_state
 from genjax.samplers.sampler import Sampler
@@ -213,12 +215,29 @@ def test_the_way_to_the_images(runs):
   with pytest.raises(UsageError, match=r'n=0: ask for at least one image'):
     run.solve(key, 0)
   for ask in (run.solve, run.sample):
-    with pytest.raises(UsageError, match=r'key=7 is no key: give jax.random.key\(7\)'):
+    with pytest.raises(UsageError, match=r'key=7 .*jax.random.key\(7\)'):
       ask(7, 3)
   with pytest.raises(UsageError, match=r'guidance=nan must be finite: float'):
     run.solve(key, 3, guidance=float('nan'))
   with pytest.raises(UsageError, match=r'guidance_interval=0.2 must be numbers in a tuple, as \(0.2, 3.0\)'):
     run.solve(key, 3, guidance_interval=0.2)
+
+
+def test_keys_are_those_of_one_generator(runs):
+  path = runs('digits_flow')
+  run, options = genjax.load(path), {'label': 1, 'steps': 2, 'solver': 'ddim'}
+  right = run.sample(jax.random.key(0), 2, **options)
+  for impl in ('rbg', 'unsafe_rbg'):
+    with jax.default_prng_impl(impl):
+      np.testing.assert_array_equal(run.sample(rng.key(0), 2, **options), right)
+      for ask in (run.sample, run.solve, lambda key, n, **_: rng.image_keys(key, np.arange(n))):
+        with pytest.raises(UsageError, match=f'{impl}.*threefry2x32'):
+          ask(jax.random.key(0), 2, **options)
+  with jax.default_prng_impl('rbg'):  # what a script makes of a seed
+    words = ['--run', str(path), '--n', '2', '--label', '1', '--steps', '2', '--solver', 'ddim', '--npz', str(path / 'out.npz')]
+    sample.main(words)
+  with np.load(path / 'out.npz') as file:
+    np.testing.assert_array_equal(file['image'], to_uint8(right))
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, UInt8
 
+from genjax import rng
 from genjax.data.pipeline import batch_rows
 from genjax.data.sources import Source, data_hash
 from genjax.errors import UsageError
@@ -63,7 +64,7 @@ def train(source: Source, num_classes: int, recipe: Recipe) -> Tree:
   network = Classifier(num_classes, recipe.width, recipe.features)
   optimizer = optax.adam(optax.cosine_decay_schedule(recipe.peak, recipe.steps))
   shape = source.image_shape
-  params = jax.jit(network.init)(jax.random.key(recipe.seed), jnp.zeros((1, *shape)))['params']
+  params = jax.jit(network.init)(rng.key(recipe.seed), jnp.zeros((1, *shape)))['params']
 
   @jax.jit
   def step(params, state, images, labels):
@@ -113,7 +114,7 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
     saved = {'params': params, 'accuracy': {tested: np.float64(accuracy(params, test_source, classes, recipe))}}
     save_tree(path, saved)
   network = Classifier(classes, recipe.width, recipe.features)
-  like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *train_source.image_shape)))['params']
+  like = jax.eval_shape(network.init, rng.key(0), jnp.zeros((1, *train_source.image_shape)))['params']
   shapes = [jax.tree.map(np.shape, tree) for tree in (like, saved['params'])]
   if shapes[0] != shapes[1] or not isinstance(saved['accuracy'], dict):
     raise UsageError(f'{path} holds another network: delete it, it will be made again.')

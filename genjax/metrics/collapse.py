@@ -153,7 +153,7 @@ def watcher(
   compiled = jax.jit(functools.partial(panel, objective, **options or {}), out_shardings=replicated(mesh))
 
   def watch(variables, seed=0):
-    key = put_everywhere(jax.random.key(seed), mesh)
+    key = put_everywhere(rng.key(seed), mesh)
     found, jacobians, samples = compiled(variables, key, real, held_out)
     found, samples = {name: float(value) for name, value in found.items()}, np.asarray(to_uint8(samples))
     if train.name == 'gaussians_25':

@@ -74,7 +74,7 @@ def draw(
   everywhere, split = replicated(mesh), batch_sharding(mesh)
   sample, features = _programs(objective, extractor, mesh, tuple(sorted((options or {}).items())))
   classes = reference.classes if len(reference.classes) == objective.num_classes else np.zeros(0)
-  variables, params, key = jax.device_put((variables, extractor.params, jax.random.key(seed)), everywhere)
+  variables, params, key = jax.device_put((variables, extractor.params, rng.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
   points = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1))) for i in range(POINTS)}
   running = score = None
@@ -217,9 +217,7 @@ def likelihood(
 
   def nll(variables, images, labels, index):
     batch = Batch(to_float(images), labels, index)
-    return objective.nll(
-      variables, batch, rng.image_keys(jax.random.key(0), index), estimator or next(iter(objective.estimators))
-    )
+    return objective.nll(variables, batch, rng.image_keys(rng.key(0), index), estimator or next(iter(objective.estimators)))
 
   nll = jax.jit(nll, in_shardings=(everywhere, split, split, split))
   variables, found = jax.device_put(variables, everywhere), []
@@ -256,7 +254,7 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
 
   def sample(variables):
     with nn.intercept_methods(mark):
-      keys = rng.image_keys(jax.random.key(0), np.arange(1))
+      keys = rng.image_keys(rng.key(0), np.arange(1))
       return objective.sample(variables, keys, labels_or_random(None, keys, objective.num_classes), **(options or {}))
 
   try:
@@ -264,7 +262,7 @@ def evaluations(objective: Objective, variables: Variables, options: dict[str, A
   except OpenLoop:
     if not hasattr(objective, 'solve'):
       return None
-    keys, options = rng.image_keys(jax.random.key(0), np.arange(16)), options or {}
+    keys, options = rng.image_keys(rng.key(0), np.arange(16)), options or {}
     counted = jax.jit(lambda variables: objective.solve(variables, keys, **options).evaluations)(variables)
     return round(float(counted.mean()), 1)
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from genjax import rng
 from genjax.errors import UsageError
 
 STORAGES = {
@@ -191,7 +192,7 @@ def convert(
   Raises:
     UsageError: an array is missing or has another shape.
   """
-  like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))['params']
+  like = jax.eval_shape(network.init, rng.key(0), jnp.zeros((1, side, side, 3)))['params']
 
   def array(name):
     if name not in tensors:

@@ -179,7 +179,7 @@ class StyleGAN2Generator(nn.Module):
     if isinstance(truncation, int | float) and truncation == 1:
       return w
     given = None if label is None else jnp.repeat(label, MEAN_OF, axis=0)
-    many = jnp.tile(jax.random.normal(jax.random.key(0), (MEAN_OF, self.z_dim)), (1 if label is None else len(label), 1))
+    many = jnp.tile(jax.random.normal(rng.key(0), (MEAN_OF, self.z_dim)), (1 if label is None else len(label), 1))
     mean = self.to_w(many, given).reshape(-1, MEAN_OF, self.w_dim).mean(axis=1)
     return mean + truncation * (w - mean)
 

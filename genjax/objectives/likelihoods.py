@@ -107,7 +107,7 @@ class BinarisedBernoulli(Bernoulli):
 
   def observe(self, x: Images, keys: Keys) -> Images:
     if self.static:
-      keys = rng.image_keys(jax.random.key(0), checksum(x))
+      keys = rng.image_keys(rng.key(0), checksum(x))
     return jnp.where(rng.uniform(keys, x.shape[1:]) < (x + 1) / 2, 1.0, -1.0)
 
   def sample(self, out: Float[Array, 'b h w c'], keys: Keys) -> Images:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from genjax import rng
 from genjax.errors import UsageError
 
 Own = dict[str, Array]
@@ -39,7 +40,7 @@ class Codebook:
 
   def buffers(self) -> Own:
     """Codes on a small sphere around 0, all chosen alike."""
-    codes = jax.random.normal(jax.random.key(0), (self.size, self.dim)) / math.sqrt(self.dim)
+    codes = jax.random.normal(rng.key(0), (self.size, self.dim)) / math.sqrt(self.dim)
     share = jnp.full(self.size, 1 / self.size)
     return {'share': share, 'sums': codes * share[:, None]}
 
@@ -78,7 +79,7 @@ class Codebook:
     least, most = order[: self.size // 2], order[::-1][: self.size // 2]
     dead = own['share'][least] < self.restart / self.size
     half, half_sums, middle = own['share'][most] / 2, own['sums'][most] / 2, self.codes(own)[most]
-    aside = 1e-2 * jax.random.normal(jax.random.key(1), middle.shape) * jnp.abs(middle).mean()
+    aside = 1e-2 * jax.random.normal(rng.key(1), middle.shape) * jnp.abs(middle).mean()
     pick = lambda new, old: jnp.where(dead.reshape(-1, *[1] * (old.ndim - 1)), new, old)  # noqa: E731
     share = own['share'].at[least].set(pick(half, own['share'][least])).at[most].set(pick(half, own['share'][most]))
     moved = pick((middle + aside) * half[:, None], own['sums'][least])
