@@ -4,13 +4,14 @@ import argparse
 import ast
 import sys
 import traceback
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from genjax.errors import UsageError, nearest
+from genjax.errors import UsageError, UsageWarning, nearest
 
 
 def config_path(argv: list[str]) -> str | None:
@@ -23,12 +24,20 @@ def config_path(argv: list[str]) -> str | None:
   return path
 
 
+def format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+  """For `warnings.formatwarning`: a UsageWarning in one line, without the place in genjax where it was noticed."""
+  if issubclass(category, UsageWarning):
+    return f'warning: {message}\n'
+  return f'{filename}:{lineno}: {category.__name__}: {message}\n'
+
+
 def parse(argv: list[str], default: str) -> list[str]:
   """Parses absl's flags, the config file `default` if the command line names none; returns the other words.
 
   Raises:
     UsageError: an unknown flag, a config file that is not there or defines no config, a mistyped or misfitting override.
   """
+  warnings.formatwarning = format_warning
   path = config_path(argv)
   if path is None:
     path = default
@@ -70,6 +79,7 @@ class Parser(argparse.ArgumentParser):
 
 def run_parser(description: str) -> Parser:
   """A parser with what every script that opens a run takes; a script adds its own. `parse_run` reads it."""
+  warnings.formatwarning = format_warning
   parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
   parser.add_argument('--run', help='the run directory')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake: scripts print its text and no traceback."""
+"""The exception for a user's mistake, whose text scripts print without a traceback, and the warning for what is likely one."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class UsageError(ValueError):
   """Something the user wrote or supplied is wrong. The text names the thing and the remedy, in one or two lines."""
+
+
+class UsageWarning(UserWarning):
+  """Something works that is probably not meant. The text names the thing and the remedy; scripts print it in one line."""
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:

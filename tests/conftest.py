@@ -85,7 +85,8 @@ def one_level(objective):
   """A U-Net of one resolution instead of two, which compiles in half the time."""
   if not hasattr(getattr(objective, 'network', None), 'multipliers'):
     return objective
-  return dataclasses.replace(objective, network=objective.network.clone(multipliers=(1,), attention=(8,)))
+  attention = tuple(side for side in (8,) if side == objective.image_shape[0])
+  return dataclasses.replace(objective, network=objective.network.clone(multipliers=(1,), attention=attention))
 
 
 def without_free_bits(name):

@@ -5,6 +5,7 @@ each quantile of the noise to that quantile of the data.
 """
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from genjax import rng
+from genjax.errors import UsageWarning
 from genjax.objectives import predictions, times
 from genjax.objectives.diffusion import Diffusion
 from genjax.samplers import paths
@@ -109,7 +111,9 @@ class ExactNetwork:
 
 def model(prediction, path, always=None, **options):
   given = {'times': times.Uniform(), 'image_shape': (2, 2, 1)} | options
-  return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(predictions, prediction)(), **given)
+  with warnings.catch_warnings():  # an exact network needs no clipping
+    warnings.simplefilter('ignore', UsageWarning)
+    return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(predictions, prediction)(), **given)
 
 
 # 8-bit images of 2x2 pixels, and what they cost.

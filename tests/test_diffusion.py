@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from genjax import rng
-from genjax.errors import UsageError
+from genjax.errors import UsageError, UsageWarning
+from genjax.networks.ddpmpp import DDPMpp
 from genjax.networks.schedule import Monotone
 from genjax.networks.unet import UNet
 from genjax.objectives import predictions, times, weightings
@@ -19,6 +20,7 @@ from genjax.objectives.meanflow import MeanFlow
 from genjax.objectives.vdm import VDM
 from genjax.samplers import paths
 from genjax.samplers.guidance import guided, on_path
+from genjax.samplers.sampler import Sampler
 from genjax.types import Batch, Variables
 from tests.mixture import CONTEXT, KEYS, MEAN, NOTHING, PATHS, PREDICTIONS, N, exact, image, model, start
 
@@ -315,3 +317,41 @@ def test_clipping_holds_each_prediction():
 def test_values_out_of_range_are_refused(call, message):
   with pytest.raises(UsageError, match=message):
     call()
+
+
+def with_path(path, prediction, **options):
+  return Diffusion(LabelSum(), path, prediction, image_shape=(2, 2, 1), times=times.Uniform(), **options)
+
+
+@pytest.mark.parametrize(
+  ('make', 'named'),
+  [
+    (lambda: with_path(paths.DiscreteLinear(T=100), predictions.V()), 'beta_T=0.2'),
+    (lambda: with_path(paths.EDM(sigma_max=5.0), predictions.V()), 'sigma_max=5.0'),
+    (lambda: with_path(paths.DiscreteCosine(), predictions.Eps()), 'clip_denoised=True'),
+    (lambda: with_path(paths.VPCosine(), predictions.Eps()), 'clip_denoised=True'),
+    (lambda: unet(16, attention=(7,)), r'attention=\(7,\).* 16, 8'),
+    (lambda: unet(24, patch=2), r'attention=\(7, 8\).* 12, 6'),
+    (lambda: network_init(DDPMpp(8, (1, 1), 1), 8), r'attention=\(16,\).* 8, 4'),
+  ],
+)
+def test_what_is_probably_not_meant_is_warned_of(make, named):
+  with pytest.warns(UsageWarning, match=named):
+    make()
+
+
+def unet(side, **options):
+  return network_init(UNet(width=8, head_features=8, multipliers=(1, 1), blocks=1, **options), side)
+
+
+def network_init(network, side):
+  return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 1)), jnp.zeros(1))
+
+
+def test_what_follows_the_warnings_advice_is_not_warned_of():  # warnings are errors here
+  with_path(paths.DiscreteLinear(T=100, beta_1=1e-3, beta_T=0.2), predictions.Eps())
+  with_path(paths.DiscreteCosine(), predictions.Eps(), sampler=Sampler(clip_denoised=True))
+  for path in (*PATHS.values(), paths.DiscreteLinear(), paths.VPLinear()):
+    with_path(path, predictions.V())
+  unet(16, attention=(8,))
+  unet(16, attention=())

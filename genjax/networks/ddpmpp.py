@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
 from genjax.networks.layers import Conv
-from genjax.networks.unet import Attention, Embedding, ResBlock, group_norm
+from genjax.networks.unet import Attention, Embedding, ResBlock, check_attention, group_norm
 from genjax.types import Keys
 
 
@@ -37,6 +37,7 @@ class DDPMpp(nn.Module):
     channels, factor = x.shape[-1], 1 << (len(self.multipliers) - 1)
     if x.shape[1] % factor or x.shape[2] % factor:
       raise UsageError(f'DDPMpp of {len(self.multipliers)} multipliers needs sides that {factor} divides: set data.resolution.')
+    check_attention(self.attention, [x.shape[1] >> level for level in range(len(self.multipliers))])
     emb = Embedding(self.width, self.dtype, name='Embedding')(t, label)
     number = 0
 

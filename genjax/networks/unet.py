@@ -6,6 +6,7 @@ embedding that scales and shifts each block's second normalisation, or is added 
 
 import functools
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.errors import UsageError
+from genjax.errors import UsageError, UsageWarning
 from genjax.networks.layers import Conv, fourier_embedding, sinusoidal_embedding
 from genjax.types import Keys
 
@@ -110,6 +111,17 @@ class Embedding(nn.Module):
     return nn.Dense(4 * self.width)(nn.silu(emb)).astype(self.dtype)
 
 
+def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
+  """Warns if none of the feature maps, whose sides are `sides`, has a side in `attention`."""
+  if attention and not set(attention) & set(sides):
+    warnings.warn(
+      f'network.attention={tuple(attention)} matches no feature map: their sides are {", ".join(map(str, sides))}. '
+      'Only the middle of the network has attention; name one of these sides, or set attention=() to say so.',
+      UsageWarning,
+      stacklevel=2,
+    )
+
+
 class UNet(nn.Module):
   """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C].
 
@@ -154,6 +166,7 @@ class UNet(nn.Module):
         f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides that {factor} divides, '
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
+    check_attention(self.attention, [height // p >> level for level in range(len(self.multipliers))])
     emb = Embedding(self.width, self.dtype, self.fourier, name='Embedding')(t, label)
     counts = {ResBlock: 0, Attention: 0}
 

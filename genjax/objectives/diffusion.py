@@ -6,6 +6,7 @@ The four are chosen separately: DDPM (Ho et al. 2006.11239), score SDEs (Song et
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,19 +16,21 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError, UsageWarning, did_you_mean
 from genjax.objectives.augment import AUGMENTATIONS, augment
 from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_null, labels_or_random, one_hot
 from genjax.objectives.predictions import Eps, Prediction
 from genjax.samplers.bound import continuous, discrete
 from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.likelihood import log_prob
-from genjax.samplers.paths import Discrete, Path
+from genjax.samplers.paths import Discrete, DiscreteLinear, Path
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 EVALUATIONS = 128  # of an image, for its variational bound
+LARGEST_SIGNAL = 0.05  # alpha / sigma at a path's end, of which no warning is given; DDPM's is 0.006, VE's 0.02
+LARGEST_FACTOR = 500  # sigma / alpha likewise, by which an error of eps is multiplied; DDPM's is 157
 
 
 class Denoising:
@@ -137,8 +140,7 @@ class Diffusion(Denoising):
     for name in ('label_dropout', 'augment'):
       if not 0 <= getattr(self, name) <= 1:
         raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
-    if isinstance(self.prediction, Eps) and self.path.alpha(jnp.asarray(self.path.end)) == 0:
-      raise UsageError(f'{self.path} ends in pure noise, where Eps says nothing of x_0: predict V, X0 or Velocity.')
+    self.check_end()
     check_outputs(self.network, self.answers)
     if getattr(self.weighting, 'of_uniform_times', False) and not getattr(self.times, 'uniform', False):
       raise UsageError(f'{self.weighting} is for times drawn uniformly, not for {self.times}: take objectives.times.Uniform.')
@@ -147,6 +149,37 @@ class Diffusion(Denoising):
       raise UsageError(f'{self.times} counts steps, and {self.path} has none: take objectives.times.Uniform.')
     if None not in steps and steps[0] != steps[1]:
       raise UsageError(f'path.T={steps[0]} and times.T={steps[1]} must be the same.')
+
+  def check_end(self) -> None:
+    """Whether the path's end suits the prediction, and sampling, which starts there from pure noise.
+
+    Raises UsageError where x_0 does not follow from the prediction; warns where it hardly does, or too little noise is left.
+    """
+    with jax.ensure_compile_time_eval():
+      end = jnp.asarray(self.path.end)
+      alpha, sigma = float(self.path.alpha(end)), float(self.path.sigma(end))
+    if alpha > LARGEST_SIGNAL * sigma:
+      remedy = 'let it end in more noise'
+      if isinstance(self.path, DiscreteLinear):
+        first, last = (min(1000 / self.path.T * beta, 0.999) for beta in (1e-4, 0.02))
+        remedy = f'scale the betas of 1,000 steps by 1000 / T: path.beta_1={first:.3g}, path.beta_T={last:.3g}'
+      warnings.warn(
+        f'{self.path} ends with alpha={alpha:.2g} and sigma={sigma:.2g}: samples start from pure noise, and the network is '
+        f'trained on images that still show through there. To mend it, {remedy}.',
+        UsageWarning,
+        stacklevel=3,
+      )
+    if not isinstance(self.prediction, Eps):
+      return
+    if alpha == 0:
+      raise UsageError(f'{self.path} ends in pure noise, where Eps says nothing of x_0: predict V, X0 or Velocity.')
+    if sigma > LARGEST_FACTOR * alpha and not self.sampler.clip_denoised:
+      warnings.warn(
+        f'Eps on {self.path}: at its end an error of 0.01 in eps is one of {0.01 * sigma / alpha:.2g} in x_0. Set '
+        'objective.sampler.clip_denoised=True, or predict V.',
+        UsageWarning,
+        stacklevel=3,
+      )
 
   @property
   def players(self) -> dict[str, Player]:
