@@ -16,7 +16,7 @@ from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.autoregressive import Autoregressive
 from genjax.objectives.likelihoods import BinarisedBernoulli, BinarisedPatches, Gaussian, LogisticMixture
-from genjax.types import Batch, Context, example_batch
+from genjax.types import Batch, Context, Variables, example_batch
 
 SHAPE = (4, 4, 1)
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(256))
@@ -89,6 +89,24 @@ def test_a_label_may_be_one_of_each_place(network):
   np.testing.assert_allclose(answer(everywhere), answer(label), rtol=1e-5, atol=1e-5)
   elsewhere = answer(everywhere.at[0, 1, 2].set(3.0))
   assert np.abs(elsewhere - answer(label)).max(axis=-1)[0, 1, 2] > 1e-3
+
+
+def test_nats_differ_from_those_of_float64_by_rounding_alone():
+  # Large random weights at three resolutions: some images cost 100,000 nats, of which float32 has seven digits.
+  network = PixelCNN(1, width=6, blocks=1, levels=3)
+  objective = Autoregressive(network, BinarisedBernoulli(), SHAPE)
+  params = awake(network, SHAPE, scale=1.5)
+  x = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (256, *SHAPE)), jnp.float32)
+  batch = Batch(x, jnp.zeros(256, int), jnp.arange(256))
+  nats = np.asarray(jax.jit(objective.nll)(Variables({'model': params}, {}), batch, KEYS), np.float64)
+  with jax.enable_x64(True):
+    double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), params)
+    out = np.asarray(network.clone(dtype='float64').apply({'params': double}, jnp.asarray(np.asarray(x), jnp.float64)))
+  each = np.logaddexp(0, -np.asarray(x, np.float64) * out)  # -log p of each pixel
+  right = each.sum(axis=(1, 2, 3))
+  assert right.max() > 1e4
+  assert np.abs(nats - right).max() > 1e-3  # what is to be explained
+  assert (np.abs(nats - right) < 2e-5 * np.abs(out).sum(axis=(1, 2, 3))).all()
 
 
 @pytest.mark.parametrize('name', NETWORKS)
