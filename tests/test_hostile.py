@@ -14,7 +14,7 @@ from PIL import Image
 
 import genjax
 from genjax.build import build, complete
-from genjax.data import sources
+from genjax.data import photos
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.run import load
@@ -164,7 +164,7 @@ def test_a_package_that_the_user_allows(tmp_path, monkeypatch):
 def test_an_image_that_would_unpack_to_more_than_is_sane(tmp_path, monkeypatch):
   Image.new('L', (4000, 3000)).save(tmp_path / 'large.png')
   assert open_data(str(tmp_path), 8).images.shape == (1, 8, 8, 1)
-  monkeypatch.setattr(sources, 'MAX_PIXELS', 11_000_000)
+  monkeypatch.setattr(photos, 'MAX_PIXELS', 11_000_000)
   with pytest.raises(UsageError, match=r'large.png cannot be read \(4000 x 3000 pixels, more than 11,000,000\)'):
     open_data(str(tmp_path), 8)
 

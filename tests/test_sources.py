@@ -1,12 +1,18 @@
 """Every source of images, and its errors."""
 
+import io
 import shutil
+import struct
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
 
+from genjax.data import decoded as kept
+from genjax.data import sources
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
@@ -248,6 +254,351 @@ def test_tfds_by_random_access(tmp_path):
   source = open_data('noise_images', 8, data_dir=str(tmp_path))
   assert source.num_classes == 5
   assert sorted(x.tobytes() for x in source.images) == sorted(x.tobytes() for x in noise(12))
-  assert open_data('noise_images', 4, data_dir=str(tmp_path), channels=1).images.shape == (12, 4, 4, 1)
+  assert source.classes == ('0', '1', '2', '3', '4')
+  small = open_data('noise_images', 4, data_dir=str(tmp_path), channels=1)
+  assert small.images.shape == (12, 4, 4, 1)
+  streamed = open_data('noise_images', 8, data_dir=str(tmp_path), memory_gib=0.0)
+  assert source.contents() == small.contents() == streamed.contents()  # of what is on disk
+  part = open_data('noise_images', 8, 'train[:50%]', data_dir=str(tmp_path))
+  assert part.contents() != source.contents()
   with pytest.raises(UsageError, match="no split 'test'; it has train"):
     open_data('noise_images', 8, split='test', data_dir=str(tmp_path))
+
+
+# Photographs: pixels and orientation, whatever else the metadata say.
+
+UPRIGHT = {  # EXIF 2.32, tag 0x0112: what is done to the stored pixels
+  1: lambda x: x,
+  2: np.fliplr,
+  3: lambda x: np.rot90(x, 2),
+  4: np.flipud,
+  5: lambda x: x.swapaxes(0, 1),
+  6: lambda x: np.rot90(x, -1),
+  7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+  8: lambda x: np.rot90(x, 1),
+}
+
+
+def exif_bytes(turn, order='<'):
+  """EXIF with an orientation, a maker, YCbCrPositioning stored as text, and a sub-directory that lies outside."""
+  tags = [(0x010F, 2, 4, b'abc\0'), (0x0112, 3, 1, struct.pack(f'{order}HH', turn, 0)), (0x0213, 2, 2, b'1\0\0\0')]
+  tags += [(0x8769, 4, 1, struct.pack(f'{order}I', 9999)), (0x9003, 2, 20, struct.pack(f'{order}I', 74))]
+  header = {'<': b'II*\0', '>': b'MM\0*'}[order] + struct.pack(f'{order}IH', 8, len(tags))
+  body = b''.join(struct.pack(f'{order}HHI', *tag[:3]) + tag[3] for tag in tags)
+  return b'Exif\0\0' + header + body + bytes(4) + b'2026:01:01 00:00:00\0'
+
+
+ORIENTATION = slice(6 + 10 + 12, 6 + 10 + 24)  # its place in those
+
+
+def photo(kind, exif=b'', size=(8, 8)):
+  """A file of random pixels."""
+  file = io.BytesIO()
+  options = {'quality': 95} if kind == 'jpeg' else {'lossless': True} if kind == 'webp' else {}
+  Image.fromarray(noise(1, (*size, 3))[0]).save(file, kind, **options, **({'exif': exif} if exif else {}))
+  return file.getvalue()
+
+
+def read_alone(tmp_path, name, content, **options):
+  """The pixels of one file in a folder of its own."""
+  shutil.rmtree(tmp_path / 'one', ignore_errors=True)
+  (tmp_path / 'one').mkdir()
+  (tmp_path / 'one' / name).write_bytes(content)
+  return open_data(str(tmp_path / 'one'), 8, **options).images[0]
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp'])
+@pytest.mark.parametrize('turn', UPRIGHT)
+def test_photographs_are_turned_upright(tmp_path, kind, turn):
+  plain = read_alone(tmp_path, f'a.{kind}', photo(kind))
+  for order in '<>':
+    turned = read_alone(tmp_path, f'a.{kind}', photo(kind, exif_bytes(turn, order)))
+    assert same_bits(turned, UPRIGHT[turn](plain))
+
+
+def test_tiff_is_turned_once(tmp_path):
+  file = io.BytesIO()
+  Image.fromarray(noise(1)[0]).save(file, 'tiff', tiffinfo={0x0112: 6})
+  assert same_bits(read_alone(tmp_path, 'a.tiff', file.getvalue()), UPRIGHT[6](noise(1)[0]))
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp'])
+def test_damaged_exif_changes_no_pixel(tmp_path, kind):
+  plain = read_alone(tmp_path, f'a.{kind}', photo(kind))
+  turned = {turn: change(plain) for turn, change in UPRIGHT.items()}
+
+  @settings(max_examples=80, deadline=None, derandomize=True)
+  @given(
+    st.sampled_from('<>'),
+    st.lists(st.tuples(st.integers(6, 105), st.integers(0, 255)), max_size=6),
+    st.integers(0, 105),
+    st.booleans(),
+  )
+  def check(order, edits, length, cut):
+    exif = bytearray(exif_bytes(6, order))
+    for place, value in edits:
+      exif[place % len(exif)] = value
+    exif = bytes(exif[:length] if cut and length > 6 else exif)
+    found = read_alone(tmp_path, f'a.{kind}', photo(kind, exif))
+    whole = exif_bytes(6, order)
+    if exif[:16] == whole[:16] and exif[ORIENTATION] == whole[ORIENTATION]:  # the tag can be found
+      assert same_bits(found, turned[6])
+    assert any(same_bits(found, pixels) for pixels in turned.values())
+
+  check()
+
+
+def with_segment(jpeg, segment):
+  return jpeg[:2] + b'\xff\xe1' + (len(segment) + 2).to_bytes(2) + segment + jpeg[2:]
+
+
+def test_orientation_of_xmp_that_is_no_text(tmp_path):
+  plain = read_alone(tmp_path, 'a.jpg', photo('jpeg'))
+  for text, turn in ((b'tiff:Orientation="8"', 8), (b'<tiff:Orientation>3</tiff:Orientation>', 3), (b'', 1)):
+    xmp = b'http://ns.adobe.com/xap/1.0/\0' + b'\xff\xfe\x80 not UTF-8 ' + text
+    assert same_bits(read_alone(tmp_path, 'a.jpg', with_segment(photo('jpeg'), xmp)), UPRIGHT[turn](plain))
+    both = with_segment(with_segment(photo('jpeg'), xmp), exif_bytes(6))
+    assert same_bits(read_alone(tmp_path, 'a.jpg', both), UPRIGHT[6](plain))  # EXIF goes first
+
+
+def test_metadata_of_any_size_and_kind(tmp_path):
+  text = PngImagePlugin.PngInfo()
+  text.add_text('much', 'a' * 3_000_000, zip=True)  # Pillow: "Decompressed data too large"
+  file = io.BytesIO()
+  Image.fromarray(noise(1)[0]).save(file, 'png', pnginfo=text)
+  assert same_bits(read_alone(tmp_path, 'a.png', file.getvalue()), noise(1)[0])
+  plain = read_alone(tmp_path, 'a.jpg', photo('jpeg'))
+  for segment in (b'MPF\0' + bytes(9), b'ICC_PROFILE\0\x05\x01', b'Photoshop 3.0\0' + bytes(5), b'Exif\0\0'):
+    for marker in range(0xE1, 0xEE):
+      content = with_segment(photo('jpeg'), segment)
+      content = content[:3] + bytes([marker]) + content[4:]
+      assert same_bits(read_alone(tmp_path, 'a.jpg', content), plain)
+
+
+def test_what_is_transparent_shows_the_background(tmp_path):
+  def content(kind, image, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+  hidden = np.full((8, 8, 4), (200, 10, 20, 0), np.uint8)
+  hidden[4:, :, 3] = 128  # below half of it shows
+  png = content('png', Image.fromarray(hidden))
+  for background, above, below in (
+    ({}, (255, 255, 255), (227, 132, 137)),
+    ({'background': '#0000ff'}, (0, 0, 255), (100, 5, 137)),
+    ({'background': ''}, (200, 10, 20), (200, 10, 20)),  # as runs from before the option have it
+  ):
+    image = read_alone(tmp_path, 'a.png', png, **background)
+    assert abs(image[0, 0].astype(int) - above).max() == 0
+    assert abs(image[7, 7].astype(int) - below).max() <= 1
+  gray = content('png', Image.fromarray(hidden[..., [1, 3]]))
+  assert read_alone(tmp_path, 'a.png', gray)[0, 0].tolist() == [255]  # still of one channel
+  palette = content('gif', Image.fromarray(hidden[..., :3]).quantize(4), transparency=0)
+  assert read_alone(tmp_path, 'a.gif', palette)[0, 0].tolist() == [255, 255, 255]
+  np.savez(tmp_path / 'x.npz', image=hidden[None])
+  source = open_data(str(tmp_path / 'x.npz'), 8, background='black')
+  assert source.image_shape == (8, 8, 3)
+  assert source.images[0, 0, 0].tolist() == [0, 0, 0]
+  with pytest.raises(UsageError, match=r"data.background='whit'"):
+    open_data('digits', 8, background='whit')
+
+
+def test_grayscale_of_other_depths_is_scaled_by_its_range_or_refused(tmp_path):
+  levels = np.arange(64).reshape(8, 8) * 16
+  pgm = b'P5 8 8 1023\n' + levels.astype('>u2').tobytes()
+  assert abs(read_alone(tmp_path, 'a.pgm', pgm)[..., 0] - levels / 1023 * 255).max() <= 1
+  twelve = np.arange(64) * 65
+  packed = b''.join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in twelve.reshape(-1, 2).tolist())
+  tags = [(256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 9 * 12 + 4), (277, 1), (278, 8), (279, len(packed))]
+  tiff = b'II*\0' + struct.pack('<IH', 8, len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, x) for tag, x in tags)
+  found = read_alone(tmp_path, 'a.tif', tiff + bytes(4) + packed)
+  assert abs(found[..., 0].ravel() - twelve / 4095 * 255).max() <= 1
+  for kind in (np.int32, np.float32):
+    (tmp_path / kind.__name__).mkdir()
+    Image.fromarray(levels.astype(kind)).save(tmp_path / kind.__name__ / 'a.tif')
+    with pytest.raises(UsageError, match=r'a.tif cannot be read .*8 or 16 bits'):
+      open_data(str(tmp_path / kind.__name__), 8)
+
+
+# Folders.
+
+
+def test_files_that_are_passed_over_are_named(tmp_path, capsys):
+  folder(tmp_path)
+  (tmp_path / 'cat' / 'x.heic').write_bytes(b'')
+  (tmp_path / 'labels.csv').write_text('')
+  (tmp_path / 'cat' / 'y.jfif').write_bytes(photo('jpeg'))
+  assert len(open_data(str(tmp_path), 8)) == 5
+  text = capsys.readouterr().out
+  assert '1 .csv' in text
+  assert '1 .heic' in text
+  assert '.jfif' not in text
+
+
+def test_a_class_that_becomes_empty_is_an_error(tmp_path):
+  folder(tmp_path)
+  for path in (tmp_path / 'cat').iterdir():
+    path.rename(path.with_suffix('.heic'))
+  with pytest.raises(UsageError, match=r'cat: .* 2 .heic'):
+    open_data(str(tmp_path), 8)
+  for path in (tmp_path / 'cat').iterdir():
+    path.write_bytes(b'')
+    path.rename(path.with_suffix('.png'))
+  with pytest.raises(UsageError, match=r'cat: '):
+    open_data(str(tmp_path), 8, skip=True)
+  for path in tmp_path.glob('dog/*'):
+    path.write_bytes(b'')
+  with pytest.raises(UsageError, match='none of its 4 images'):
+    open_data(str(tmp_path), 8, skip=True)
+
+
+@pytest.mark.parametrize('splits', [('train', 'test'), ('Train', 'val'), ('test', 'training', 'valid')])
+def test_a_folder_of_splits_is_not_one_of_classes(tmp_path, splits):
+  for split in splits:
+    (tmp_path / split).mkdir()
+    folder(tmp_path / split)
+  first = next(split for split in splits if split.lower().startswith('train'))
+  with pytest.raises(UsageError, match=f'{tmp_path / first}'):
+    open_data(str(tmp_path), 8)
+  assert open_data(str(tmp_path / first), 8).num_classes == 2
+  (tmp_path / 'bus').mkdir()  # and a class may have such a name
+  Image.new('RGB', (8, 8)).save(tmp_path / 'bus' / 'a.png')
+  assert open_data(str(tmp_path), 8).num_classes == len(splits) + 1
+
+
+def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  for name in ('digits', 'cifar10'):
+    (tmp_path / name).mkdir()
+    Image.new('L', (8, 8)).save(tmp_path / name / 'a.png')
+  assert len(open_data('digits', 8)) == 1500
+  assert 'data.name=./digits' in capsys.readouterr().out
+  with pytest.raises(UsageError, match='cifar10 is not prepared'):
+    open_data('cifar10', 8, data_dir=str(tmp_path))
+  assert 'data.name=./cifar10' in capsys.readouterr().out
+  assert len(open_data('./digits', 8)) == 1
+  assert capsys.readouterr().out == ''
+
+
+# Decoded images are kept.
+
+
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+  """Every folder's images are kept, in a cache of its own. The files that are decoded, in a list."""
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(sources, 'CACHED_FILES', 1)
+  read, seen = sources.read_photo, []
+
+  def noted(path, *args, **kwargs):
+    seen.append(path.name)
+    return read(path, *args, **kwargs)
+
+  monkeypatch.setattr(sources, 'read_photo', noted)
+  return seen
+
+
+def test_a_folder_is_decoded_once(tmp_path, decoded, capsys):
+  (tmp_path / 'images').mkdir()
+  for i, image in enumerate(noise(600)):
+    Image.fromarray(image).save(tmp_path / 'images' / f'{i:03}.png')
+  name = str(tmp_path / 'images')
+  first = open_data(name, 8)
+  assert same_bits(first.images, noise(600))  # in order, though read by several threads
+  assert sorted(set(decoded)) == [f'{i:03}.png' for i in range(600)]
+  decoded.clear()
+  again = open_data(name, 8)
+  assert same_bits(again.images, first.images)
+  assert decoded == ['000.png']  # of which the shape is
+  assert again.contents() == first.contents()
+  for options in ({'channels': 1}, {'background': 'black'}, {'resolution': 4}):
+    decoded.clear()
+    open_data(**{'name': name, 'resolution': 8} | options)
+    assert len(decoded) == 601
+  decoded.clear()
+  shutil.move(name, f'{name}_2')
+  assert same_bits(open_data(f'{name}_2', 8).images, first.images)
+  assert decoded == ['000.png']
+  Image.fromarray(noise(1, seed=1)[0]).save(tmp_path / 'images_2' / '007.png')
+  assert same_bits(open_data(f'{name}_2', 8).images[7], noise(1, seed=1)[0])
+  assert 'again' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('damage', ['cut', 'byte', 'other', 'empty'])
+def test_a_damaged_file_of_decoded_images_is_made_again(tmp_path, decoded, capsys, damage):
+  (tmp_path / 'images').mkdir()
+  folder(tmp_path / 'images')
+  first = open_data(str(tmp_path / 'images'), 8)
+  (file,) = (tmp_path / 'cache' / 'images').iterdir()
+  content = file.read_bytes()
+  middle = content.index(bytes(first.images[0].tobytes()[:12]))
+  changed = {'cut': content[: len(content) // 2], 'empty': b''}
+  changed['byte'] = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+  other = io.BytesIO()
+  np.savez(other, images=first.images[:2], left_out=np.zeros(0, int))
+  changed['other'] = other.getvalue()
+  file.write_bytes(changed[damage])
+  decoded.clear()
+  assert same_bits(open_data(str(tmp_path / 'images'), 8).images, first.images)
+  assert len(decoded) == 5
+  assert str(file) in capsys.readouterr().out
+  decoded.clear()
+  open_data(str(tmp_path / 'images'), 8)
+  assert len(decoded) == 1
+
+
+def test_files_that_cannot_be_read_are_remembered(tmp_path, decoded, capsys):
+  (tmp_path / 'images').mkdir()
+  folder(tmp_path / 'images')
+  (tmp_path / 'images' / 'cat' / '1.png').write_bytes(b'')
+  for _ in range(2):
+    source = open_data(str(tmp_path / 'images'), 8, skip=True)
+    assert source.labels.tolist() == [0, 1, 1]
+    assert 'skipped 1 of 4 images that cannot be read: cat/1.png' in capsys.readouterr().out
+  assert len(decoded) == 6
+  with pytest.raises(UsageError, match=r'cat.1.png cannot be read'):
+    open_data(str(tmp_path / 'images'), 8)
+
+
+def test_decoded_images_are_not_needed_and_do_not_fill_the_disk(tmp_path, decoded, capsys, monkeypatch):
+  for name in 'abc':
+    (tmp_path / name).mkdir()
+    folder(tmp_path / name)
+  monkeypatch.setattr(kept, 'MOST', 1)
+  for name in 'abc':
+    open_data(str(tmp_path / name), 8)
+    assert len(list((tmp_path / 'cache' / 'images').iterdir())) == 1  # the newest
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path / 'a' / 'cat' / '0.png'))  # no folder
+  assert len(open_data(str(tmp_path / 'b'), 8)) == 4
+  assert 'cannot be' in capsys.readouterr().out
+
+
+# Labels of npz files.
+
+
+@pytest.mark.parametrize(
+  ('labels', 'missing'), [(np.arange(20) % 10 + 1, 0), (np.arange(20) % 3 * 2, 1), ([0] * 19 + [2**30], 1)]
+)
+def test_labels_with_gaps_are_refused(tmp_path, labels, missing):
+  np.savez(tmp_path / 'x.npz', image=noise(), label=np.array(labels))
+  with pytest.raises(UsageError, match=rf'x.npz: .* none is {missing};'):
+    open_data(str(tmp_path / 'x.npz'), 8)
+
+
+def test_labels_of_a_test_split_may_be_some_of_those_trained_on(tmp_path):
+  np.savez(tmp_path / 'x_train.npz', image=noise(), label=np.arange(20) % 4)
+  np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.array([3, 3, 1, 1]))
+  train, test = real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+  assert test.labels.tolist() == [3, 3, 1, 1]
+  assert (train.num_classes, test.num_classes) == (4, 4)
+  np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.array([3, 3, 1, 2**30]))
+  with pytest.raises(UsageError, match=r'x_test.npz'):
+    real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+
+
+def test_images_with_the_channels_first_are_recognized(tmp_path):
+  for shape in ((3, 8, 9), (1, 28, 28)):
+    np.savez(tmp_path / 'x.npz', image=noise(4, shape))
+    with pytest.raises(UsageError, match=r'\[N, C, H, W\].*transpose\(0, 2, 3, 1\)'):
+      open_data(str(tmp_path / 'x.npz'), 8)

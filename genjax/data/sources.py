@@ -1,31 +1,37 @@
 """Data sources: the digits in scikit-learn's wheel, TensorFlow Datasets, a folder of images, an npz file.
 
 A source has `name`, `image_shape` (H, W, C), `num_classes` (0: no labels), a length, and `read(indices)` -> uint8
-[n, H, W, C] and int32 [n]. `open_data` picks one by name and brings it into memory if it fits.
+[n, H, W, C] and int32 [n]. `open_data` picks one by name and brings it into memory if it fits. Sources that also have
+`classes` and `contents()` are told from others by these (genjax/data/contents.py).
 """
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import os
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor
+from PIL import __version__ as pillow_version
+from tqdm import tqdm
 
-from genjax.data import modes
+from genjax.data import contents, decoded, modes
+from genjax.data.contents import Contents
+from genjax.data.listing import image_files, print_passed_over
+from genjax.data.photos import MODES, read_photo, to_array
 from genjax.errors import UsageError
 from genjax.images import resize
 
 Read = tuple[UInt8[np.ndarray, 'n h w c'], Int32[np.ndarray, 'n']]
-MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
-MAX_PIXELS = 64_000_000  # of an image file: larger ones are refused before they are unpacked
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # no other, whatever the suffix says: for EPS Pillow runs gs
+READING = 1  # raised when files are decoded to other pixels than before
+CACHED_FILES, CACHED_BYTES = 1000, 8 * 2**20  # of a folder whose decoded images are kept; smaller ones take about a second
 
 
 class Source(Protocol):
@@ -48,6 +54,11 @@ class Arrays:
   images: UInt8[np.ndarray, 'n h w c']
   labels: Int32[np.ndarray, 'n']
   num_classes: int
+  classes: tuple[str, ...] = ()
+  origin: Contents | None = None  # of what the images were made of; None: of the images
+
+  def contents(self) -> Contents:
+    return self.origin or contents.of_arrays(self.images, self.labels)
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -81,7 +92,8 @@ def open_data(
   name: str,  # 'digits', 'gaussians_25', 'stacked_mnist', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
   resolution: int,  # side of the square images in pixels
   split: str = 'train',  # a path whose name ends in 'train', x_train.npz or x/train, has the one that ends in 'test', too
-  channels: int = 0,  # 1 greyscale, 3 RGB, 0 as they are
+  channels: int = 0,  # 1 grayscale, 3 RGB, 0 as they are
+  background: str = 'white',  # behind what is transparent: a name or #rrggbb; '' drops the transparency
   skip: bool = False,  # leave out images of a folder that cannot be read, and say how many
   data_dir: str = '',  # of TensorFlow Datasets; '': $TFDS_DATA_DIR or its default
   memory_gib: float = 4.0,  # larger sets are streamed from disk
@@ -90,12 +102,17 @@ def open_data(
 
   Raises:
     UsageError: an unknown or unprepared data set, a path without images, an unreadable image, mixed channel counts,
-      labels that are not 0, 1, 2, ...
+      labels that are not 0, 1, 2, ..., a folder of splits or with a class without images.
   """
   if resolution < 1:
     raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
   if channels not in (0, 1, 3):
-    raise UsageError(f'data.channels={channels}: give 1 (greyscale), 3 (RGB) or 0 (as they are).')
+    raise UsageError(f'data.channels={channels}: give 1 (grayscale), 3 (RGB) or 0 (as they are).')
+  if background:
+    try:
+      ImageColor.getrgb(background)
+    except ValueError:
+      raise UsageError(f'data.background={background!r} is not a color: give a name such as white, or #rrggbb.') from None
   if memory_gib < 0:
     raise UsageError(f'data.memory_gib={memory_gib} must not be negative.')
   if not name:
@@ -106,6 +123,9 @@ def open_data(
   except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
     reason = error.strerror if isinstance(error, OSError) else error
     raise UsageError(f'data.name={name[:80]!r} is no path ({reason}).') from None
+  if is_folder and path.name == name and is_set(name):
+    print(f'data.name={name!r} is the data set of that name; the folder {name} here is data.name=./{name}.')
+    is_folder = False
   if name == 'digits':
     source = digits(split, resolution, channels)
   elif name in modes.SETS:
@@ -118,13 +138,16 @@ def open_data(
         f'has others beside it, x_{split}.npz or x/{split}.'
       )
     if name.endswith('.npz'):
-      source = npz(place, resolution, channels)
+      source = npz(place, resolution, channels, background, place == path)
     else:
-      source = ImageFolder(place, resolution, channels, skip, None if place == path else image_files(path)[1])
+      folders = None if place == path else image_files(path).folders
+      source = ImageFolder(place, resolution, channels, skip, folders, background)
   elif name.startswith(('.', '/', '~')):
     raise UsageError(f'data.name={name!r} is a path, and there is no folder or .npz file at it.')
   else:
-    source = Tfds(name, split, resolution, channels, data_dir)
+    source = Tfds(name, split, resolution, channels, data_dir, background)
+  if isinstance(source, ImageFolder):
+    source = source.opened(memory_gib * 2**30)
   if not len(source):
     raise UsageError(f'data.name={source.name!r} holds no images.')
   if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
@@ -134,7 +157,18 @@ def open_data(
   for start in range(0, len(source), 1024):
     part = np.arange(start, min(start + 1024, len(source)))
     images[part], labels[part] = source.read(part)
-  return Arrays(source.name, images, labels, source.num_classes)
+  return Arrays(source.name, images, labels, source.num_classes, *contents.of_source(source))
+
+
+def is_set(name: str) -> bool:
+  """Whether genjax or TensorFlow Datasets has a set of that name."""
+  return name in ('digits', *modes.SETS) or name in known_to_tfds()
+
+
+def known_to_tfds() -> list[str]:
+  import tensorflow_datasets as tfds
+
+  return tfds.list_builders(with_community_datasets=False)
 
 
 def sibling(path: Path, split: str) -> Path | None:
@@ -188,8 +222,11 @@ def with_modes(name: str, split: str, resolution: int, channels: int, data_dir: 
   return Arrays(name, *modes.stacked(*mnist.read(np.arange(len(mnist))), {'train': 0, 'test': 1}[split]), 1000)
 
 
-def npz(path: Path, resolution: int, channels: int) -> Arrays:
-  """An npz file with `image` uint8 [N, H, W] or [N, H, W, C] and, for labels, `label` [N] of whole numbers from 0."""
+def npz(path: Path, resolution: int, channels: int, background: str = 'white', complete: bool = True) -> Arrays:
+  """An npz file with `image` uint8 [N, H, W] or [N, H, W, 1, 3 or 4] and, for labels, `label` [N] of whole numbers from 0.
+
+  `complete`: every label from 0 to the largest occurs, as it need not in the test split of another file.
+  """
   try:
     with zipfile.ZipFile(path) as archive:
       size = sum(member.file_size for member in archive.infolist())
@@ -206,136 +243,170 @@ def npz(path: Path, resolution: int, channels: int) -> Arrays:
   if 'image' not in arrays:
     raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
   images, labels = arrays['image'], arrays.get('label')
-  if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
-    raise UsageError(f"{path}: 'image' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, 1 or 3].")
+  if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
+    order = images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[-1] not in (1, 3, 4)
+    hint = ' This looks like [N, C, H, W]: save image.transpose(0, 2, 3, 1).' if order else ''
+    raise UsageError(
+      f"{path}: 'image' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, C], C 1, 3 or 4.{hint}"
+    )
   if 0 in images.shape[1:]:
     raise UsageError(f"{path}: 'image' is uint8{list(images.shape)}: images without pixels.")
   if labels is None:
-    return from_arrays(str(path), images, np.zeros(len(images), np.int32), 0, resolution, channels)
+    return from_arrays(str(path), images, np.zeros(len(images), np.int32), 0, resolution, channels, background)
   if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
     raise UsageError(f"{path}: 'label' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
   if len(labels) and (labels.min() < 0 or labels.max() >= 2**31 - 1):
     raise UsageError(f'{path}: labels run from {labels.min()} to {labels.max()}; they must be 0, 1, 2, ...')
-  return from_arrays(str(path), images, labels, int(labels.max()) + 1 if len(labels) else 0, resolution, channels)
+  different = np.unique(labels)
+  if complete and (gaps := np.flatnonzero(different != np.arange(len(different), dtype=labels.dtype))).size:
+    raise UsageError(
+      f'{path}: there are {len(different)} labels up to {labels.max()}, and none is {gaps[0]}; they must be 0, 1, 2, ... '
+      'without gaps: save numpy.unique(label, return_inverse=True)[1].'
+    )
+  classes = int(labels.max()) + 1 if len(labels) else 0
+  return from_arrays(str(path), images, labels, classes, resolution, channels, background)
 
 
-def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, num_classes: int, resolution: int, channels: int) -> Arrays:
-  """Arrays [N, H, W] or [N, H, W, C] at another resolution or channel count."""
+def from_arrays(
+  name: str,
+  images: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  resolution: int,
+  channels: int,
+  background: str = 'white',
+) -> Arrays:
+  """Arrays [N, H, W] or [N, H, W, C] at another resolution or channel count; transparent ones over the background."""
+  origin = contents.of_arrays(images, labels)
   images = images if images.ndim == 4 else images[..., None]
-  if channels and channels != images.shape[-1]:
-    images = np.stack([to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), MODES[channels]) for x in images])
+  own = 3 if images.shape[-1] == 4 else images.shape[-1]
+  if (channels or own) != images.shape[-1]:
+    mode = MODES[channels or own]
+    images = [to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), mode, background) for x in images]
+    images = np.stack(images) if images else np.empty((0, resolution, resolution, channels or own), np.uint8)
   if images.shape[1:3] != (resolution, resolution):
     images = np.stack([resize(x, resolution) for x in images]) if len(images) else images
-  return Arrays(name, np.ascontiguousarray(images), labels.astype(np.int32), num_classes)
-
-
-def to_array(image: Image.Image, mode: str) -> UInt8[np.ndarray, 'h w c']:
-  """Pillow's image as an array with a channel axis, in mode 'L' or 'RGB'."""
-  array = np.asarray(image.convert(mode))
-  return array[..., None] if array.ndim == 2 else array
+  return Arrays(name, np.ascontiguousarray(images), labels.astype(np.int32), num_classes, (), origin)
 
 
 class ImageFolder:
   """Image files below a folder. Its sub-folders, sorted by name, are the labels; without any there are no labels.
 
-  Hidden files and folders are passed over; links out of the folder, to folders or to nothing are refused. Rotations noted
-  by cameras are applied, alpha channels dropped; palettes become RGB, 16-bit greyscale 8-bit. All images have the channels
-  of the first unless `channels` says which to make of them. `folders`, if given, are the labels: those of another split.
+  Hidden files and folders are passed over; links out of the folder, to folders or to nothing are refused. Photographs are
+  turned as their metadata say, and what is transparent shows the background; palettes become RGB, 16-bit grayscale 8-bit.
+  All images have the channels of the first unless `channels` says which to make of them. `folders`, if given, are the
+  labels: those of another split.
   """
 
-  def __init__(self, root: Path, resolution: int, channels: int, skip: bool, folders: list[str] | None = None):
-    self.name, self.root = str(root), root
-    files, own = image_files(root)
-    folders = own if folders is None else folders
-    if strange := sorted(set(own) - set(folders)):
+  def __init__(
+    self,
+    root: Path,
+    resolution: int,
+    channels: int,
+    skip: bool,
+    folders: list[str] | None = None,
+    background: str = 'white',
+  ):
+    self.name, self.root, self.skip = str(root), root, skip
+    found = image_files(root)
+    print_passed_over(root, found)
+    folders = found.folders if folders is None else folders
+    if strange := sorted(set(found.folders) - set(folders)):
       have = ', '.join(folders) or 'none'
       raise UsageError(f'{root / strange[0]}: the images trained on have no such sub-folder; they have {have}.')
-    if folders and not own:
+    if folders and not found.folders:
       raise UsageError(f'{root}: its images are in no sub-folder, those trained on are: in {", ".join(folders)}.')
-    self.num_classes, self.resolution, self.convert = len(folders), resolution, channels
-    self.files = files
-    self.skipped: list[Path] = []
-    if skip:
-      for path in files:
-        try:
-          self.load(path)
-        except UsageError:
-          self.skipped.append(path)
-      self.files = [p for p in files if p not in set(self.skipped)]
-      print(f'{root}: skipped {len(self.skipped)} of {len(files)} images that cannot be read.')
-      if not self.files:
-        raise UsageError(f'{root}: none of its {len(files)} images can be read.')
+    self.num_classes, self.classes, self.files = len(folders), tuple(folders), found.files
+    self.options = {'resolution': resolution, 'channels': channels, 'background': background}
+    statuses = [path.stat() for path in self.files]
+    self.origin = contents.of_files(root, self.files, [status.st_size for status in statuses])
+    self.bytes, times = sum(status.st_size for status in statuses), [status.st_mtime_ns for status in statuses]
+    key = f'{self.origin.hash} {times} {self.options} {skip} {pillow_version} {READING}'
+    self.key = hashlib.sha256(key.encode()).hexdigest()[:32]
     number = {folder: i for i, folder in enumerate(folders)}
     self.labels = np.array([number.get(p.relative_to(root).parts[0], 0) for p in self.files], np.int32)
-    self.image_shape = self.load(self.files[0]).shape
+    first = next((image for path in self.files if (image := self.load(path, skip)) is not None), None)
+    if first is None:
+      raise UsageError(f'{root}: none of its {len(self.files)} images can be read.')
+    self.image_shape = first.shape
 
   def __len__(self) -> int:
     return len(self.files)
 
-  def load(self, path: Path) -> UInt8[np.ndarray, 'h w c']:
-    """One image at the folder's resolution, with the channels asked for or its own."""
+  def contents(self) -> Contents:
+    return self.origin
+
+  def load(self, path: Path, skip: bool = False) -> UInt8[np.ndarray, 'h w c'] | None:
+    """One image at the folder's resolution, with the channels asked for or its own. None: it cannot be read, and `skip`."""
     try:
-      with Image.open(path, formats=FORMATS) as image:
-        if image.mode == 'F':
-          raise ValueError('its pixels are floating-point numbers; make them 8-bit')
-        if image.width * image.height > MAX_PIXELS:
-          raise ValueError(f'{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith('I'):  # 16-bit greyscale, 0..65535
-          image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
-        own = 1 if image.mode in ('1', 'L', 'LA') else 3
-        return resize(to_array(image, MODES[self.convert or own]), self.resolution)
-    except Exception as error:  # Pillow's decoders each have their own for bytes that make no sense
-      raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
+      return read_photo(path, **self.options)
+    except UsageError:
+      if not skip:
+        raise
+      return None
+
+  def check_channels(self, path: Path, image: np.ndarray) -> None:
+    if image.shape[-1] != self.image_shape[-1]:
+      raise UsageError(
+        f'{path} has {image.shape[-1]} channel{"s"[: image.shape[-1] - 1]}, the first image '
+        f'{self.image_shape[-1]}: set data.channels=3 or 1.'
+      )
 
   def read(self, indices: np.ndarray) -> Read:
     images = [self.load(self.files[i]) for i in indices]
     for i, image in zip(indices, images, strict=True):
-      if image.shape[-1] != self.image_shape[-1]:
-        raise UsageError(
-          f'{self.files[i]} has {image.shape[-1]} channel{"s"[: image.shape[-1] - 1]}, the first image '
-          f'{self.image_shape[-1]}: set data.channels=3 or 1.'
-        )
+      self.check_channels(self.files[i], image)
     return np.stack(images), self.labels[indices]
 
+  def opened(self, memory: float) -> Source:
+    """The images in memory if they take at most so many bytes, and without those that cannot be read if `skip`."""
+    shape = (len(self), *self.image_shape)
+    if not (keep := np.prod(shape, dtype=np.int64) <= memory) and not self.skip:
+      return self
+    make = functools.partial(self.decode, keep)
+    cached = keep and (len(self) >= CACHED_FILES or self.bytes >= CACHED_BYTES)
+    images, left_out = decoded.fetch(self.key, shape, make) if cached else make()
+    files, left = self.files, set(left_out.tolist())
+    self.files = [path for i, path in enumerate(files) if i not in left]
+    self.labels = np.delete(self.labels, left_out)
+    if self.skip:
+      named = ', '.join(str(files[i].relative_to(self.root)) for i in left_out[:5])
+      print(f'{self.root}: skipped {len(left_out)} of {len(files)} images that cannot be read{": " * bool(named)}{named}.')
+      empty = {files[i].relative_to(self.root).parts[0] for i in left_out if self.num_classes}
+      empty -= {path.relative_to(self.root).parts[0] for path in self.files}
+      if empty:
+        raise UsageError(f'{self.root / min(empty)}: none of the images of this class can be read; mend or remove them.')
+    return Arrays(self.name, images, self.labels, self.num_classes, self.classes, self.origin) if keep else self
 
-def image_files(root: Path) -> tuple[list[Path], list[str]]:
-  """The image files below a folder, and those of its sub-folders that hold any, both sorted."""
-  found = [p for p in sorted(root.rglob('*')) if not any(part.startswith('.') for part in p.relative_to(root).parts)]
-  for path in found:
-    if path.is_symlink():
-      refuse_link(path, root)
-  folders = [p.name for p in found if p.parent == root and p.is_dir()]
-  files = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
-  if not files:
-    raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}).')
-  loose = [p for p in files if p.parent == root]
-  if folders and loose and len(loose) < len(files):
-    raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
-  return files, [f for f in folders if any(p.relative_to(root).parts[0] == f for p in files)] if len(loose) < len(files) else []
-
-
-def refuse_link(path: Path, root: Path) -> None:
-  """Raises UsageError unless a link leads to a file within the folder."""
-  try:
-    target = path.resolve(strict=True)
-  except (OSError, RuntimeError):
-    raise UsageError(f'{path} is a link that leads nowhere: remove it.') from None
-  if not target.is_relative_to(root.resolve()):
-    raise UsageError(f'{path} is a link out of the folder, to {target}: copy what you want there, or remove the link.')
-  if target.is_dir():
-    raise UsageError(f'{path} is a link to a folder, which is not followed: copy the folder there, or remove the link.')
+  def decode(self, keep: bool) -> tuple[UInt8[np.ndarray, 'n h w c'], np.ndarray]:
+    """All images, decoded by several threads (none, unless `keep`), and the numbers of those that cannot be read."""
+    images, left_out = np.empty((len(self) if keep else 0, *self.image_shape), np.uint8), []
+    with (
+      ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
+      tqdm(total=len(self), desc='reading images', delay=2, leave=False, disable=None) as progress,
+    ):
+      for start in range(0, len(self), 256):  # a part at a time, so that few wait to be copied
+        part = self.files[start : start + 256]
+        for i, image in enumerate(pool.map(functools.partial(self.load, skip=self.skip), part), start):
+          if image is None:
+            left_out.append(i)
+          else:
+            self.check_channels(self.files[i], image)
+            if keep:
+              images[i - len(left_out)] = image
+          progress.update()
+    return images[: len(self) - len(left_out)], np.array(left_out, np.int64)
 
 
 class Tfds:
   """An image data set of TensorFlow Datasets, prepared as ArrayRecord and read by random access without TensorFlow."""
 
-  def __init__(self, name: str, split: str, resolution: int, channels: int, data_dir: str):
+  def __init__(self, name: str, split: str, resolution: int, channels: int, data_dir: str, background: str = 'white'):
     import tensorflow_datasets as tfds
 
     self.name = name
     where = data_dir or os.environ.get('TFDS_DATA_DIR') or None
-    if name.split('/')[0].split(':')[0] not in (known := tfds.list_builders(with_community_datasets=False)):
+    if name.split('/')[0].split(':')[0] not in (known := known_to_tfds()):
       exact = [k for k in known if k.replace('_', '') == re.sub('[^a-z0-9]', '', name.lower())]  # CIFAR-10 is cifar10
       near = exact or difflib.get_close_matches(name.lower(), ['digits', *known])
       raise UsageError(
@@ -356,8 +427,11 @@ class Tfds:
       raise UsageError(f'{name} has no image feature; it has {", ".join(builder.info.features)}.')
     self.image_key, self.label_key = image[0], label[0] if label else None
     self.num_classes = builder.info.features[label[0]].num_classes if label else 0
+    self.classes = tuple(builder.info.features[label[0]].names) if label else ()
+    self.background = background
     try:
       self.examples = builder.as_data_source(split=split)
+      self.encoded = builder.as_data_source(split=split, decoders={image[0]: tfds.decode.SkipDecoding()})
     except (ValueError, KeyError, AssertionError):
       have = ', '.join(builder.info.splits)
       raise UsageError(f'{name} has no split {split!r}; it has {have}, and parts like train[:10%].') from None
@@ -379,10 +453,21 @@ class Tfds:
       raise UsageError(f'{self.name} has images without a label (-1) in this split: choose another data.split.')
     return images, labels
 
+  def contents(self) -> Contents:
+    """Of some examples: their label, and the bytes of JPEG files or the pixels of PNG files, whose bytes are the encoder's."""
+    rows = np.linspace(0, len(self) - 1, min(len(self), contents.SAMPLE)).astype(int).tolist()
+    encoded, decoded = (examples.__getitems__(rows) if rows else [] for examples in (self.encoded, self.examples))
+    parts = []
+    for raw, example in zip(encoded, decoded, strict=True):
+      image = raw[self.image_key]
+      image = np.ascontiguousarray(example[self.image_key]).tobytes() if image.startswith(b'\x89PNG') else image
+      parts.append(f'{example[self.label_key] if self.label_key else 0} '.encode() + image)
+    return contents.of_examples(parts, len(self))
+
   def as_channels(self, image: np.ndarray) -> np.ndarray:
     if image.shape[-1] == self.channels:
       return image
-    return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), MODES[self.channels])
+    return to_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), MODES[self.channels], self.background)
 
 
 def how_to_prepare(name: str, data_dir: str) -> str:

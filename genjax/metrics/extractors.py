@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Collection
@@ -24,6 +23,7 @@ from jaxtyping import Array, Float, UInt8
 from genjax.build import resolve
 from genjax.data.sources import Source, Subset
 from genjax.errors import UsageError, did_you_mean
+from genjax.files import cache_folder
 from genjax.metrics import classifier, efficientnet, inception
 from genjax.metrics.moments import Moments
 from genjax.metrics.torchfile import read_tensors
@@ -117,11 +117,6 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
       return {name: file[name] for name in file.files}
   except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
     raise UsageError(f'{path} is no npz file of plain arrays: give another --weights.') from None
-
-
-def cache_folder() -> Path:
-  """$GENJAX_CACHE, else ~/.cache/genjax: weights, classifiers, reference statistics."""
-  return Path(os.environ.get('GENJAX_CACHE', Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')) / 'genjax')).expanduser()
 
 
 def colour(images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w 3']:
