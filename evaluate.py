@@ -19,6 +19,7 @@ from absl import logging
 
 from genjax import parallel, rng
 from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
+from genjax.data import contents
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare, report
@@ -93,8 +94,9 @@ def main(argv: list[str]) -> None:
 
   # Real images, and how they are looked at.
   mesh = parallel.make_mesh()
-  data = {k: v for k, v in run.config['data'].items() if k not in ('flip', 'image_shape', 'size')}
+  data = contents.options(run.config['data'])
   train, test = real_images(**data)
+  contents.check_same(run.path, run.config['data'], train)
   if args.split not in ('train', 'test') or (args.split == 'test' and not test):
     raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
   if args.cas and not (run.objective.num_classes and test):

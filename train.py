@@ -26,6 +26,7 @@ from genjax import parallel, replay, rng
 from genjax.build import build, check, complete, with_defaults, without_leftovers
 from genjax.checkpoint import Checkpoints, NotSaved
 from genjax.commandline import config_path, parse
+from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
@@ -38,7 +39,7 @@ from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Batch, Objective, example_batch
-from genjax.workdir import SAVED, Training, open_workdir, write_environment
+from genjax.workdir import SAVED, Training, as_begun, open_workdir, section_defaults, write_environment
 
 AHEAD = 2  # steps dispatched before the one before them is done
 AGREE = 10  # steps after which several hosts ask one another whether to stop
@@ -76,7 +77,8 @@ def main(argv: list[str]) -> None:
   config, left_out = without_leftovers(CONFIG.value.to_dict(), replaced, ALLOW_PACKAGE.value)
   if left_out:
     say(f'{", ".join(left_out)}: left out, as the class given on the command line has none.')
-  made = objects(config, ALLOW_PACKAGE.value)
+  workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
+  made = objects(as_begun(workdir, config, overridden), ALLOW_PACKAGE.value)
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
   # What is computed where.
@@ -99,7 +101,6 @@ def main(argv: list[str]) -> None:
     return dry_run(made.resolved, objective, like, compiled_step, train.batch_size)
 
   # The run directory, and the state: from the newest checkpoint, or new.
-  workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
   parallel.refuse_differences(json.dumps(made.resolved), 'the hosts were given different configs: give all the same command.')
   if first_process:
     open_workdir(workdir, made.resolved, ALLOW_PACKAGE.value)
@@ -282,7 +283,7 @@ class Objects(NamedTuple):
   @property
   def data(self) -> dict:
     """The options of `open_data`."""
-    return {name: value for name, value in self.resolved['data'].items() if name not in ('flip', 'image_shape', 'size')}
+    return contents.options(self.resolved['data'])
 
   def compile_step(self, mesh: jax.sharding.Mesh) -> parallel.CompiledStep:
     """Raises UsageError if the devices do not get equal microbatches."""
@@ -319,7 +320,7 @@ def objects(config: dict, allow: list[str]) -> Objects:
   source = open_data(**data)
   specs = {name: with_defaults(config[name], allow) for name in ('objective', 'optim')}  # those that spec() has not written out
   resolved = config | {
-    'data': config['data'] | {'image_shape': source.image_shape, 'size': len(source)},
+    'data': section_defaults()['data'] | config['data'] | contents.recorded(source),
     'objective': complete(specs['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}, allow),
     'optim': specs['optim'],
   }

@@ -28,6 +28,7 @@ from typing import Any
 import jax
 
 from genjax.build import defaults, with_defaults
+from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
@@ -92,7 +93,19 @@ def section_defaults() -> dict[str, dict[str, Any]]:
 MAY_CHANGE = {f'train.{name}_every' for name in ('log', 'checkpoint', 'sample', 'keep', 'evaluate')}
 MAY_CHANGE |= {'train.steps', 'train.keep', 'train.strategy', 'train.accumulate'}
 MAY_CHANGE |= {'data.memory_gib', 'data.data_dir', '*.remat'}
-MAY_CHANGE |= {'data.skip', 'data.size', 'data.channels'}  # the remedies for bad images, after which the order is another
+MAY_CHANGE |= {'data.skip', 'data.channels'}  # the remedies for bad images, after which the order is another
+MAY_CHANGE |= {f'data.{name}' for name in contents.RECORDED if name != 'image_shape'}  # compared by contents.changes
+
+
+def as_begun(workdir: Path, config: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+  """The config, with the background of the run that is in the folder if that drops transparency, as all did before the option.
+
+  `given` are the options of the command line, which are left as they are.
+  """
+  data = config.get('data')
+  if not (workdir / 'config.json').is_file() or not isinstance(data, dict) or 'data.background' in given:
+    return config
+  return config if read_config(workdir)['data'].get('background') else config | {'data': data | {'background': ''}}
 
 
 def differences(old: Any, new: Any, name: str = '') -> list[tuple[str, Any, Any]]:
@@ -146,10 +159,13 @@ def open_workdir(workdir: Path, config: dict[str, Any], allow: Collection[str] =
       raise UsageError(
         f'{workdir} had a checkpoint and has none: restore {workdir}/checkpoints, or train anew in another --workdir.'
       )
-    if path.exists() and newest:
-      refuse_another_config(workdir, read_config(workdir), config, allow)
-    if not newest or newest < config['train']['steps']:  # a run that is done keeps the record of how it was done
+    old = read_config(workdir) if path.exists() and newest else None
+    if old:
+      refuse_another_config(workdir, old, config, allow)
+    if not newest or newest < config['train']['steps']:
       write_json(path, config)
+    elif old and old['data'].get('name') != config['data'].get('name'):  # a run that is done keeps the record of how it was
+      write_json(path, old | {'data': old['data'] | {'name': config['data'].get('name')}})
   except BaseException:
     os.close(held)
     raise
@@ -162,11 +178,11 @@ def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any
   An option that genjax did not have when the run began counts as its default, which must do what was done before.
   """
   old = json.loads(json.dumps(with_defaults(old, allow)))
+  old['data'] = {'background': ''} | old['data']
   old |= {section: options | old[section] for section, options in section_defaults().items()}
-  sizes = [old['data'].get('size'), new['data'].get('size')]
-  if sizes[0] != sizes[1]:
-    print(f'{workdir}: the data had {sizes[0]} images and has {sizes[1]}: from here on their order is another.')
-  found = [d for d in differences(old, new) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in MAY_CHANGE)]
+  refusal, notes = contents.changes(old['data'], new['data'])
+  may_change = MAY_CHANGE | ({'data.name'} if 'hash' in old['data'] else set())  # what is at that name decides
+  found = [d for d in differences(old, new) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in may_change)]
   for name, *lengths in list(found):
     if name.startswith('optim.') and name.endswith('.steps') and lengths == [old['train']['steps'], new['train']['steps']]:
       print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule follows.')
@@ -175,6 +191,10 @@ def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any
     shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
     shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
     raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
+  if refusal:
+    raise UsageError(f'{workdir}: {refusal}. Restore what it was trained on, or give another --workdir.')
+  for note in notes:
+    print(f'{workdir}: {note}')
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
   assert '13.png cannot be read' in text
   reached = genjax.load(tmp_path / 'run').step
   text = train('digits_vae', tmp_path / 'run', *more, '--config.data.skip=True')
-  assert 'the data had 24 images and has 23: from here on their order is another' in text
+  assert 'the data had 24 images and has 23' in text
   assert f'resuming from step {reached}' in text
 
 

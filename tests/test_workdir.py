@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from genjax.data import contents, sources
+from genjax.data.sources import open_data
 from genjax.errors import UsageError
-from genjax.workdir import open_workdir, read_config, section_defaults, write_environment
-from tests.conftest import config_of
+from genjax.workdir import as_begun, open_workdir, read_config, section_defaults, write_environment
+from tests.conftest import config_of, noise
 
 
 def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, capsys):
@@ -60,3 +65,164 @@ def test_an_option_that_came_later_counts_as_its_default(tmp_path):
   config['objective']['network']['remat'] = True  # changes how, not what
   os.close(open_workdir(tmp_path, config))
   assert read_config(tmp_path) == config
+
+
+def images_in(path, n=24, seed=0, classes=('cat', 'dog')):
+  """A folder of n noisy images, some of another size than others as files, in sub-folders."""
+  for i, image in enumerate(noise(n, seed=seed)):
+    (path / classes[i % len(classes)]).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).resize((8 + i % 5, 8 + i % 5)).save(path / classes[i % len(classes)] / f'{i:02}.png')
+  return path
+
+
+def started(run, steps=9, reached=5, **data):
+  """What train.py does with a run directory before it trains: opens the data, and the run. A checkpoint is there then."""
+  config = section_defaults() | {'objective': {}, 'optim': {}}
+  config['train'] = config['train'] | {'steps': steps}
+  config['data'] = config['data'] | {'resolution': 8} | {name: str(value) for name, value in data.items() if name == 'name'}
+  config['data'] |= {name: value for name, value in data.items() if name != 'name'}
+  source = open_data(**contents.options(config['data']))
+  config['data'] |= contents.recorded(source)
+  os.close(open_workdir(run, config))
+  (run / 'checkpoints' / str(reached)).mkdir(parents=True, exist_ok=True)
+  return source
+
+
+def test_equal_data_may_move(tmp_path, capsys):
+  run, there = tmp_path / 'run', tmp_path / 'elsewhere'
+  started(run, name=images_in(tmp_path / 'images'))
+  kept = read_config(run)['data']
+  assert kept['classes'] == ['cat', 'dog']
+  capsys.readouterr()
+  started(run, name=tmp_path / 'images')
+  assert capsys.readouterr().out == ''
+  (tmp_path / 'images').rename(there)
+  started(run, name=there)
+  assert str(there) in capsys.readouterr().out
+  assert read_config(run)['data'] == kept | {'name': str(there)}
+  there.rename(tmp_path / 'images')
+  started(run, steps=5, name=tmp_path / 'images')  # a run that is done, whose steps are not those of before
+  assert read_config(run)['data'] == kept
+  assert read_config(run)['train']['steps'] == 9
+
+
+def test_other_data_are_refused_with_what_changed(tmp_path):
+  run, images = tmp_path / 'run', images_in(tmp_path / 'images')
+  started(run, name=images)
+  before = read_config(run)
+  (images / 'cat').rename(images / 'eel')  # labels 0 and 1 are other classes now
+  with pytest.raises(UsageError, match=r'run: .*cat, dog.* dog, eel'):
+    started(run, name=images)
+  (images / 'eel').rename(images / 'cat')
+  started(run, name=images)
+  shutil.rmtree(images)
+  images_in(images, seed=1)  # as many, by the same names
+  with pytest.raises(UsageError, match=rf'run: {images} .*24 then, 24 now'):
+    started(run, name=images)
+  with pytest.raises(UsageError, match=r'24 then, 60 now'):
+    started(run, name=images_in(tmp_path / 'more', 60, seed=2))
+  assert read_config(run) == before
+
+
+def test_files_of_one_size_are_told_apart_by_their_content(tmp_path):
+  for seed in (0, 1):
+    for i, image in enumerate(noise(6, seed=seed)):
+      (tmp_path / str(seed)).mkdir(exist_ok=True)
+      Image.fromarray(image).save(tmp_path / str(seed) / f'{i}.bmp')
+  started(tmp_path / 'run', name=tmp_path / '0')
+  with pytest.raises(UsageError, match='6 then, 6 now'):
+    started(tmp_path / 'run', name=tmp_path / '1')
+
+
+def test_a_few_of_many_files_may_change(tmp_path, capsys):
+  images = images_in(tmp_path / 'images', 300)
+  files = sorted(images.rglob('*.png'))
+  started(tmp_path / 'run', name=images)
+  for path in files[100:103]:
+    path.write_bytes(files[0].read_bytes())  # mended
+  files[200].unlink()
+  started(tmp_path / 'run', name=images)
+  assert '300 images and has 299' in capsys.readouterr().out
+  for path in files[:60]:
+    path.write_bytes(files[-1].read_bytes())
+  with pytest.raises(UsageError, match='299 then, 299 now'):
+    started(tmp_path / 'run', name=images)
+
+
+@pytest.mark.parametrize('remedy', ['remove', 'mend', 'skip', 'channels'])
+def test_what_errors_about_bad_images_ask_for_is_accepted(tmp_path, capsys, remedy):
+  run, images = tmp_path / 'run', images_in(tmp_path / 'images')
+  good = (images / 'dog' / '13.png').read_bytes()
+  (images / 'dog' / '13.png').write_bytes(b'')
+  started(run, name=images, memory_gib=0.0)
+  capsys.readouterr()
+  if remedy == 'remove':
+    (images / 'dog' / '13.png').unlink()
+  if remedy == 'mend':
+    (images / 'dog' / '13.png').write_bytes(good)
+  more = {'skip': {'skip': True}, 'channels': {'channels': 3}}.get(remedy, {})
+  started(run, name=images, memory_gib=0.0, **more)
+  said = {'remove': '24 images and has 23', 'mend': '(1 of the 24 ', 'skip': '24 images and has 23', 'channels': ''}[remedy]
+  assert said in capsys.readouterr().out
+
+
+def test_the_hash_is_of_the_content_however_it_is_read(tmp_path):
+  images = images_in(tmp_path / 'images')
+  found = [open_data(str(images), 8, **more) for more in ({}, {'memory_gib': 0.0}, {'channels': 1}, {'skip': True})]
+  assert len({source.contents() for source in found}) == 1
+  np.savez(tmp_path / 'a.npz', image=noise(), label=np.arange(20) % 4)
+  np.savez_compressed(tmp_path / 'b.npz', image=noise(), label=(np.arange(20) % 4).astype(np.uint8))
+  np.savez(tmp_path / 'c.npz', image=noise(), label=(np.arange(20) + 1) % 4)
+  a, b, c = (open_data(str(tmp_path / f'{name}.npz'), 8) for name in 'abc')
+  assert a.contents() == b.contents()  # the same images
+  assert a.contents() != c.contents()  # with other labels
+  started(tmp_path / 'run', name=tmp_path / 'a.npz')
+  started(tmp_path / 'run', name=tmp_path / 'b.npz')
+  with pytest.raises(UsageError, match='20 then, 20 now'):
+    started(tmp_path / 'run', name=tmp_path / 'c.npz')
+  assert open_data('digits', 8).contents() == open_data('digits', 16).contents()
+  assert open_data('digits', 8).contents() != open_data('digits', 8, 'test').contents()
+
+
+def test_a_large_folder_is_hashed_by_names_sizes_and_a_sample(tmp_path, monkeypatch):
+  images = images_in(tmp_path / 'images', 40)
+  monkeypatch.setattr(contents, 'SMALL', 0)
+  monkeypatch.setattr(contents, 'SAMPLE', 8)
+  before = open_data(str(images), 8).contents()
+  assert open_data(str(images), 8).contents() == before
+  path = sorted(images.rglob('*.png'))[0]
+  path.write_bytes(path.read_bytes()[:-1] + b'x')  # in the sample, of the same size
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sources, 'read_photo', lambda *args, **kwargs: noise(1)[0])
+    assert open_data(str(images), 8).contents().hash != before.hash
+
+
+def test_a_run_from_before_the_hash_goes_on_with_a_notice(tmp_path, capsys):
+  run, images = tmp_path / 'run', images_in(tmp_path / 'images')
+  source = started(run, name=images)
+  config = read_config(run)
+  for name in ('hash', 'classes', 'files', 'background'):
+    del config['data'][name]
+  (run / 'config.json').write_text(json.dumps(config))
+  contents.check_same(run, config['data'], source)
+  assert 'no hash' in capsys.readouterr().out
+  with pytest.raises(UsageError, match=r'data.background: "" -> "white"'):  # when asked for
+    started(run, name=images)
+  begun = as_begun(run, {'data': {'name': str(images)}}, [])
+  assert begun['data']['background'] == ''  # transparency is dropped as it was
+  assert contents.options(config['data'])['background'] == ''
+  started(run, name=images, background='')
+  assert 'no hash' in capsys.readouterr().out
+  assert read_config(run)['data'].keys() >= {'hash', 'classes'}
+  assert as_begun(run, {'data': {'background': 'white'}}, [])['data']['background'] == ''  # and ever after
+  assert as_begun(run, {'data': {'background': 'white'}}, ['data.background'])['data']['background'] == 'white'
+
+
+def test_other_data_are_not_judged(tmp_path, capsys):
+  images = images_in(tmp_path / 'images')
+  source = started(tmp_path / 'run', name=images)
+  data = read_config(tmp_path / 'run')['data']
+  contents.check_same(tmp_path / 'run', data, source)
+  assert capsys.readouterr().out == ''
+  with pytest.raises(UsageError, match='24 then, 30 now'):
+    contents.check_same(tmp_path / 'run', data, open_data(str(images_in(tmp_path / 'other', 30, seed=1)), 8))
