@@ -40,6 +40,17 @@ def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path
   assert f'gan: {flag}.' in compare.legend(compare.rows_of([runs[0], run]))
 
 
+def test_data_that_are_not_those_trained_on_are_not_judged(runs, tmp_path, capsys):
+  run = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation'))
+  config = json.loads((run / 'config.json').read_text())
+  kept = config['data'].pop('hash')
+  for hashed, message in (({}, '--split val'), ({'hash': kept}, '--split val'), ({'hash': '0' * 16}, f'digits .*{kept}')):
+    (run / 'config.json').write_text(json.dumps(config | {'data': config['data'] | hashed}))
+    with pytest.raises(UsageError, match=message):
+      evaluate.main(['--run', str(run), '--split', 'val'])
+    assert ('no hash' in capsys.readouterr().out) == (not hashed)
+
+
 def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
   for run in runs:
     shutil.copytree(run, tmp_path / run.name)

@@ -361,6 +361,18 @@ def test_orientation_of_xmp_that_is_no_text(tmp_path):
     assert same_bits(read_alone(tmp_path, 'a.jpg', both), UPRIGHT[6](plain))  # EXIF goes first
 
 
+@pytest.mark.parametrize('compressed', [False, True])
+def test_orientation_of_png_files_by_imagemagick(tmp_path, compressed):
+  for profile, turn in ((exif_bytes(6).hex(), 6), ('no digits', 1), ('', 1)):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(
+      'Raw profile type exif', f'\nexif\n      {len(profile) // 2}\n{profile[:72]}\n{profile[72:]}\n', zip=compressed
+    )
+    file = io.BytesIO()
+    Image.fromarray(noise(1)[0]).save(file, 'png', pnginfo=text)
+    assert same_bits(read_alone(tmp_path, 'a.png', file.getvalue()), UPRIGHT[turn](noise(1)[0]))
+
+
 def test_metadata_of_any_size_and_kind(tmp_path):
   text = PngImagePlugin.PngInfo()
   text.add_text('much', 'a' * 3_000_000, zip=True)  # Pillow: "Decompressed data too large"

@@ -13,6 +13,7 @@ import pytest
 
 import genjax
 from genjax.commandline import config_path
+from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.parallel import start_hosts
@@ -128,6 +129,7 @@ def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
 def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
   text = train('digits_gan', tmp_path / 'run', '--dry_run')
   assert '"cls": "objectives.gan.GAN"' in text
+  assert f'"hash": "{open_data("digits", 8).contents().hash}"' in text
   # 74 inputs (64 pixels, 10 classes) -> 8 -> 8 -> 1, and 42 -> 8 -> 8 -> 64, with biases
   assert 'parameters discriminator 681, generator 992' in text
   flops = float(text.split('FLOPs per step ')[1].split()[0])

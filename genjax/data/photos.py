@@ -7,6 +7,7 @@ orientation is read from the raw EXIF or XMP by functions that take any bytes.
 import io
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -151,12 +152,23 @@ def _png(content: bytes) -> tuple[bytes, bytes, bytes]:
     kind, end = content[place + 4 : place + 8], place + 12 + int.from_bytes(content[place : place + 4])
     if kind == b'eXIf':
       exif = exif or content[place + 8 : end - 4]
+    elif kind in (b'tEXt', b'zTXt') and content.startswith(b'Raw profile type exif\0', place + 8):
+      exif = exif or _raw_profile(content[place + 30 : end - 4], kind == b'zTXt')
     elif kind == b'iTXt' and content.startswith(b'XML:com.adobe.xmp\0', place + 8):
       xmp = xmp or content[place + 8 : end - 4]
     if not kind[0] & 32 or kind == b'tRNS':
       kept.append(content[place:end])
     place = end
   return b''.join([*kept, content[place:]]), exif, xmp
+
+
+def _raw_profile(text: bytes, compressed: bool) -> bytes:
+  """EXIF that ImageMagick wrote into a text chunk: a name, a length and hexadecimal digits, in lines."""
+  try:
+    text = zlib.decompressobj().decompress(text[1:], 2**20) if compressed else text
+    return bytes.fromhex(b''.join(text.split(b'\n')[3:]).decode())
+  except (ValueError, zlib.error):
+    return b''
 
 
 def orientation(exif: bytes, xmp: bytes) -> int:
