@@ -1,6 +1,7 @@
 """Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json, and the samples nearest
               to training images above those)
 By its likelihood alone: python evaluate.py --run runs/x --metrics likelihood --estimator iwae_50
+Images that another program made: python evaluate.py --images DIR_OR_NPZ --data fashion_mnist   (writes evaluation/NAME/*.json)
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
               python evaluate.py compare runs/a runs/b --metrics likelihood
 
@@ -12,30 +13,27 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 
 from genjax import parallel, rng
 from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.data import contents
+from genjax.data.generated import class_names, match, open_generated
+from genjax.data.sources import Source
 from genjax.errors import UsageError
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import flags, notice, watcher
-from genjax.metrics.evaluation import (
-  classification_accuracy,
-  compare_sets,
-  draw,
-  evaluations,
-  likelihood,
-  memorised,
-  nearest_pairs,
-)
+from genjax.metrics.evaluation import draw, evaluations, likelihood, read_samples
+from genjax.metrics.evaluator import Evaluator, class_notes, first_images
 from genjax.metrics.extractors import cache_folder, open_classifier
-from genjax.metrics.modes import count_modes, open_features
+from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan import GAN
 from genjax.run import grid_columns, grid_labels, load
@@ -45,8 +43,16 @@ def main(argv: list[str]) -> None:
   if argv[:1] == ['compare']:
     return side_by_side(argv[1:])
   parser = run_parser(__doc__)
+  parser.add_argument('--images', type=Path, help='instead of --run: a folder of images, or an npz file with image and label')
+  parser.add_argument(
+    '--data', help='of --images: the real images, as data.name in a config: digits, a folder, an npz file, ...'
+  )
+  parser.add_argument('--resolution', type=int, help='of --images and --data, resized (that of --images)')
+  parser.add_argument('--channels', type=int, help='of --images and --data: 1 grayscale, 3 RGB (as they are)')
+  parser.add_argument('--data_dir', help='of --data: where TensorFlow Datasets keeps it')
+  parser.add_argument('--out', type=Path, help='of --images: the folder of the card (evaluation/NAME)')
   parser.add_argument('--metrics', default='all', help='all (default), or likelihood: alone, of the test split')
-  parser.add_argument('--samples', type=int, default=10_000, help='how many images are drawn (10000)')
+  parser.add_argument('--samples', type=int, help='how many images are drawn, or taken of --images (10000, or all there are)')
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
   parser.add_argument(
     '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or your a.b.c'
@@ -59,12 +65,24 @@ def main(argv: list[str]) -> None:
     '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
   )
   parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ...; without, the first')
+  args, rest = parser.parse_known_args(argv)
+  if args.images:
+    return evaluate_images(parser, args, rest)
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
   args, rest = parsed
+  for name in OF_IMAGES:
+    if getattr(args, name) is not None:
+      raise UsageError(f'--{name} has no effect without --images; remove it.')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
+  path = Path(args.run).expanduser()
+  if path.exists() and not (path / 'config.json').is_file():
+    raise UsageError(
+      f'{args.run} is not a run directory: it has no config.json. Images that another program made are evaluated with '
+      f'--images {args.run} --data NAME.'
+    )
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
   weaker = args.guide and load(args.guide, args.guide_step, not args.no_ema, args.allow_package)
   if weaker:
@@ -79,26 +97,20 @@ def main(argv: list[str]) -> None:
       raise UsageError(
         f'--{name} has no say in --metrics likelihood, which is of the test split and of no samples: leave it out.'
       )
-  args.split = args.split or 'train'
   options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
   if alone and rest:
     raise UsageError(f'{rest[0]} has no say in --metrics likelihood, which is of no samples: leave it out.')
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
-  if args.samples < 100:
-    raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')
-  if args.reference_images and args.reference_images < 100:
-    raise UsageError(f'--reference_images {args.reference_images}: 0 for all, or 100 at least.')
-  if args.batch_size < 1:
-    raise UsageError(f'--batch_size {args.batch_size} must be 1 or more.')
+  args.samples = 10_000 if args.samples is None else args.samples
+  check_numbers(args)
 
-  # Real images, and how they are looked at.
+  # Real images.
   mesh = parallel.make_mesh()
   data = contents.options(run.config['data'])
   train, test = real_images(**data)
   contents.check_same(run.path, run.config['data'], train)
-  if args.split not in ('train', 'test') or (args.split == 'test' and not test):
-    raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
+  check_split(args, test)
   if args.cas and not (run.objective.num_classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
   images = likelihood_images(args.likelihood, run.objective, test, alone)
@@ -116,14 +128,9 @@ def main(argv: list[str]) -> None:
     found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **card.environment()}
     print(card.likelihood_table(found))
     return print(card.save_likelihood(run.path, found))
-  extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
-  options_of_view = {'images': args.reference_images, 'batch_size': args.batch_size}
-  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), **options_of_view)
-  training, held_out = view(train, data['split']), test and view(test, 'test')
-  real = training if args.split == 'train' else held_out
 
-  # One card a seed; of --cas also the recipe, and how well it does with real images.
-  twin = open_classifier(train, test, recipe_for(train)).details if args.cas else None
+  # One card a seed.
+  evaluator = open_evaluator(args, data, train, test, mesh)
   network_evaluations = evaluations(run.objective, run.variables, options)
   begin = time.perf_counter()
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
@@ -132,33 +139,85 @@ def main(argv: list[str]) -> None:
   watch = watcher(run.objective, train, test, mesh, options=options) if isinstance(run.objective, GAN) else None
   for seed in seeds:
     begin = time.perf_counter()
-    samples = draw(run.objective, run.variables, extractor, real, mesh, args.samples, seed, options, args.batch_size)
-    notes, said = card.notes(args.samples, real, extractor), {}
-    metrics = samples.metrics | compare_sets(samples, real) | nats | count_modes(samples.images, data)
-    if test:
-      metrics |= memorised(samples, training, held_out)
+    samples = draw(
+      run.objective, run.variables, evaluator.extractor, evaluator.real, mesh, args.samples, seed, options, args.batch_size
+    )
+    more, notes, said = nats, [], {}
     if watch:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
       panel = watch(variables, seed)
-      metrics |= {f'collapse_{k}': v for k, v in panel.items()}
+      more = nats | {f'collapse_{k}': v for k, v in panel.items()}
       said = {'flags': flags(panel)}
-      notes += [told] if (told := notice(panel)) else []
-    if args.cas:
-      metrics |= classification_accuracy(samples, train, test)
-    found = {
-      'metrics': metrics,
-      'protocol': card.protocol(extractor, real, args.samples, held_out),
-      'model': judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed},
-      'cost': samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step),
-      'notes': notes,
-      **said,
-      **({'classification': twin} if args.cas else {}),
-      **card.environment(),
-    }
-    print(card.table(found))
-    path = card.save(run.path, found)
-    save_grid(path.with_name(f'{path.stem}_nearest.png'), nearest_pairs(samples, training, train), 10)
-    print(f'{path}\n{path.with_name(path.stem)}_nearest.png: samples above, the training images nearest to them below')
+      notes = [told] if (told := notice(panel)) else []
+    found = evaluator.measure(samples, args.samples, more, notes) | said
+    found['model'] = judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed}
+    found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
+    found['cost'] |= card.training_cost(run.path, run.step)
+    evaluator.save(run.path / 'evaluation', found, samples)
+
+
+def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh) -> Evaluator:
+  """What the command line asks for, of the real images that `open_data(**data)` opens."""
+  extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
+  options = {'images': args.reference_images, 'batch_size': args.batch_size}
+  view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), **options)
+  training, held_out = view(train, data['split']), test and view(test, 'test')
+  twin = open_classifier(train, test, recipe_for(train)).details if args.cas else None
+  return Evaluator(data, train, test, extractor, training, held_out, held_out if args.split == 'test' else training, twin)
+
+
+OF_IMAGES = ('data', 'resolution', 'channels', 'data_dir', 'out')
+OF_RUNS = ('run', 'step', 'best', 'guide', 'guide_step', 'no_ema', 'metrics', 'seeds', 'likelihood', 'estimator')
+
+
+def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
+  """Evaluates images that another program made like samples of a run, by all metrics that need no model."""
+  if args.help:
+    return print(parser.format_help())
+  wrong = [f'--{name}' for name in OF_RUNS if getattr(args, name) != parser.get_default(name)] + rest
+  if wrong:
+    raise UsageError(f'{wrong[0]} has no effect with --images, which takes the images as they are; remove it.')
+  if not args.data:
+    raise UsageError('--images: say which real images to compare with, as --data fashion_mnist, a folder or an .npz file.')
+  if (Path(args.data).expanduser() / 'config.json').is_file():
+    raise UsageError(f'--data {args.data} is a run directory: name the data that it was trained on (data.name in its config).')
+  if args.resolution is not None and args.resolution < 1:
+    raise UsageError(f'--resolution {args.resolution} is not a side in pixels.')
+  if args.channels not in (None, 1, 3):
+    raise UsageError(f'--channels {args.channels}: give 1 (grayscale) or 3 (RGB).')
+  check_numbers(args)
+  path = args.images.expanduser()
+  out = (args.out or Path('evaluation') / path.resolve().name.removesuffix('.npz')).expanduser()
+  if out.resolve().is_relative_to(path.resolve()):
+    raise UsageError(f'--out {out}: the card and its pictures would lie among the images; give another folder.')
+  if (out / 'config.json').exists():
+    raise UsageError(f'--out {out} is a run directory; give another folder.')
+  parallel.use_compilation_cache()
+  begin = time.perf_counter()
+  mesh = parallel.make_mesh()
+  generated = open_generated(path, args.resolution or 0, args.channels or 0)
+  data = {'name': args.data, 'resolution': args.resolution or generated.source.image_shape[0]}
+  data |= {'channels': args.channels or 0, 'data_dir': args.data_dir or '', 'split': 'train'}
+  train, test = real_images(**data)
+  source, notes = match(generated, train, class_names(train))
+  check_split(args, test)
+  if args.cas and not (source.num_classes and test):
+    why = f' {notes[0]}.' if notes else ''
+    raise UsageError(f'--cas needs images with labels, and data with labels and a test split.{why}')
+  count = min(10_000, len(source)) if args.samples is None else args.samples
+  if len(source) < 100:
+    raise UsageError(f'{source.name} holds {len(source)} images: numbers of fewer than 100 say nothing.')
+  if count > len(source):
+    raise UsageError(f'--samples {count}: {source.name} holds {len(source)} images.')
+  evaluator = open_evaluator(args, data, train, test, mesh)
+  samples = read_samples(source, evaluator.extractor, evaluator.real, mesh, count, args.batch_size)
+  notes += class_notes(samples.labels, evaluator.real.classes)
+  found = evaluator.measure(samples, count, {}, notes, 'of the images' if source.num_classes else 'none')
+  found['model'] = card.images_model(path, source)
+  found['cost'] = samples.cost | {'seconds': round(time.perf_counter() - begin, 3)}
+  grid = card.grid_of(evaluator.save(out, found, samples))
+  save_grid(grid, *first_images(samples, source.num_classes))
+  print(f'{grid}: the first images')
 
 
 def side_by_side(argv: list[str]) -> None:
@@ -176,6 +235,12 @@ def side_by_side(argv: list[str]) -> None:
   pictures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model = row.card['model']
+    if row.of_images:
+      try:
+        pictures[f'grid {number}: {row.name}, the first images'] = card.grid_of(row.run / card.file_name(row.card)).read_bytes()
+      except OSError as error:
+        print(f'{row.name} gets no grid: {error.filename} cannot be read: {error.strerror}.')
+      continue
     try:
       run = load(row.run, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
       if guide := model.get('guide'):
@@ -203,6 +268,23 @@ def side_by_side(argv: list[str]) -> None:
     raise UsageError(f'{args.out} cannot be written: {error.strerror or error}.') from None
   print(text)
   print(args.out / 'index.html')
+
+
+def check_numbers(args) -> None:
+  """Raises UsageError for numbers of images that are too small."""
+  if args.samples is not None and args.samples < 100:
+    raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')
+  if args.reference_images and args.reference_images < 100:
+    raise UsageError(f'--reference_images {args.reference_images}: 0 for all, or 100 at least.')
+  if args.batch_size < 1:
+    raise UsageError(f'--batch_size {args.batch_size} must be 1 or more.')
+
+
+def check_split(args, test: Source | None) -> None:
+  """Raises UsageError if there is no such split; without one it is train."""
+  args.split = args.split or 'train'
+  if args.split not in ('train', 'test') or (args.split == 'test' and not test):
+    raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
 
 
 def likelihood_images(asked: int | None, objective, test, alone: bool = False) -> int:

@@ -24,6 +24,9 @@ import optax
 import pytest
 
 from genjax.build import build, complete
+from genjax.data.prepare import read_idx
+from genjax.data.sources import open_data
+from genjax.images import save_png
 from genjax.metrics import classifier
 from genjax.step import init_state, train_step
 from genjax.types import Batch
@@ -118,6 +121,13 @@ def noise(n=20, shape=(8, 8, 3), seed=0):
   return np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
 
 
+def write_folder(path, images, labels=None, names='0123456789'):
+  """PNG files, in sub-folders by label if there are labels. Returns the path."""
+  for i, image in enumerate(images):
+    save_png(path / ('' if labels is None else names[labels[i]]) / f'{i:04}.png', image)
+  return path
+
+
 def same_bits(a, b):
   """Whether two trees are equal in every array."""
   return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
@@ -134,6 +144,16 @@ def shared_data() -> Path:
   if not path.is_dir():
     pytest.skip('no real data here: set GENJAX_SHARED_DATA to the folder that holds fashion_mnist/')
   return path
+
+
+@pytest.fixture
+def fashion_mnist(shared_data, tmp_path):
+  """The training and test images of Fashion-MNIST."""
+  folder = shared_data / 'fashion_mnist'
+  for split, prefix in (('train', 'train'), ('test', 't10k')):
+    images, labels = (read_idx(folder / f'{prefix}-{kind}.gz') for kind in ('images-idx3-ubyte', 'labels-idx1-ubyte'))
+    np.savez(tmp_path / f'{split}.npz', image=images, label=labels)
+  return tuple(open_data(str(tmp_path / f'{split}.npz'), 28) for split in ('train', 'test'))
 
 
 RECIPE = classifier.Recipe(steps=150, width=8, features=32)

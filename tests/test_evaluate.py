@@ -10,13 +10,23 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
+import sample
+from genjax.data.generated import match, open_generated
+from genjax.data.pipeline import epoch_order
+from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.metrics import card, compare
+from genjax.metrics.evaluation import draw
+from genjax.metrics.extractors import cache_folder
+from genjax.metrics.modes import open_features
+from genjax.metrics.reference import real_images, reference
+from genjax.parallel import make_mesh
 from genjax.run import load
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_folder
 from tests.programs import train
 
 
@@ -504,6 +514,96 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   assert len(found['protocol']['features']['hash']) == 16
   assert found['metrics']['fid'] > 0
   assert 'inception_score' not in found['metrics']
+
+
+@pytest.fixture(scope='module')
+def samples(runs):
+  """The samples that the VAE was judged by, with seed 0."""
+  run, mesh, data = load(runs[0]), make_mesh(), {'name': 'digits', 'resolution': 8}
+  train_set, test_set = real_images(**data)
+  extractor = open_features('classifier', '', train_set, test_set, data)
+  real = reference(train_set, 'train', extractor, mesh, cache_folder())
+  return draw(run.objective, run.variables, extractor, real, mesh, 600, 0, run.options, 64)
+
+
+def evaluate_images(path, out, *words):
+  evaluate.main(['--images', str(path), '--data', 'digits', '--out', str(out), '--batch_size', '64', *words])
+  return json.loads(max(out.glob('*.json'), key=lambda file: file.stat().st_mtime).read_text())
+
+
+def test_samples_saved_and_read_get_the_run_s_numbers(runs, samples, tmp_path):
+  theirs = card.load(runs[0])[0]
+  stored, order = np.empty_like(samples.images), epoch_order(0, 1, 600)
+  stored[order] = samples.images  # in the order in which they are read they are the run's
+  np.savez(tmp_path / 'x.npz', image=stored)
+  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
+  assert found['metrics'].keys() == theirs['metrics'].keys() - {'nll_nats', 'nll_low', 'nll_high', 'bits_per_dim'}
+  for name, value in found['metrics'].items():
+    assert value == pytest.approx(theirs['metrics'][name], rel=1e-5, abs=1e-6), name
+  assert card.measured(found) == card.measured(theirs)
+  assert found['model'] == {'images': str(tmp_path / 'x.npz'), 'hash': found['model']['hash'], 'count': 600, 'labels': False}
+  assert len(found['model']['hash']) == 16
+  assert found['protocol']['labels'] == 'none'
+
+
+def test_a_folder_of_classes_is_judged_as_the_npz_is_and_compared_with_the_run(runs, samples, tmp_path, capsys):
+  theirs = card.load(runs[0])[0]
+  folder = write_folder(tmp_path / 'baseline', samples.images, samples.labels)
+  found = evaluate_images(folder, tmp_path / 'cards', '--cas')
+  assert found['metrics']['classification_among'] == 600
+  assert 0 <= found['metrics']['classification_accuracy'] <= 1
+  for name in ('fid', 'precision', 'recall', 'density', 'coverage', 'copies_median_ratio', 'copies_closer'):
+    assert found['metrics'][name] == pytest.approx(theirs['metrics'][name], rel=1e-5), name  # the others depend on the order
+  assert found['model']['labels']
+  assert found['protocol']['labels'] == 'of the images'
+  assert sorted(path.name for path in folder.iterdir()) == list('0123456789')  # nothing is written beside the images
+  capsys.readouterr()
+  evaluate.main(['compare', str(runs[0]), str(tmp_path / 'cards'), '--out', str(tmp_path / 'out')])
+  header, _, ours, other, *_ = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines()[:4]]
+  cell = lambda name: dict(zip(header, other, strict=True))[f' {name} '].strip()  # noqa: E731
+  assert (ours[0].strip(), other[0].strip()) == ('vae', 'cards')
+  assert float(cell('fid ↓').split()[0]) == pytest.approx(found['metrics']['fid'], rel=1e-3)
+  assert [cell(name) for name in ('trainings', 'seeds', 'NFE', 'images/s', 'training device-s', 'kimg')] == [''] * 6
+  page = (tmp_path / 'out' / 'index.html').read_text()
+  assert found['model']['hash'] in page
+  assert all(labels in page.split('<h2>vae')[1] for labels in ('drawn as often as', 'of the images'))  # not the same for both
+  (grid,) = (tmp_path / 'cards').glob('*_grid.png')
+  assert (tmp_path / 'out' / 'grid_2_cards.png').read_bytes() == grid.read_bytes()
+  assert (tmp_path / 'out' / 'grid_1_vae.png').exists()
+  assert (tmp_path / 'out' / 'precision_recall.png').exists()
+  shown = np.asarray(Image.open(grid))[:64, :64]  # the top left image is the first of class 0 that was judged
+  first = next(i for i in epoch_order(0, 1, 600) if sorted_by_class(samples)[1][i] == 0)
+  assert (shown == np.kron(sorted_by_class(samples)[0][first][..., 0], np.ones((8, 8)))).all()
+
+
+def sorted_by_class(samples):
+  """Images and labels as the files of a folder of classes are sorted."""
+  order = np.argsort(samples.labels, kind='stable')
+  return samples.images[order], samples.labels[order]
+
+
+def test_what_sample_py_writes_is_read(runs, tmp_path):
+  sample.main(['--run', str(runs[0]), '--n', '20', '--npz', str(tmp_path / 's.npz')])
+  source, _ = match(open_generated(tmp_path / 's.npz'), open_data('digits', 8), [])
+  with np.load(tmp_path / 's.npz') as saved:
+    images, labels = source.read(np.arange(20))
+    assert (images == saved['image']).all()
+    assert (labels == saved['label']).all()
+
+
+def test_options_of_images_are_refused_for_runs(runs, tmp_path):
+  for words in (['--data', 'digits'], ['--resolution', '8'], ['--channels', '1'], ['--data_dir', 'x']):
+    with pytest.raises(UsageError, match=words[0]):
+      evaluate.main(['--run', str(runs[0]), *words])
+  folder = write_folder(tmp_path / 'x', np.zeros((3, 8, 8, 1), np.uint8))
+  with pytest.raises(UsageError, match='--images'):
+    evaluate.main(['--run', str(folder)])
+  with pytest.raises(UsageError, match='--run'):
+    evaluate.main(['--images', str(runs[0]), '--data', 'digits'])
+  with pytest.raises(UsageError, match='--data'):
+    evaluate.main(['--images', str(folder), '--data', str(runs[0])])
+  with pytest.raises(UsageError, match='--out'):
+    evaluate.main(['--images', str(folder), '--data', 'digits', '--out', str(runs[0])])
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from scipy.ndimage import gaussian_filter
 
 from genjax import rng
 from genjax.data.pipeline import epoch_order
-from genjax.data.prepare import read_idx
 from genjax.data.sources import Arrays, data_hash, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
@@ -328,12 +327,8 @@ def test_worse_images_get_worse_numbers(digits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['classifier', 'efficientnet_lite0'])
-def test_worse_images_of_clothes_get_worse_numbers(name, shared_data, tmp_path, cache):
-  folder = shared_data / 'fashion_mnist'
-  for split, prefix in (('train', 'train'), ('test', 't10k')):
-    images, labels = (read_idx(folder / f'{prefix}-{kind}.gz') for kind in ('images-idx3-ubyte', 'labels-idx1-ubyte'))
-    np.savez(tmp_path / f'{split}.npz', image=images, label=labels)
-  train_set, test_set = (open_data(str(tmp_path / f'{split}.npz'), 28) for split in ('train', 'test'))
+def test_worse_images_of_clothes_get_worse_numbers(name, fashion_mnist, shared_data, cache):
+  train_set, test_set = fashion_mnist
   weights = '' if name == 'classifier' else str(next((shared_data / 'efficientnet_lite0').glob('*.npz')))
   extractor = extractors.open_extractor(name, weights, train_set, test_set)
   assert_ordered(fids(train_set, test_set, extractor, n=2000 if name == 'classifier' else 250))

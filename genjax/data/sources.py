@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import zipfile
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -227,30 +228,11 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
 
   `complete`: every label from 0 to the largest occurs, as it need not in the test split of another file.
   """
-  try:
-    with zipfile.ZipFile(path) as archive:
-      size = sum(member.file_size for member in archive.infolist())
-    if size > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
-      raise MemoryError(f'it unpacks to {size / 2**30:,.0f} GiB, more than this machine has')
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {key: file[key] for key in ('image', 'label') if key in file.files}
-      found = file.files
-  except FileNotFoundError:
-    raise UsageError(f'{path}: there is no such file.') from None
-  except Exception as error:  # numpy, zipfile and zlib each have their own for bytes that make no sense
-    reason = str(error).splitlines()[0] if str(error) and 'pickle' not in str(error) else type(error).__name__
-    raise UsageError(f'{path} is not an npz file of plain arrays ({reason}); write it with numpy.savez.') from None
+  arrays, found = read_arrays(path, ('image', 'label'))
   if 'image' not in arrays:
     raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
   images, labels = arrays['image'], arrays.get('label')
-  if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
-    order = images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[-1] not in (1, 3, 4)
-    hint = ' This looks like [N, C, H, W]: save image.transpose(0, 2, 3, 1).' if order else ''
-    raise UsageError(
-      f"{path}: 'image' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, C], C 1, 3 or 4.{hint}"
-    )
-  if 0 in images.shape[1:]:
-    raise UsageError(f"{path}: 'image' is uint8{list(images.shape)}: images without pixels.")
+  check_pixels(path, 'image', images)
   if labels is None:
     return from_arrays(str(path), images, np.zeros(len(images), np.int32), 0, resolution, channels, background)
   if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
@@ -265,6 +247,34 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
     )
   classes = int(labels.max()) + 1 if len(labels) else 0
   return from_arrays(str(path), images, labels, classes, resolution, channels, background)
+
+
+def read_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+  """Those of the arrays `names` that an npz file has, and the names of all that it has. Raises UsageError if it is no such."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      size = sum(member.file_size for member in archive.infolist())
+    if size > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+      raise MemoryError(f'it unpacks to {size / 2**30:,.0f} GiB, more than this machine has')
+    with np.load(path, allow_pickle=False) as file:
+      return {key: file[key] for key in names if key in file.files}, file.files
+  except FileNotFoundError:
+    raise UsageError(f'{path}: there is no such file.') from None
+  except Exception as error:  # numpy, zipfile and zlib each have their own for bytes that make no sense
+    reason = str(error).splitlines()[0] if str(error) and 'pickle' not in str(error) else type(error).__name__
+    raise UsageError(f'{path} is not an npz file of plain arrays ({reason}); write it with numpy.savez.') from None
+
+
+def check_pixels(path: Path, name: str, images: np.ndarray, channels: Collection[int] = (1, 3, 4)) -> None:
+  """Raises UsageError unless an array of an npz file is uint8 [N, H, W] or [N, H, W, C], C one of `channels`."""
+  if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in channels):
+    order = images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[-1] not in (1, 3, 4)
+    hint = f' This looks like [N, C, H, W]: save {name}.transpose(0, 2, 3, 1).' if order else ''
+    raise UsageError(
+      f"{path}: '{name}' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, C], C 1, 3 or 4.{hint}"
+    )
+  if 0 in images.shape[1:]:
+    raise UsageError(f"{path}: '{name}' is uint8{list(images.shape)}: images without pixels.")
 
 
 def from_arrays(

@@ -3,7 +3,8 @@
 A card is a plain dictionary, written as JSON:
   metrics    name -> value
   protocol   what must agree before two cards are compared: extractor, reference, number of samples
-  model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed
+  model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed; of images that
+             another program made: their path, hash and number, and whether they have labels
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
   flags      of a GAN: how its samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
@@ -49,6 +50,7 @@ SCHEMA = {
   'device': str,
   'created': str,
 }  # what is read of a card
+IMAGES_SCHEMA = SCHEMA | {'model': {'images': str, 'hash': str, 'count': int, 'labels': bool}, 'cost': {}}
 LIKELIHOOD_SCHEMA = {
   'metrics': {name: NUMBER for name in ('nll_nats', 'nll_low', 'nll_high', 'bits_per_dim')},
   'protocol': {'estimator': str, 'kind': str, 'measures': str, 'reference': {'images': int, 'hash': str}},
@@ -59,14 +61,23 @@ QUICK = 10_000  # samples below which a result is a quick estimate
 Card = dict[str, Any]
 
 
-def protocol(extractor: Extractor, reference: Reference, samples: int, held_out: Reference | None) -> dict[str, Any]:
-  """What two results must share. `held_out`: the test images, of which copies, likelihood and accuracies are."""
+def protocol(
+  extractor: Extractor,
+  reference: Reference,
+  samples: int,
+  held_out: Reference | None,
+  labels: str = 'drawn as often as in the reference',
+) -> dict[str, Any]:
+  """What two results must share, but for where `labels` come from.
+
+  `held_out`: the test images, of which copies, likelihood and accuracies are.
+  """
   return {
     'features': {'name': extractor.name, 'hash': extractor.hash, 'resizer': extractor.resizer, **extractor.details},
     'reference': reference.protocol,
     'held_out': {name: held_out.protocol[name] for name in ('images', 'hash')} if held_out else None,
     'samples': samples,
-    'labels': 'drawn as often as in the reference',
+    'labels': labels,
     'kid': '100 subsets of 1,000, or of half',
     'precision, recall': '3rd neighbour, of 10,000 at most',
     'density, coverage': '5th neighbour, of 10,000 at most',
@@ -85,6 +96,21 @@ def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **m
     'likelihood': None,
     'guide': None,
   } | more
+
+
+def images_model(path: Path, source: Source) -> dict[str, Any]:
+  """What is judged: images that another program made."""
+  return {
+    'images': str(path),
+    'hash': data_hash(source),
+    'count': len(source),
+    'labels': bool(source.num_classes),
+  }
+
+
+def of_images(card: Card) -> bool:
+  """Whether a card is of images that another program made, and not of a run."""
+  return 'images' in card['model']
 
 
 def environment() -> dict[str, Any]:
@@ -129,25 +155,37 @@ def tag(value: Any) -> str:
 
 
 def measured(card: Card, but: Collection[str] = ()) -> dict[str, Any]:
-  """What of the protocol must agree, `but` for some: not where the reference lies, whose hash says what it is."""
+  """What of the protocol must agree, `but` for some: not where the reference lies, whose hash says what it is, nor where
+  labels come from, since images that another program made bring their own.
+  """
   reference = {name: value for name, value in card['protocol']['reference'].items() if name != 'data'}
-  return {name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in but}
+  return {name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in ('labels', *but)}
 
 
 def settings(card: Card) -> dict[str, Any]:
   """What of a run was judged, but for the seed: cards that share it are repetitions."""
-  return {name: value for name, value in card['model'].items() if name not in ('run', 'seed', 'likelihood')}
+  return {name: value for name, value in card['model'].items() if name not in ('run', 'images', 'seed', 'likelihood')}
+
+
+def file_name(card: Card) -> str:
+  """<features>_<step>_<settings>_<seed>.json; of images that another program made <features>_images_<settings>.json."""
+  model, settled = card['model'], tag([card['protocol'], settings(card)])
+  which = f'images_{settled}' if of_images(card) else f'{model["step"]:08d}_{settled}_{model["seed"]}'
+  return f'{card["protocol"]["features"]["name"]}_{which}.json'
 
 
 def save(workdir: Path, card: Card) -> Path:
-  """Writes evaluation/<features>_<step>_<settings>_<seed>.json; the same settings and seed replace the card before.
+  """`save_in` evaluation/ of a run."""
+  return save_in(workdir / 'evaluation', card)
+
+
+def save_in(folder: Path, card: Card) -> Path:
+  """Writes `file_name` into a folder; the same settings and seed replace the card before.
 
   What that one had and this one was not asked for is kept, if its samples were the same, which FID tells: a likelihood, the
   accuracy of a classifier trained on samples.
   """
-  features, model = card['protocol']['features']['name'], card['model']
-  name = f'{features}_{model["step"]:08d}_{tag([card["protocol"], settings(card)])}_{model["seed"]}.json'
-  path = workdir / 'evaluation' / name
+  path = folder / file_name(card)
   try:
     old = json.loads(path.read_text())
     same = math.isclose(old['metrics']['fid'], card['metrics']['fid'], rel_tol=1e-4)
@@ -180,12 +218,23 @@ def write(path: Path, card: Card) -> Path:
 
 
 def load(workdir: Path) -> list[Card]:
-  """The cards of a run, by file name. Raises UsageError if there are none, or one that evaluate.py did not write."""
-  cards = read(workdir, (Path(workdir) / 'evaluation').glob('*.json'), SCHEMA)
+  """The cards of a run, or of a folder that evaluate.py --out wrote to, by file name.
+
+  Raises UsageError if there are none, or one that evaluate.py did not write.
+  """
+  paths = list((Path(workdir) / 'evaluation').glob('*.json'))
+  if not paths and not (Path(workdir) / 'config.json').exists():
+    paths = list(Path(workdir).glob('*.json'))
+  cards = read(workdir, paths, SCHEMA, IMAGES_SCHEMA)
   if not cards:
     check_run(workdir)
     raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
   return cards
+
+
+def grid_of(path: Path) -> Path:
+  """Where the first images lie that a card at `path` is of, if another program made them."""
+  return path.with_name(f'{path.stem}_grid.png')
 
 
 def load_likelihoods(workdir: Path) -> list[Card]:
@@ -211,18 +260,20 @@ def without_likelihood(workdir: Path) -> str | None:
 def check_run(workdir: Path) -> None:
   """Raises UsageError if it is no run directory."""
   if not (Path(workdir) / 'config.json').is_file():
-    raise UsageError(f'{workdir} is no run directory: give one that train.py made.')
+    raise UsageError(
+      f'{workdir} is no run directory: give one that train.py made, or a folder of cards that evaluate.py --images wrote.'
+    )
 
 
-def read(workdir: Path, paths: Iterable[Path], schema: dict[str, Any]) -> list[Card]:
-  """A run's cards in these files, by name. Raises UsageError for one that `schema` does not fit, or of numbers not finite."""
+def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list[Card]:
+  """The cards in these files, by name. Raises UsageError for one that no schema fits, or of numbers that are not finite."""
   cards = []
   for path in sorted(paths):
     try:
       card = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
       card = None
-    if not fits(card, schema) or not all(map(number, card['metrics'].values())):
+    if not any(fits(card, schema) for schema in schemas) or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
     card['model']['run'] = str(workdir)  # where it lies now
     cards.append(card)
@@ -260,6 +311,10 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
       remedy = 'One card is of before test images were on it, or of a run without any: judge both anew.'
     elif 'reference.hash' in theirs and 'reference.split' not in theirs and 'reference.images' not in theirs:
       remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
+      if of_images(a) or of_images(b):
+        remedy = (
+          'Their real images differ: judge images with the --data, --resolution and --channels that the run was trained on.'
+        )
       found = differences(*protocols)
     found = sorted(found, key=lambda difference: not difference[0].startswith('reference'))
     shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
@@ -291,9 +346,15 @@ def table(card: Card) -> str:
   protocol, model, metrics = card['protocol'], card['model'], card['metrics']
   features, real = protocol['features'], protocol['reference']
   accuracy = f', test accuracy {features["test_accuracy"]:.3f}' if 'test_accuracy' in features else ''
-  lines = [
-    f'{model["run"]} step {model["step"]} ({model["kimg"]:g} kimg), {protocol["samples"]} samples, seed {model["seed"]}',
-    f'  sampler: {json.dumps(model["options"])}, {model["evaluations"]} network evaluations an image',
+  if of_images(card):
+    labels = 'with labels' if model['labels'] else 'without labels'
+    lines = [f'{model["images"]} ({model["hash"]}), {protocol["samples"]} of {model["count"]} images, {labels}']
+  else:
+    lines = [
+      f'{model["run"]} step {model["step"]} ({model["kimg"]:g} kimg), {protocol["samples"]} samples, seed {model["seed"]}',
+      f'  sampler: {json.dumps(model["options"])}, {model["evaluations"]} network evaluations an image',
+    ]
+  lines += [
     f'  features: {features["name"]} {features["hash"]}{accuracy}',
     f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
   ]

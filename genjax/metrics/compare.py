@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from genjax.errors import UsageError
-from genjax.metrics.card import QUICK, Card, check_same, load, load_likelihoods, measured, settings, tag
+from genjax.metrics.card import QUICK, Card, check_same, load, load_likelihoods, measured, of_images, settings, tag
 from genjax.workdir import MAY_CHANGE, differences, read_config
 
 BETTER = {
@@ -31,10 +31,10 @@ BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options t
 
 
 class Row(NamedTuple):
-  """One model with one sampler: its cards by (training seed, sampling seed)."""
+  """One model with one sampler: its cards by (training seed, sampling seed). Or the one card of images from elsewhere."""
 
   name: str
-  run: Path  # of the first training seed
+  run: Path  # of the first training seed; of images the folder of the card
   cards: dict[tuple[int, int], Card]
 
   def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
@@ -58,8 +58,13 @@ class Row(NamedTuple):
     return len({training for training, _ in self.cards})
 
   def cost(self, name: str) -> float:
-    """Mean over the cards."""
-    return float(np.mean([card['cost'][name] for card in self.cards.values()]))
+    """Mean over the cards; NaN of images that another program made."""
+    return float(np.mean([card['cost'].get(name, math.nan) for card in self.cards.values()]))
+
+  @property
+  def of_images(self) -> bool:
+    """Whether it is of images that another program made."""
+    return of_images(self.card)
 
   @property
   def likelihood(self) -> str | None:
@@ -84,7 +89,9 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
   for run, found in cards.items():
     if not found:
       package = f' --allow_package {features.split(".")[0]}' if '.' in features else ''
-      raise UsageError(f'{run} was not judged by {features}: python evaluate.py --run {run} --features {features}{package}')
+      first = load(run)[0]
+      judged = f'--images {first["model"]["images"]} --data ... --out' if of_images(first) else '--run'
+      raise UsageError(f'{run} was not judged by {features}: python evaluate.py {judged} {run} --features {features}{package}')
   protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
@@ -96,15 +103,13 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
       check_same(common, min(cards[run], key=lambda card: len(differences(measured(common), measured(card)))))
   rows: list[Row] = []
   for run, name in zip(runs, short_names(runs), strict=True):
-    seed, alike = read_config(run)['train'].get('seed', 0), {}
+    alike = {}
     for card in cards[run]:
       if tag(measured(card)) == chosen:
-        alike.setdefault(tag(settings(card)), {})[seed, card['model']['seed']] = card
-    models = [settings(next(iter(by_seed.values()))) for by_seed in alike.values()]
-    for model, by_seed in zip(models, alike.values(), strict=True):
-      own = {key.removeprefix('options.'): value for other in models for key, value, _ in differences(model, other)}
-      own.pop('kimg', None)  # says what the step says
-      shown = ', '.join(f'{key} {json.dumps(value)}' for key, value in sorted(own.items()))
+        seeds = (0, 0) if of_images(card) else (read_config(run)['train'].get('seed', 0), card['model']['seed'])
+        alike.setdefault(tag(settings(card)), {})[seeds] = card
+    firsts = [next(iter(by_seed.values())) for by_seed in alike.values()]
+    for shown, by_seed in zip(distinguishing_settings(firsts), alike.values(), strict=True):
       row = Row(name + (f' ({shown})' if shown else ''), Path(run), by_seed)
       twin = next((i for i, other in enumerate(rows) if trained_again(other, row)), None)
       if twin is None:
@@ -115,12 +120,27 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
   return rows
 
 
+def distinguishing_settings(cards: list[Card]) -> list[str]:
+  """For each card the settings in which the cards differ; for images that another program made, their paths."""
+  paths = [Path(card['model']['images']) for card in cards if of_images(card)]
+  if len(set(paths)) == len(cards) > 1:
+    return short_names(paths)
+  models, names = [settings(card) for card in cards], []
+  for model in models:
+    own = {key.removeprefix('options.'): value for other in models for key, value, _ in differences(model, other)}
+    own.pop('kimg', None)  # says what the step says
+    names.append(', '.join(f'{key} {json.dumps(value)}' for key, value in sorted(own.items())))
+  return names
+
+
 def created(card: Card) -> str:
   return card['created']
 
 
 def trained_again(a: Row, b: Row) -> bool:
   """Whether two rows are of the same settings and of configs that differ in `train.seed`, and in nothing else."""
+  if a.of_images or b.of_images:
+    return False
   models = [settings(row.card) for row in (a, b)]
   apart = {name for name, _, _ in differences(*models)} - {'evaluations'}  # counted on samples, if the solver chooses its steps
   if models[0]['best'] and models[1]['best']:
@@ -165,13 +185,17 @@ def interval_of(row: Row, metric: str) -> tuple[float, float] | None:
 
 
 def table(rows: list[Row]) -> list[list[str]]:
-  """Header and rows: metrics that any row has, evaluations, speed and cost; LEGEND says what the brackets are."""
+  """Header and rows: metrics that any row has, evaluations, speed and cost; `legend` says what the brackets are.
+
+  Of images that another program made neither seeds nor costs are known.
+  """
   metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
   names = [f'{name} {BETTER[name]}'.strip() for name in metrics]
   lines = [['', 'trainings', 'seeds', *names, 'NFE', 'images/s', 'training device-s', 'kimg']]
   for row in rows:
     common = row.cards.keys() & rows[0].cards.keys()
-    cells = [row.name, *(str(len(set(seeds))) for seeds in zip(*row.cards, strict=True))]
+    seeds = ['', ''] if row.of_images else [str(len(set(seeds))) for seeds in zip(*row.cards, strict=True)]
+    cells = [row.name, *seeds]
     for name in metrics:
       values = row.values(name) if same_likelihood(name, row, rows) else None
       if values is None:
@@ -195,8 +219,13 @@ def table(rows: list[Row]) -> list[list[str]]:
       if name in OF_LIKELIHOOD and row.likelihood:
         cell += f' ({row.likelihood})'
       cells.append(cell)
-    cells += [str(row.card['model'].get('evaluations') or 'varies'), f'{row.cost("images_per_second"):.4g}']
-    lines.append([*cells, f'{row.cost("training_device_seconds"):.0f}', f'{row.cost("training_kimg"):g}'])
+    costs = [
+      f'{row.cost("images_per_second"):.4g}',
+      f'{row.cost("training_device_seconds"):.0f}',
+      f'{row.cost("training_kimg"):g}',
+    ]
+    known = [str(row.card['model'].get('evaluations') or 'varies'), *costs]
+    lines.append([*cells, *([''] * len(known) if row.of_images else known)])
   return lines
 
 
@@ -223,9 +252,13 @@ def legend(rows: list[Row]) -> list[str]:
     )
   for row in rows:
     lines += [f'{row.name}: {flag}.' for flag in row.card.get('flags', [])]
-    last = max(card['model']['step'] for other in rows if other.run == row.run for card in other.cards.values())
+    if row.of_images:
+      continue
+    last = max(
+      card['model']['step'] for other in rows if other.run == row.run and not other.of_images for card in other.cards.values()
+    )
     for card in load(row.run):
-      if card['model']['step'] > last and row.card['model']['step'] == last:
+      if not of_images(card) and card['model']['step'] > last and row.card['model']['step'] == last:
         features, count = card['protocol']['features']['name'], card['protocol']['samples']
         told = f'step {card["model"]["step"]} was judged by {features} of {count} samples, as not all runs were'
         lines.append(f'{row.name}: {told}; this is step {last}.')

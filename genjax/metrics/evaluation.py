@@ -7,7 +7,7 @@ without leaving the devices, and memory does not grow with the number of samples
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -72,21 +72,63 @@ def draw(
   """
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
-  sample, features = _programs(objective, extractor, mesh, tuple(sorted((options or {}).items())))
+  sample = _sampler(objective, mesh, tuple(sorted((options or {}).items())))
   classes = reference.classes if len(reference.classes) == objective.num_classes else np.zeros(0)
-  variables, params, key = jax.device_put((variables, extractor.params, rng.key(seed)), everywhere)
+  variables, key = jax.device_put((variables, rng.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
+  sample = sample.ready(variables, key, place(0), classes)
+
+  def batches():
+    for start in range(0, samples, batch_size):
+      images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes))
+      check_finite(int(wrong), batch_size)
+      yield images, labels
+
+  found, seconds = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
+  sampling, judging = seconds
+  cost = {'sampling_seconds': sampling, 'features_seconds': judging, 'images_per_second': samples / sampling}
+  return found._replace(cost={name: round(value, 3) for name, value in cost.items()})
+
+
+def read_samples(
+  source: Source, extractor: Extractor, reference: Reference, mesh: Mesh, samples: int, batch_size: int = 256
+) -> Samples:
+  """What `draw` finds, of `samples` images of `source` in an order that depends on its size alone.
+
+  The order is a random one, since files are often sorted by class, and another than that of `reference`, which may hold the
+  same images.
+  """
+  rows = epoch_order(0, 1, len(source))[:samples]
+  batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
+
+  def batches():
+    for start in range(0, samples, batch_size):
+      images, labels = source.read(rows[np.minimum(np.arange(start, start + batch_size), samples - 1)])
+      yield jax.device_put(images, batch_sharding(mesh)), labels if source.num_classes else None
+
+  found, (_, judging) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
+  return found._replace(cost={'features_seconds': round(judging, 3)})
+
+
+def _evaluate(
+  batches: Iterator[tuple[UInt8[Array, 'b h w c'], Labels | None]],
+  samples: int,
+  batch_size: int,
+  extractor: Extractor,
+  reference: Reference,
+  mesh: Mesh,
+) -> tuple[Samples, Float[np.ndarray, '2']]:
+  """Metrics of the first `samples` images of `batches`, and the seconds that making and evaluating these images took."""
+  features, params = _features(extractor, mesh), jax.device_put(extractor.params, replicated(mesh))
   points = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1))) for i in range(POINTS)}
   running = score = None
   counts, distances, kept = [], [], []
   timed, seconds = 0, np.zeros(2)  # images computed, those of a padded batch among them, and the time that they took
-  sample = sample.ready(variables, key, place(0), classes)
   for start in tqdm(range(0, samples, batch_size), 'samples', delay=10, leave=False, disable=None):
     begun = time.perf_counter()
-    images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes))
+    images, labels = next(batches)
     seconds[0] += time.perf_counter() - begun
     timed += batch_size
-    check_finite(int(wrong), batch_size)
     if not start:
       features = features.ready(params, images)
     begun = time.perf_counter()
@@ -111,14 +153,12 @@ def draw(
   if score:
     metrics['inception_score'], metrics['inception_score_std'] = score.result()
   first = [None if parts[0] is None else np.concatenate(parts)[:COMPARED] for parts in zip(*kept, strict=True)]
-  sampling, judging = seconds * samples / timed
-  cost = {'sampling_seconds': sampling, 'features_seconds': judging, 'images_per_second': samples / sampling}
-  return Samples(*first, metrics, {name: round(value, 3) for name, value in cost.items()})
+  return Samples(*first, metrics, {}), seconds * samples / timed
 
 
 @functools.lru_cache(maxsize=4)
-def _programs(objective: Objective, extractor: Extractor, mesh: Mesh, options: tuple):
-  """(variables, key, index, classes) -> uint8 images, labels, how many images are not finite; (params, images) -> features."""
+def _sampler(objective: Objective, mesh: Mesh, options: tuple) -> 'Program':
+  """(variables, key, index, classes) -> uint8 images, labels, how many images are not finite."""
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
   def sample(variables, key, index, classes):
@@ -128,8 +168,14 @@ def _programs(objective: Objective, extractor: Extractor, mesh: Mesh, options: t
     return to_uint8(images), labels, not_finite(images)
 
   inputs, outputs = (everywhere, everywhere, split, everywhere), (split, split, everywhere)
-  features = jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split)
-  return Program(jax.jit(sample, in_shardings=inputs, out_shardings=outputs)), Program(features)
+  return Program(jax.jit(sample, in_shardings=inputs, out_shardings=outputs))
+
+
+@functools.lru_cache(maxsize=4)
+def _features(extractor: Extractor, mesh: Mesh) -> 'Program':
+  """(params, images) -> features and probabilities."""
+  everywhere, split = replicated(mesh), batch_sharding(mesh)
+  return Program(jax.jit(extractor.function, in_shardings=(everywhere, split), out_shardings=split))
 
 
 class Program:

@@ -13,7 +13,7 @@ from genjax.workdir import read_config
 
 
 def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
-  """Options in which the runs' configs differ, if they are of one kind: an ablation. Else nothing."""
+  """Options in which the configs of rows, which are of runs, differ, if they are of one kind: an ablation. Else nothing."""
   configs = [read_config(row.run) for row in rows]
   if len({config['objective'].get('cls') for config in configs}) > 1:
     return []
@@ -30,7 +30,8 @@ def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
 def figures(rows: list[Row]) -> dict[str, bytes]:
   """Name -> PNG: quality against training cost, against sampling cost, precision against recall.
 
-  With two or more values bars show `interval`. A figure whose rows all lie at one place of its horizontal axis is left out.
+  With two or more values bars show `interval`. Rows whose cost is not known are left out, and a figure whose rows all lie at
+  one place of its horizontal axis.
   """
   from matplotlib.figure import Figure
   from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -43,6 +44,8 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     figure = Figure(figsize=(5, 4.5), layout='constrained')
     axes = figure.add_subplot()
     for i, row in enumerate(rows):
+      if np.isnan(x_of(row)):
+        continue
       across = bar(row, x) if x else None
       axes.errorbar(
         x_of(row), row.values(y).mean(), bar(row, y), across, fmt='o', color=f'C{i % 10}', label=row.name, capsize=3
@@ -53,7 +56,7 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     else:
       axes.set_xscale('log')
       axes.set_ylim(bottom=0)
-      places = [x_of(row) for row in rows]
+      places = list(map(x_of, rows))
       axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.nanmax(places) < 30 * np.nanmin(places) else (1,)))
       axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
       axes.xaxis.set_minor_formatter(NullFormatter())
@@ -74,13 +77,15 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     'quality_by_sampling': (cost('images_per_second'), 'sampling, images per second'),
     'quality_by_evaluations': (evaluations, 'network evaluations an image'),
   }
-  found = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if len(set(map(x, rows))) > 1}
+  apart = lambda x: len({place for place in map(x, rows) if not np.isnan(place)}) > 1  # noqa: E731
+  found = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if apart(x)}
   return found | {'precision_recall': scatter(lambda row: row.values('recall').mean(), 'precision', 'recall', 'recall')}
 
 
 def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
   """One HTML file with everything in it."""
-  lines, changed = table(rows), config_differences(rows)
+  lines, runs = table(rows), [row for row in rows if not row.of_images]
+  changed = config_differences(runs)
 
   def cells(line, tag):
     return '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line) + '</tr>'
@@ -95,7 +100,7 @@ def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
   ]
   if changed:
     options = [cells([name, *(json.dumps(value) for value in values)], 'td') for name, values in changed]
-    parts.append('<h2>What differs</h2><table>' + cells(['option', *(line[0] for line in lines[1:])], 'th'))
+    parts.append('<h2>What differs</h2><table>' + cells(['option', *(row.name for row in runs)], 'th'))
     parts.append(''.join(options) + '</table>')
   parts.append('<h2>Results</h2><table>' + cells(lines[0], 'th'))
   parts.append(''.join(cells(line, 'td') for line in lines[1:]) + '</table>')
@@ -106,11 +111,12 @@ def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
     parts.append(
       f'<figure><figcaption>{caption}</figcaption><img class="{kind}" src="data:image/png;base64,{source}"></figure>'
     )
-  shared = rows[0].card['protocol']
+  protocols = [row.card['protocol'] for row in rows]
+  shared = {key: value for key, value in protocols[0].items() if all(other.get(key) == value for other in protocols)}
   parts.append(f'<h2>Protocol, the same for all</h2><pre>{html.escape(json.dumps(shared, indent=2))}</pre>')
   for row in rows:
-    own = {key: row.card[key] for key in ('model', 'cost', 'device', 'versions', 'created')} | {
-      'training and sampling seeds': sorted(row.cards)
-    }
+    own = {key: row.card[key] for key in ('model', 'cost', 'device', 'versions', 'created')}
+    own |= {key: value for key, value in row.card['protocol'].items() if key not in shared}  # where labels come from
+    own |= {} if row.of_images else {'training and sampling seeds': sorted(row.cards)}
     parts.append(f'<h2>{html.escape(row.name)}</h2><pre>{html.escape(json.dumps(own, indent=2))}</pre>')
   return '\n'.join(parts)

@@ -1,0 +1,180 @@
+"""Images that another program made, with labels as the data set that they are compared with numbers its classes."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from genjax.data import contents
+from genjax.data.listing import image_files
+from genjax.data.photos import supported_formats
+from genjax.data.sources import Read, Source, check_pixels, from_arrays, open_data, read_arrays
+from genjax.errors import UsageError
+
+
+class Generated(NamedTuple):
+  """Images as they were found. Their labels are places in `folders`, or those of the npz file."""
+
+  source: Source
+  folders: list[str]  # sub-folders that hold images
+  labeled: bool  # whether an npz file has labels
+
+
+def open_generated(path: Path, resolution: int = 0, channels: int = 0) -> Generated:
+  """The images of a folder or an npz file, at `resolution` and with `channels`; 0: as they are.
+
+  An npz file has `image` uint8 [N, H, W] or [N, H, W, C] and, for labels, `label` [N], as `sample.py --npz` writes it; or
+  `arr_0` and `arr_1`, as numpy.savez names arrays without names.
+
+  Raises:
+    UsageError: no images at that path, or ones that cannot be read; images that are not square or of several sizes, if
+      `resolution` is 0; images of several channel counts, if `channels` is 0.
+  """
+  if path.is_dir():
+    if (path / 'config.json').is_file():
+      raise UsageError(f'--images {path} is a run directory: use --run {path}.')
+    found = image_files(path)
+    own = folder_shape(path, found.files, resolution, channels)
+    return Generated(open_data(str(path.resolve()), resolution or own, channels=channels), found.folders, False)
+  if path.suffix != '.npz' or not path.exists():
+    what = 'is neither a folder of images nor an .npz file' if path.exists() else 'does not exist'
+    raise UsageError(f'--images {path} {what}: give a folder of image files, or an npz file with image uint8 [N, H, W, C].')
+  arrays, found = read_arrays(path, ('image', 'label', 'arr_0', 'arr_1'))
+  image, label = ('image', 'label') if 'image' in arrays else ('arr_0', 'arr_1')
+  if image not in arrays:
+    raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
+  images, labels = arrays[image], arrays.get(label)
+  is_points = images.shape[1:] == (1, 1, 2)  # of gaussians_25, as sample.py writes them
+  check_pixels(path, image, images, (2,) if is_points else (1, 3, 4))
+  height, width = images.shape[1:3]
+  if not resolution and height != width:
+    raise UsageError(f'{path}: the images are {width} x {height} pixels. {NOT_SQUARE}')
+  if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
+    raise UsageError(f"{path}: '{label}' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
+  own = np.zeros(len(images), np.int32) if labels is None else labels
+  size = (1, 0) if is_points else (resolution or height, channels)
+  source = from_arrays(str(path), images, np.zeros(len(images)), 0, *size)
+  return Generated(dataclasses.replace(source, labels=own), [], labels is not None)
+
+
+NOT_SQUARE = 'genjax compares square images: --resolution N resizes the central square to N pixels.'
+
+
+def folder_shape(root: Path, files: Sequence[Path], resolution: int, channels: int) -> int:
+  """The side of a folder's images, from the files' headers; those that cannot be read are left to the reading itself."""
+  sizes, counts = {}, {}
+  for path in files if not (resolution and channels) else ():
+    try:
+      with Image.open(path, formats=supported_formats()) as image:
+        sizes.setdefault(image.size, path)
+        counts.setdefault(1 if image.mode in ('1', 'L', 'LA') or image.mode.startswith('I') else 3, path)
+    except Exception:  # Pillow's decoders each have their own
+      continue
+  if not channels and len(counts) > 1:
+    raise UsageError(
+      f'{root} has grayscale and RGB images ({counts[1].relative_to(root)}, {counts[3].relative_to(root)}): '
+      '--channels 1 or 3 makes them alike.'
+    )
+  if not resolution and len(sizes) > 1:
+    examples = [f'{path.relative_to(root)} is {width} x {height}' for (width, height), path in sizes.items()][:2]
+    raise UsageError(
+      f'{root} has images of several sizes ({", ".join(examples)} pixels): --resolution N resizes the central square of each '
+      'to N pixels.'
+    )
+  width, height = next(iter(sizes), (1, 1))
+  if not resolution and width != height:
+    raise UsageError(f'{root}: the images are {width} x {height} pixels. {NOT_SQUARE}')
+  return width
+
+
+def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[Source, list[str]]:
+  """The images with labels of `train`, whose classes have these names, and what to know of them; `num_classes` 0: no labels.
+
+  A sub-folder is a class by its name, but for case and punctuation, or by its number. RGB images whose channels are equal
+  are compared with grayscale images as grayscale.
+
+  Raises:
+    UsageError: labels that `train` does not have, or images of another shape.
+  """
+  source, folders, classes = generated.source, generated.folders, train.num_classes
+  notes, table = [], None
+  if generated.labeled and classes:
+    labels = source.labels
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+      raise UsageError(
+        f'{source.name}: labels run from {labels.min()} to {labels.max()}, and those of {train.name} from 0 to {classes - 1}: '
+        'number them alike, or leave them out.'
+      )
+    table = np.arange(classes, dtype=np.int32)
+  elif folders and classes:
+    table = class_table(folders, names, classes)
+    if table is None:
+      known = f'classes of {train.name} ({", ".join(names[:12])}{", ..." if len(names) > 12 else ""})'
+      shown = f'{", ".join(folders[:5])}{", ..." if len(folders) > 5 else ""}'
+      notes.append(f'the sub-folders ({shown}) are not named or numbered as the {known}: the labels are not used')
+  channels = source.image_shape[-1]
+  if (channels, train.image_shape[-1]) == (3, 1) and is_gray(source):
+    channels = 1
+  matched = Matched(source, table, 0 if table is None else classes, channels)
+  if matched.image_shape != train.image_shape:
+    remedy = '--channels 1 compares them as grayscale, --channels 3 as RGB.'
+    if 2 in (channels, train.image_shape[-1]):
+      remedy = 'these cannot be compared.'
+    raise UsageError(
+      f'{source.name} has images {list(matched.image_shape)}, and {train.name} has {list(train.image_shape)}: {remedy}'
+    )
+  return matched, notes
+
+
+def class_table(folders: Sequence[str], names: Sequence[str], classes: int) -> np.ndarray | None:
+  """The class of each sub-folder, int32; None unless all are classes."""
+  for form in (str, lambda name: re.sub(r'[\W_]+', '', name.lower())):  # 'T-shirt/top' is no name of a folder
+    number = {form(name): i for i, name in enumerate(names)}
+    if len(number) == len(names) and all(form(folder) in number for folder in folders):
+      return np.array([number[form(folder)] for folder in folders], np.int32)
+  if all(folder.isdecimal() and int(folder) < classes for folder in folders):
+    return np.array([int(folder) for folder in folders], np.int32)
+  return None
+
+
+def class_names(source: Source) -> list[str]:
+  """The names of a data set's classes, or their numbers where they have no names."""
+  names = source.classes if isinstance(source, contents.HasContents) else ()
+  return list(names) or [str(i) for i in range(source.num_classes)]
+
+
+def is_gray(source: Source) -> bool:
+  """Whether the three channels of all images are equal, as torchvision.utils.save_image writes grayscale images."""
+  starts = range(0, len(source), 1024)
+  parts = (source.read(np.arange(start, min(start + 1024, len(source))))[0] for start in starts)
+  return all((images == images[..., :1]).all() for images in parts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Matched:
+  """The first `channels` of a source's images; its labels, by `table`, are those of the data set compared with."""
+
+  source: Source
+  table: np.ndarray | None  # None: without labels
+  num_classes: int
+  channels: int
+
+  @property
+  def name(self) -> str:
+    return self.source.name
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return (*self.source.image_shape[:2], self.channels)
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def read(self, indices: np.ndarray) -> Read:
+    images, labels = self.source.read(indices)
+    labels = np.zeros(len(images), np.int32) if self.table is None else self.table[labels]
+    return images[..., : self.channels], labels
