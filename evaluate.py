@@ -8,6 +8,11 @@ Side by side:  python evaluate.py compare runs/a runs/b --out comparison
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the modules below are imported: no traceback
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import functools
 import re
 import sys
@@ -37,6 +42,7 @@ from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan import GAN
 from genjax.run import grid_columns, grid_labels, load
+from genjax.signals import end_on_interrupt
 
 
 def main(argv: list[str]) -> None:
@@ -334,9 +340,8 @@ def parse_seeds(text: str) -> list[int]:
 
 
 if __name__ == '__main__':
+  end_on_interrupt('ended; the cards of the seeds that were done are written; --seeds takes those that were not.')
   try:
     main(sys.argv[1:])
   except UsageError as error:
     sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('\ninterrupted: the cards of the seeds that were done are written; --seeds takes those that were not.')

@@ -3,6 +3,12 @@
 Options beyond those below are the objective's own; --help with --run lists them.
 """
 
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the modules below are imported: no traceback
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import io
 import json
 import math
 import sys
@@ -17,6 +23,7 @@ from genjax.errors import UsageError
 from genjax.images import check_finite, not_finite, save_grid, to_uint8
 from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_labels, load
+from genjax.signals import end_on_interrupt
 
 
 def main(argv: list[str]) -> None:
@@ -120,6 +127,7 @@ def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
 
 
 if __name__ == '__main__':
+  end_on_interrupt('ended.')
   try:
     main(sys.argv[1:])
   except UsageError as error:

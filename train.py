@@ -1,8 +1,14 @@
 """Train a model: python train.py --config configs/fashion_mnist_vae.py --workdir runs/x --config.train.steps=2000
 
-The same command again resumes. On SIGINT (Ctrl-C) or SIGTERM the step is finished and saved; a second one ends at once.
+The same command again resumes. On SIGINT (Ctrl-C) or SIGTERM the step is finished and saved; a second one ends at once, and so
+does one before the first step.
 Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 """
+
+import signal
+
+if __name__ == '__main__':  # Ctrl-C while the modules below are imported: no traceback
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
 import errno
@@ -10,7 +16,6 @@ import functools
 import json
 import math
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -37,6 +42,7 @@ from genjax.metrics.reference import test_images
 from genjax.metrics.training import judge_of, told
 from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
+from genjax.signals import Stopping
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Batch, Objective, example_batch
 from genjax.workdir import SAVED, Training, as_begun, open_workdir, section_defaults, write_environment
@@ -61,13 +67,11 @@ WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & B
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UsageError(f'{argv[1]!r} is not an option; options look like --config.train.steps=100.')
-  stopped: list[int] = []
-  stop_on_signals(stopped)
+  stopping = Stopping()
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, too
-  sys.unraisablehook = unraisable
   parallel.start_hosts(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-  stop_on_signals(stopped)  # again: jax.distributed has put its own handler of SIGTERM there
+  stopping.again()
   first_process = jax.process_index() == 0
   say = print if first_process else lambda text: None
   if REPLAY.value:
@@ -200,7 +204,7 @@ def main(argv: list[str]) -> None:
   if first_process:
     metrics = Metrics(workdir, first, train.batch_size, made.resolved, WANDB.value)
     progress = Progress(first, train.steps, train.batch_size)
-  window, pending, logged_compile, stopping = [], [], 0.0, False
+  window, pending, logged_compile, stops = [], [], 0.0, False
   with contextlib.ExitStack() as closing:  # each is closed whatever happens to the others, the checkpoints last
     for part in (checkpoints, best_checkpoints, metrics, pipeline, progress):
       closing.callback(part.close)
@@ -214,11 +218,12 @@ def main(argv: list[str]) -> None:
           checkpoints.save(state)
         raise
       state, scalars = compiled_step(state, batch, key, playing(objective, t))
+      stopping.begun = True
       pending.append(scalars)
       done = t + 1
       # Asked once: a signal that comes later is for the next step. Several hosts agree every few steps.
-      stopping = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stopped))
-      last = done == train.steps or stopping
+      stops = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stopping.signal))
+      last = done == train.steps or stops
       log, save = (done % every == 0 or last for every in (train.log_every, train.checkpoint_every))
       show, evaluate = due(done)
       progress.advance()
@@ -241,33 +246,16 @@ def main(argv: list[str]) -> None:
         window, start, logged_compile = [], time.perf_counter(), compiled_step.compile_seconds
       if save:
         checkpoints.save(state)
-      if stopping:
+      if stops:
         break
       began = time.perf_counter()
       look(done, show, evaluate)
       start += time.perf_counter() - began  # judging and sampling are not training
-  if stopping:
-    number = stopped[0] if stopped else signal.SIGTERM  # it came to another host
+  if stops:
+    number = stopping.signal or signal.SIGTERM  # it came to another host
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
     sys.exit(128 + number)
   say(f'{workdir}: done. {picture(train.steps)}')
-
-
-def stop_on_signals(caught: list[int]) -> None:
-  """From here on `caught` gets the number of the first SIGINT or SIGTERM; a second signal has its usual effect."""
-
-  def handler(number, frame):
-    caught.append(number)
-    signal.signal(number, signal.SIG_DFL)
-
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, handler)
-
-
-def unraisable(what) -> None:
-  """Says nothing of the futures that a failed write of TensorStore leaves behind: NotSaved has said it."""
-  if str(what.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(what)
 
 
 class Objects(NamedTuple):

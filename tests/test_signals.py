@@ -1,0 +1,96 @@
+"""Ctrl-C is answered at once, whatever the main thread waits for."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.programs import ENV, command
+
+# A compiled program that takes hours, as 100,000 steps of a sampler.
+ENDLESS = """
+import jax
+from genjax.signals import Stopping, end_on_interrupt
+{prepare}
+print('ready', flush=True)
+jax.jit(lambda x: jax.lax.while_loop(lambda x: x >= 0, lambda x: (x + 1) % 1000, x))(0.0).block_until_ready()
+"""
+
+
+def start(words, **more):
+  return subprocess.Popen(words, cwd=ROOT, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+
+def wait_for(process, what, seconds=120):
+  end = time.monotonic() + seconds
+  while not what():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < end, 'it did not come to pass'
+    time.sleep(0.01)
+
+
+def in_a_program(prepare):
+  """A process of which the main thread waits for a compiled program."""
+  process = start([sys.executable, '-c', ENDLESS.format(prepare=prepare)])
+  assert process.stdout.readline() == 'ready\n', process.communicate()
+  time.sleep(1)
+  return process
+
+
+def test_ctrl_c_ends_a_script_in_the_middle_of_a_compiled_program():
+  process = in_a_program("end_on_interrupt('ended.')")
+  process.send_signal(signal.SIGINT)
+  assert process.communicate(timeout=10) == ('', 'SIGINT: ended.\n')
+  assert process.returncode == 130
+
+
+@pytest.mark.parametrize('number', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+def test_training_acknowledges_a_signal_once_and_a_second_ends_it(number):
+  process = in_a_program('Stopping().begun = True')
+  process.send_signal(number)
+  assert f'{number.name}: stopping after this step' in process.stderr.readline()
+  assert process.poll() is None
+  process.send_signal(number)
+  _, error = process.communicate(timeout=10)
+  assert process.returncode == 128 + number
+  assert len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_signal_while_training_is_acknowledged_and_saves(tmp_path):
+  metrics = tmp_path / 'run' / 'metrics.jsonl'
+  process = start(command('digits_vae', tmp_path / 'run', '--config.train.steps=1000000'))
+  wait_for(process, lambda: metrics.exists() and metrics.stat().st_size)
+  process.send_signal(signal.SIGINT)
+  out, error = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert [line for line in error.splitlines() if 'SIGINT' in line] == error.splitlines()
+  assert (out + error).count('stopping after this step') == 1
+  step = json.loads(metrics.read_text().splitlines()[-1])['step']
+  assert f'stopped by SIGINT and saved at step {step}' in out
+  assert (tmp_path / 'run' / 'checkpoints' / str(step)).is_dir()
+
+
+def test_before_the_first_step_a_signal_ends_the_process(tmp_path):
+  process = start(command('digits_vae', tmp_path / 'run', '--config.train.steps=1000000'))
+  wait_for(process, (tmp_path / 'run' / 'lock').exists)
+  process.send_signal(signal.SIGINT)
+  sent = time.monotonic()
+  _, error = process.communicate(timeout=60)
+  assert time.monotonic() - sent < 2  # compiling takes as long, and saving follows
+  assert (process.returncode, error) == (130, 'SIGINT: ended before the first step.\n')
+  assert not list((tmp_path / 'run').glob('checkpoints/*'))
+
+
+def test_ctrl_c_while_modules_are_imported():
+  for script in ('train.py', 'sample.py', 'evaluate.py'):
+    process = start([sys.executable, script])
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode in (-signal.SIGINT, 130)  # shells say 130 of both
+    assert 'Traceback' not in error
