@@ -20,6 +20,7 @@ from absl import logging
 from genjax import parallel, rng
 from genjax.commandline import check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
+from genjax.files import write_whole
 from genjax.images import check_finite, not_finite, save_grid, to_uint8
 from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_labels, load
@@ -76,12 +77,9 @@ def main(argv: list[str]) -> None:
   if args.npz:
     arrays = {} if labels is None else {'label': labels}
     protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, 'guide': args.guide, **run.options, **options}
-    try:
-      Path(args.npz).parent.mkdir(parents=True, exist_ok=True)
-      with open(args.npz, 'wb') as file:
-        np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **arrays)
-    except OSError as error:
-      raise UsageError(f'{args.npz} cannot be written: {error.strerror or error}.') from None
+    file = io.BytesIO()
+    np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **arrays)
+    write_whole(Path(args.npz), file.getvalue())
     print(args.npz)
 
 

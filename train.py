@@ -11,7 +11,6 @@ if __name__ == '__main__':  # Ctrl-C while the modules below are imported: no tr
   signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
-import errno
 import functools
 import json
 import math
@@ -35,6 +34,7 @@ from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
+from genjax.files import NO_ROOM, NotWritten
 from genjax.images import save_grid, to_float, to_uint8
 from genjax.logging import Metrics, Progress, Silent, read_metrics
 from genjax.metrics import collapse
@@ -49,7 +49,6 @@ from genjax.workdir import SAVED, Training, as_begun, open_workdir, section_defa
 
 AHEAD = 2  # steps dispatched before the one before them is done
 AGREE = 10  # steps after which several hosts ask one another whether to stop
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SECTIONS = ('data', 'train', 'objective', 'optim')
 DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
 CONFIG = config_flags.DEFINE_config_file('config', None, f'The config file; its values are --config.x.y=z. Default: {DEFAULT}.')
@@ -381,7 +380,7 @@ if __name__ == '__main__':
     remedy = '' if isinstance(error, UsageError) else '\nMake room, then give the same command again: it resumes.'
     print(f'error: {error}{remedy}', file=sys.stderr, flush=True)
     # A proper exit waits for the other hosts, which wait for this one; after a failed save its threads print tracebacks.
-    if jax.distributed.is_initialized() or remedy or isinstance(error, NotSaved):
+    if jax.distributed.is_initialized() or remedy or isinstance(error, (NotSaved, NotWritten)):
       sys.stdout.flush()
       os._exit(1)
     sys.exit(1)

@@ -77,11 +77,7 @@ def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   Raises:
     UsageError: the place cannot be written to.
   """
-  try:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(Path(path), png(image))
-  except OSError as error:
-    raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
+  write_whole(Path(path), png(image))
 
 
 def grid_image(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> UInt8[np.ndarray, 'gh gw c']:

@@ -1,5 +1,8 @@
 """Ways through a latent space: walks from image to image, and styles of two images in one."""
 
+import io
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from PIL import Image
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.files import write_whole
 from genjax.images import enlarge
 from genjax.objectives.common import one_hot
 from genjax.objectives.gan import GAN
@@ -71,10 +75,10 @@ def save_frames(path: str, frames: UInt8[np.ndarray, 'n h w c'], seconds: float 
     raise UsageError(f'{path}: an animation is {", ".join(MOVING)}.')
   large = [enlarge(frame, max(1, 128 // frame.shape[0])) for frame in frames]
   first, *rest = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in large]
-  try:
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * seconds / len(frames)), loop=0)
-  except OSError as error:
-    raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
+  file = io.BytesIO()
+  options = {'save_all': True, 'append_images': rest, 'duration': round(1000 * seconds / len(frames)), 'loop': 0}
+  first.save(file, Path(path).suffix[1:], **options)
+  write_whole(Path(path), file.getvalue())
 
 
 def keys_of(key: jax.Array, n: int) -> Keys:

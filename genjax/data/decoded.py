@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.files import cache_folder, write_whole
+from genjax.files import NotWritten, cache_folder, write_whole
 
 MOST = 16 * 2**30  # bytes of the folder; the files used longest ago are deleted
 
@@ -39,11 +39,10 @@ def fetch(
     print(f'{path} cannot be read ({error}): the images are decoded again.')
   made = make()
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: np.savez(file, images=made[0], left_out=made[1]))
+    write_whole(path, lambda file: np.savez(file, images=made[0], left_out=made[1]), 'set GENJAX_CACHE to another folder')
     delete_oldest(path.parent)
-  except OSError as error:
-    print(f'{path} cannot be written ({error.strerror or error}): the images will be decoded again at the next start.')
+  except (NotWritten, OSError) as error:
+    print(f'{error}\nThe images will be decoded again at the next start.')
   return made
 
 

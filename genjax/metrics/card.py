@@ -209,11 +209,7 @@ def write(path: Path, card: Card) -> Path:
   """Raises UsageError if it cannot be, or if numbers are not finite, which `read` refuses."""
   if wrong := [name for name, value in card['metrics'].items() if not number(value)]:
     raise UsageError(f'{path} is not written: {", ".join(wrong)} are not finite numbers.')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, card)
-  except OSError as error:
-    raise UsageError(f'{path} cannot be written: {error.strerror or error}.') from None
+  write_json(path, card)
   return path
 
 

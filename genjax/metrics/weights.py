@@ -18,11 +18,7 @@ def save_tree(path: Path, tree: Tree) -> None:
   flat = {'/'.join(str(part.key) for part in parts): np.asarray(x) for parts, x in jax.tree_util.tree_leaves_with_path(tree)}
   file = io.BytesIO()
   np.savez(file, **flat)
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, file.getvalue())
-  except OSError as error:
-    raise UsageError(f'{path} cannot be written ({error.strerror or error}): set GENJAX_CACHE to another folder.') from None
+  write_whole(path, file.getvalue(), 'set GENJAX_CACHE to another folder')
 
 
 def load_tree(path: Path, keys: Collection[str]) -> Tree | None:
