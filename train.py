@@ -45,7 +45,7 @@ from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.signals import Stopping
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Batch, Objective, example_batch
-from genjax.workdir import SAVED, Training, as_begun, open_workdir, section_defaults, write_environment
+from genjax.workdir import SAVED, Training, as_begun, open_workdir, read_config, run_id_of, section_defaults, write_environment
 
 AHEAD = 2  # steps dispatched before the one before them is done
 AGREE = 10  # steps after which several hosts ask one another whether to stop
@@ -84,6 +84,13 @@ def main(argv: list[str]) -> None:
   made = objects(as_begun(workdir, config, overridden), ALLOW_PACKAGE.value)
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
+  def config_at(steps):
+    """The resolved config, were train.steps another number: what the config file computes from it follows."""
+    CONFIG.value.train.steps = steps
+    other, _ = without_leftovers(CONFIG.value.to_dict(), replaced, ALLOW_PACKAGE.value)
+    CONFIG.value.train.steps = train.steps
+    return other | {'data': made.resolved['data']} | written_out(other, source, ALLOW_PACKAGE.value)
+
   # What is computed where.
   mesh = parallel.make_mesh()
 
@@ -106,12 +113,13 @@ def main(argv: list[str]) -> None:
   # The run directory, and the state: from the newest checkpoint, or new.
   parallel.refuse_differences(json.dumps(made.resolved), 'the hosts were given different configs: give all the same command.')
   if first_process:
-    open_workdir(workdir, made.resolved, ALLOW_PACKAGE.value)
+    open_workdir(workdir, made.resolved, ALLOW_PACKAGE.value, config_at)
     write_environment(workdir)
   parallel.wait_for_all('run directory')
   seen = (workdir / 'environment.json').read_text() if (workdir / 'environment.json').exists() else ''
   parallel.refuse_differences(seen, f'{workdir} is not the same folder on all hosts: put it on storage that they share.')
-  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every, saved=workdir / SAVED)
+  run_id = run_id_of(read_config(workdir))
+  checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every, saved=workdir / SAVED, run_id=run_id)
   sharding = parallel.state_sharding(like, mesh, train.strategy)
   state = checkpoints.restore_newest(like, sharding, STRICT.value)
   first = int(state.step) if state else 0
@@ -146,7 +154,7 @@ def main(argv: list[str]) -> None:
     return
 
   judge = judge_of(workdir, train, objective, source, made.data, mesh, ALLOW_PACKAGE.value) if train.evaluate_every else None
-  best_checkpoints = Checkpoints(workdir / 'best', keep=1) if judge else Silent()
+  best_checkpoints = Checkpoints(workdir / 'best', keep=1, run_id=run_id) if judge else Silent()
   best = min((line['evaluation/fid'] for line in logged if line.get('evaluation/fid')), default=math.inf)
 
   # The same latents each time, one class a column.
@@ -305,15 +313,20 @@ def objects(config: dict, allow: list[str]) -> Objects:
   data = {name: value for name, value in config['data'].items() if name != 'flip'}
   check(open_data, 'config.data', data)
   source = open_data(**data)
-  specs = {name: with_defaults(config[name], allow) for name in ('objective', 'optim')}  # those that spec() has not written out
   resolved = config | {
     'data': section_defaults()['data'] | config['data'] | contents.recorded(source),
-    'objective': complete(specs['objective'], {'image_shape': source.image_shape, 'dtype': train.dtype}, allow),
-    'optim': specs['optim'],
+    **written_out(config, source, allow),
   }
   objective, optimizers = build(resolved['objective'], allow), build(resolved['optim'], allow)
   check_fit(objective, optimizers, source)
   return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
+
+
+def written_out(config: dict, source: Source, allow: list[str]) -> dict:
+  """The sections of specs with what follows from the data, and with the defaults that spec() has not written out."""
+  specs = {name: with_defaults(config[name], allow) for name in ('objective', 'optim')}
+  given = {'image_shape': source.image_shape, 'dtype': config['train'].get('dtype', Training.dtype)}
+  return specs | {'objective': complete(specs['objective'], given, allow)}
 
 
 def check_fit(objective, optimizers, source) -> None:

@@ -2,15 +2,20 @@
 
 Saving is asynchronous and atomic: a process killed while it saves leaves the checkpoint before. Each field of the state
 is stored by itself, so that sampling reads a model without its optimiser. Beside them stand checksums of all arrays, taken
-on the devices before saving: Orbax by itself restores a flipped bit without a word.
+on the devices before saving: Orbax by itself restores a flipped bit without a word. The checksums are offset by the run and
+the step, so that arrays of another run or step are found out as well.
 """
 
 import contextlib
+import hashlib
+import logging as python_logging
 import math
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jaxtyping import Array, UInt32
@@ -54,9 +59,63 @@ def checksum(x: Array) -> UInt32[Array, '']:
 
 
 @jax.jit
-def checksums(tree: Tree) -> UInt32[Array, 'n']:
-  """Of each array of a tree, in its order."""
-  return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)])
+def checksums(tree: Tree, offset: UInt32[np.ndarray, 'n'] | int = 0) -> UInt32[Array, 'n']:
+  """Of each array of a tree, in its order, plus `offset`."""
+  return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)]) + jnp.asarray(offset, jnp.uint32)
+
+
+UNCERTAIN = 'changed since saving (checksums differ), or of another step or run'
+
+
+def offsets(run_id: str, step: int, n: int) -> UInt32[np.ndarray, 'n']:
+  """What is added to the checksums of the `n` arrays of a field: an arithmetic progression.
+
+  Its difference depends on the run alone and its first term on run and step, so both can be read off the checksums of
+  arrays that are whole. All zero but for the step where `run_id` is empty.
+  """
+  start, slope = np.frombuffer(hashlib.sha256(run_id.encode()).digest()[:8], '<u4') if run_id else (0, 0)
+  return ((int(start) + step + int(slope) * np.arange(n, dtype=np.uint64)) % 2**32).astype(np.uint32)
+
+
+def origin_error(saved: UInt32[np.ndarray, 'n'], found: UInt32[np.ndarray, 'n'], run_id: str, step: int) -> str:
+  """What is wrong with arrays whose checksums were `saved` and are `found` now; '' if nothing is.
+
+  Checkpoints of earlier versions have checksums without offsets, and pass if their arrays are whole.
+  """
+  offset, expected = saved - found, offsets(run_id, step, len(found))
+  if (offset == expected).all() or not offset.any():
+    return ''
+  if len(offset) > 1 and (np.diff(offset) == np.diff(expected)).all():
+    return f'of step {(step + int(offset[0]) - int(expected[0])) % 2**32}, not {step}'
+  if len(offset) < 3:  # too few to tell
+    return UNCERTAIN
+  return 'of another run' if (np.diff(offset, 2) == 0).all() else 'changed since saving (checksums differ)'
+
+
+def silence_tensorstore() -> None:
+  """Drops what futures print that TensorStore leaves behind after a failed read or write; the failure itself is raised.
+
+  They go on in threads after the call has returned, so this holds until the process ends. All else is printed as before.
+  """
+  python_logging.getLogger('asyncio').addFilter(_not_of_tensorstore)  # added once, however often it is called
+  hook = sys.unraisablehook
+  if getattr(hook, 'silences_tensorstore', False):
+    return
+
+  def quieter(what):
+    text, trace = str(what.exc_value), what.exc_traceback
+    # Called from a thread of TensorStore's, below which there is no Python; or a read that nobody waits for any more.
+    late = text == 'Event loop is closed' and trace and trace.tb_frame.f_code.co_name == 'call_soon_threadsafe'
+    if not late and 'TensorStore' not in text:
+      hook(what)
+
+  quieter.silences_tensorstore = True
+  sys.unraisablehook = quieter
+
+
+def _not_of_tensorstore(record: python_logging.LogRecord) -> bool:
+  error = record.exc_info[1] if record.exc_info else None
+  return not ('exception was never retrieved' in record.getMessage() and 'tensorstore' in str(error))
 
 
 class Checkpoints:
@@ -68,6 +127,7 @@ class Checkpoints:
     keep_every: those of every so many steps are kept for good; 0: none.
     read_only: for sampling from a run that may be training.
     saved: a file that is made once a checkpoint is whole, so that losing them all does not look like a new run.
+    run_id: that of the run, as `open_workdir` writes it to config.json; '' for a run of an earlier version.
   """
 
   def __init__(
@@ -77,7 +137,9 @@ class Checkpoints:
     keep_every: int = 0,
     read_only: bool = False,
     saved: Path | None = None,
+    run_id: str = '',
   ):
+    silence_tensorstore()
     if read_only:
       options = ocp.CheckpointManagerOptions(
         create=False, read_only=True, save_interval_steps=0, enable_async_checkpointing=False
@@ -88,7 +150,7 @@ class Checkpoints:
         keep_period=keep_every or None,
         async_options=ocp.AsyncOptions(post_finalization_callback=saved and (lambda: write_whole(saved, ''))),
       )
-    self.directory = Path(directory).resolve()
+    self.directory, self.run_id = Path(directory).resolve(), run_id
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # Orbax warns of `read_only` itself
     try:
@@ -110,10 +172,13 @@ class Checkpoints:
     if step < 0 or step in self.manager.all_steps():
       return
     fields = {name: getattr(state, name) for name in state.__dataclass_fields__}
-    items = {
-      name: ocp.args.StandardSave({name: tree} | ({'checksums': checksums(tree)} if jax.tree.leaves(tree) else {}))
-      for name, tree in fields.items()
-    }
+
+    def item(name, tree):
+      n = len(jax.tree.leaves(tree))
+      sums = {'checksums': checksums(tree, offsets(self.run_id, step, n))} if n else {}
+      return ocp.args.StandardSave({name: tree} | sums)
+
+    items = {name: item(name, tree) for name, tree in fields.items()}
     try:
       self.manager.save(step, args=ocp.args.Composite(**items))
     except Exception as error:  # Orbax lets through what TensorStore throws
@@ -128,7 +193,8 @@ class Checkpoints:
       sharding: one for all arrays, or a TrainState of them.
 
     Raises:
-      DamagedCheckpoint: it cannot be read as `like`, or the checksums of what was read are not those of what was saved.
+      DamagedCheckpoint: it cannot be read as `like`, or the checksums of what was read are not those of what was saved,
+        or what was saved is of another step or run.
     """
     names = names or tuple(like.__dataclass_fields__)
     layouts = sharding if isinstance(sharding, TrainState) else jax.tree.map(lambda _: sharding, like)
@@ -148,10 +214,16 @@ class Checkpoints:
       self.refuse_misfit(step, like, names)
       raise DamagedCheckpoint(self.directory / str(step), f' cannot be read ({first_line(error)}).') from error
     trees = {name: restored[name][name] for name in names}
-    saved = {name: restored[name]['checksums'] for name in names if 'checksums' in restored[name]}
-    changed = [n for n, sums in saved.items() if not (jax.device_get(checksums(trees[n])) == jax.device_get(sums)).all()]
-    if changed:
-      raise DamagedCheckpoint(self.directory / str(step), f': {", ".join(changed)} changed since saving (checksums differ).')
+    wrong: dict[str, list[str]] = {}
+    for name in names:
+      if 'checksums' in restored[name]:
+        saved, found = (np.asarray(jax.device_get(x)) for x in (restored[name]['checksums'], checksums(trees[name])))
+        wrong.setdefault(origin_error(saved, found, self.run_id, step), []).append(name)
+    wrong.pop('', None)
+    if wrong:
+      sure = {what: fields for what, fields in wrong.items() if what != UNCERTAIN} or wrong
+      told = ', '.join(f'{", ".join(fields)} {what}' for what, fields in sure.items())
+      raise DamagedCheckpoint(self.directory / str(step), f' holds {told}.')
     if 'step' in trees and int(trees['step']) != step:
       raise DamagedCheckpoint(self.directory / str(step), f' holds the state of step {int(trees["step"])}.')
     return trees

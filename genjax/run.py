@@ -23,7 +23,7 @@ from genjax.parallel import make_mesh, replicated
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
 from genjax.types import Batch, Objective, Variables, example_batch
-from genjax.workdir import read_config
+from genjax.workdir import read_config, run_id_of
 
 
 def abstract_state(objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
@@ -273,7 +273,7 @@ def load(
   like = described_state(path, objective, tuple(image_shape))
   for _ in range(20):
     try:
-      state = _restore(folder, step, like)
+      state = _restore(folder, step, like, run_id_of(config))
       break
     except (DamagedCheckpoint, OSError) as error:
       gone = isinstance(error, OSError) or not error.path.exists()
@@ -284,9 +284,9 @@ def load(
   return Run(path, config, objective, state.variables(ema), int(state.step))
 
 
-def _restore(folder: Path, step: int | None, like: TrainState) -> TrainState:
+def _restore(folder: Path, step: int | None, like: TrainState, run_id: str) -> TrainState:
   """The state at `step` (None: the newest) without its optimiser, on the first device."""
-  checkpoints = Checkpoints(folder, read_only=True)
+  checkpoints = Checkpoints(folder, read_only=True, run_id=run_id)
   try:
     steps = checkpoints.steps()
     if not steps:
@@ -295,7 +295,7 @@ def _restore(folder: Path, step: int | None, like: TrainState) -> TrainState:
     if step not in steps:
       raise UsageError(f'{folder.parent} has no checkpoint of step {step}; it has {", ".join(map(str, steps))}.')
     sharding = replicated(make_mesh(jax.local_devices()[:1]))
-    restored = checkpoints.restore(step, like, sharding, ('params', 'buffers', 'ema'))
+    restored = checkpoints.restore(step, like, sharding, ('step', 'params', 'buffers', 'ema'))
   finally:
     checkpoints.close()
-  return TrainState(jnp.asarray(step), restored['params'], restored['buffers'], {}, restored['ema'])
+  return TrainState(restored['step'], restored['params'], restored['buffers'], {}, restored['ema'])

@@ -1,6 +1,6 @@
 """A run directory, as train.py makes and resumes it.
 
-config.json       resolved: every option written out, so that later defaults cannot change an old run
+config.json       resolved: every option written out, so that later defaults cannot change an old run; and `run_id`
 environment.json  versions, devices, commit, command of this and earlier sessions
 metrics.jsonl     one object a line: step, kimg, losses, images_per_second
 samples/          step_*.png, the same latents each time
@@ -18,10 +18,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
-from genjax.files import write_json
+from genjax.files import refuse_links, write_json
 from genjax.parallel import STRATEGIES
 
 SAVED = 'saved'
@@ -93,6 +94,7 @@ def section_defaults() -> dict[str, dict[str, Any]]:
 MAY_CHANGE = {f'train.{name}_every' for name in ('log', 'checkpoint', 'sample', 'keep', 'evaluate')}
 MAY_CHANGE |= {'train.steps', 'train.keep', 'train.strategy', 'train.accumulate'}
 MAY_CHANGE |= {'data.memory_gib', 'data.data_dir', '*.remat'}
+MAY_CHANGE |= {'run_id'}  # no option: the run's own
 MAY_CHANGE |= {'data.skip', 'data.channels'}  # the remedies for bad images, after which the order is another
 MAY_CHANGE |= {f'data.{name}' for name in contents.RECORDED if name != 'image_shape'}  # compared by contents.changes
 
@@ -140,17 +142,29 @@ def lock(workdir: Path) -> int:
   return held
 
 
-def open_workdir(workdir: Path, config: dict[str, Any], allow: Collection[str] = ()) -> int:
+def open_workdir(
+  workdir: Path,
+  config: dict[str, Any],
+  allow: Collection[str] = (),
+  config_at: Callable[[int], dict[str, Any]] | None = None,
+) -> int:
   """Makes the run directory, or checks that it belongs to this config. Returns its lock. `allow` as in `build.resolve`.
+
+  Args:
+    workdir: the folder.
+    config: resolved, as it is written to config.json.
+    allow: packages beside genjax that the config may name.
+    config_at: the same config, were `train.steps` another number: what differs for that reason alone may differ.
 
   Raises:
     UsageError: it belongs to another config (the differences are named), another process trains in it, it cannot be
-      written to, or its checkpoints are gone.
+      written to, a folder in it is a link, or its checkpoints are gone.
   """
   path = workdir / 'config.json'
   ours = lambda name: name == 'lock' or name.startswith('.config.json.')  # noqa: E731 - left by one killed while starting
   if workdir.is_dir() and not path.exists() and not all(ours(p.name) for p in workdir.iterdir()):
     raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
+  refuse_links(workdir)
   held = lock(workdir)
   try:
     config = json.loads(json.dumps(config))
@@ -159,34 +173,45 @@ def open_workdir(workdir: Path, config: dict[str, Any], allow: Collection[str] =
       raise UsageError(
         f'{workdir} had a checkpoint and has none: restore {workdir}/checkpoints, or train anew in another --workdir.'
       )
-    old = read_config(workdir) if path.exists() and newest else None
+    old = read_config(workdir) if path.exists() and newest else {}
     if old:
-      refuse_another_config(workdir, old, config, allow)
-    if not newest or newest < config['train']['steps']:
-      write_json(path, config)
-    elif old and old['data'].get('name') != config['data'].get('name'):  # a run that is done keeps the record of how it was
-      write_json(path, old | {'data': old['data'] | {'name': config['data'].get('name')}})
+      refuse_another_config(workdir, old, config, allow, config_at)
+    written = config
+    if old and newest >= config['train']['steps']:  # a finished run keeps its record, but for the place of its data
+      written = old | {'data': old['data'] | {name: value for name, value in config['data'].items() if name == 'name'}}
+    written = written | {'run_id': run_id_of(old) or secrets.token_hex(8)}
+    if written != old:
+      write_json(path, written)
   except BaseException:
     os.close(held)
     raise
   return held
 
 
-def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any], allow: Collection[str] = ()) -> None:
-  """Once there is a checkpoint, only MAY_CHANGE may differ, and schedules whose length is `train.steps`.
+def refuse_another_config(
+  workdir: Path,
+  old: dict[str, Any],
+  new: dict[str, Any],
+  allow: Collection[str] = (),
+  config_at: Callable[[int], dict[str, Any]] | None = None,
+) -> None:
+  """Once there is a checkpoint, only MAY_CHANGE may differ, and what the config computes from `train.steps`.
 
   An option that genjax did not have when the run began counts as its default, which must do what was done before.
   """
+  steps = old['train'].get('steps')
   old = json.loads(json.dumps(with_defaults(old, allow)))
   old['data'] = {'background': ''} | old['data']
   old |= {section: options | old[section] for section, options in section_defaults().items()}
   refusal, notes = contents.changes(old['data'], new['data'])
   may_change = MAY_CHANGE | ({'data.name'} if 'hash' in old['data'] else set())  # what is at that name decides
-  found = [d for d in differences(old, new) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in may_change)]
-  for name, *lengths in list(found):
-    if name.startswith('optim.') and name.endswith('.steps') and lengths == [old['train']['steps'], new['train']['steps']]:
-      print(f'{workdir}: {name} goes from {lengths[0]} to {lengths[1]} with train.steps: the schedule follows.')
-      found.remove((name, *lengths))
+  found = differences_that_matter(old, new, may_change)
+  if found and config_at and isinstance(steps, int) and steps > 0:
+    others = {name for name, _, _ in differences_that_matter(old, json.loads(json.dumps(config_at(steps))), may_change)}
+    for name, before, after in found:
+      if name not in others:
+        print(f'{workdir}: {name} goes from {before} to {after} with train.steps.')
+    found = [d for d in found if d[0] in others]
   if found:
     shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
     shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
@@ -195,6 +220,18 @@ def refuse_another_config(workdir: Path, old: dict[str, Any], new: dict[str, Any
     raise UsageError(f'{workdir}: {refusal}. Restore what it was trained on, or give another --workdir.')
   for note in notes:
     print(f'{workdir}: {note}')
+
+
+def differences_that_matter(
+  old: dict[str, Any], new: dict[str, Any], may_change: Collection[str]
+) -> list[tuple[str, Any, Any]]:
+  """`differences` without those of options that match a pattern in `may_change`."""
+  return [d for d in differences(old, new) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in may_change)]
+
+
+def run_id_of(config: dict[str, Any]) -> str:
+  """What tells a run's checkpoints from those of another; '' for a run of an earlier version."""
+  return str(config.get('run_id', ''))
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """Checkpoints that were damaged are found out; none is lost without a word."""
 
-import gc
+import asyncio
 import os
 import resource
 import shutil
 import subprocess
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.checkpoint import Checkpoints, DamagedCheckpoint, checksums
+from genjax import checkpoint
+from genjax.checkpoint import UNCERTAIN, Checkpoints, DamagedCheckpoint, checksums, offsets, origin_error
 from genjax.errors import UsageError
 from genjax.files import write_whole
 from genjax.parallel import make_mesh, replicated
@@ -20,15 +23,7 @@ from genjax.workdir import open_workdir, section_defaults
 from tests.conftest import ROOT, same_bits
 from tests.programs import ENV, command, train
 
-# TensorStore's failed reads and writes leave futures behind, of which asyncio complains when they are collected.
-pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 SHARDING = replicated(make_mesh(jax.devices()[:1]))
-
-
-@pytest.fixture(autouse=True)
-def collect():
-  yield
-  gc.collect()  # those futures, while their complaints are ignored
 
 
 def state_of(step):
@@ -44,8 +39,8 @@ def save(folder, *steps, **options):
   checkpoints.close()
 
 
-def restore_newest(folder, **options):
-  checkpoints = Checkpoints(folder / 'checkpoints')
+def restore_newest(folder, run_id='', **options):
+  checkpoints = Checkpoints(folder / 'checkpoints', run_id=run_id)
   try:
     return checkpoints.restore_newest(jax.eval_shape(lambda: state_of(1)), SHARDING, **options)
   finally:
@@ -85,7 +80,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 4
     data.write_bytes({'truncated': bytes(content[: len(content) // 2]), 'emptied': b'', 'flipped': bytes(content)}[damage])
-  with pytest.raises(UsageError, match=r'checkpoints/2(:| cannot).*\nLeave out --strict to go back'):
+  with pytest.raises(UsageError, match=r'checkpoints/2 (holds|cannot).*\nLeave out --strict to go back'):
     restore_newest(tmp_path, strict=True)
   assert same_bits(restore_newest(tmp_path), state_of(1))
   assert 'checkpoints/2' in capsys.readouterr().out
@@ -95,8 +90,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
 
 
 def test_no_flipped_bit_is_restored(tmp_path):
-  save(tmp_path, 1)
-  checkpoints = Checkpoints(tmp_path / 'checkpoints', read_only=True)
+  save(tmp_path, 1, run_id='a')
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', read_only=True, run_id='a')
   like, found = jax.eval_shape(lambda: state_of(1)), 0
   random = np.random.default_rng(0)
   for path in data_files(tmp_path):
@@ -188,7 +183,73 @@ def test_a_checkpoint_under_the_number_of_another_step(tmp_path, capsys):
   save(tmp_path, 1, 2)
   (tmp_path / 'checkpoints' / '2').rename(tmp_path / 'checkpoints' / '7')
   assert same_bits(restore_newest(tmp_path), state_of(1))
-  assert 'checkpoints/7 holds the state of step 2. Going back to the one before' in capsys.readouterr().out
+  assert 'checkpoints/7 holds params, ema of step 2, not 7. Going back to the one before' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('arrays', [1, 2, 3, 30])
+def test_arrays_of_another_step_or_run_are_told_from_damage(arrays):
+  found = np.random.default_rng(0).integers(0, 2**32, arrays, np.uint32)
+  error = lambda saved: origin_error(saved, found, 'a', 7)  # noqa: E731
+  assert error(found + offsets('a', 7, arrays)) == ''
+  assert error(found) == ''  # of an earlier version
+  assert error(found + offsets('b', 7, arrays)) == ('of another run' if arrays > 2 else UNCERTAIN)
+  step = error(found + offsets('a', 6, arrays))
+  assert step == ('of step 6, not 7' if arrays > 1 else UNCERTAIN)
+  flipped = found + offsets('a', 7, arrays)
+  flipped[arrays // 2] ^= 4
+  assert error(flipped) == ('changed since saving (checksums differ)' if arrays > 2 else UNCERTAIN)
+  flipped = found.copy()  # of an earlier version
+  flipped[arrays // 2] ^= 4
+  assert error(flipped)
+
+
+def test_a_field_of_another_step_and_a_checkpoint_of_another_run(tmp_path, capsys):
+  for run, steps in (('a', (1, 2)), ('b', (3,))):
+    save(tmp_path / run, *steps, run_id=run)
+  shutil.copytree(tmp_path / 'b' / 'checkpoints' / '3', tmp_path / 'a' / 'checkpoints' / '3')
+  shutil.rmtree(tmp_path / 'a' / 'checkpoints' / '2' / 'params')
+  shutil.copytree(tmp_path / 'a' / 'checkpoints' / '1' / 'params', tmp_path / 'a' / 'checkpoints' / '2' / 'params')
+  assert same_bits(restore_newest(tmp_path / 'a', 'a'), state_of(1))
+  text = capsys.readouterr().out
+  assert 'a/checkpoints/3 holds' in text
+  assert 'a/checkpoints/2 holds params of step 1, not 2' in text
+  assert same_bits(restore_newest(tmp_path / 'b', 'b'), state_of(3))
+
+
+def test_a_checkpoint_of_an_earlier_version_opens(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, 'offsets', lambda run_id, step, n: np.zeros(n, np.uint32))
+    save(tmp_path, 1)
+  assert same_bits(restore_newest(tmp_path, 'a'), state_of(1))
+  save(tmp_path, 2, run_id='a')
+  assert same_bits(restore_newest(tmp_path, 'a'), state_of(2))
+
+
+def test_only_what_tensorstore_leaves_behind_is_silenced(monkeypatch, caplog):
+  shown = []
+  monkeypatch.setattr(sys, 'unraisablehook', lambda what: shown.append(what.exc_value))
+  for _ in range(2):
+    checkpoint.silence_tensorstore()  # once, however often
+  loop = asyncio.new_event_loop()
+  failed = loop.create_future()
+  loop.close()
+
+  def unraisable(error):
+    sys.unraisablehook(types.SimpleNamespace(exc_value=error, exc_traceback=error.__traceback__))
+
+  for call in (lambda: loop.call_soon_threadsafe(print), lambda: 1 / 0):
+    try:
+      call()
+    except Exception as error:
+      error.__traceback__ = error.__traceback__.tb_next.tb_next or error.__traceback__.tb_next  # as from a thread of C++
+      unraisable(error)
+  unraisable(Exception('Encountered error while reading array index. See full TensorStore details: ...'))
+  assert [type(error) for error in shown] == [ZeroDivisionError]
+  for text in ('OUT_OF_RANGE: ... [tensorstore_spec=...]', 'mine'):
+    loop.default_exception_handler(
+      {'message': 'Future exception was never retrieved', 'exception': ValueError(text), 'future': failed}
+    )
+  assert [str(record.exc_info[1]) for record in caplog.records] == ['mine']
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path):

@@ -24,7 +24,7 @@ STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 def final_state(path, step=60):
   config = read_config(path)
   like = abstract_state(build(config['objective']), tuple(config['data']['image_shape']), build(config['optim']))
-  checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
+  checkpoints = Checkpoints(path / 'checkpoints', read_only=True, run_id=config['run_id'])
   assert checkpoints.steps()[-1] == step
   state = checkpoints.restore(step, like, replicated(make_mesh(jax.devices()[:1])))
   checkpoints.close()

@@ -124,7 +124,7 @@ def test_the_moving_average_is_not_the_parameters(runs):
   assert any((x != y).any() for x, y in zip(a, b, strict=True))
   config = read_config(path)
   like = abstract_state(build(config['objective']), tuple(config['data']['image_shape']))
-  checkpoints = Checkpoints(path / 'checkpoints', read_only=True)
+  checkpoints = Checkpoints(path / 'checkpoints', read_only=True, run_id=config['run_id'])
   saved = checkpoints.restore(10, like, replicated(make_mesh(jax.devices()[:1])), ('ema', 'params'))
   checkpoints.close()
   assert all((x == y).all() for x, y in zip(a, jax.tree.leaves(saved['ema']), strict=True))

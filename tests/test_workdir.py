@@ -1,7 +1,9 @@
 """Whose a run directory is, and which config it goes on with."""
 
+import importlib
 import json
 import os
+import resource
 import shutil
 
 import numpy as np
@@ -11,8 +13,18 @@ from PIL import Image
 from genjax.data import contents, sources
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
-from genjax.workdir import as_begun, open_workdir, read_config, section_defaults, write_environment
-from tests.conftest import config_of, noise
+from genjax.files import NotWritten, write_whole
+from genjax.metrics import card
+from genjax.workdir import (
+  as_begun,
+  open_workdir,
+  read_config,
+  refuse_another_config,
+  run_id_of,
+  section_defaults,
+  write_environment,
+)
+from tests.conftest import CONFIGS, config_of, noise
 
 
 def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, capsys):
@@ -29,9 +41,12 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
   (tmp_path / 'run' / 'checkpoints' / '5').mkdir(parents=True)
   with pytest.raises(UsageError, match=r'belongs to another config \(objective.beta: 1.0 -> 2.0; train.seed: 0 -> 1\)'):
     open_workdir(tmp_path / 'run', other)
-  os.close(open_workdir(tmp_path / 'run', longer))
-  assert 'optim.model.steps goes from 5 to 9 with train.steps: the schedule follows' in capsys.readouterr().out
-  assert read_config(tmp_path / 'run') == longer
+  with pytest.raises(UsageError, match=r'belongs to another config \(optim.model.steps: 5 -> 9\)'):
+    open_workdir(tmp_path / 'run', longer)
+  run_id = read_config(tmp_path / 'run')['run_id']
+  os.close(open_workdir(tmp_path / 'run', longer, config_at={5: config}.get))
+  assert 'optim.model.steps goes from 5 to 9 with train.steps' in capsys.readouterr().out
+  assert read_config(tmp_path / 'run') == longer | {'run_id': run_id}
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
@@ -64,7 +79,7 @@ def test_an_option_that_came_later_counts_as_its_default(tmp_path):
     open_workdir(tmp_path, other)
   config['objective']['network']['remat'] = True  # changes how, not what
   os.close(open_workdir(tmp_path, config))
-  assert read_config(tmp_path) == config
+  assert read_config(tmp_path) == config | {'run_id': read_config(tmp_path)['run_id']}
 
 
 def images_in(path, n=24, seed=0, classes=('cat', 'dog')):
@@ -226,3 +241,73 @@ def test_other_data_are_not_judged(tmp_path, capsys):
   assert capsys.readouterr().out == ''
   with pytest.raises(UsageError, match='24 then, 30 now'):
     contents.check_same(tmp_path / 'run', data, open_data(str(images_in(tmp_path / 'other', 30, seed=1)), 8))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_goes_on_with_more_steps(name, tmp_path):
+  def at(steps, **optim):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    config.train.steps = steps
+    config = json.loads(json.dumps(config.to_dict()))
+    next(iter(config['optim'].values())).update(optim)
+    return config
+
+  refuse_another_config(tmp_path, at(1000), at(2030), config_at=at)
+  refuse_another_config(tmp_path, at(2030), at(1000), config_at=at)
+  with pytest.raises(UsageError, match=r'belongs to another config \(optim.*.b1: 0.1 -> '):
+    refuse_another_config(tmp_path, at(1000, b1=0.1), at(2000), config_at=at)
+
+
+def test_each_run_has_an_identity_that_stays(tmp_path):
+  config = json.loads(json.dumps(config_of('digits_flow')))
+  for name in ('a', 'b'):
+    os.close(open_workdir(tmp_path / name, config))
+    (tmp_path / name / 'checkpoints' / '5').mkdir(parents=True)
+  ids = [run_id_of(read_config(tmp_path / name)) for name in ('a', 'b')]
+  assert len({*ids, ''}) == 3
+  os.close(open_workdir(tmp_path / 'a', config))
+  assert run_id_of(read_config(tmp_path / 'a')) == ids[0]
+  (tmp_path / 'b' / 'config.json').write_text(json.dumps(config))  # as an earlier version wrote it, of a run that is finished
+  (tmp_path / 'b' / 'checkpoints' / str(config['train']['steps'])).mkdir()
+  os.close(open_workdir(tmp_path / 'b', config))
+  assert run_id_of(read_config(tmp_path / 'b'))
+  assert read_config(tmp_path / 'b') == config | {'run_id': run_id_of(read_config(tmp_path / 'b'))}
+
+
+@pytest.mark.parametrize('name', ['evaluation', 'checkpoints', 'samples', 'pictures/reconstructions', 'nan'])
+def test_a_link_in_the_place_of_a_folder_is_refused(name, tmp_path):
+  config = json.loads(json.dumps(config_of('digits_flow')))
+  (tmp_path / 'elsewhere').mkdir()
+  os.close(open_workdir(tmp_path / 'run', config))
+  (tmp_path / 'run' / name).parent.mkdir(exist_ok=True)
+  (tmp_path / 'run' / name).symlink_to(tmp_path / 'elsewhere')
+  with pytest.raises(UsageError, match=f'run/{name} is a link'):
+    open_workdir(tmp_path / 'run', config)
+  if name == 'evaluation':
+    with pytest.raises(UsageError, match=f'run/{name} is a link'):
+      card.open_folder(tmp_path / 'run', config)
+  (tmp_path / 'run' / name).unlink()
+  (tmp_path / 'link').symlink_to(tmp_path / 'run')  # of the whole run: the user's own
+  os.close(open_workdir(tmp_path / 'link', config))
+
+
+def test_a_file_too_large_for_the_disk_is_named_and_the_old_one_stays(tmp_path):
+  path = tmp_path / 'config.json'
+  write_whole(path, 'old')
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # stands in for a full disk
+  try:
+    with pytest.raises(NotWritten, match=r'config.json cannot be written \(File too large\): make room'):
+      write_whole(path, 5000 * 'x')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert path.read_text() == 'old'
+  assert [p.name for p in tmp_path.iterdir()] == ['config.json']
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+  (tmp_path / 'device').symlink_to('/dev/null')
+  for path in (tmp_path, tmp_path / 'device'):
+    with pytest.raises(NotWritten, match=str(path)):
+      write_whole(path, 'x')
+  assert (tmp_path / 'device').is_char_device()
