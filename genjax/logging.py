@@ -5,13 +5,14 @@ import math
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from genjax.errors import UsageError
-from genjax.files import write_whole
+from genjax.files import write_whole, writing
 
 
 class Silent:
@@ -24,7 +25,8 @@ class Silent:
 class Metrics:
   """Appends to metrics.jsonl and mirrors under the same names, keyed by images seen.
 
-  On resume, lines after the step resumed from are cut: those steps are taken again.
+  On resume, lines after the step resumed from are cut: those steps are taken again. TensorBoard is filled from those that stay,
+  for a kill loses what had not been written to it.
 
   Args:
     workdir: the run directory.
@@ -34,22 +36,21 @@ class Metrics:
   """
 
   def __init__(self, workdir: Path, step: int, batch_size: int, config: dict[str, Any], wandb_project: str = ''):
-    from tensorboardX import SummaryWriter
-
     if wandb_project:
       try:
         import wandb
       except ModuleNotFoundError:
         raise UsageError('--wandb needs the package: pip install wandb') from None
     self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
-    if self.path.exists():
-      write_whole(self.path, ''.join(json.dumps(line) + '\n' for line in read_metrics(workdir, step)))
-    self.tensorboard = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step * batch_size + 1)
+    lines = read_metrics(workdir, step)
+    if self.path.exists() or self.path.is_symlink():  # a link in its place is not followed
+      write_whole(self.path, ''.join(json.dumps(line) + '\n' for line in lines))
+    self.tensorboard = TensorBoard(workdir / 'tensorboard', [(line['step'] * batch_size, line) for line in lines])
     self.wandb = None
     if wandb_project:
       identity = workdir / 'wandb_id'  # the run directory's own: a resumed run goes on, another of its name does not
       if not identity.exists():
-        identity.write_text(secrets.token_hex(8))
+        write_whole(identity, secrets.token_hex(8))
       name, identity = workdir.resolve().name, identity.read_text()
       self.wandb = wandb.init(project=wandb_project, id=identity, name=name, dir=str(workdir), config=config, resume='allow')
 
@@ -57,10 +58,9 @@ class Metrics:
     """One line. A number that is not finite becomes null, which JSON has."""
     images = step * self.batch_size
     line = {'step': step, 'kimg': images / 1000} | values
-    with open(self.path, 'a') as file:
+    with writing(self.path), open(self.path, 'a') as file:
       file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + '\n')
-    for name, value in line.items():
-      self.tensorboard.add_scalar(name, value, images)
+    self.tensorboard.write(images, line)
     if self.wandb:
       self.wandb.log(line, step=images)
 
@@ -68,6 +68,53 @@ class Metrics:
     self.tensorboard.close()
     if self.wandb:
       self.wandb.finish()
+
+
+class TensorBoard:
+  """A file of scalars in `folder`, in the place of those that are there.
+
+  Written without tensorboardX's SummaryWriter, whose thread dies of a full disk and leaves the training waiting for it.
+  A TensorBoard that is open forgets what it had read of the files before.
+
+  Args:
+    folder: made if it is not there.
+    lines: what is written first, each as by `write`.
+  """
+
+  FLUSH_EVERY = 10.0  # seconds
+
+  def __init__(self, folder: Path, lines: list[tuple[int, dict[str, Any]]]):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    self.folder, self.event, self.flushed = folder, Event, 0.0
+    with writing(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      old = list(folder.glob('events.out.tfevents.*'))
+      self.writer = EventsWriter(str(folder / 'events'), f'.{secrets.token_hex(4)}')
+      self.writer.write_event(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
+      for images, values in lines:
+        self.add(images, values)
+      self.writer.flush()
+      for path in old:  # last, so that a kill before it loses nothing
+        path.unlink(missing_ok=True)
+
+  def write(self, images: int, values: dict[str, Any]) -> None:
+    """The numbers among `values` at so many images; None is not finite."""
+    with writing(self.folder):
+      self.add(images, values)
+      if time.monotonic() - self.flushed > self.FLUSH_EVERY:
+        self.writer.flush()
+        self.flushed = time.monotonic()
+
+  def add(self, images: int, values: dict[str, Any]) -> None:
+    values = {name: math.nan if value is None else value for name, value in values.items()}
+    shown = [{'tag': name, 'simple_value': value} for name, value in values.items() if isinstance(value, int | float)]
+    self.writer.write_event(self.event(wall_time=time.time(), step=int(images), summary={'value': shown}))
+
+  def close(self) -> None:
+    with writing(self.folder):
+      self.writer.close()
 
 
 def read_metrics(workdir: Path, step: float = math.inf) -> list[dict[str, Any]]:
