@@ -62,9 +62,8 @@ def main(argv: list[str]) -> None:
   args.n = args.n if args.n is not None else 64 if args.mix is None else 6
   if not 0 <= args.seed < 2**32:
     raise UsageError(f'--seed {args.seed}: give a number from 0 to {2**32 - 1}.')
-  if args.n < 1:
-    raise UsageError(f'--n {args.n}: ask for at least one image.')
   key = rng.key(args.seed)
+  run.check_request(key, **{'--n': args.n})
   if args.walk is not None or args.mix is not None:
     return through_latents(args, run, key, options)
   labels = run.labels(parse_label(args.label, args.n, run), args.n, key)

@@ -282,12 +282,7 @@ class Objects(NamedTuple):
 
   def compile_step(self, mesh: jax.sharding.Mesh) -> parallel.CompiledStep:
     """Raises UsageError if the devices do not get equal microbatches."""
-    parts = mesh.size * self.train.accumulate
-    if self.train.batch_size % parts:
-      raise UsageError(
-        f'train.batch_size={self.train.batch_size} must be a multiple of {parts}: {mesh.size} devices '
-        f'times train.accumulate={self.train.accumulate}.'
-      )
+    parallel.check_batch_size(self.train.batch_size, mesh, self.train.accumulate)
     step = functools.partial(
       train_step,
       objective=self.objective,

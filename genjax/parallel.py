@@ -148,6 +148,18 @@ def put_everywhere(arrays: Tree, mesh: Mesh) -> Tree:
   return jax.tree.map(put, arrays)
 
 
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+  """Raises UsageError if the devices do not get equal microbatches; it names the nearest sizes of which they do."""
+  parts = mesh.size * accumulate
+  if batch_size < 1 or batch_size % parts:
+    below = batch_size // parts * parts
+    near = f'{below} or {below + parts}' if below > 0 else parts
+    times = f' times train.accumulate={accumulate}' if accumulate > 1 else ''
+    raise UsageError(
+      f'train.batch_size={batch_size} must be a multiple of {parts} ({mesh.size} devices{times}): the nearest is {near}.'
+    )
+
+
 def use_compilation_cache() -> None:
   """Keep compiled programs on disk, so that only the first run of a config compiles. JAX's own variable overrides."""
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

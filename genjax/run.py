@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+import math
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +83,8 @@ class Run:
     Raises:
       UsageError: no key, an unknown option, a label out of range, an `n` below 1.
     """
-    if n < 1:
-      raise UsageError(f'n={n}: ask for at least one image.')
-    if batch_size < 1:
-      raise UsageError(f'batch_size={batch_size} must be 1 or more.')
-    rng.check_key(key)
+    check_integers(batch_size=batch_size)
+    self.check_request(key, n=n)
     options = self.checked(options)
     labels = self.labels(label, n, key)
     size = min(n, batch_size)
@@ -101,11 +100,9 @@ class Run:
 
     Raises UsageError as `sample`, and for a model that has no way, such as a GAN.
     """
-    if n < 1:
-      raise UsageError(f'n={n}: ask for at least one image.')
     if not hasattr(self.objective, 'solve'):
       raise UsageError(f'{type(self.objective).__name__} has no way to its images but one evaluation: take sample(...).')
-    rng.check_key(key)
+    self.check_request(key, n=n)
     options, labels = self.checked(options), self.labels(label, n, key)
     index = np.arange(n, dtype=np.int32)
     return _sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, labels, 'solve')
@@ -118,9 +115,8 @@ class Run:
     Of GANs, VAEs and adversarial autoencoders; without `label`, all have the class of the first. Raises UsageError for
     another model, fewer than two stops or than one frame.
     """
-    check_integers(stops=stops, frames=frames)
-    if stops < 2 or frames < 1:
-      raise UsageError(f'stops={stops}, frames={frames}: a walk has two stops and one frame at least.')
+    check_integers(2, stops=stops)
+    self.check_request(key, frames=frames, stops=stops)
     return self.through_latents(latents.walk, key, stops, label, frames, truncation)
 
   def mix(
@@ -131,8 +127,7 @@ class Run:
     Raises UsageError for a model whose generator has no styles, or a layer that it does not have.
     """
     check_integers(n=n, layer=layer)
-    if n < 1:
-      raise UsageError(f'n={n}: ask for at least one image.')
+    self.check_request(key, **{'n^2': n * n})
     if not isinstance(self.objective, GAN):
       raise UsageError(f'{type(self.objective).__name__} has no generator: mixes are of GANs.')
     return self.through_latents(latents.mix, key, n, label, layer, truncation)
@@ -147,7 +142,7 @@ class Run:
     """
     if not hasattr(self.objective, 'pictures'):
       raise UsageError(f'{type(self.objective).__name__} encodes no images: pictures are of autoencoders.')
-    rng.check_key(key)
+    self.check_request(key)
     images, shape = jnp.asarray(images), tuple(self.config['data']['image_shape'])
     if images.ndim != 4 or images.shape[1:] != shape or not jnp.issubdtype(images.dtype, jnp.floating) or len(images) < 2:
       raise UsageError(f'images: give two or more {shape} in [-1, 1] as floats, not {images.dtype} {images.shape}.')
@@ -167,11 +162,18 @@ class Run:
     if label is not None and np.ndim(label):
       raise UsageError('label: give one class for the whole of it.')
     check_scale('truncation', truncation)
-    rng.check_key(key)
     labels = self.labels(label, n, key)
     chosen = None if labels is None else jnp.asarray(labels[0])
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
     return compiled(self.objective, self.variables, latents.keys_of(key, n), chosen, given, float(truncation))
+
+  def check_request(self, key: Any, **count: int) -> None:
+    """Raises UsageError for what is not one key, or a `count` of images, named as the caller knows it, that is no positive
+    integer or of which this machine has no memory for."""
+    check_key(key)
+    check_integers(**count)
+    for name, n in count.items():
+      check_memory(n, self.config['data']['image_shape'], name)
 
   def checked(self, options: dict[str, Any]) -> dict[str, Any]:
     """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""
@@ -226,11 +228,29 @@ class Run:
     return np.broadcast_to(labels.astype(np.int32), (n,))
 
 
-def check_integers(**values: Any) -> None:
-  """Raises UsageError for one that is none."""
+def check_integers(least: int = 1, **values: Any) -> None:
+  """Raises UsageError for one that is none, or below `least`."""
   for name, value in values.items():
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-      raise UsageError(f'{name}={value!r}: give an integer.')
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+      raise UsageError(f'{name}={value!r}: give an integer of at least {least}.')
+
+
+def check_memory(n: int, image_shape: Sequence[int], name: str) -> None:
+  """Raises UsageError where `n` float32 images and a copy of them exceed the memory of the device, or of the machine."""
+  needed = 2 * 4 * n * math.prod(image_shape)
+  limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', math.inf)
+  has = min(limit, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  if needed > has or n >= 2**31:  # images are numbered in 32 bits
+    raise UsageError(
+      f'{name}={n}: so many images take {needed // 10**9:,} GB, and there are {has // 10**9:,} GB: ask for fewer at a time.'
+    )
+
+
+def check_key(key: Any) -> None:
+  """Raises UsageError for what is not one key of the generator that genjax uses."""
+  rng.check_key(key)
+  if np.shape(key):
+    raise UsageError(f'key is an array of {np.shape(key)} keys: give one, as key[0].')
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -261,6 +281,8 @@ def load(
   Raises:
     UsageError: not a run directory, no checkpoint yet, a damaged one, or names in it that are not genjax's.
   """
+  if step is not None:
+    check_integers(0, step=step)
   path = Path(path)
   config = read_config(path)
   objective, image_shape = build(config['objective'], allow_package), config['data'].get('image_shape')

@@ -313,7 +313,7 @@ def test_walks_and_mixes_of_a_run(style_run, tmp_path):
   with Image.open(tmp_path / 'mix.png') as picture:
     assert picture.width < 1000
   wrong = {
-    ('--walk', '1', '--out', 'x.gif'): 'stops=1, frames=64: a walk has two stops and one frame at least',
+    ('--walk', '1', '--out', 'x.gif'): 'stops=1: give an integer of at least 2',
     ('--walk', '3', '--out', 'x.mp4'): 'a walk is .gif, .webp or .png',
     ('--mix', '9', '--out', 'x.png'): 'layer 9: this generator has styles 0 to 3, mix from 1 to the last',
     ('--mix', '1', '--walk', '3', '--out', 'x.png'): '--walk and --mix: give one of them',
@@ -329,7 +329,7 @@ def test_what_has_no_latents_or_styles_is_refused():
   game = GAN(MLPGenerator((8, 8, 1), z_dim=4, width=8), MLPDiscriminator(width=8))
   source = Arrays('x', np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32), 0)
   batch = collapse.Batch(source.images / np.float32(1), source.labels, np.arange(4, dtype=np.int32))
-  run = genjax.run.Run(None, {}, game, game.init(jax.random.key(0), batch), 0)
+  run = genjax.run.Run(None, {'data': {'image_shape': [8, 8, 1]}}, game, game.init(jax.random.key(0), batch), 0)
   with pytest.raises(UsageError, match='MLPGenerator has no styles to mix: StyleGAN2Generator has'):
     run.mix(jax.random.key(0))
   with pytest.raises(UsageError, match='has no latent to walk through: GANs, VAEs and AAEs have'):

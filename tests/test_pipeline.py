@@ -106,5 +106,5 @@ def test_half_of_the_images_are_mirrored():
 
 
 def test_batch_size_that_the_devices_do_not_divide():
-  with pytest.raises(UsageError, match=r'train.batch_size=6 must be a multiple of the 8 devices'):
+  with pytest.raises(UsageError, match=r'train.batch_size=6 must be a multiple of 8 \(8 devices\): the nearest is 8'):
     Pipeline(arrays(), 6, KEY, 0, make_mesh())

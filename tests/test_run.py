@@ -27,7 +27,7 @@ from genjax.samplers.sampler import Sampler
 from genjax.types import Variables
 from genjax.workdir import read_config
 from tests.conftest import ROOT
-from tests.programs import train
+from tests.programs import ENV, train
 
 
 def size(path):
@@ -152,12 +152,13 @@ def test_a_checkpoint_that_training_deletes_meanwhile(runs, tmp_path, monkeypatc
 @pytest.mark.parametrize(
   ('call', 'message'),
   [
-    (lambda run: run.sample(jax.random.key(0), 0), 'n=0: ask for at least one image'),
+    (lambda run: run.sample(jax.random.key(0), 0), 'n=0: give an integer of at least 1'),
     (lambda run: run.sample(jax.random.key(0), 2, label=10), 'label=10: this model has the classes 0 to 9'),
     (lambda run: run.sample(jax.random.key(0), 2, label=[1, 2, 3]), 'one for each of the 2 images'),
     (lambda run: run.sample(jax.random.key(0), 2, stepz=3), "no option 'stepz'; it has solver, .*, clip_denoised"),
     (lambda run: run.sample(jax.random.key(0), 2, solver='hein'), "solver='hein' is not there. Did you mean heun"),
     (lambda run: run.sample(jax.random.key(0), 2, steps=0), 'steps=0: a solver takes at least 1'),
+    (lambda run: genjax.load(run.path, step=5.0), 'step=5.0: give an integer'),
     (lambda run: genjax.load(run.path, step=7), 'no checkpoint of step 7; it has 5, 10'),
     (lambda run: genjax.load(run.path / 'samples'), 'is not a run directory: it has no config.json'),
   ],
@@ -165,6 +166,81 @@ def test_a_checkpoint_that_training_deletes_meanwhile(runs, tmp_path, monkeypatc
 def test_sampling_mistakes(runs, call, message):
   with pytest.raises(UsageError, match=message):
     call(genjax.load(runs('digits_flow')))
+
+
+@pytest.mark.parametrize('n', [2.0, True, '2', None, [2], np.float32(2), -1, 10**10, 10**400])
+def test_numbers_of_images_that_are_none(runs, n):
+  run, gan, key = genjax.load(runs('digits_flow')), genjax.load(runs('digits_gan')), jax.random.key(0)
+  calls = {
+    'n=': lambda: run.sample(key, n),
+    'n= of solve': lambda: run.solve(key, n),
+    'frames=': lambda: gan.walk(key, 2, n),
+    'stops=': lambda: gan.walk(key, n, 2),
+    'n': lambda: gan.mix(key, n),
+  }
+  for name, call in calls.items():
+    with pytest.raises(UsageError, match=re.escape(name.partition(' ')[0])) as error:
+      call()
+    assert len(str(error.value).splitlines()) == 1
+  if not isinstance(n, int) or n < 1:
+    with pytest.raises(UsageError, match='batch_size='):
+      run.sample(key, 2, batch_size=n)
+
+
+def test_several_keys_in_the_place_of_one(runs):
+  run, gan, vae = (genjax.load(runs(f'digits_{name}')) for name in ('flow', 'gan', 'vae'))
+  for keys in (jax.random.split(jax.random.key(0), 3), jax.random.key(0)[None]):
+    for call in (
+      lambda keys: run.sample(keys, 2),
+      lambda keys: run.solve(keys, 2),
+      lambda keys: gan.walk(keys, 2, 2),
+      lambda keys: gan.mix(keys, 2),
+      lambda keys: vae.pictures(keys, np.zeros((2, 8, 8, 1), np.float32), 0),
+    ):
+      with pytest.raises(UsageError, match=rf'key.*\({len(keys)},\)'):
+        call(keys)
+
+
+def test_a_checkpoint_of_another_step_or_run_is_named(runs, tmp_path):
+  run = shutil.copytree(runs('digits_vae'), tmp_path / 'run')  # a whole run may be copied
+  assert genjax.load(run).step == 10
+  (run / 'best').mkdir()
+  shutil.copytree(run / 'checkpoints' / '10', run / 'best' / '10')
+  assert genjax.load(run, best=True).step == 10
+  (run / 'checkpoints' / '10').rename(run / 'checkpoints' / '12')
+  with pytest.raises(UsageError, match=r'checkpoints/12 holds params, ema of step 10, not 12'):
+    genjax.load(run)
+  (run / 'checkpoints' / '12').rename(run / 'checkpoints' / '10')
+  shutil.rmtree(run / 'checkpoints' / '10' / 'ema')
+  shutil.copytree(run / 'checkpoints' / '5' / 'ema', run / 'checkpoints' / '10' / 'ema')
+  with pytest.raises(UsageError, match=r'checkpoints/10 holds ema of step 5, not 10'):
+    genjax.load(run)
+  config = read_config(run)
+  (run / 'config.json').write_text(json.dumps(config | {'run_id': 'of another'}))
+  for best in (False, True):
+    with pytest.raises(UsageError, match=r'holds params, .* of another run'):
+      genjax.load(run, step=10, best=best)
+  del config['run_id']  # a run of an earlier version, whose checkpoints are marked with no run
+  (run / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(UsageError, match='of another run'):
+    genjax.load(run, step=5)
+
+
+def test_a_damaged_checkpoint_is_a_line(runs, tmp_path):
+  run = shutil.copytree(runs('digits_flow'), tmp_path / 'run')
+  for path in (run / 'checkpoints' / '10').rglob('d/*'):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  program = """
+import sys, genjax, sample
+for call in (lambda: genjax.load(sys.argv[1]), lambda: sample.main(['--run', sys.argv[1], '--out', 'x.png'])):
+  try:
+    call()
+  except ValueError as error:
+    print(error)
+"""
+  done = subprocess.run([sys.executable, '-c', program, run], cwd=ROOT, env=ENV, capture_output=True, text=True)
+  assert done.stderr == ''
+  assert [line.partition(' (')[0] for line in done.stdout.splitlines()] == [f'{run}/checkpoints/10 cannot be read'] * 2
 
 
 def test_sample_py(runs, tmp_path, capsys):
@@ -212,7 +288,7 @@ def test_the_way_to_the_images(runs):
   np.testing.assert_allclose(found.x, run.sample(key, 3, label=2, steps=4, solver='ddim'), atol=1e-6)
   with pytest.raises(UsageError, match=r'GAN has no way to its images but one evaluation: take sample\(...\)'):
     genjax.load(runs('digits_gan')).solve(key, 3)
-  with pytest.raises(UsageError, match=r'n=0: ask for at least one image'):
+  with pytest.raises(UsageError, match=r'n=0: give an integer of at least 1'):
     run.solve(key, 0)
   for ask in (run.solve, run.sample):
     with pytest.raises(UsageError, match=r'key=7 .*jax.random.key\(7\)'):
@@ -310,7 +386,9 @@ def test_a_weaker_run_guides(runs, tmp_path):
     (['--label', '3,12'], '^label=12: this model has the classes 0 to 9.$'),
     (['--label', '99999999999999999999'], 'label: give one whole number'),
     (['--n', 'many'], "argument --n: invalid int value: 'many'; see --help"),
-    (['--n', '0'], '--n 0: ask for at least one image'),
+    (['--n', '0'], '--n=0: give an integer of at least 1'),
+    (['--n', '10000000000'], '--n=10000000000: so many images take 5,120 GB'),
+    (['--mix', '1', '--n', '100000'], r'n\^2=10000000000: so many images'),
     (['--seed', '-1'], '--seed -1: give a number from 0'),
     (['--out', 'grid.jpg'], 'the grid is a PNG'),
   ],

@@ -17,9 +17,8 @@ from jaxtyping import Int64
 
 from genjax import rng
 from genjax.data.sources import Arrays, Source
-from genjax.errors import UsageError
 from genjax.images import to_float
-from genjax.parallel import batch_sharding, put_everywhere
+from genjax.parallel import batch_sharding, check_batch_size, put_everywhere
 from genjax.types import Batch
 
 
@@ -63,8 +62,7 @@ class Pipeline:
   def __init__(
     self, source: Source, batch_size: int, key: jax.Array, seed: int, mesh: Mesh, flip: bool = False, ahead: int = 3
   ):
-    if batch_size < 1 or batch_size % mesh.size:
-      raise UsageError(f'train.batch_size={batch_size} must be a multiple of the {mesh.size} devices.')
+    check_batch_size(batch_size, mesh)
     self.source, self.batch_size, self.seed, self.ahead = source, batch_size, seed, ahead
     self.key = put_everywhere(key, mesh)
     self.sharding = batch_sharding(mesh)
