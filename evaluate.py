@@ -4,6 +4,7 @@ By its likelihood alone: python evaluate.py --run runs/x --metrics likelihood --
 Images that another program made: python evaluate.py --images DIR_OR_NPZ --data fashion_mnist   (writes evaluation/NAME/*.json)
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
               python evaluate.py compare runs/a runs/b --metrics likelihood
+Of a run directory that is read-only: python evaluate.py --run /shared/a --out a; python evaluate.py compare a runs/b
 
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
@@ -56,7 +57,6 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--resolution', type=int, help='of --images and --data, resized (that of --images)')
   parser.add_argument('--channels', type=int, help='of --images and --data: 1 grayscale, 3 RGB (as they are)')
   parser.add_argument('--data_dir', help='of --data: where TensorFlow Datasets keeps it')
-  parser.add_argument('--out', type=Path, help='of --images: the folder of the card (evaluation/NAME)')
   parser.add_argument('--metrics', default='all', help='all (default), or likelihood: alone, of the test split')
   parser.add_argument('--samples', type=int, help='how many images are drawn, or taken of --images (10000, or all there are)')
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
@@ -71,6 +71,7 @@ def main(argv: list[str]) -> None:
     '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
   )
   parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ...; without, the first')
+  parser.add_argument('--out', default='', help='a folder for cards and pictures (the run itself; of --images evaluation/NAME)')
   args, rest = parser.parse_known_args(argv)
   if args.images:
     return evaluate_images(parser, args, rest)
@@ -110,6 +111,8 @@ def main(argv: list[str]) -> None:
   seeds = parse_seeds(args.seeds)
   args.samples = 10_000 if args.samples is None else args.samples
   check_numbers(args)
+  out = card.open_folder(run.path, run.config, args.out)
+  elsewhere = {'run': str(run.path.resolve())} if args.out else {}
 
   # Real images.
   mesh = parallel.make_mesh()
@@ -131,9 +134,9 @@ def main(argv: list[str]) -> None:
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
     protocol = card.likelihood_protocol(estimator, likelihood_kind(run.objective, estimator), test, images)
     cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
-    found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **card.environment()}
+    found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **elsewhere, **card.environment()}
     print(card.likelihood_table(found))
-    return print(card.save_likelihood(run.path, found))
+    return print(card.save_likelihood(out, found))
 
   # One card a seed.
   evaluator = open_evaluator(args, data, train, test, mesh)
@@ -155,11 +158,11 @@ def main(argv: list[str]) -> None:
       more = nats | {f'collapse_{k}': v for k, v in panel.items()}
       said = {'flags': flags(panel)}
       notes = [told] if (told := notice(panel)) else []
-    found = evaluator.measure(samples, args.samples, more, notes) | said
+    found = evaluator.measure(samples, args.samples, more, notes) | said | elsewhere
     found['model'] = judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed}
     found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
     found['cost'] |= card.training_cost(run.path, run.step)
-    evaluator.save(run.path / 'evaluation', found, samples)
+    evaluator.save(out / 'evaluation', found, samples)
 
 
 def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh) -> Evaluator:
@@ -172,7 +175,7 @@ def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | Non
   return Evaluator(data, train, test, extractor, training, held_out, held_out if args.split == 'test' else training, twin)
 
 
-OF_IMAGES = ('data', 'resolution', 'channels', 'data_dir', 'out')
+OF_IMAGES = ('data', 'resolution', 'channels', 'data_dir')
 OF_RUNS = ('run', 'step', 'best', 'guide', 'guide_step', 'no_ema', 'metrics', 'seeds', 'likelihood', 'estimator')
 
 
@@ -193,7 +196,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
     raise UsageError(f'--channels {args.channels}: give 1 (grayscale) or 3 (RGB).')
   check_numbers(args)
   path = args.images.expanduser()
-  out = (args.out or Path('evaluation') / path.resolve().name.removesuffix('.npz')).expanduser()
+  out = Path(args.out or Path('evaluation') / path.resolve().name.removesuffix('.npz')).expanduser()
   if out.resolve().is_relative_to(path.resolve()):
     raise UsageError(f'--out {out}: the card and its pictures would lie among the images; give another folder.')
   if (out / 'config.json').exists():
@@ -240,7 +243,7 @@ def side_by_side(argv: list[str]) -> None:
   rows = compare.rows_of(args.runs, args.features)
   pictures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
-    model = row.card['model']
+    model, path = row.card['model'], row.card.get('run', row.run)
     if row.of_images:
       try:
         pictures[f'grid {number}: {row.name}, the first images'] = card.grid_of(row.run / card.file_name(row.card)).read_bytes()
@@ -248,7 +251,7 @@ def side_by_side(argv: list[str]) -> None:
         print(f'{row.name} gets no grid: {error.filename} cannot be read: {error.strerror}.')
       continue
     try:
-      run = load(row.run, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
+      run = load(path, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
       if guide := model.get('guide'):
         run = run.guided_by(load(guide['run'], guide['step'], model['ema_halflife_kimg'] is not None, args.allow_package))
     except UsageError as error:  # its numbers outlive the checkpoint
@@ -278,8 +281,8 @@ def side_by_side(argv: list[str]) -> None:
 
 def check_numbers(args) -> None:
   """Raises UsageError for numbers of images that are too small."""
-  if args.samples is not None and args.samples < 100:
-    raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing.')
+  if args.samples is not None and not 100 <= args.samples < 2**31:
+    raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing, and more than {2**31 - 1} have no numbers.')
   if args.reference_images and args.reference_images < 100:
     raise UsageError(f'--reference_images {args.reference_images}: 0 for all, or 100 at least.')
   if args.batch_size < 1:

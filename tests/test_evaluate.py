@@ -76,6 +76,23 @@ def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
   ]
 
 
+def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
+  run, out = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation')), tmp_path / 'out'
+  (run / 'evaluation').write_text('')  # stands in for a file system that is read-only
+  words = ['--samples', '600', '--batch_size', '64', '--run']
+  with pytest.raises(UsageError, match=rf'{run}/evaluation cannot be written .*--out'):
+    evaluate.main([*words, str(run)])
+  evaluate.main([*words, str(run), '--out', str(out)])
+  (written,) = card.load(out)
+  assert written['metrics'] == card.load(runs[0])[0]['metrics']
+  assert next((out / 'evaluation').glob('*_nearest.png')).stat().st_size
+  with pytest.raises(UsageError, match=f'--out {out} has the config of another run'):
+    evaluate.main([*words, str(runs[1]), '--out', str(out)])
+  evaluate.main(['compare', str(out), str(runs[1]), '--out', str(tmp_path / 'page')])
+  assert len(list((tmp_path / 'page').glob('grid_*.png'))) == 2  # both runs were opened
+  assert (run / 'evaluation').read_text() == ''
+
+
 def test_a_card_says_how_it_was_measured(runs, capsys):
   found = card.load(runs[0])
   assert [c['model']['seed'] for c in found] == [0, 1]

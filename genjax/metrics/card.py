@@ -9,6 +9,7 @@ A card is a plain dictionary, written as JSON:
   notes      what to know before believing the numbers, as of a quick estimate
   flags      of a GAN: how its samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
   classification   of a classifier trained on samples: its recipe, and its twin's accuracy, which was trained on real images
+  run        where the run lies, if the card was written somewhere else (evaluate.py --out)
   versions, created
 """
 
@@ -17,6 +18,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import tempfile
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -27,14 +29,14 @@ import jax
 from genjax.build import resolve
 from genjax.data.sources import Source, data_hash
 from genjax.errors import UsageError
-from genjax.files import write_json
+from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import frechet_distance
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference
 from genjax.types import Objective
-from genjax.workdir import PACKAGES, differences, git, read_config
+from genjax.workdir import PACKAGES, differences, differences_that_matter, git, read_config, run_id_of
 
 NUMBER = (int, float)
 SCHEMA = {
@@ -172,6 +174,29 @@ def file_name(card: Card) -> str:
   model, settled = card['model'], tag([card['protocol'], settings(card)])
   which = f'images_{settled}' if of_images(card) else f'{model["step"]:08d}_{settled}_{model["seed"]}'
   return f'{card["protocol"]["features"]["name"]}_{which}.json'
+
+
+def open_folder(run: Path, config: dict[str, Any], out: str = '') -> Path:
+  """The folder whose `evaluation/` takes the cards of a run: itself, or `out`, where its config.json is copied to.
+
+  `load` and comparisons take the one as the other.
+
+  Raises:
+    UsageError: it cannot be written to, `evaluation` is a link, or `out` has the cards of another run.
+  """
+  folder = Path(out or run)
+  refuse_links(folder, 'evaluation')
+  if out and (folder / 'config.json').exists():
+    other = read_config(folder)
+    if run_id_of(other) != run_id_of(config) or differences_that_matter(other, config):
+      raise UsageError(f'--out {out} has the config of another run than {run}: give another folder.')
+  with writing(folder / 'evaluation', 'give another folder, as --out DIR'):
+    (folder / 'evaluation').mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder / 'evaluation'):
+      pass
+  if out:
+    write_json(folder / 'config.json', config)
+  return folder
 
 
 def save(workdir: Path, card: Card) -> Path:
