@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from genjax import parallel, replay, rng
 from genjax.build import build, check, complete, with_defaults, without_leftovers
 from genjax.checkpoint import Checkpoints, NotSaved
-from genjax.commandline import config_path, parse
+from genjax.commandline import config_path, parse, refuse_shared_steps
 from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
@@ -82,6 +82,7 @@ def main(argv: list[str]) -> None:
     say(f'{", ".join(left_out)}: left out, as the class given on the command line has none.')
   workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
   made = objects(as_begun(workdir, config, overridden), ALLOW_PACKAGE.value)
+  refuse_shared_steps(CONFIG.value, overridden)
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
   def config_at(steps):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from genjax.errors import UsageError, UsageWarning, nearest
 
@@ -68,6 +69,21 @@ def parse(argv: list[str], default: str) -> list[str]:
       raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
     name, *hint = str(text).splitlines()
     raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
+
+
+def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None:
+  """Raises UsageError for an overridden value that the config file ties to `train.steps`: ml_collections sets both."""
+  for name in set(overridden) - {'train.steps'}:
+    *path, last = name.split('.')
+    section = config
+    for part in path:
+      section = section.get(part) if isinstance(section, ConfigDict) else None
+    known = isinstance(section, ConfigDict) and last in section
+    if known and section.get_ref(last) is config.train.get_ref('steps'):
+      raise UsageError(
+        f'--config.{name} is one value with train.steps in the config file, and would set both: override train.steps, or '
+        'give the value a number of its own in the file.'
+      )
 
 
 class Parser(argparse.ArgumentParser):

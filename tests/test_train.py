@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import genjax
-from genjax.commandline import config_path
+from configs import gaussians_wgan_gp
+from genjax.commandline import config_path, refuse_shared_steps
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
@@ -124,6 +125,13 @@ def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
   text = train('digits_vae', tmp_path / 'run', *more, '--config.data.skip=True')
   assert 'the data had 24 images and has 23' in text
   assert f'resuming from step {reached}' in text
+
+
+def test_an_override_that_would_change_the_number_of_steps_is_refused():
+  config = gaussians_wgan_gp.get_config()
+  refuse_shared_steps(config, ['train.steps', 'train.seed', 'optim.generator.learning_rate.steps', 'objective.nothing.here'])
+  with pytest.raises(UsageError, match=r'--config.optim.discriminator.learning_rate.steps .* train.steps'):
+    refuse_shared_steps(config, ['train.steps', 'optim.discriminator.learning_rate.steps'])
 
 
 def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
