@@ -32,6 +32,7 @@ from genjax.data import contents
 from genjax.data.generated import class_names, match, open_generated
 from genjax.data.sources import Source
 from genjax.errors import UsageError
+from genjax.files import write_whole, writing
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
@@ -264,17 +265,14 @@ def side_by_side(argv: list[str]) -> None:
     pictures[f'grid {number}: {row.name}{classes}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
   html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
-  try:
-    args.out.mkdir(parents=True, exist_ok=True)
-    if (args.out / 'index.html').exists():  # of other rows
-      for old in args.out.glob('grid_[0-9]*_*.png'):
+  if (args.out / 'index.html').exists():  # of other rows
+    for old in args.out.glob('grid_[0-9]*_*.png'):
+      with writing(old):
         old.unlink()
-    (args.out / 'table.md').write_text(text)
-    (args.out / 'index.html').write_text(html)
-    for name, data in pictures.items():
-      (args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name.split(",")[0]).strip("_")}.png').write_bytes(data)
-  except OSError as error:
-    raise UsageError(f'{args.out} cannot be written: {error.strerror or error}.') from None
+  write_whole(args.out / 'table.md', text)
+  write_whole(args.out / 'index.html', html)
+  for name, data in pictures.items():
+    write_whole(args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name.split(",")[0]).strip("_")}.png', data)
   print(text)
   print(args.out / 'index.html')
 

@@ -5,6 +5,7 @@ batch, the run's key and the scalars of that step.
 """
 
 import functools
+import io
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from genjax import rng
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
+from genjax.files import write_whole
 from genjax.parallel import make_mesh, put_everywhere, replicated
 from genjax.run import described_state
 from genjax.step import TrainState, player_keys, playing, train_step
@@ -37,7 +39,9 @@ def dump(folder: Path, state: TrainState, batch: Batch, key: jax.Array, metrics:
     return
   arrays = {name: np.asarray(value) for name, value in batch._asdict().items()}
   names = np.array(list(metrics))
-  np.savez(folder / 'step.npz', key=jax.random.key_data(key), names=names, values=list(metrics.values()), **arrays)
+  file = io.BytesIO()
+  np.savez(file, key=jax.random.key_data(key), names=names, values=list(metrics.values()), **arrays)
+  write_whole(folder / 'step.npz', file.getvalue())
 
 
 def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Array, dict[str, float]]:

@@ -33,7 +33,7 @@ from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
-from genjax.files import refuse_links, write_json
+from genjax.files import refuse_links, write_json, writing
 from genjax.parallel import STRATEGIES
 
 SAVED = 'saved'
@@ -137,8 +137,9 @@ def lock(workdir: Path) -> int:
     raise UsageError(f'{workdir} is in use by {holder}: wait for it, or give another --workdir.') from None
   except OSError as error:
     print(f'warning: {workdir} cannot be locked ({error.strerror}): let no second process train in it.')
-  os.ftruncate(held, 0)
-  os.write(held, f'process {os.getpid()} on {platform.node()}\n'.encode())
+  with writing(workdir / 'lock'):
+    os.ftruncate(held, 0)
+    os.write(held, f'process {os.getpid()} on {platform.node()}\n'.encode())
   return held
 
 
