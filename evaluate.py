@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
     return print(card.save_likelihood(out, found))
 
   # One card a seed.
-  evaluator = open_evaluator(args, data, train, test, mesh)
+  evaluator = open_evaluator(args, data, train, test, mesh, args.samples)
   network_evaluations = evaluations(run.objective, run.variables, options)
   begin = time.perf_counter()
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
@@ -166,14 +166,15 @@ def main(argv: list[str]) -> None:
     evaluator.save(out / 'evaluation', found, samples)
 
 
-def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh) -> Evaluator:
-  """What the command line asks for, of the real images that `open_data(**data)` opens."""
+def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh, count: int) -> Evaluator:
+  """What the command line asks for, of the real images that `open_data(**data)` opens and `count` samples."""
   extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
   options = {'images': args.reference_images, 'batch_size': args.batch_size}
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), **options)
   training, held_out = view(train, data['split']), test and view(test, 'test')
+  real = held_out if args.split == 'test' else training
   twin = open_classifier(train, test, recipe_for(train)).details if args.cas else None
-  return Evaluator(data, train, test, extractor, training, held_out, held_out if args.split == 'test' else training, twin)
+  return Evaluator(data, train, test, extractor, training, held_out, real, card.floor_of(real, count), twin)
 
 
 OF_IMAGES = ('data', 'resolution', 'channels', 'data_dir')
@@ -219,7 +220,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
     raise UsageError(f'{source.name} holds {len(source)} images: numbers of fewer than 100 say nothing.')
   if count > len(source):
     raise UsageError(f'--samples {count}: {source.name} holds {len(source)} images.')
-  evaluator = open_evaluator(args, data, train, test, mesh)
+  evaluator = open_evaluator(args, data, train, test, mesh, count)
   samples = read_samples(source, evaluator.extractor, evaluator.real, mesh, count, args.batch_size)
   notes += class_notes(samples.labels, evaluator.real.classes)
   found = evaluator.measure(samples, count, {}, notes, 'of the images' if source.num_classes else 'none')

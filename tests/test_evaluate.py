@@ -1,7 +1,6 @@
 """evaluate.py as its user meets it: cards, runs side by side, mistakes; and training that judges itself."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +40,7 @@ def runs(tmp_path_factory, cache):
 
 
 def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path, capsys):
-  assert 'flags' not in card.load(runs[0])[0]  # a VAE
+  assert card.load(runs[0])[0]['flags'] == []  # a VAE
   run = shutil.copytree(runs[1], tmp_path / 'gan', ignore=shutil.ignore_patterns('evaluation'))
   evaluate.main(['--run', str(run), '--samples', '600', '--truncation', '0.3', '--batch_size', '64'])
   (flag,) = card.load(run)[0]['flags']
@@ -120,7 +119,9 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
   text = card.table(c)
   assert '(a bound, of binarised images, given their labels, 297 of the test split)' in text
-  assert re.search('a quick estimate: with fewer than 10000 samples.*; 600 other real images would have FID [0-9.]+, and', text)
+  assert c['schema'] == card.VERSION
+  assert 0 < c['floor']['spread'] < c['floor']['fid'] < 5
+  assert f'{c["floor"]["fid"]:.3g}' in text
   evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
   assert len(card.load(runs[0])) == 2  # the same again replaces its card
   again = card.load(runs[0])[0]
@@ -132,7 +133,8 @@ def test_side_by_side(runs, tmp_path, capsys):
   evaluate.main(['compare', *map(str, runs), '--out', str(tmp_path / 'out')])
   text = (tmp_path / 'out' / 'table.md').read_text()
   assert capsys.readouterr().out.startswith(text)
-  header, _, vae, gan, _, explained, _, quick = text.splitlines()
+  header, _, vae, gan, _, explained, _, floor, _, quick = text.splitlines()
+  assert f'{card.load(runs[0])[0]["floor"]["fid"]:.3g}' in floor
   assert explained.startswith('↓ lower is better, ↑ higher. [..] is a 95 % interval')
   assert quick.startswith('A quick estimate: of fewer than 10000 samples (600) FID is biased upwards')
   columns = [cell.strip() for cell in header.split('|')]
@@ -321,51 +323,57 @@ def test_different_test_images_are_not_compared(runs, tmp_path):
     found['protocol']['held_out'] = found['protocol']['held_out'] | {'hash': 'f00'}
   with pytest.raises(UsageError, match=r'held_out.hash: .*\nTheir test images differ, of which copies, likelihood'):
     compare.rows_of([a, judged(tmp_path / 'b', config, cards, [1, 2])])
+  b = tmp_path / 'b'
   for found in cards:
-    del found['protocol']['held_out']
-  with pytest.raises(UsageError, match='is of before test images were on it'):
-    compare.rows_of([a, judged(tmp_path / 'c', config, cards, [1, 2])])
+    del found['protocol']['held_out'], found['schema']
+  older = judged(tmp_path / 'c', config, cards, [1, 2])
+  assert len(compare.rows_of([a, older])) == 2  # taken to be the other's
+  with pytest.raises(UsageError, match='held_out'):  # but not where there are two
+    compare.rows_of([older, a, b])
 
 
-def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
-  config, (found, _) = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
-  run = judged(tmp_path / 'run', config, [found], [found['metrics']['fid']])
-  full = card.load(run)[0]
-  card.save(run, full | {'metrics': full['metrics'] | {'classification_accuracy': 0.5}})
-  less = {name: value for name, value in full['metrics'].items() if 'nll' not in name and name != 'bits_per_dim'}
-  without = full | {'metrics': less, 'model': full['model'] | {'likelihood': None}}
-  card.save(run, without)
-  (again,) = card.load(run)
-  assert again['metrics'] == full['metrics'] | {'classification_accuracy': 0.5}
-  assert again['model']['likelihood'] == full['model']['likelihood']
-  card.save(run, without | {'metrics': less | {'fid': 1.1 * less['fid']}})  # other samples, as of a new training
-  assert card.load(run)[0]['metrics'] == less | {'fid': 1.1 * less['fid']}
+def committed(path, config, *names):
+  """A run directory of that config with committed cards."""
+  (path / 'evaluation').mkdir(parents=True)
+  (path / 'config.json').write_text(json.dumps(config))
+  for name in names:
+    shutil.copy(ROOT / 'docs' / 'comparison' / 'gan' / f'{name}.json', path / 'evaluation')
+  return path
 
 
-def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
-  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'ab']
-  for number, change in ((100, {}), (100, {'features': {'name': 'mine', 'hash': 'f00'}})):  # later, and of fewer
-    for path in paths:
-      quick = card.load(path)[0]
-      quick['protocol'] |= {'samples': number, **change}
-      quick['created'] = '2999-01-01T00:00:00+0000'
-      card.save(path, quick)
-  assert {row.card['protocol']['samples'] for row in compare.rows_of(paths)} == {600}
-  mine = compare.rows_of(paths, 'mine')
-  assert {row.card['protocol']['features']['name'] for row in mine} == {'mine'}
-  with pytest.raises(UsageError, match=r'was not judged by inception: python evaluate.py --run .* --features inception'):
-    compare.rows_of(paths, 'inception')
+def test_cards_of_one_protocol_compare_whatever_their_form(runs, tmp_path):
+  config = json.loads((runs[1] / 'config.json').read_text())
+  old, new = committed(tmp_path / 'old', config, 'digits_gan'), committed(tmp_path / 'new', config, 'digits_stylegan2')
+  assert 'held_out' not in json.loads((old / 'evaluation' / 'digits_gan.json').read_text())['protocol']
+  for order in ([old, new], [new, old]):
+    rows = compare.rows_of(order)
+    assert [row.name for row in rows] == [path.name for path in order]
+    assert len([line for line in compare.legend(rows) if line.startswith('old: an older card')]) == 1
+  found = card.load(old)[0]
+  assert (found['schema'], found['floor'], found['model']['guide']) == (0, None, None)
+  path = new / 'evaluation' / 'digits_stylegan2.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION + 1}))
+  with pytest.raises(UsageError, match=f'schema {card.VERSION + 1}'):
+    compare.rows_of([old, new])
+  for wrong in ({'schema': 'one'}, {'floor': {'fid': float('nan'), 'spread': 1.0}}, {'notes': 'none'}):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION} | wrong))
+    with pytest.raises(UsageError, match=path.name):
+      card.load(new)
 
 
-def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
-  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
-  for found in cards:
-    found['protocol']['reference'] = found['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
-  odd = judged(tmp_path / 'odd', config, cards, [1, 2])
-  with pytest.raises(UsageError, match=r'a and .*odd were measured .*"digits" and "shoes".*\n.* trained on different images'):
-    compare.rows_of([odd, *paths])
+def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])[:1]
+  cards[0]['floor'] = {'fid': 0.5, 'spread': 0.05}
+  at = lambda beta: config | {'objective': config['objective'] | {'beta': beta}}  # noqa: E731
+  fids = {'a': 3.0, 'b': 3.59, 'c': 4.2, 'd': 9.0}
+  rows = compare.rows_of([judged(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
+  header, *lines = compare.table(rows)
+  assert ['≈' in line[header.index('fid ↓')] for line in lines] == [True, True, False, False]
+  assert [(a.name, b.name) for a, b in compare.within_floor(rows)] == [('a', 'b')]
+  assert '≈ a and b.' in compare.legend(rows)
+  for row in rows:
+    row.card['floor'] = None
+  assert compare.within_floor(rows) == compare.floor_legend(rows) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import re
 import sys
 
 import jax
@@ -29,7 +28,7 @@ from genjax.metrics.evaluation import (
   memorised,
   nearest_pairs,
 )
-from genjax.metrics.fid import frechet_distance
+from genjax.metrics.fid import Floor, frechet_distance
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference, features_of, real_images, reference
@@ -214,7 +213,7 @@ def test_a_reference_of_something_else_in_the_cache_is_not_believed(digits, tmp_
   with pytest.raises(UsageError, match=f'{path.name} is of other images or features: delete it'):
     look()
   path.write_bytes(whole)
-  saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'classes'))
+  saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'labels', 'classes'))
   save_tree(path, saved | {'cov': saved['cov'] * np.nan})
   with pytest.raises(UsageError, match=f'{path.name} holds values that are not finite: delete it'):
     look()
@@ -226,26 +225,32 @@ def test_features_that_tell_nothing_apart_are_refused(digits, tmp_path):
     reference(digits[0], 'train', constant, make_mesh(jax.devices()[:1]), tmp_path)
 
 
-@pytest.mark.parametrize('n', [100, 300, 900, 4000])
-def test_the_bias_that_a_card_names_is_that_of_fresh_real_images(n):
-  random, mix = RANDOM(0), RANDOM(1).normal(size=(16, 16)) / 4
-  draw = lambda n: np.maximum(random.normal(size=(n, 16)) @ mix, 0).astype(np.float32)  # noqa: E731
-  found, told = [], []
-  for _ in range(8):
-    real = draw(1000)
-    known = Reference(moments(real), real, np.arange(1000), np.zeros(0), {})
-    note = card.notes(n, known, extractors.own('f', lambda x: x, '1'))[0]
-    told.append(float(re.search('other real images would have FID ([^,]+), and not 0', note)[1]))
-    found.append(frechet_distance(moments(draw(n)), known.moments))
-  assert np.mean(told) == pytest.approx(np.mean(found), rel=0.12)
+def test_the_floor_of_the_digits(cache, tmp_path):
+  train_set, test_set = real_images(name='digits', resolution=8)
+  extractor = extractors.open_classifier(train_set, test_set, type(RECIPE)(steps=300))  # the one that comes with genjax
+  real = reference(train_set, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
+  quick, many = (card.floor_of(real, n) for n in (2000, 10_000))
+  assert quick.fid == pytest.approx(0.7, abs=0.1)  # of one half with other labels than the whole it is 2.16
+  assert many.fid == pytest.approx(0.36, abs=0.05)
+  assert 0 < many.spread < 0.1
+
+
+def test_the_floor_is_stated_where_it_is_not_small():
+  real = RANDOM(0).normal(size=(400, 5)).astype(np.float32)
+  known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
+  lowest, extractor = Floor(0.5, 0.04), extractors.own('f', lambda x: x, '1')
+  told = lambda samples, fid: [x for x in card.notes(samples, known, extractor, lowest, fid) if '0.5' in x and '0.04' in x]  # noqa: E731
+  assert told(20_000, fid=4.9)
+  assert not told(20_000, fid=5.1)  # a tenth of it
+  assert told(2000, fid=50.0)  # a quick estimate always has it
 
 
 def test_fewer_images_than_features_are_told():
   real = RANDOM(0).normal(size=(400, 200)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
   extractor = extractors.own('f', lambda x: x, '1')
-  assert '150 images do not tell the covariance of 200 features' in card.notes(150, known, extractor)[0]
-  assert card.notes(20_000, known, extractor) == []
+  assert '150 images do not tell the covariance of 200 features' in card.notes(150, known, extractor, Floor(0, 0), 1.0)[0]
+  assert card.notes(20_000, known, extractor, Floor(0, 0), 1.0) == []
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The protocol card: a number travels with how it was measured, and two numbers are compared only if that is the same.
 
 A card is a plain dictionary, written as JSON:
+  schema     number of this form; what cards of an older one lack is filled in when they are read
   metrics    name -> value
   protocol   what must agree before two cards are compared: extractor, reference, number of samples
   model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed; of images that
              another program made: their path, hash and number, and whether they have labels
+  floor      FID that as many fresh real images would have (genjax/metrics/fid.py), and its standard deviation
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
   flags      of a GAN: how its samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
@@ -32,8 +34,7 @@ from genjax.errors import UsageError
 from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
-from genjax.metrics.fid import frechet_distance
-from genjax.metrics.moments import moments
+from genjax.metrics.fid import Floor, floor
 from genjax.metrics.reference import Reference
 from genjax.types import Objective
 from genjax.workdir import PACKAGES, differences, differences_that_matter, git, read_config, run_id_of
@@ -59,7 +60,11 @@ LIKELIHOOD_SCHEMA = {
   'model': {'run': str, 'step': int, 'kimg': NUMBER},
   'created': str,
 }
+FLOOR_SCHEMA = {'fid': NUMBER, 'spread': NUMBER}
+VERSION = 1  # of the form of a card; cards from before it had a number are 0
+UNKNOWN = 'unknown'  # which test images were held out, on a card from before they were named
 QUICK = 10_000  # samples below which a result is a quick estimate
+SMALL_FLOOR = 0.1  # of FID: a larger floor is stated in the notes
 Card = dict[str, Any]
 
 
@@ -116,10 +121,11 @@ def of_images(card: Card) -> bool:
 
 
 def environment() -> dict[str, Any]:
-  """Device and versions."""
+  """Device, versions, and that of the card's form."""
   devices = jax.devices()
   versions = {name: importlib.metadata.version(name) for name in (*PACKAGES, 'scipy')}
   return {
+    'schema': VERSION,
     'device': f'{len(devices)} x {devices[0].device_kind}',
     'versions': versions | {'python': platform.python_version(), 'genjax': git('rev-parse', 'HEAD')},
     'created': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
@@ -294,11 +300,32 @@ def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list
       card = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
       card = None
-    if not any(fits(card, schema) for schema in schemas) or not all(map(number, card['metrics'].values())):
+    card = complete(card, path) if any(fits(card, schema) for schema in schemas) else None
+    if card is None or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
     card['model']['run'] = str(workdir)  # where it lies now
     cards.append(card)
   return cards
+
+
+def complete(card: Card, path: Path) -> Card | None:
+  """A card with defaults for what its older form lacks; None if parts of it are not of their types.
+
+  Raises:
+    UsageError: its form is newer than this code.
+  """
+  version = card.get('schema', 0)
+  if not fits(version, int):
+    return None
+  if version > VERSION:
+    raise UsageError(f'{path} has schema {version}, and this genjax reads up to {VERSION}: update genjax.')
+  lists = {'notes': [], 'flags': []}
+  model = {} if of_images(card) else {'likelihood': None, 'guide': None, 'evaluations': None}
+  card = lists | {'floor': None} | card | {'schema': version, 'model': model | card['model']}
+  if 'estimator' not in card['protocol']:
+    card['protocol'] = {'held_out': UNKNOWN} | card['protocol']
+  is_right = card['floor'] is None or (fits(card['floor'], FLOOR_SCHEMA) and all(map(number, card['floor'].values())))
+  return card if is_right and all(isinstance(card[name], list) for name in lists) else None
 
 
 def fits(value: Any, schema: Any) -> bool:
@@ -329,7 +356,7 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     elif theirs == {'held_out.hash'}:
       remedy = 'Their test images differ, of which copies, likelihood and accuracies are: judge both with the same.'
     elif theirs == {'held_out'}:
-      remedy = 'One card is of before test images were on it, or of a run without any: judge both anew.'
+      remedy = 'One has test images and the other none, or does not name them: judge both again, on the same data.'
     elif 'reference.hash' in theirs and 'reference.split' not in theirs and 'reference.images' not in theirs:
       remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
       if of_images(a) or of_images(b):
@@ -343,23 +370,27 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
 
 
-def notes(samples: int, reference: Reference, extractor: Extractor) -> list[str]:
-  """What to know before believing these numbers.
+def floor_of(reference: Reference, samples: int) -> Floor:
+  """FID that `samples` fresh images would have against this reference."""
+  return floor(reference.features, reference.labels, reference.moments.n, samples)
 
-  How biased FID is follows from how it is of real images: m of the reference against all N of it, half at most, have
-  c (1 / m - 1 / N), as many others as there are samples c (1 / samples + 1 / N).
-  """
+
+def notes(samples: int, reference: Reference, extractor: Extractor, lowest: Floor, fid: float) -> list[str]:
+  """What to know before believing these numbers; `lowest` is `floor_of` the reference."""
   found = [extractor.note] if extractor.note else []
   n, d = reference.moments.n, len(reference.moments.mean)
   if (fewest := min(samples, n)) <= d:
     found.append(f'{fewest} images do not tell the covariance of {d} features: FID is mostly their number; take more, or KID.')
-  if samples >= QUICK:
-    return found
-  note = f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
-  m = min(samples, n // 2, len(reference.features))
-  among = frechet_distance(moments(reference.features[:m]), reference.moments)
-  bias = among * (1 / samples + 1 / n) / (1 / m - 1 / n)
-  return [*found, note + f'; {samples} other real images would have FID {bias:.3g}, and not 0']
+  if samples < QUICK:
+    found.append(
+      f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
+    )
+  if samples < QUICK or lowest.fid > SMALL_FLOOR * fid:
+    found.append(
+      f'floor of FID: {samples} fresh real images would have {lowest.fid:.3g} (standard deviation {lowest.spread:.2g}) against '
+      f'these {n}, and not 0; smaller differences of FID do not tell models apart'
+    )
+  return found
 
 
 def table(card: Card) -> str:

@@ -7,6 +7,7 @@ the truth half of the time where it says 95 % (measured: 51 % with 2 seeds, 75 %
 """
 
 import fnmatch
+import itertools
 import json
 import math
 from collections.abc import Collection
@@ -17,7 +18,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from genjax.errors import UsageError
-from genjax.metrics.card import QUICK, Card, check_same, load, load_likelihoods, measured, of_images, settings, tag
+from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, load, load_likelihoods, measured, of_images, settings, tag
 from genjax.workdir import MAY_CHANGE, differences, read_config
 
 BETTER = {
@@ -92,6 +93,7 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
       first = load(run)[0]
       judged = f'--images {first["model"]["images"]} --data ... --out' if of_images(first) else '--run'
       raise UsageError(f'{run} was not judged by {features}: python evaluate.py {judged} {run} --features {features}{package}')
+  assume_held_out([card for found in cards.values() for card in found])
   protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
@@ -104,7 +106,7 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
   rows: list[Row] = []
   for run, name in zip(runs, short_names(runs), strict=True):
     alike = {}
-    for card in cards[run]:
+    for card in sorted(cards[run], key=created):
       if tag(measured(card)) == chosen:
         seeds = (0, 0) if of_images(card) else (read_config(run)['train'].get('seed', 0), card['model']['seed'])
         alike.setdefault(tag(settings(card)), {})[seeds] = card
@@ -118,6 +120,19 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
         first = min(rows[twin], row, key=lambda row: min(row.cards))
         rows[twin] = Row(f'{rows[twin].name}, {row.name}', first.run, rows[twin].cards | row.cards)
   return rows
+
+
+def assume_held_out(cards: list[Card]) -> None:
+  """Gives cards that do not name their test images those of the cards that agree in everything else, if these have the same."""
+  named: dict[str, list[Any]] = {}
+  but = lambda card: tag(measured(card, ['held_out']))  # noqa: E731
+  for card in cards:
+    if (test := card['protocol']['held_out']) != UNKNOWN and test not in named.setdefault(but(card), []):
+      named[but(card)].append(test)
+  for card in cards:
+    if card['protocol']['held_out'] == UNKNOWN and len(found := named.get(but(card), [])) == 1:
+      card['protocol'] |= {'held_out': found[0]}
+      card['held_out_assumed'] = True
 
 
 def distinguishing_settings(cards: list[Card]) -> list[str]:
@@ -192,6 +207,7 @@ def table(rows: list[Row]) -> list[list[str]]:
   metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
   names = [f'{name} {BETTER[name]}'.strip() for name in metrics]
   lines = [['', 'trainings', 'seeds', *names, 'NFE', 'images/s', 'training device-s', 'kimg']]
+  alike = {row.name for pair in within_floor(rows) for row in pair}
   for row in rows:
     common = row.cards.keys() & rows[0].cards.keys()
     seeds = ['', ''] if row.of_images else [str(len(set(seeds))) for seeds in zip(*row.cards, strict=True)]
@@ -202,6 +218,7 @@ def table(rows: list[Row]) -> list[list[str]]:
         cells.append('')
         continue
       cell, own = f'{values.mean():.4g}', row.card['metrics']
+      cell += ' ≈' if name == 'fid' and row.name in alike else ''
       found = interval_of(row, name)
       if name == 'kid' and not found:
         found = own['kid_low'], own['kid_high']
@@ -229,6 +246,35 @@ def table(rows: list[Row]) -> list[list[str]]:
   return lines
 
 
+def floor_of(rows: list[Row]) -> dict[str, float] | None:
+  """The floor of FID (genjax/metrics/fid.py) under the protocol that the rows share; None if no card has one."""
+  return next((card['floor'] for row in rows for _, card in sorted(row.cards.items()) if card['floor']), None)
+
+
+def within_floor(rows: list[Row]) -> list[tuple[Row, Row]]:
+  """Pairs whose FIDs differ by no more than the floor and two of its standard deviations."""
+  if (floor := floor_of(rows)) is None:
+    return []
+  most = floor['fid'] + 2 * floor['spread']
+  mean = lambda row: row.values('fid').mean()  # noqa: E731
+  return [pair for pair in itertools.combinations(rows, 2) if abs(mean(pair[0]) - mean(pair[1])) <= most]
+
+
+def floor_legend(rows: list[Row]) -> list[str]:
+  """What the floor of FID says of the rows; nothing if no card has one."""
+  if (floor := floor_of(rows)) is None:
+    return []
+  reference, samples = (rows[0].card['protocol'][name] for name in ('reference', 'samples'))
+  lines = [
+    f'Floor of FID: {samples} fresh real images would have {floor["fid"]:.3g} (standard deviation {floor["spread"]:.2g}) '
+    f'against these {reference["images"]}. ≈ marks a FID that differs from that of another row by no more than this and two '
+    'standard deviations; such a difference does not tell which model is nearer to the distribution.'
+  ]
+  if pairs := within_floor(rows):
+    lines.append(f'≈ {"; ".join(f"{a.name} and {b.name}" for a, b in pairs)}.')
+  return lines
+
+
 def same_likelihood(metric: str, row: Row, rows: list[Row]) -> bool:
   """Whether a likelihood is of what that of the first row that has one is of, however estimated."""
   of = lambda row: row.likelihood and row.likelihood.split(', of ', 1)[-1]  # noqa: E731
@@ -250,8 +296,11 @@ def legend(rows: list[Row]) -> list[str]:
       'Likelihoods of other images, or of images made discrete or continuous otherwise, than the first row that has one are '
       'left out: evaluate.py compare --metrics likelihood sets alike ones side by side.'
     )
+  lines += floor_legend(rows)
   for row in rows:
-    lines += [f'{row.name}: {flag}.' for flag in row.card.get('flags', [])]
+    lines += [f'{row.name}: {flag}.' for flag in row.card['flags']]
+    if any(card.get('held_out_assumed') for card in row.cards.values()):
+      lines.append(f'{row.name}: an older card does not name its test images; they are taken to be those of the other rows.')
     if row.of_images:
       continue
     last = max(
@@ -265,7 +314,7 @@ def legend(rows: list[Row]) -> list[str]:
   if samples < QUICK:
     lines.append(
       f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '
-      'ten values of it, swings. The cards say how FID is of as many real images.'
+      'ten values of it, swings.'
     )
   return lines
 

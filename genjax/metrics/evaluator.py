@@ -11,6 +11,7 @@ from genjax.images import save_grid
 from genjax.metrics import card
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorised, nearest_pairs
 from genjax.metrics.extractors import Extractor
+from genjax.metrics.fid import Floor
 from genjax.metrics.modes import count_modes
 from genjax.metrics.reference import Reference
 
@@ -25,6 +26,7 @@ class Evaluator(NamedTuple):
   training: Reference
   held_out: Reference | None
   real: Reference  # that of these two which samples are compared with
+  floor: Floor  # FID of as many real images as there are samples
   cas: dict[str, Any] | None  # recipe and test accuracy of a classifier of real images, if another is trained on samples
 
   def measure(self, samples: Samples, count: int, more: dict[str, float], notes: list[str], *labels: str) -> card.Card:
@@ -42,7 +44,8 @@ class Evaluator(NamedTuple):
       'protocol': card.protocol(self.extractor, self.real, count, self.held_out, *labels),
       'model': {},
       'cost': {},
-      'notes': card.notes(count, self.real, self.extractor) + notes,
+      'floor': self.floor._asdict(),
+      'notes': card.notes(count, self.real, self.extractor, self.floor, metrics['fid']) + notes,
       **({'classification': self.cas} if self.cas else {}),
       **card.environment(),
     }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from tqdm import tqdm
 
 from genjax.data.pipeline import epoch_order
@@ -30,6 +30,7 @@ class Reference(NamedTuple):
   rows: Int64[np.ndarray, 'n']
   classes: Float[np.ndarray, 'k']  # how often each label occurs; empty without labels
   protocol: dict[str, Any]  # data, split, hash, number of images
+  labels: Int32[np.ndarray, 'n'] | None = None  # of the images `rows`; None without labels
 
 
 def reference(
@@ -46,32 +47,35 @@ def reference(
   count = min(images or size, size)
   protocol = {'data': source.name, 'split': split, 'shape': list(source.image_shape), 'hash': hashed, 'images': count}
   rows = epoch_order(0, 0, size)[:count]
-  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count} 3'.encode()).hexdigest()[:16]
+  key = hashlib.sha256(f'{hashed} {extractor.name} {extractor.hash} {extractor.resizer} {count} 4'.encode()).hexdigest()[:16]
   path = cache / 'references' / f'{key}.npz'
-  saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'classes'))
+  saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'labels', 'classes'))
   if saved is None:
     print(f'features ({extractor.name}) of {count} images of {source.name} {split}, once ({path}).', flush=True)
-    running, features, classes = None, [], np.zeros(source.num_classes)
-    for block, labels in features_of(source, rows, extractor, mesh, batch_size):
+    running, features, labels, classes = None, [], [], np.zeros(source.num_classes)
+    for block, block_labels in features_of(source, rows, extractor, mesh, batch_size):
       running = running or RunningMoments(block.shape[1])
       running.add(block)
-      classes += np.bincount(labels, minlength=source.num_classes)[: source.num_classes]
+      classes += np.bincount(block_labels, minlength=source.num_classes)[: source.num_classes]
       if sum(map(np.size, features)) < KEPT:
         features.append(np.asarray(block))
+        labels.append(block_labels)
     n, mean, cov = extractor.finite(running.result())
-    kept = np.concatenate(features)[: KEPT // len(mean)]
-    saved = {'key': np.str_(key), 'n': np.int64(n), 'mean': mean, 'cov': cov, 'features': kept, 'classes': classes}
+    features, labels = (np.concatenate(parts)[: KEPT // len(mean)] for parts in (features, labels))
+    saved = {'key': np.str_(key), 'n': np.int64(n), 'mean': mean, 'cov': cov}
+    saved |= {'features': features, 'labels': labels, 'classes': classes}
     save_tree(path, saved)
   found, d = Moments(int(saved['n']), saved['mean'], saved['cov']), len(saved['mean'])
   kept = min(count, KEPT // d)
-  shapes = [saved[name].shape for name in ('mean', 'cov', 'features', 'classes')]
-  if (str(saved['key']), found.n, shapes) != (key, count, [(d,), (d, d), (kept, d), (source.num_classes,)]):
+  shapes = [saved[name].shape for name in ('mean', 'cov', 'features', 'labels', 'classes')]
+  if (str(saved['key']), found.n, shapes) != (key, count, [(d,), (d, d), (kept, d), (kept,), (source.num_classes,)]):
     raise UsageError(f'{path} is of other images or features: delete it, it will be made again.')
   if not all(np.isfinite(saved[name]).all() for name in ('mean', 'cov', 'features')):
     raise UsageError(f'{path} holds values that are not finite: delete it, it will be made again.')
   if np.trace(found.cov) <= 1e-12 * np.square(found.mean).sum():
     raise UsageError(f'features {extractor.name} are the same of all images of {source.name} {split}: they tell nothing apart.')
-  return Reference(found, saved['features'], rows[: len(saved['features'])], saved['classes'], protocol)
+  labels = saved['labels'] if source.num_classes else None
+  return Reference(found, saved['features'], rows[:kept], saved['classes'], protocol, labels)
 
 
 def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):

@@ -41,6 +41,7 @@ def judge_of(
   except UsageError as error:
     raise UsageError(f'train.evaluate_features={train.evaluate_features}: {error}') from None
   real = reference(source, data['split'], extractor, mesh, cache_folder())
+  floor = card.floor_of(real, train.evaluate_samples)
 
   def judge(variables, step):
     begin = time.perf_counter()
@@ -52,7 +53,8 @@ def judge_of(
       'protocol': card.protocol(extractor, real, train.evaluate_samples, None),
       'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
-      'notes': card.notes(train.evaluate_samples, real, extractor),
+      'floor': floor._asdict(),
+      'notes': card.notes(train.evaluate_samples, real, extractor, floor, samples.metrics['fid']),
       **card.environment(),
     }
     card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', found)
