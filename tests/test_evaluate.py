@@ -376,6 +376,56 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   assert compare.within_floor(rows) == compare.floor_legend(rows) == []
 
 
+def test_a_comparison_by_a_weak_classifier_says_so(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  said = lambda rows: any('efficientnet_lite0' in line for line in compare.legend(rows))  # noqa: E731
+  for accuracy in (0.89, 0.91):
+    for found in cards:
+      found['protocol']['features']['test_accuracy'] = accuracy
+    assert said(compare.rows_of([judged(tmp_path / str(accuracy), config, cards, [1, 2])])) == (accuracy < 0.9)
+
+
+def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
+  config, (found, _) = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  run = judged(tmp_path / 'run', config, [found], [found['metrics']['fid']])
+  full = card.load(run)[0]
+  card.save(run, full | {'metrics': full['metrics'] | {'classification_accuracy': 0.5}})
+  less = {name: value for name, value in full['metrics'].items() if 'nll' not in name and name != 'bits_per_dim'}
+  without = full | {'metrics': less, 'model': full['model'] | {'likelihood': None}}
+  card.save(run, without)
+  (again,) = card.load(run)
+  assert again['metrics'] == full['metrics'] | {'classification_accuracy': 0.5}
+  assert again['model']['likelihood'] == full['model']['likelihood']
+  card.save(run, without | {'metrics': less | {'fid': 1.1 * less['fid']}})  # other samples, as of a new training
+  assert card.load(run)[0]['metrics'] == less | {'fid': 1.1 * less['fid']}
+
+
+def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'ab']
+  for number, change in ((100, {}), (100, {'features': {'name': 'mine', 'hash': 'f00'}})):  # later, and of fewer
+    for path in paths:
+      quick = card.load(path)[0]
+      quick['protocol'] |= {'samples': number, **change}
+      quick['created'] = '2999-01-01T00:00:00+0000'
+      card.save(path, quick)
+  assert {row.card['protocol']['samples'] for row in compare.rows_of(paths)} == {600}
+  mine = compare.rows_of(paths, 'mine')
+  assert {row.card['protocol']['features']['name'] for row in mine} == {'mine'}
+  with pytest.raises(UsageError, match=r'was not judged by inception: python evaluate.py --run .* --features inception'):
+    compare.rows_of(paths, 'inception')
+
+
+def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
+  for found in cards:
+    found['protocol']['reference'] = found['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
+  odd = judged(tmp_path / 'odd', config, cards, [1, 2])
+  with pytest.raises(UsageError, match=r'a and .*odd were measured .*"digits" and "shoes".*\n.* trained on different images'):
+    compare.rows_of([odd, *paths])
+
+
 @pytest.mark.parametrize(
   ('words', 'message'),
   [

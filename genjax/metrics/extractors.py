@@ -209,7 +209,8 @@ def open_classifier(train: Source, test: Source | None, recipe: classifier.Recip
     train, test = Subset(train, rows[rows % 10 != 0]), Subset(train, rows[rows % 10 == 0])
   params, accuracy = classifier.open_classifier(train, test, recipe, cache_folder())
   function = functools.partial(classifier.features, num_classes=train.num_classes, recipe=recipe)
-  return Extractor('classifier', function, params, 'none', {'test_accuracy': accuracy, 'recipe': dataclasses.asdict(recipe)})
+  details = {'test_accuracy': accuracy, 'recipe': dataclasses.asdict(recipe)}
+  return Extractor('classifier', function, params, 'none', details, note=classifier.warning(accuracy))
 
 
 def open_extractor(name: str, weights: str, train: Source, test: Source | None, allow: Collection[str] = ()) -> Extractor:
@@ -230,7 +231,7 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
     extractor = {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
     if (side := max(train.image_shape[:2])) >= 32:
       return extractor
-    little = f'{name} knows photographs: of images of {side} pixels its features say little, prefer the classifier.'
+    little = f'{name} knows photographs: of images of {side} pixels its features say little, prefer a good classifier.'
     return dataclasses.replace(extractor, note=' '.join(filter(None, [extractor.note, little])))
   if name.split('.')[0] in allow:
     try:
