@@ -4,8 +4,7 @@ python train.py --config configs/digits_r3gan.py
 
 Measured 2026-11-28 on a CPU core (Python 3.12, jax 0.12.0.1, commit 82d49f6 with penalties of 3): 10 minutes; FID 1.55,
 recall 0.22 of 10,000 samples (`python evaluate.py --run runs/digits_r3gan`, card in docs/comparison/gan/). Grid:
-docs/gallery/. Penalties of 3 are the best of 0.3 (FID 3.03, recall 0.05), 3 and 10 (the panel
-alone), one training each.
+docs/gallery/. LOG.md has other penalties.
 """
 
 from configs.common import base

@@ -4,7 +4,7 @@ python train.py --config configs/digits_vdvae.py
 
 Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.4 minutes;
 -ELBO 21.2 nats [20.6, 21.9] of the 297 test images; FID 1.73, recall 0.87 of 10,000 samples (card in docs/comparison/latent/).
-Without a warm-up and free bits the latents said next to nothing: 1.3 nats of KL, FID 8.1. Grid: docs/gallery/.
+Warm-up and free bits keep the latents in use (LOG.md). Grid: docs/gallery/.
 """
 
 from configs.common import base
