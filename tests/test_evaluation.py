@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from benchmarks import metrics_blind_spots
 from genjax import rng
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Arrays, data_hash, open_data
@@ -341,6 +342,25 @@ def assert_ordered(found):
 
 def test_worse_images_get_worse_numbers(digits):
   assert_ordered(fids(*digits, n=1500))
+
+
+@pytest.mark.slow
+def test_what_the_metrics_do_not_see(digits, tmp_path):
+  """The statements of docs/metrics.md, on digits."""
+  train_set, test_set, extractor = digits
+  mesh, n = make_mesh(jax.devices()[:1]), 700
+  real = reference(train_set, 'train', extractor, mesh, tmp_path, n)
+  held_out = reference(test_set, 'test', extractor, mesh, tmp_path)
+  images, labels = train_set.read(epoch_order(0, 0, len(train_set))[n : 2 * n])
+  sets = metrics_blind_spots.spoil(images, labels, extractor)
+  found = {name: metrics_blind_spots.judge(x, extractor, real, held_out) for name, x in sets.items()}
+  good, few, one = (found[name] for name in ('real images', '500 of them, repeated', 'one a class, repeated'))
+  inverted, missing = found['30 % inverted'], found['half of the classes missing']
+  assert one['inception_score'] > good['inception_score']
+  assert inverted['recall'] > good['recall'] - 0.05 > inverted['precision']
+  assert min(missing[name] / good[name] for name in ('precision', 'density')) > 0.95
+  assert max(missing[name] / good[name] for name in ('recall', 'coverage')) < 0.7
+  assert few['copies_median_ratio'] == pytest.approx(good['copies_median_ratio'], abs=0.05)
 
 
 @pytest.mark.slow
