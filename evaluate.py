@@ -36,7 +36,7 @@ from genjax.files import write_whole, writing
 from genjax.images import grid_image, png, save_grid, to_uint8
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
-from genjax.metrics.collapse import flags, notice, watcher
+from genjax.metrics.collapse import notice, watcher
 from genjax.metrics.evaluation import draw, evaluations, likelihood, read_samples
 from genjax.metrics.evaluator import Evaluator, class_notes, first_images
 from genjax.metrics.extractors import cache_folder, open_classifier
@@ -152,14 +152,13 @@ def main(argv: list[str]) -> None:
     samples = draw(
       run.objective, run.variables, evaluator.extractor, evaluator.real, mesh, args.samples, seed, options, args.batch_size
     )
-    more, notes, said = nats, [], {}
+    more, notes = nats, []
     if watch:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
       panel = watch(variables, seed)
       more = nats | {f'collapse_{k}': v for k, v in panel.items()}
-      said = {'flags': flags(panel)}
       notes = [told] if (told := notice(panel)) else []
-    found = evaluator.measure(samples, args.samples, more, notes) | said | elsewhere
+    found = evaluator.measure(samples, args.samples, more, notes) | elsewhere
     found['model'] = judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed}
     found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
     found['cost'] |= card.training_cost(run.path, run.step)

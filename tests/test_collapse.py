@@ -265,6 +265,115 @@ def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
   assert 'collapse/overfitting' in watched[-1]
 
 
+# Signs by features: real images in classes around centers, and samples that fail in one way each.
+
+
+def class_features(n: int, seed: int, classes: int = 5):
+  """Features [n, 8] of images of `classes` classes, and their labels."""
+  random = np.random.default_rng(seed)
+  labels = random.integers(classes, size=n).astype(np.int32)
+  centers = 6 * np.random.default_rng(0).normal(size=(classes, 8))
+  return (centers[labels] + random.normal(size=(n, 8))).astype(np.float32), labels
+
+
+def failing(kind: str):
+  """Samples' features and labels; labels are None for an unconditional model."""
+  random = np.random.default_rng(2)
+  features, labels = class_features(1000, 1)
+  mean = np.stack([features[labels == c].mean(axis=0) for c in range(5)])
+  match kind:
+    case 'unconditional':
+      return features, None
+    case 'duplicates':
+      return np.resize(features[:30], features.shape), np.resize(labels[:30], labels.shape)
+    case 'one of each class':
+      return mean[labels] + 1e-3 * features, labels
+    case 'less variety':
+      return mean[labels] + 0.3 * (features - mean[labels]), labels
+    case 'blur':
+      return mean[labels] + 0.6 * (features - mean[labels]), labels
+    case 'one class has collapsed':
+      return np.where((labels == 3)[:, None], mean[3] + 0.1 * (features - mean[3]), features), labels
+    case 'a class is missing':
+      return features[labels != 3], None
+    case 'labels are ignored':
+      return features, random.permutation(labels)
+    case _:
+      return features, labels
+
+
+@pytest.mark.parametrize('kind', ['real', 'unconditional'])
+@pytest.mark.parametrize('n', [100, 400, 3000])
+def test_real_features_are_not_flagged(kind, n):
+  real, real_labels = class_features(n, 0)
+  found = collapse.compare_with_real(*failing(kind), real, real_labels)
+  assert collapse.flags(found) == []
+  assert found['relative_recall'] == pytest.approx(1, abs=0.25)
+  assert found.get('class_variety', 1) == pytest.approx(1, abs=0.1)
+  assert found.get('label_agreement', 1) == pytest.approx(1, abs=0.1)
+  assert ('class_variety' in found) == (n > 100)  # else classes are too small
+
+
+@pytest.mark.parametrize(
+  ('kind', 'names'),
+  [
+    ('duplicates', {'relative_recall', 'relative_coverage'}),
+    ('one of each class', {'relative_recall', 'relative_coverage', 'class_variety'}),
+    ('less variety', {'relative_recall', 'class_variety'}),
+    ('one class has collapsed', {'class_variety_lowest'}),
+    ('a class is missing', {'class_share_lowest'}),
+    ('labels are ignored', {'label_agreement'}),
+  ],
+)
+def test_features_that_have_collapsed_are_flagged(kind, names):
+  real, real_labels = class_features(1000, 0)
+  found = collapse.compare_with_real(*failing(kind), real, real_labels)
+  flags = collapse.flags(found)
+  # Each flag is of one number: with that of real images it is gone.
+  numbers = [name for name in found if not name.endswith('_class')]
+  assert {name for name in numbers if collapse.flags(found | {name: 1.0}) != flags} == names
+
+
+def test_a_gan_is_to_vary_more_than_what_blurs():
+  real, real_labels = class_features(1000, 0)
+  found = collapse.compare_with_real(*failing('blur'), real, real_labels)
+  assert found['class_variety'] == pytest.approx(0.6, abs=0.02)
+  said = collapse.flags(found)
+  assert not any('vary' in flag for flag in said)
+  (flag,) = set(collapse.flags(found | {'pairwise': 0.6})) - set(said)  # a number of the panel
+  assert flag.startswith('samples of a class vary 0.6')
+
+
+def test_the_class_that_fails_is_named():
+  real, real_labels = class_features(1000, 0)
+  for kind, name in (('one class has collapsed', 'class_variety'), ('a class is missing', 'class_share')):
+    found = collapse.compare_with_real(*failing(kind), real, real_labels)
+    assert found[f'{name}_class'] == 3
+    assert any('class 3 ' in flag for flag in collapse.flags(found))
+
+
+def test_features_without_labels_or_classes_that_they_do_not_tell_apart():
+  real, real_labels = class_features(1000, 0)
+  features, labels = failing('real')
+  assert set(collapse.compare_with_real(features, None, real, None)) == {
+    'relative_precision', 'relative_recall', 'relative_coverage'
+  }  # fmt: skip
+  labels, mixed_labels = map(np.random.default_rng(3).permutation, (labels, real_labels))  # features know nothing of them
+  found = collapse.compare_with_real(features, labels, real, mixed_labels)
+  assert 'label_agreement' not in found
+  assert collapse.flags(found) == []
+  constant = np.where((real_labels == 1)[:, None], 0, real)  # a class without any variety
+  assert all(map(np.isfinite, collapse.compare_with_real(features, labels, constant, real_labels).values()))
+
+
+def test_features_decide_whether_images_are_left_out():
+  # Pixels: precision as of held-out images, coverage lower. Features: no image is left out.
+  pixels = {'precision': 0.6, 'coverage': 0.5, 'precision_held_out': 0.6, 'coverage_held_out': 0.8}
+  assert len(collapse.flags(pixels)) == 1
+  features = {'relative_precision': 0.4, 'relative_recall': 1.0, 'relative_coverage': 0.9}
+  assert collapse.flags(pixels | features) == []
+
+
 # Walks and mixes.
 
 

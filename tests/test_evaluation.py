@@ -18,7 +18,7 @@ from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Arrays, data_hash, open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
-from genjax.metrics import card, classifier, extractors, manifold
+from genjax.metrics import card, classifier, collapse, extractors, manifold
 from genjax.metrics.evaluation import (
   Samples,
   classification_accuracy,
@@ -176,6 +176,27 @@ def test_a_perfect_model_of_unequal_classes_is_judged_perfect(digits, tmp_path):
   assert np.bincount(samples.labels) / 2000 == pytest.approx(real.classes / len(few), abs=0.04)
   even = draw(Bootstrap(), variables, extractor, real._replace(classes=np.ones(10)), mesh, 2000)
   assert samples.metrics['fid_infinity'] < 0.05 * even.metrics['fid_infinity']
+
+
+def test_held_out_images_have_not_collapsed_and_images_that_lack_something_have(digits, tmp_path):
+  train_set, test_set, extractor = digits
+  mesh = make_mesh(jax.devices()[:1])
+  real, unseen = (reference(x, name, extractor, mesh, tmp_path) for name, x in (('train', train_set), ('test', test_set)))
+  assert (real.labels == train_set.read(real.rows)[1]).all()
+
+  def flags(rows, labels=None):
+    samples = Samples(unseen.features[rows], np.zeros(0), labels, {}, {})
+    return collapse.flags(collapse.signs(compare_sets(samples, real)))
+
+  everything, labels = np.arange(len(unseen.labels)), unseen.labels
+  assert flags(everything, labels) == flags(everything) == []
+  (ignored,) = flags(everything, (labels + 1) % 10)
+  assert 'labels are ignored' in ignored
+  (missing,) = flags(np.flatnonzero(labels != 0))
+  assert missing.startswith('class 0 is ')
+  few = np.resize([np.flatnonzero(labels == c)[:2] for c in range(10)], 300)  # two images of each class, again and again
+  assert {flag.split()[0] for flag in flags(few, labels[few])} >= {'recall', 'coverage'}
+  assert {flag.split()[0] for flag in flags(few)} >= {'recall', 'coverage'}
 
 
 def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, capsys):

@@ -9,7 +9,7 @@ A card is a plain dictionary, written as JSON:
   floor      FID that as many fresh real images would have (genjax/metrics/fid.py), and its standard deviation
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
-  flags      of a GAN: how its samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
+  flags      how the samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
   classification   of a classifier trained on samples: its recipe, and its twin's accuracy, which was trained on real images
   run        where the run lies, if the card was written somewhere else (evaluate.py --out)
   versions, created

@@ -1,7 +1,7 @@
-"""Whether a GAN has collapsed, seen while it is trained from pixels and from the game itself: no features, seconds of work.
+"""Whether samples have collapsed: numbers, and what they flag. A flag says that something is wrong, none that all is well.
 
-Numbers and what they flag; each says that something is wrong, none that all is well. Modes of digits, and coverage by
-features, are the evaluation's (genjax/metrics/modes.py, manifold.py).
+`panel` and `point_sets` look at pixels and at the game itself, while a GAN is trained: no features, seconds of work.
+`compare_with_real` looks at features of the samples of any model, when it is evaluated.
 """
 
 import functools
@@ -19,7 +19,7 @@ from genjax import rng
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources import Source
 from genjax.images import to_float, to_uint8
-from genjax.metrics.manifold import copies, manifold
+from genjax.metrics.manifold import copies, manifold, nearest
 from genjax.metrics.modes import of_gaussians
 from genjax.objectives.common import one_hot
 from genjax.objectives.gan import GAN, collections
@@ -28,6 +28,12 @@ from genjax.types import Batch, Images, Labels, Variables
 
 JACOBIANS = 8  # latents at which the spectrum is taken
 TRAINING = 5000  # training images among which the nearest to a sample is sought
+HALF = 2500  # real images, and as many samples, whose neighbors are compared
+FEWEST = 20  # images of a class, among as many real images as are compared, of which something is said
+# What is flagged below these: chosen on seed 0 of benchmarks/collapse_table.py, and tested on other seeds (docs/gan.md).
+RECALL, COVERAGE, SHARE, AGREEMENT = 0.03, 0.5, 0.2, 0.5
+VARIETY, LOWEST_VARIETY = 0.35, 0.25  # blur lowers it, too: 0.53 of a VAE that is as it should be
+GAN_VARIETY, GAN_LOWEST_VARIETY = 0.8, 0.5
 
 
 def panel(
@@ -164,8 +170,66 @@ def watcher(
   return watch
 
 
-def flags(found: dict[str, Any]) -> list[str]:
-  """What is wrong with the samples, in words; empty if nothing is seen to be."""
+def compare_with_real(
+  features: Float[np.ndarray, 'n d'],
+  labels: Labels | None,
+  real: Float[np.ndarray, 'm d'],
+  real_labels: Labels | None,
+) -> dict[str, float]:
+  """Features of samples beside those of real images, which are in random order. Labels are None where there are none.
+
+  One half of the real images is the reference, the other half shows what as many real images would get:
+  relative_precision, relative_recall, relative_coverage: those of the samples over those of the other half.
+  With labels, a sample's class being the label it was asked for, or else that of the real image nearest to it:
+  class_variety: root mean square distance of two samples of a class, over that of real images, mean over the classes.
+  class_variety_lowest, class_variety_class: that of the class which has the least.
+  label_agreement: fraction of samples whose nearest real image has the label that was asked for, from 0 (chance) to 1
+    (as for the other half).
+  class_share_lowest, class_share_class: samples of the rarest class, over how many there are among real images.
+  """
+  n = min(len(real) // 2, len(features), HALF)
+  reference, others = real[:n], real[n : 2 * n]
+  found = {}
+  if n > 5:
+    given, usual = manifold(reference, features[:n]), manifold(reference, others)
+    for name in ('precision', 'recall', 'coverage'):
+      found[f'relative_{name}'] = getattr(given, name) / max(getattr(usual, name), 1e-9)
+  if real_labels is None:
+    return found
+  share = np.bincount(real_labels) / len(real_labels)
+  frequent = [c for c in range(len(share)) if share[c] * n >= FEWEST]
+  told, told_real = (real_labels[:n][nearest(x, reference)[1][:, 0]] for x in (features, others))
+  classes = told if labels is None else labels
+  spread = lambda x: np.sqrt(x.var(axis=0, dtype=np.float64).sum())  # noqa: E731
+  real_spread = {c: spread(real[real_labels == c]) for c in frequent}
+  enough = [c for c in frequent if real_spread[c] and (classes == c).sum() >= FEWEST // 2]
+  variety = {c: spread(features[classes == c]) / real_spread[c] for c in enough}
+  if variety:
+    worst = min(variety, key=variety.get)
+    found |= {'class_variety': float(np.mean(list(variety.values())))}
+    found |= {'class_variety_lowest': float(variety[worst]), 'class_variety_class': float(worst)}
+  if frequent and labels is None:
+    shares = {c: (told == c).mean() / share[c] for c in frequent}
+    rarest = min(shares, key=shares.get)
+    found |= {'class_share_lowest': float(shares[rarest]), 'class_share_class': float(rarest)}
+  chance = np.square(share).sum()
+  right = (told_real == real_labels[n : 2 * n]).mean()
+  if labels is not None and right - chance > 0.2:  # else these features do not tell the classes apart
+    found['label_agreement'] = float(((told == labels).mean() - chance) / (right - chance))
+  return found
+
+
+def signs(metrics: Mapping[str, float]) -> dict[str, float]:
+  """What `flags` reads of the metrics of a card, where these numbers are named collapse_<name>."""
+  return {name.removeprefix('collapse_'): value for name, value in metrics.items() if name.startswith('collapse_')}
+
+
+def flags(found: Mapping[str, Any]) -> list[str]:
+  """What is wrong with the samples, in words; empty if nothing is seen to be.
+
+  `found` has numbers of `watcher`, of `compare_with_real`, or of both. Where features are there, they decide whether images
+  are left out, and not pixels.
+  """
   said = []
   if found.get('pairwise', 1) < 0.5:
     said.append(
@@ -173,7 +237,7 @@ def flags(found: dict[str, Any]) -> list[str]:
     )
   elif found.get('nearest', 1) < 0.3:
     said.append(f'samples have neighbours {found["nearest"]:.2g} times as far as training images have: near duplicates')
-  elif 'coverage_held_out' in found:
+  elif 'coverage_held_out' in found and 'relative_coverage' not in found:
     precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
     if coverage < 0.7 and precision > 0.8:
       much = f'cover {coverage:.2g} times as many as held-out images do'
@@ -184,6 +248,30 @@ def flags(found: dict[str, Any]) -> list[str]:
     said.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: the labels are not heard')
   if found.get('copies', 1) < 0.3:
     said.append(f'samples lie {found["copies"]:.2g} times as far from training images as held-out images do: copies')
+  return said + feature_flags(found)
+
+
+def feature_flags(found: Mapping[str, Any]) -> list[str]:
+  """Those of the numbers of `compare_with_real`; a GAN's, which has a panel and no reason to blur, are to vary more."""
+  said = []
+  if found.get('relative_recall', 1) < RECALL:
+    said.append(f'recall is {found["relative_recall"]:.2g} times that of real images: most of their variety is missing')
+  if found.get('relative_coverage', 1) < COVERAGE:
+    said.append(f'coverage is {found["relative_coverage"]:.2g} times that of real images: most of them have no sample nearby')
+  least, lowest = (GAN_VARIETY, GAN_LOWEST_VARIETY) if 'pairwise' in found else (VARIETY, LOWEST_VARIETY)
+  if found.get('class_variety', 1) < least:
+    said.append(f'samples of a class vary {found["class_variety"]:.2g} times as much as its real images: too little')
+  elif found.get('class_variety_lowest', 1) < lowest:
+    worst = f'class {found["class_variety_class"]:.0f} vary {found["class_variety_lowest"]:.2g} times'
+    said.append(f'samples of {worst} as much as its real images: this class has collapsed')
+  if found.get('class_share_lowest', 1) < SHARE:
+    rarest = f'class {found["class_share_class"]:.0f} is {found["class_share_lowest"]:.2g} times as frequent'
+    said.append(f'{rarest} among samples as among real images: it is missing')
+  if found.get('label_agreement', 1) < AGREEMENT:
+    said.append(
+      f'samples have the class that was asked for {found["label_agreement"]:.2g} times as often above chance as real images: '
+      'labels are ignored'
+    )
   return said
 
 

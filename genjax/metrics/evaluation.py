@@ -26,6 +26,7 @@ from genjax.data.sources import Arrays, Source
 from genjax.errors import UsageError
 from genjax.images import check_finite, not_finite, to_float, to_uint8
 from genjax.metrics import classifier
+from genjax.metrics.collapse import compare_with_real
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import frechet_distance, infinity
 from genjax.metrics.inception_score import RunningScore
@@ -202,12 +203,17 @@ def drawn_labels(keys: Keys, classes: Float[Array, 'k'], num_classes: int) -> La
 
 
 def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
-  """KID, precision, recall, density and coverage, of equal numbers of samples and real images."""
+  """KID, precision, recall, density and coverage, of equal numbers of samples and real images; and signs of collapse.
+
+  The last are `compare_with_real`'s, as `collapse_<name>`.
+  """
   n = min(len(samples.features), len(reference.features), COMPARED)
   fake, real = samples.features[:n], reference.features[:n]
   found = kid(real, fake, seed=seed)
   metrics = {'kid': found.value, 'kid_std': found.std, 'kid_low': found.low, 'kid_high': found.high}
-  return metrics | {name: value for name, value in manifold(real, fake)._asdict().items() if value is not None}
+  metrics |= {name: value for name, value in manifold(real, fake)._asdict().items() if value is not None}
+  signs = compare_with_real(samples.features, samples.labels, reference.features, reference.labels)
+  return metrics | {f'collapse_{name}': value for name, value in signs.items()}
 
 
 def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 
 from genjax.data.sources import Source
 from genjax.images import save_grid
-from genjax.metrics import card
+from genjax.metrics import card, collapse
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorised, nearest_pairs
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import Floor
@@ -46,6 +46,7 @@ class Evaluator(NamedTuple):
       'cost': {},
       'floor': self.floor._asdict(),
       'notes': card.notes(count, self.real, self.extractor, self.floor, metrics['fid']) + notes,
+      'flags': collapse.flags(collapse.signs(metrics)),
       **({'classification': self.cas} if self.cas else {}),
       **card.environment(),
     }

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from genjax.data.sources import Source
 from genjax.errors import UsageError
-from genjax.metrics import card
+from genjax.metrics import card, collapse
 from genjax.metrics.evaluation import compare_sets, draw, evaluations
 from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
@@ -48,13 +48,15 @@ def judge_of(
     samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples)
     options = sampling_options(objective)
     more = {'options': options, 'evaluations': evaluations(objective, variables, options), 'seed': 0}
+    metrics = samples.metrics | compare_sets(samples, real)
     found = {
-      'metrics': samples.metrics | compare_sets(samples, real),
+      'metrics': metrics,
       'protocol': card.protocol(extractor, real, train.evaluate_samples, None),
       'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
       'floor': floor._asdict(),
-      'notes': card.notes(train.evaluate_samples, real, extractor, floor, samples.metrics['fid']),
+      'notes': card.notes(train.evaluate_samples, real, extractor, floor, metrics['fid']),
+      'flags': collapse.flags(collapse.signs(metrics)),
       **card.environment(),
     }
     card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', found)
