@@ -137,8 +137,9 @@ def test_side_by_side(runs, tmp_path, capsys):
   evaluate.main(['compare', *map(str, runs), '--out', str(tmp_path / 'out')])
   text = (tmp_path / 'out' / 'table.md').read_text()
   assert capsys.readouterr().out.startswith(text)
-  header, _, vae, gan, _, explained, _, floor, _, quick = text.splitlines()
+  header, _, vae, gan, _, explained, _, floor, _, *flags, quick = text.splitlines()
   assert f'{card.load(runs[0])[0]["floor"]["fid"]:.3g}' in floor
+  assert any(line.startswith('vae: coverage is ') for line in flags)
   assert explained.startswith('↓ lower is better, ↑ higher. [..] is a 95 % interval')
   assert quick.startswith('A quick estimate: of fewer than 10000 samples (600) FID is biased upwards')
   columns = [cell.strip() for cell in header.split('|')]
