@@ -4,7 +4,7 @@ python train.py --config configs/digits_r3gan.py
 
 Measured 2026-11-28 on a CPU core (Python 3.12, jax 0.12.0.1, commit 82d49f6 with penalties of 3): 10 minutes; FID 1.55,
 recall 0.22 of 10,000 samples (`python evaluate.py --run runs/digits_r3gan`, card in docs/comparison/gan/). Grid:
-docs/gallery/. LOG.md has other penalties.
+docs/gallery/. LOG.md has results for other penalties.
 """
 
 from configs.common import base

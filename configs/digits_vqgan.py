@@ -4,7 +4,7 @@ python train.py --config configs/digits_vqgan.py
 
 Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.1 minutes;
 FID 0.60, recall 0.92 of 10,000 samples; 53.9 nats of the 297 test images (a bound). It needs more
-steps than digits_vq: the discriminator moves the codes when it comes (LOG.md).
+steps than digits_vq: the codes move when the discriminator sets in (LOG.md).
 Card: docs/comparison/latent/. Grid: docs/gallery/.
 """
 
