@@ -1,10 +1,10 @@
 """Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json, and the samples nearest
               to training images above those)
 By its likelihood alone: python evaluate.py --run runs/x --metrics likelihood --estimator iwae_50
-Images that another program made: python evaluate.py --images DIR_OR_NPZ --data fashion_mnist   (writes evaluation/NAME/*.json)
+External images: python evaluate.py --images DIR_OR_NPZ --data fashion_mnist   (writes evaluation/NAME/*.json)
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
               python evaluate.py compare runs/a runs/b --metrics likelihood
-Of a run directory that is read-only: python evaluate.py --run /shared/a --out a; python evaluate.py compare a runs/b
+A read-only run directory: python evaluate.py --run /shared/a --out a; python evaluate.py compare a runs/b
 
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
@@ -44,7 +44,7 @@ from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan import GAN
 from genjax.run import grid_columns, grid_labels, load
-from genjax.signals import end_on_interrupt
+from genjax.signals import exit_on_interrupt
 
 
 def main(argv: list[str]) -> None:
@@ -53,13 +53,15 @@ def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
   parser.add_argument('--images', type=Path, help='instead of --run: a folder of images, or an npz file with image and label')
   parser.add_argument(
-    '--data', help='of --images: the real images, as data.name in a config: digits, a folder, an npz file, ...'
+    '--data', help='with --images: the real images, as data.name in a config: digits, a folder, an npz file, ...'
   )
-  parser.add_argument('--resolution', type=int, help='of --images and --data, resized (that of --images)')
-  parser.add_argument('--channels', type=int, help='of --images and --data: 1 grayscale, 3 RGB (as they are)')
-  parser.add_argument('--data_dir', help='of --data: where TensorFlow Datasets keeps it')
+  parser.add_argument('--resolution', type=int, help='with --images: resize --images and --data (default: that of --images)')
+  parser.add_argument(
+    '--channels', type=int, help='with --images: convert --images and --data to 1 grayscale, 3 RGB (as they are)'
+  )
+  parser.add_argument('--data_dir', help='with --images: folder of TensorFlow Datasets')
   parser.add_argument('--metrics', default='all', help='all (default), or likelihood: alone, of the test split')
-  parser.add_argument('--samples', type=int, help='how many images are drawn, or taken of --images (10000, or all there are)')
+  parser.add_argument('--samples', type=int, help='how many images are drawn, or taken from --images (10000, or all if fewer)')
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
   parser.add_argument(
     '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or your a.b.c'
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> None:
     '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
   )
   parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ...; without, the first')
-  parser.add_argument('--out', default='', help='a folder for cards and pictures (the run itself; of --images evaluation/NAME)')
+  parser.add_argument('--out', default='', help='a folder for cards and images (the run itself; with --images evaluation/NAME)')
   args, rest = parser.parse_known_args(argv)
   if args.images:
     return evaluate_images(parser, args, rest)
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> None:
   if parsed is None:
     return
   args, rest = parsed
-  for name in OF_IMAGES:
+  for name in IMAGES_OPTIONS:
     if getattr(args, name) is not None:
       raise UsageError(f'--{name} has no effect without --images; remove it.')
   parallel.use_compilation_cache()
@@ -88,7 +90,7 @@ def main(argv: list[str]) -> None:
   path = Path(args.run).expanduser()
   if path.exists() and not (path / 'config.json').is_file():
     raise UsageError(
-      f'{args.run} is not a run directory: it has no config.json. Images that another program made are evaluated with '
+      f'{args.run} is not a run directory: it has no config.json. Evaluate external images with '
       f'--images {args.run} --data NAME.'
     )
   run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
@@ -111,9 +113,9 @@ def main(argv: list[str]) -> None:
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
   args.samples = 10_000 if args.samples is None else args.samples
-  check_numbers(args)
+  check_counts(args)
   out = card.open_folder(run.path, run.config, args.out)
-  elsewhere = {'run': str(run.path.resolve())} if args.out else {}
+  location = {'run': str(run.path.resolve())} if args.out else {}
 
   # Real images.
   mesh = parallel.make_mesh()
@@ -135,7 +137,7 @@ def main(argv: list[str]) -> None:
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
     protocol = card.likelihood_protocol(estimator, likelihood_kind(run.objective, estimator), test, images)
     cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
-    found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **elsewhere, **card.environment()}
+    found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **location, **card.environment()}
     print(card.likelihood_table(found))
     return print(card.save_likelihood(out, found))
 
@@ -152,13 +154,13 @@ def main(argv: list[str]) -> None:
     samples = draw(
       run.objective, run.variables, evaluator.extractor, evaluator.real, mesh, args.samples, seed, options, args.batch_size
     )
-    more, notes = nats, []
+    extra_metrics, notes = nats, []
     if watch:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
       panel = watch(variables, seed)
-      more = nats | {f'collapse_{k}': v for k, v in panel.items()}
-      notes = [told] if (told := notice(panel)) else []
-    found = evaluator.measure(samples, args.samples, more, notes) | elsewhere
+      extra_metrics = nats | {f'collapse_{k}': v for k, v in panel.items()}
+      notes = [text] if (text := notice(panel)) else []
+    found = evaluator.measure(samples, args.samples, extra_metrics, notes) | location
     found['model'] = judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed}
     found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
     found['cost'] |= card.training_cost(run.path, run.step)
@@ -166,42 +168,58 @@ def main(argv: list[str]) -> None:
 
 
 def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh, count: int) -> Evaluator:
-  """What the command line asks for, of the real images that `open_data(**data)` opens and `count` samples."""
+  """The evaluator that the command line specifies, for `count` samples and the real images of `open_data(**data)`."""
   extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
   options = {'images': args.reference_images, 'batch_size': args.batch_size}
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), **options)
   training, held_out = view(train, data['split']), test and view(test, 'test')
   real = held_out if args.split == 'test' else training
-  twin = open_classifier(train, test, recipe_for(train)).details if args.cas else None
-  return Evaluator(data, train, test, extractor, training, held_out, real, card.floor_of(real, count), twin)
+  cas = open_classifier(train, test, recipe_for(train)).details if args.cas else None
+  return Evaluator(data, train, test, extractor, training, held_out, real, card.fid_floor(real, count), cas)
 
 
-OF_IMAGES = ('data', 'resolution', 'channels', 'data_dir')
-OF_RUNS = ('run', 'step', 'best', 'guide', 'guide_step', 'no_ema', 'metrics', 'seeds', 'likelihood', 'estimator')
+IMAGES_OPTIONS = (  # only with --images
+  'data',
+  'resolution',
+  'channels',
+  'data_dir',
+)
+RUN_OPTIONS = (  # not with --images
+  'run',
+  'step',
+  'best',
+  'guide',
+  'guide_step',
+  'no_ema',
+  'metrics',
+  'seeds',
+  'likelihood',
+  'estimator',
+)
 
 
 def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
-  """Evaluates images that another program made like samples of a run, by all metrics that need no model."""
+  """Evaluates external images like samples of a run, with all metrics that need no model."""
   if args.help:
     return print(parser.format_help())
-  wrong = [f'--{name}' for name in OF_RUNS if getattr(args, name) != parser.get_default(name)] + rest
-  if wrong:
-    raise UsageError(f'{wrong[0]} has no effect with --images, which takes the images as they are; remove it.')
+  unsupported = [f'--{name}' for name in RUN_OPTIONS if getattr(args, name) != parser.get_default(name)] + rest
+  if unsupported:
+    raise UsageError(f'{unsupported[0]} has no effect with --images, which does not draw samples; remove it.')
   if not args.data:
-    raise UsageError('--images: say which real images to compare with, as --data fashion_mnist, a folder or an .npz file.')
+    raise UsageError('--images needs the real images to compare with: add --data NAME, a data set, a folder or an .npz file.')
   if (Path(args.data).expanduser() / 'config.json').is_file():
-    raise UsageError(f'--data {args.data} is a run directory: name the data that it was trained on (data.name in its config).')
+    raise UsageError(f'--data {args.data} is a run directory: use the data that it was trained on (data.name in its config).')
   if args.resolution is not None and args.resolution < 1:
-    raise UsageError(f'--resolution {args.resolution} is not a side in pixels.')
+    raise UsageError(f'--resolution {args.resolution} must be 1 or more, in pixels.')
   if args.channels not in (None, 1, 3):
-    raise UsageError(f'--channels {args.channels}: give 1 (grayscale) or 3 (RGB).')
-  check_numbers(args)
+    raise UsageError(f'--channels {args.channels} must be 1 (grayscale) or 3 (RGB).')
+  check_counts(args)
   path = args.images.expanduser()
   out = Path(args.out or Path('evaluation') / path.resolve().name.removesuffix('.npz')).expanduser()
   if out.resolve().is_relative_to(path.resolve()):
-    raise UsageError(f'--out {out}: the card and its pictures would lie among the images; give another folder.')
+    raise UsageError(f'--out {out} lies in the folder of the images; use another folder.')
   if (out / 'config.json').exists():
-    raise UsageError(f'--out {out} is a run directory; give another folder.')
+    raise UsageError(f'--out {out} is a run directory; use another folder.')
   parallel.use_compilation_cache()
   begin = time.perf_counter()
   mesh = parallel.make_mesh()
@@ -212,20 +230,20 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   source, notes = match(generated, train, class_names(train))
   check_split(args, test)
   if args.cas and not (source.num_classes and test):
-    why = f' {notes[0]}.' if notes else ''
-    raise UsageError(f'--cas needs images with labels, and data with labels and a test split.{why}')
+    reason = f' Note: {notes[0]}.' if notes else ''
+    raise UsageError(f'--cas needs images with labels, and data with labels and a test split.{reason}')
   count = min(10_000, len(source)) if args.samples is None else args.samples
   if len(source) < 100:
-    raise UsageError(f'{source.name} holds {len(source)} images: numbers of fewer than 100 say nothing.')
+    raise UsageError(f'{source.name} holds {len(source)} images; metrics need at least 100.')
   if count > len(source):
     raise UsageError(f'--samples {count}: {source.name} holds {len(source)} images.')
   evaluator = open_evaluator(args, data, train, test, mesh, count)
   samples = read_samples(source, evaluator.extractor, evaluator.real, mesh, count, args.batch_size)
   notes += class_notes(samples.labels, evaluator.real.classes)
-  found = evaluator.measure(samples, count, {}, notes, 'of the images' if source.num_classes else 'none')
-  found['model'] = card.images_model(path, source)
-  found['cost'] = samples.cost | {'seconds': round(time.perf_counter() - begin, 3)}
-  grid = card.grid_of(evaluator.save(out, found, samples))
+  result = evaluator.measure(samples, count, {}, notes, 'of the images' if source.num_classes else 'none')
+  result['model'] = card.external_model(path, source)
+  result['cost'] = samples.cost | {'seconds': round(time.perf_counter() - begin, 3)}
+  grid = card.grid_path(evaluator.save(out, result, samples))
   save_grid(grid, *first_images(samples, source.num_classes))
   print(f'{grid}: the first images')
 
@@ -245,11 +263,13 @@ def side_by_side(argv: list[str]) -> None:
   pictures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model, path = row.card['model'], row.card.get('run', row.run)
-    if row.of_images:
+    if row.is_external:
       try:
-        pictures[f'grid {number}: {row.name}, the first images'] = card.grid_of(row.run / card.file_name(row.card)).read_bytes()
+        pictures[f'grid {number}: {row.name}, the first images'] = card.grid_path(
+          row.run / card.file_name(row.card)
+        ).read_bytes()
       except OSError as error:
-        print(f'{row.name} gets no grid: {error.filename} cannot be read: {error.strerror}.')
+        print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')
       continue
     try:
       run = load(path, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
@@ -277,21 +297,21 @@ def side_by_side(argv: list[str]) -> None:
   print(args.out / 'index.html')
 
 
-def check_numbers(args) -> None:
-  """Raises UsageError for numbers of images that are too small."""
+def check_counts(args) -> None:
+  """Raises UsageError for numbers of images that are out of range."""
   if args.samples is not None and not 100 <= args.samples < 2**31:
-    raise UsageError(f'--samples {args.samples}: fewer than 100 say nothing, and more than {2**31 - 1} have no numbers.')
+    raise UsageError(f'--samples {args.samples} must be from 100 to {2**31 - 1}.')
   if args.reference_images and args.reference_images < 100:
-    raise UsageError(f'--reference_images {args.reference_images}: 0 for all, or 100 at least.')
+    raise UsageError(f'--reference_images {args.reference_images} must be 0 (all), or at least 100.')
   if args.batch_size < 1:
     raise UsageError(f'--batch_size {args.batch_size} must be 1 or more.')
 
 
 def check_split(args, test: Source | None) -> None:
-  """Raises UsageError if there is no such split; without one it is train."""
+  """Sets the default of --split, train, and raises UsageError for a split that the data do not have."""
   args.split = args.split or 'train'
   if args.split not in ('train', 'test') or (args.split == 'test' and not test):
-    raise UsageError(f'--split {args.split}: these data have {"train and test" if test else "train alone"}.')
+    raise UsageError(f'--split {args.split}: the data have {"train and test" if test else "only train"}.')
 
 
 def likelihood_images(asked: int | None, objective, test, alone: bool = False) -> int:
@@ -341,7 +361,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 if __name__ == '__main__':
-  end_on_interrupt('ended; the cards of the seeds that were done are written; --seeds takes those that were not.')
+  exit_on_interrupt('stopped. The cards of finished seeds are written; pass the other seeds with --seeds.')
   try:
     main(sys.argv[1:])
   except UsageError as error:

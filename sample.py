@@ -24,7 +24,7 @@ from genjax.files import write_whole
 from genjax.images import check_finite, not_finite, save_grid, to_uint8
 from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_labels, load
-from genjax.signals import end_on_interrupt
+from genjax.signals import exit_on_interrupt
 
 
 def main(argv: list[str]) -> None:
@@ -124,7 +124,7 @@ def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
 
 
 if __name__ == '__main__':
-  end_on_interrupt('ended.')
+  exit_on_interrupt('stopped.')
   try:
     main(sys.argv[1:])
   except UsageError as error:

@@ -1,7 +1,7 @@
 """Train a model: python train.py --config configs/fashion_mnist_vae.py --workdir runs/x --config.train.steps=2000
 
-The same command again resumes. On SIGINT (Ctrl-C) or SIGTERM the step is finished and saved; a second one ends at once, and so
-does one before the first step.
+The same command again resumes. On SIGINT (Ctrl-C) or SIGTERM the step is finished and saved. A second signal, or one before the
+first step, exits at once.
 Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
@@ -34,7 +34,7 @@ from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
 from genjax.errors import UsageError, did_you_mean
-from genjax.files import NO_ROOM, NotWritten
+from genjax.files import DISK_FULL, NotWritten
 from genjax.images import save_grid, to_float, to_uint8
 from genjax.logging import Metrics, Progress, Silent, read_metrics
 from genjax.metrics import collapse
@@ -42,10 +42,19 @@ from genjax.metrics.reference import test_images
 from genjax.metrics.training import judge_of, told
 from genjax.objectives.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
-from genjax.signals import Stopping
+from genjax.signals import StopRequest
 from genjax.step import TrainState, init_state, playing, train_step
 from genjax.types import Batch, Objective, example_batch
-from genjax.workdir import SAVED, Training, as_begun, open_workdir, read_config, run_id_of, section_defaults, write_environment
+from genjax.workdir import (
+  SAVED,
+  Training,
+  keep_background,
+  open_workdir,
+  read_config,
+  run_id_of,
+  section_defaults,
+  write_environment,
+)
 
 AHEAD = 2  # steps dispatched before the one before them is done
 AGREE = 10  # steps after which several hosts ask one another whether to stop
@@ -66,11 +75,11 @@ WANDB = flags.DEFINE_string('wandb', '', 'Mirror the metrics to this Weights & B
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UsageError(f'{argv[1]!r} is not an option; options look like --config.train.steps=100.')
-  stopping = Stopping()
+  stop_request = StopRequest()
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, too
   parallel.start_hosts(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-  stopping.again()
+  stop_request.reinstall()
   first_process = jax.process_index() == 0
   say = print if first_process else lambda text: None
   if REPLAY.value:
@@ -81,16 +90,16 @@ def main(argv: list[str]) -> None:
   if left_out:
     say(f'{", ".join(left_out)}: left out, as the class given on the command line has none.')
   workdir = Path(WORKDIR.value or Path('runs') / Path(DEFAULT if config_path(sys.argv) is None else config_path(sys.argv)).stem)
-  made = objects(as_begun(workdir, config, overridden), ALLOW_PACKAGE.value)
+  made = objects(keep_background(workdir, config, overridden), ALLOW_PACKAGE.value)
   refuse_shared_steps(CONFIG.value, overridden)
   train, source, objective, optimizers = made.train, made.source, made.objective, made.optimizers
 
   def config_at(steps):
-    """The resolved config, were train.steps another number: what the config file computes from it follows."""
+    """The resolved config for another train.steps, with all values that the config file computes from it."""
     CONFIG.value.train.steps = steps
     other, _ = without_leftovers(CONFIG.value.to_dict(), replaced, ALLOW_PACKAGE.value)
     CONFIG.value.train.steps = train.steps
-    return other | {'data': made.resolved['data']} | written_out(other, source, ALLOW_PACKAGE.value)
+    return other | {'data': made.resolved['data']} | resolve_specs(other, source, ALLOW_PACKAGE.value)
 
   # What is computed where.
   mesh = parallel.make_mesh()
@@ -212,7 +221,7 @@ def main(argv: list[str]) -> None:
   if first_process:
     metrics = Metrics(workdir, first, train.batch_size, made.resolved, WANDB.value)
     progress = Progress(first, train.steps, train.batch_size)
-  window, pending, logged_compile, stops = [], [], 0.0, False
+  window, pending, logged_compile, stopping = [], [], 0.0, False
   with contextlib.ExitStack() as closing:  # each is closed whatever happens to the others, the checkpoints last
     for part in (checkpoints, best_checkpoints, metrics, pipeline, progress):
       closing.callback(part.close)
@@ -226,12 +235,12 @@ def main(argv: list[str]) -> None:
           checkpoints.save(state)
         raise
       state, scalars = compiled_step(state, batch, key, playing(objective, t))
-      stopping.begun = True
+      stop_request.started = True
       pending.append(scalars)
       done = t + 1
       # Asked once: a signal that comes later is for the next step. Several hosts agree every few steps.
-      stops = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stopping.signal))
-      last = done == train.steps or stops
+      stopping = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stop_request.signal))
+      last = done == train.steps or stopping
       log, save = (done % every == 0 or last for every in (train.log_every, train.checkpoint_every))
       show, evaluate = due(done)
       progress.advance()
@@ -254,13 +263,13 @@ def main(argv: list[str]) -> None:
         window, start, logged_compile = [], time.perf_counter(), compiled_step.compile_seconds
       if save:
         checkpoints.save(state)
-      if stops:
+      if stopping:
         break
       began = time.perf_counter()
       look(done, show, evaluate)
       start += time.perf_counter() - began  # judging and sampling are not training
-  if stops:
-    number = stopping.signal or signal.SIGTERM  # it came to another host
+  if stopping:
+    number = stop_request.signal or signal.SIGTERM  # another host received it
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
     sys.exit(128 + number)
   say(f'{workdir}: done. {picture(train.steps)}')
@@ -311,18 +320,18 @@ def objects(config: dict, allow: list[str]) -> Objects:
   source = open_data(**data)
   resolved = config | {
     'data': section_defaults()['data'] | config['data'] | contents.recorded(source),
-    **written_out(config, source, allow),
+    **resolve_specs(config, source, allow),
   }
   objective, optimizers = build(resolved['objective'], allow), build(resolved['optim'], allow)
   check_fit(objective, optimizers, source)
   return Objects(train, source, config['data'].get('flip', False), objective, optimizers, resolved)
 
 
-def written_out(config: dict, source: Source, allow: list[str]) -> dict:
-  """The sections of specs with what follows from the data, and with the defaults that spec() has not written out."""
+def resolve_specs(config: dict, source: Source, allow: list[str]) -> dict:
+  """The sections `objective` and `optim` with values inferred from the data, and with defaults that spec() does not fill in."""
   specs = {name: with_defaults(config[name], allow) for name in ('objective', 'optim')}
-  given = {'image_shape': source.image_shape, 'dtype': config['train'].get('dtype', Training.dtype)}
-  return specs | {'objective': complete(specs['objective'], given, allow)}
+  inferred = {'image_shape': source.image_shape, 'dtype': config['train'].get('dtype', Training.dtype)}
+  return specs | {'objective': complete(specs['objective'], inferred, allow)}
 
 
 def check_fit(objective, optimizers, source) -> None:
@@ -384,7 +393,7 @@ if __name__ == '__main__':
   try:
     app.run(main, flags_parser=functools.partial(parse, default=DEFAULT))
   except (UsageError, OSError) as error:
-    if not isinstance(error, UsageError) and error.errno not in NO_ROOM:
+    if not isinstance(error, UsageError) and error.errno not in DISK_FULL:
       raise
     remedy = '' if isinstance(error, UsageError) else '\nMake room, then give the same command again: it resumes.'
     print(f'error: {error}{remedy}', file=sys.stderr, flush=True)

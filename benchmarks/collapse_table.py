@@ -1,10 +1,10 @@
-"""Which failures the collapse flags catch: runs that fail on purpose beside healthy ones, trained, evaluated and tabulated.
+"""Which failures the collapse flags catch: trains and evaluates healthy runs and runs that fail on purpose.
 
   python -m benchmarks.collapse_table --out=runs/collapse --seeds=0,1,2
 
-Trains and evaluates what is missing below --out, with train.py and evaluate.py, writes the cards to --cards, and prints a
-Markdown table. The thresholds in genjax/metrics/collapse.py were chosen on seed 0; seeds 1 and 2 test them. Judge the images
-by eye in <out>/<run>/samples.
+Runs that are missing in --out are trained and evaluated with train.py and evaluate.py. The cards are copied to --cards, and a
+Markdown table is printed. The thresholds in genjax/metrics/collapse.py were chosen on seed 0; seeds 1 and 2 test them. Inspect
+the images in <out>/<run>/samples.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FEATURES = (
 )
 GENERATOR, STEPS = '--config.objective.generator', '--config.train.steps'
 UNCONDITIONAL, ALLOW = '--config.objective.num_classes=0', '--allow_package=benchmarks'
-# Name -> config and overrides. The first group is healthy, the second collapses or does not learn.
+# Name -> config and overrides. Runs in HEALTHY train well; runs in FAILING collapse or do not learn.
 HEALTHY = {
   'gan': ('digits_gan', [f'{STEPS}=5000']),
   'gan_unconditional': ('digits_gan', [UNCONDITIONAL, f'{STEPS}=4000']),
@@ -70,8 +70,8 @@ class IgnoresLatents(MLPGenerator):
     return super().__call__(0 * z, label, train)
 
 
-def evaluated(out: Path, name: str, seed: int, samples: int) -> dict:
-  """The card of a run, which is trained and evaluated first if it is not there."""
+def load_card(out: Path, name: str, seed: int, samples: int) -> dict:
+  """The card of a run, which is trained and evaluated first if it is missing."""
   config, overrides = (HEALTHY | FAILING)[name]
   run = out / f'{name}_{seed}'
   if not (run / 'checkpoints').is_dir():
@@ -87,29 +87,29 @@ def evaluated(out: Path, name: str, seed: int, samples: int) -> dict:
 
 
 def row(name: str, seed: int, card: dict) -> str:
-  """A line of the table."""
-  metrics, numbers = card['metrics'], collapse.signs(card['metrics'])
-  others = {name: value for name, value in numbers.items() if name not in FEATURES}
+  """A row of the table."""
+  metrics, values = card['metrics'], collapse.collapse_metrics(card['metrics'])
+  others = {name: value for name, value in values.items() if name not in FEATURES}
   pixels = collapse.flags(others)
-  features = [name for name in FEATURES if name in numbers and collapse.feature_flags(others | {name: numbers[name]})]
-  shown = [f'{metrics[name]:.3g}' for name in ('fid', 'precision', 'recall', 'coverage')]
-  shown += [f'{numbers[name]:.2f}' if name in numbers else '' for name in FEATURES]
-  return f'| {" | ".join([name, str(seed), *shown, str(len(pixels) or ""), ", ".join(features)])} |'
+  features = [name for name in FEATURES if name in values and collapse.feature_flags(others | {name: values[name]})]
+  cells = [f'{metrics[name]:.3g}' for name in ('fid', 'precision', 'recall', 'coverage')]
+  cells += [f'{values[name]:.2f}' if name in values else '' for name in FEATURES]
+  return f'| {" | ".join([name, str(seed), *cells, str(len(pixels) or ""), ", ".join(features)])} |'
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description='The table of docs/gan.md: which runs the collapse flags catch.')
   parser.add_argument('--out', type=Path, default=Path('runs/collapse'), help='run directories (runs/collapse)')
   parser.add_argument('--cards', type=Path, help='a folder for copies of the cards')
-  parser.add_argument('--seeds', default='0,1,2', help='of the trainings (0,1,2)')
-  parser.add_argument('--only', default='', help='names of runs, as gan,vae')
-  parser.add_argument('--samples', type=int, default=2000, help='of each run (2000)')
+  parser.add_argument('--seeds', default='0,1,2', help='training seeds (0,1,2)')
+  parser.add_argument('--only', default='', help='names of runs, such as gan,vae')
+  parser.add_argument('--samples', type=int, default=2000, help='samples per run (2000)')
   args = parser.parse_args()
   header = ['run', 'seed', 'FID', 'precision', 'recall', 'coverage', *FEATURES, 'flags by pixels', 'flags by features']
   print(f'| {" | ".join(header)} |\n|{"---|" * len(header)}')
   for name in args.only.split(',') if args.only else [*HEALTHY, *FAILING]:
     for seed in map(int, args.seeds.split(',')):
-      card = evaluated(args.out.resolve(), name, seed, args.samples)
+      card = load_card(args.out.resolve(), name, seed, args.samples)
       card['model']['run'] = f'{name}_{seed}'
       if args.cards:
         args.cards.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Do the distances rise as real images become worse? Test images, corrupted in steps, are judged against the training images.
+"""Do the distances rise with the corruption? Evaluates corrupted test images against the training images.
 
   python -m benchmarks.corruptions --data digits --resolution 8 --out corruptions
 
-Writes an npz file for each corruption and level, judges it with evaluate.py --images, and prints a table of the cards.
-Options that are not named here go to evaluate.py, such as --features efficientnet_lite0.
+Writes an npz file for each corruption and level, evaluates it with evaluate.py --images, and prints a table of the cards.
+Other options are passed to evaluate.py, such as --features efficientnet_lite0.
 """
 
 import argparse
@@ -33,7 +33,7 @@ OTHERS = ('precision', 'recall', 'density', 'coverage', 'inception_score')
 def corrupt(
   images: UInt8[np.ndarray, 'n h w c'], labels: Int[np.ndarray, 'n'], kind: str, level: float
 ) -> tuple[UInt8[np.ndarray, 'n h w c'], Int[np.ndarray, 'n']]:
-  """All of the images and labels with one of LEVELS's corruptions; `classes dropped` are the last, and leave fewer images."""
+  """Applies one corruption of LEVELS. 'classes dropped' drops the last classes and so returns fewer images."""
   random, x = np.random.default_rng(0), images.astype(np.float64)
   if kind.startswith('blur'):
     sigma = level * images.shape[1]
@@ -50,37 +50,37 @@ def corrupt(
 
 
 def cases(images, labels):
-  """(corruption, level, images, labels), from none to the worst, all of as many images as the fewest are."""
-  made = [(kind, level, *corrupt(images, labels, kind, level)) for kind, levels in LEVELS.items() for level in levels]
-  n = min(len(x) for _, _, x, _ in made)
+  """Yields (corruption, level, images, labels) by increasing level, all with the size of the smallest set."""
+  corrupted = [(kind, level, *corrupt(images, labels, kind, level)) for kind, levels in LEVELS.items() for level in levels]
+  n = min(len(x) for _, _, x, _ in corrupted)
   yield 'none', 0, images[:n], labels[:n]
-  for kind, level, x, y in made:
+  for kind, level, x, y in corrupted:
     yield kind, level, x[:n], y[:n]
 
 
 def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--data', required=True, help='a data set with labels and a test split, as evaluate.py takes it')
+  parser.add_argument('--data', required=True, help='a data set with labels and a test split, as for evaluate.py')
   parser.add_argument('--resolution', type=int, required=True)
   parser.add_argument('--data_dir', default='')
-  parser.add_argument('--reference_images', default='10000', help='training images compared with, at most (10000)')
+  parser.add_argument('--reference_images', default='10000', help='maximum number of training images in the reference (10000)')
   parser.add_argument('--out', type=Path, required=True, help='a folder for the images and cards')
   args, rest = parser.parse_known_args(argv)
   args.out.mkdir(parents=True, exist_ok=True)
   sources = real_images(name=args.data, resolution=args.resolution, data_dir=args.data_dir)
   for split, source in zip(('train', 'test'), sources, strict=True):
     images, labels = source.read(np.arange(len(source)))
-    np.savez(args.out / f'{split}.npz', image=images, label=labels)  # which is read faster than files
+    np.savez(args.out / f'{split}.npz', image=images, label=labels)  # faster to read than image files
   order = np.random.default_rng(0).permutation(len(images))
   rows = [['corruption', 'level', *DISTANCES, *OTHERS]]
   for kind, level, x, y in cases(images[order], labels[order]):
     folder = args.out / f'{kind.split(",")[0].replace(" ", "_")}_{level:g}'
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / 'images.npz', image=x, label=y)
-    words = ['--images', str(folder / 'images.npz'), '--data', str(args.out / 'train.npz'), '--out', str(folder / 'cards')]
-    words += ['--reference_images', args.reference_images, *rest]
+    options = ['--images', str(folder / 'images.npz'), '--data', str(args.out / 'train.npz'), '--out', str(folder / 'cards')]
+    options += ['--reference_images', args.reference_images, *rest]
     with contextlib.redirect_stdout(sys.stderr):
-      evaluate.main(words)
+      evaluate.main(options)
     newest = max((folder / 'cards').glob('*.json'), key=lambda path: path.stat().st_mtime)
     card = json.loads(newest.read_text())
     metrics = card['metrics']

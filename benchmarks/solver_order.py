@@ -1,18 +1,18 @@
-"""How fast each ODE solver converges on each noise path, as a table in Markdown.
+"""The convergence order of each ODE solver on each noise path, as a Markdown table.
 
   python -m benchmarks.solver_order --grid log_snr      (or another of genjax/samplers/grids.py)
 
-The data are a mixture of five normal distributions in four dimensions, whose denoiser E[x_0 | x_t] is known. Each entry is the
-error of 16 solutions in float32, root mean square over dimensions, median and largest, against SciPy's DOP853 with a relative
-tolerance of 1e-10, which integrates over arctan(sigma / alpha) and shares no code with genjax. The order is fitted to the
-medians from 50 steps on that are above 5e-6; below, rounding counts. `dormand_prince` chooses its steps itself: its table has
-tolerances.
+The data are a mixture of five normal distributions in four dimensions, whose denoiser E[x_0 | x_t] has a closed form. Each
+entry is the median and maximum error of 16 solutions in float32, as root mean square over dimensions. The reference is SciPy's
+DOP853 with a relative tolerance of 1e-10, which integrates over arctan(sigma / alpha) and shares no code with genjax. The
+order is fitted to the medians above 5e-6 from 50 steps on; below, rounding errors dominate. `dormand_prince` is adaptive, so
+its table has tolerances instead of steps.
 """
 
 import argparse
 import os
 
-if '--xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):  # compiling is what takes time
+if '--xla_backend_optimization_level' not in os.environ.get('XLA_FLAGS', ''):  # most of the time is compilation
   os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
 
 import jax
@@ -25,7 +25,7 @@ from genjax.samplers.grids import GRIDS
 
 STEPS = (10, 25, 50, 100, 250, 251, 500)
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
-FLOAT32 = 5e-6  # below this errors may be rounding
+FLOAT32 = 5e-6  # smaller errors may be rounding errors
 SOLVERS = ('euler', 'heun', 'dpmpp_2m', 'unipc')
 PATHS = {
   'RectifiedFlow': paths.RectifiedFlow(),
@@ -56,7 +56,7 @@ def posterior_mean(alpha, sigma, x, xp):
 
 
 def reference(path, last: float) -> np.ndarray:
-  """Where the probability-flow ODE takes the starts, in float64 [16, 4]: down to sigma / alpha = `last`, then E[x_0 | x_t].
+  """Solutions of the probability-flow ODE from STARTS in float64, [16, 4]: to sigma / alpha = `last`, then E[x_0 | x_t].
 
   With u = x / sqrt(alpha^2 + sigma^2) and the angle a = arctan(sigma / alpha), du / da = cos(a) eps - sin(a) x_0.
   """
@@ -68,11 +68,11 @@ def reference(path, last: float) -> np.ndarray:
   def slope(a, u):
     return (np.cos(a) * u - x_0(a, u)) / np.sin(a)
 
-  found = []
+  solutions = []
   for start in STARTS * sigma / np.hypot(alpha, sigma):
     u = solve_ivp(slope, (np.arctan2(sigma, alpha), np.arctan(last)), start, 'DOP853', rtol=1e-10, atol=1e-12).y[:, -1]
-    found.append(x_0(np.arctan(last), u))
-  return np.stack(found)
+    solutions.append(x_0(np.arctan(last), u))
+  return np.stack(solutions)
 
 
 def denoiser(path):
@@ -84,20 +84,20 @@ def denoiser(path):
 
 
 def last_noise(path, grid: str) -> float:
-  """sigma / alpha from which the last step goes to 0, however many steps there are. VE has none between 0 and sigma_min."""
+  """sigma / alpha before the last step to 0, for any number of steps. VE has no values between 0 and sigma_min."""
   return float(path.ratio_min) if grid in ('karras', 'log_snr') or isinstance(path, paths.VE) else 1e-6
 
 
 def solve(solver: str, path, grid: str, steps: int, **options) -> solvers.Solution:
-  """From the 16 starts, as images of 2x2 pixels."""
+  """Solves the ODE from the 16 STARTS, as images of 2x2 pixels."""
   start = jnp.asarray(float(path.sigma(jnp.asarray(path.end))) * STARTS.reshape(16, 2, 2, 1), jnp.float32)
   times = GRIDS[grid](path, steps)
   return jax.jit(lambda x: solvers.SOLVERS[solver](denoiser(path), path, x, times, None, **options))(start)
 
 
-def errors(solution: solvers.Solution, right: np.ndarray) -> np.ndarray:
-  """Of the 16 solutions, [16]."""
-  return np.sqrt(np.mean((np.asarray(solution.x, np.float64).reshape(16, 4) - right) ** 2, axis=1))
+def errors(solution: solvers.Solution, expected: np.ndarray) -> np.ndarray:
+  """Root mean square errors of the 16 solutions, [16]."""
+  return np.sqrt(np.mean((np.asarray(solution.x, np.float64).reshape(16, 4) - expected) ** 2, axis=1))
 
 
 def cell(error: np.ndarray) -> str:
@@ -105,7 +105,7 @@ def cell(error: np.ndarray) -> str:
 
 
 def order(steps, medians) -> float | None:
-  """The exponent of the error's fall with the number of steps; None with fewer than two errors above rounding."""
+  """The order of convergence, fitted to the errors above rounding; None with fewer than two of them."""
   kept = [(n, e) for n, e in zip(steps, medians, strict=True) if n >= 50 and e > FLOAT32]
   return -float(np.polyfit(*np.log(np.array(kept)).T, 1)[0]) if len(kept) > 1 else None
 
@@ -119,21 +119,21 @@ def main():
     return adaptive()
   print(f'| path | solver | {" | ".join(map(str, STEPS))} | order |\n|---|---|{"---|" * len(STEPS)}---|')
   for name, path in PATHS.items():
-    right = reference(path, last_noise(path, args.grid))
+    expected = reference(path, last_noise(path, args.grid))
     for solver in args.solvers.split(','):
-      found = [errors(solve(solver, path, args.grid, n), right) for n in STEPS]
-      fitted = order(STEPS, [np.median(e) for e in found])
-      shown = '' if fitted is None else f'{fitted:.2f}'
-      print(f'| {name} | {solver} | {" | ".join(map(cell, found))} | {shown} |', flush=True)
+      results = [errors(solve(solver, path, args.grid, n), expected) for n in STEPS]
+      fitted = order(STEPS, [np.median(e) for e in results])
+      exponent = '' if fitted is None else f'{fitted:.2f}'
+      print(f'| {name} | {solver} | {" | ".join(map(cell, results))} | {exponent} |', flush=True)
 
 
 def adaptive():
-  """The table of `dormand_prince`: errors, and evaluations an image."""
+  """Prints the table of `dormand_prince`: errors, and evaluations per image."""
   print(f'| path | {" | ".join(f"{t:g}" for t in TOLERANCES)} |\n|---|{"---|" * len(TOLERANCES)}')
   for name, path in PATHS.items():
-    right = reference(path, float(path.ratio_min))
-    found = [solve('dormand_prince', path, 'log_snr', 1, rtol=t, atol=t) for t in TOLERANCES]
-    cells = [f'{cell(errors(s, right))} ({float(s.evaluations.mean()):.0f})' for s in found]
+    expected = reference(path, float(path.ratio_min))
+    solutions = [solve('dormand_prince', path, 'log_snr', 1, rtol=t, atol=t) for t in TOLERANCES]
+    cells = [f'{cell(errors(s, expected))} ({float(s.evaluations.mean()):.0f})' for s in solutions]
     print(f'| {name} | {" | ".join(cells)} |', flush=True)
 
 

@@ -2,8 +2,8 @@
 
 Saving is asynchronous and atomic: a process killed while it saves leaves the checkpoint before. Each field of the state
 is stored by itself, so that sampling reads a model without its optimiser. Beside them stand checksums of all arrays, taken
-on the devices before saving: Orbax by itself restores a flipped bit without a word. The checksums are offset by the run and
-the step, so that arrays of another run or step are found out as well.
+on the devices before saving: Orbax by itself restores a flipped bit without a word. An offset that depends on the run and
+the step is added, so that arrays of another run or step are detected, too.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def checksum(x: Array) -> UInt32[Array, '']:
 
 @jax.jit
 def checksums(tree: Tree, offset: UInt32[np.ndarray, 'n'] | int = 0) -> UInt32[Array, 'n']:
-  """Of each array of a tree, in its order, plus `offset`."""
+  """Checksums of the arrays of a tree, in order, plus `offset`."""
   return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)]) + jnp.asarray(offset, jnp.uint32)
 
 
@@ -68,49 +68,49 @@ UNCERTAIN = 'changed since saving (checksums differ), or of another step or run'
 
 
 def offsets(run_id: str, step: int, n: int) -> UInt32[np.ndarray, 'n']:
-  """What is added to the checksums of the `n` arrays of a field: an arithmetic progression.
+  """The offsets that are added to the checksums of the `n` arrays of a field: an arithmetic progression.
 
-  Its difference depends on the run alone and its first term on run and step, so both can be read off the checksums of
-  arrays that are whole. All zero but for the step where `run_id` is empty.
+  Its difference depends only on the run, and its first term on run and step, so both follow from the checksums of
+  undamaged arrays. With an empty `run_id` every offset is `step`.
   """
   start, slope = np.frombuffer(hashlib.sha256(run_id.encode()).digest()[:8], '<u4') if run_id else (0, 0)
   return ((int(start) + step + int(slope) * np.arange(n, dtype=np.uint64)) % 2**32).astype(np.uint32)
 
 
-def origin_error(saved: UInt32[np.ndarray, 'n'], found: UInt32[np.ndarray, 'n'], run_id: str, step: int) -> str:
-  """What is wrong with arrays whose checksums were `saved` and are `found` now; '' if nothing is.
+def origin_error(saved: UInt32[np.ndarray, 'n'], restored: UInt32[np.ndarray, 'n'], run_id: str, step: int) -> str:
+  """Describes the error of arrays with checksums `saved` when saved and `restored` now; '' if there is none.
 
-  Checkpoints of earlier versions have checksums without offsets, and pass if their arrays are whole.
+  Checkpoints of earlier versions have checksums without offsets, and pass if their arrays are undamaged.
   """
-  offset, expected = saved - found, offsets(run_id, step, len(found))
+  offset, expected = saved - restored, offsets(run_id, step, len(restored))
   if (offset == expected).all() or not offset.any():
     return ''
   if len(offset) > 1 and (np.diff(offset) == np.diff(expected)).all():
     return f'of step {(step + int(offset[0]) - int(expected[0])) % 2**32}, not {step}'
-  if len(offset) < 3:  # too few to tell
+  if len(offset) < 3:  # too few to distinguish the causes
     return UNCERTAIN
   return 'of another run' if (np.diff(offset, 2) == 0).all() else 'changed since saving (checksums differ)'
 
 
 def silence_tensorstore() -> None:
-  """Drops what futures print that TensorStore leaves behind after a failed read or write; the failure itself is raised.
+  """Suppresses messages of futures that TensorStore leaves behind after a failed read or write, which itself raises.
 
-  They go on in threads after the call has returned, so this holds until the process ends. All else is printed as before.
+  The futures run in threads after the call has returned, so this lasts until the process ends. Other messages are printed.
   """
   python_logging.getLogger('asyncio').addFilter(_not_of_tensorstore)  # added once, however often it is called
   hook = sys.unraisablehook
   if getattr(hook, 'silences_tensorstore', False):
     return
 
-  def quieter(what):
-    text, trace = str(what.exc_value), what.exc_traceback
-    # Called from a thread of TensorStore's, below which there is no Python; or a read that nobody waits for any more.
+  def filtered_hook(unraisable):
+    text, trace = str(unraisable.exc_value), unraisable.exc_traceback
+    # Raised in a thread of TensorStore without Python frames, or by a read whose result is no longer needed.
     late = text == 'Event loop is closed' and trace and trace.tb_frame.f_code.co_name == 'call_soon_threadsafe'
     if not late and 'TensorStore' not in text:
-      hook(what)
+      hook(unraisable)
 
-  quieter.silences_tensorstore = True
-  sys.unraisablehook = quieter
+  filtered_hook.silences_tensorstore = True
+  sys.unraisablehook = filtered_hook
 
 
 def _not_of_tensorstore(record: python_logging.LogRecord) -> bool:
@@ -127,7 +127,7 @@ class Checkpoints:
     keep_every: those of every so many steps are kept for good; 0: none.
     read_only: for sampling from a run that may be training.
     saved: a file that is made once a checkpoint is whole, so that losing them all does not look like a new run.
-    run_id: that of the run, as `open_workdir` writes it to config.json; '' for a run of an earlier version.
+    run_id: the identity of the run in config.json; '' for a run of an earlier version.
   """
 
   def __init__(
@@ -193,8 +193,7 @@ class Checkpoints:
       sharding: one for all arrays, or a TrainState of them.
 
     Raises:
-      DamagedCheckpoint: it cannot be read as `like`, or the checksums of what was read are not those of what was saved,
-        or what was saved is of another step or run.
+      DamagedCheckpoint: it cannot be read as `like`, its checksums have changed since saving, or it is of another step or run.
     """
     names = names or tuple(like.__dataclass_fields__)
     layouts = sharding if isinstance(sharding, TrainState) else jax.tree.map(lambda _: sharding, like)
@@ -214,16 +213,16 @@ class Checkpoints:
       self.refuse_misfit(step, like, names)
       raise DamagedCheckpoint(self.directory / str(step), f' cannot be read ({first_line(error)}).') from error
     trees = {name: restored[name][name] for name in names}
-    wrong: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for name in names:
       if 'checksums' in restored[name]:
-        saved, found = (np.asarray(jax.device_get(x)) for x in (restored[name]['checksums'], checksums(trees[name])))
-        wrong.setdefault(origin_error(saved, found, self.run_id, step), []).append(name)
-    wrong.pop('', None)
-    if wrong:
-      sure = {what: fields for what, fields in wrong.items() if what != UNCERTAIN} or wrong
-      told = ', '.join(f'{", ".join(fields)} {what}' for what, fields in sure.items())
-      raise DamagedCheckpoint(self.directory / str(step), f' holds {told}.')
+        saved, current = (np.asarray(jax.device_get(x)) for x in (restored[name]['checksums'], checksums(trees[name])))
+        problems.setdefault(origin_error(saved, current, self.run_id, step), []).append(name)
+    problems.pop('', None)
+    if problems:
+      certain = {problem: fields for problem, fields in problems.items() if problem != UNCERTAIN} or problems
+      details = ', '.join(f'{", ".join(fields)} {problem}' for problem, fields in certain.items())
+      raise DamagedCheckpoint(self.directory / str(step), f' holds {details}.')
     if 'step' in trees and int(trees['step']) != step:
       raise DamagedCheckpoint(self.directory / str(step), f' holds the state of step {int(trees["step"])}.')
     return trees

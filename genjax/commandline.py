@@ -26,7 +26,7 @@ def config_path(argv: list[str]) -> str | None:
 
 
 def format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-  """For `warnings.formatwarning`: a UsageWarning in one line, without the place in genjax where it was noticed."""
+  """For `warnings.formatwarning`: formats a UsageWarning in one line, without its location in the code."""
   if issubclass(category, UsageWarning):
     return f'warning: {message}\n'
   return f'{filename}:{lineno}: {category.__name__}: {message}\n'
@@ -72,7 +72,7 @@ def parse(argv: list[str], default: str) -> list[str]:
 
 
 def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None:
-  """Raises UsageError for an overridden value that the config file ties to `train.steps`: ml_collections sets both."""
+  """Raises UsageError if an overridden value shares a reference with `train.steps`: ml_collections would change both."""
   for name in set(overridden) - {'train.steps'}:
     *path, last = name.split('.')
     section = config
@@ -81,8 +81,8 @@ def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None
     known = isinstance(section, ConfigDict) and last in section
     if known and section.get_ref(last) is config.train.get_ref('steps'):
       raise UsageError(
-        f'--config.{name} is one value with train.steps in the config file, and would set both: override train.steps, or '
-        'give the value a number of its own in the file.'
+        f'--config.{name} shares its value with train.steps in the config file, so the override would change both: '
+        'override train.steps, or set a separate value in the file.'
       )
 
 

@@ -1,4 +1,4 @@
-"""The exception for a user's mistake, whose text scripts print without a traceback, and the warning for what is likely one."""
+"""The exception for a user's mistake, which scripts print without a traceback, and the warning for a likely mistake."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ class UsageError(ValueError):
 
 
 class UsageWarning(UserWarning):
-  """Something works that is probably not meant. The text names the thing and the remedy; scripts print it in one line."""
+  """A setting that works but is probably unintended. The text names it and the remedy; scripts print it in one line."""
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:

@@ -16,38 +16,43 @@ def cache_folder() -> Path:
   return Path(os.environ.get('GENJAX_CACHE', Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')) / 'genjax')).expanduser()
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_links(folder: Path, name: str = '') -> None:
-  """Raises UsageError for a link to a folder anywhere in `folder`, or as or in its folder `name`: what is written there would
-  land somewhere else. `folder` itself may be a link."""
-  found = [Path(path, inner) for path, folders, _ in os.walk(folder / name) for inner in folders]
-  for path in ([folder / name] if name else []) + found:
+  """Raises UsageError if a folder in `folder`, or in its folder `name`, is a symbolic link: files would be written elsewhere.
+
+  `folder` itself may be a link.
+  """
+  folders = [Path(path, inner) for path, names, _ in os.walk(folder / name) for inner in names]
+  for path in ([folder / name] if name else []) + folders:
     if path.is_symlink():
-      raise UsageError(f'{path} is a link, and is not written to: put a folder in its place, or link the whole run directory.')
+      raise UsageError(f'{path} is a symbolic link: replace it with a folder, or link the whole run directory.')
 
 
 class NotWritten(UsageError):
-  """A file that could not be written: no room, no permission."""
+  """A file could not be written: the disk is full, or permission is missing."""
 
 
 @contextlib.contextmanager
 def writing(path: str | Path, remedy: str = '') -> Iterator[None]:
-  """Raises NotWritten that names `path` where the system refuses what is done within: a full disk, a folder not writable."""
+  """Turns an OSError in its block, such as a full disk or a missing permission, into a NotWritten error that names `path`."""
   try:
     yield
   except OSError as error:
-    remedy = remedy or ('make room on that disk' if error.errno in NO_ROOM else 'give another place')
+    remedy = remedy or ('make room on that disk' if error.errno in DISK_FULL else 'use another path')
     raise NotWritten(f'{path} cannot be written ({error.strerror or error}): {remedy}.') from None
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None], remedy: str = '') -> None:
-  """Parent folders are made. A kill leaves the old file. A link in its place, or in that of the file it is written through,
-  is not followed. `content` may be a function that writes to the open file. Raises NotWritten as `writing`."""
+  """Writes a file atomically, and makes its parent folders: a killed process leaves the old file.
+
+  Links in place of the file or of its temporary file are not followed. `content` may be a function that writes to the open
+  file. Raises NotWritten like `writing`.
+  """
   with writing(path, remedy):
-    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null, which must not be replaced
-      raise FileExistsError(errno.EEXIST, 'it is there, and is no file')
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null, must not be replaced
+      raise FileExistsError(errno.EEXIST, 'it exists and is not a regular file')
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     scratch.unlink(missing_ok=True)

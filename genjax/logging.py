@@ -25,8 +25,8 @@ class Silent:
 class Metrics:
   """Appends to metrics.jsonl and mirrors under the same names, keyed by images seen.
 
-  On resume, lines after the step resumed from are cut: those steps are taken again. TensorBoard is filled from those that stay,
-  for a kill loses what had not been written to it.
+  On resume, lines after the step resumed from are cut: those steps are taken again. TensorBoard is rewritten from the remaining
+  lines, because a killed process loses what it had not flushed.
 
   Args:
     workdir: the run directory.
@@ -43,7 +43,7 @@ class Metrics:
         raise UsageError('--wandb needs the package: pip install wandb') from None
     self.path, self.batch_size = workdir / 'metrics.jsonl', batch_size
     lines = read_metrics(workdir, step)
-    if self.path.exists() or self.path.is_symlink():  # a link in its place is not followed
+    if self.path.exists() or self.path.is_symlink():  # write_whole replaces a link and does not follow it
       write_whole(self.path, ''.join(json.dumps(line) + '\n' for line in lines))
     self.tensorboard = TensorBoard(workdir / 'tensorboard', [(line['step'] * batch_size, line) for line in lines])
     self.wandb = None
@@ -71,14 +71,14 @@ class Metrics:
 
 
 class TensorBoard:
-  """A file of scalars in `folder`, in the place of those that are there.
+  """Writes scalars to a new event file in `folder`, which replaces existing ones.
 
-  Written without tensorboardX's SummaryWriter, whose thread dies of a full disk and leaves the training waiting for it.
-  A TensorBoard that is open forgets what it had read of the files before.
+  It does not use tensorboardX's SummaryWriter, whose thread dies when the disk is full and blocks the training.
+  An open TensorBoard discards what it has read from the old files.
 
   Args:
-    folder: made if it is not there.
-    lines: what is written first, each as by `write`.
+    folder: created if missing.
+    lines: images seen and values to write first, as in `write`.
   """
 
   FLUSH_EVERY = 10.0  # seconds
@@ -96,11 +96,11 @@ class TensorBoard:
       for images, values in lines:
         self.add(images, values)
       self.writer.flush()
-      for path in old:  # last, so that a kill before it loses nothing
+      for path in old:  # last, so that a killed process loses nothing
         path.unlink(missing_ok=True)
 
   def write(self, images: int, values: dict[str, Any]) -> None:
-    """The numbers among `values` at so many images; None is not finite."""
+    """Writes the numeric `values` at `images` images seen; None stands for a value that is not finite."""
     with writing(self.folder):
       self.add(images, values)
       if time.monotonic() - self.flushed > self.FLUSH_EVERY:
@@ -109,8 +109,8 @@ class TensorBoard:
 
   def add(self, images: int, values: dict[str, Any]) -> None:
     values = {name: math.nan if value is None else value for name, value in values.items()}
-    shown = [{'tag': name, 'simple_value': value} for name, value in values.items() if isinstance(value, int | float)]
-    self.writer.write_event(self.event(wall_time=time.time(), step=int(images), summary={'value': shown}))
+    scalars = [{'tag': name, 'simple_value': value} for name, value in values.items() if isinstance(value, int | float)]
+    self.writer.write_event(self.event(wall_time=time.time(), step=int(images), summary={'value': scalars}))
 
   def close(self) -> None:
     with writing(self.folder):

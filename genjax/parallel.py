@@ -149,7 +149,7 @@ def put_everywhere(arrays: Tree, mesh: Mesh) -> Tree:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-  """Raises UsageError if the devices do not get equal microbatches; it names the nearest sizes of which they do."""
+  """Raises UsageError, naming the nearest valid sizes, unless the batch divides evenly into microbatches and devices."""
   parts = mesh.size * accumulate
   if batch_size < 1 or batch_size % parts:
     below = batch_size // parts * parts

@@ -4,8 +4,8 @@ Example i of step t draws all of its noise, time, dropout and augmentation from 
 place in the GLOBAL batch. What an image gets therefore depends neither on the batch it travels in nor on the number of
 devices, hosts or microbatches. Keys are typed key arrays of shape [B].
 
-Keys are Threefry's, whatever `JAX_DEFAULT_PRNG_IMPL` says: with JAX's other generators (`rbg`, `unsafe_rbg`) what one key draws
-under `vmap` depends on the other keys, and so an image on its batch.
+Keys use Threefry, independently of `JAX_DEFAULT_PRNG_IMPL`. With JAX's other generators (`rbg`, `unsafe_rbg`) the values of
+one key under `vmap` depend on the other keys, so an image would depend on its batch.
 """
 
 from typing import Any
@@ -20,26 +20,26 @@ IMPL = 'threefry2x32'
 
 
 def key(seed: int) -> Key[Array, '']:
-  """`jax.random.key(seed)` of the generator that genjax uses; what JAX makes unless its default is changed."""
+  """`jax.random.key(seed)` with the generator that genjax uses, which is also JAX's default."""
   return jax.random.key(seed, impl=IMPL)
 
 
 def check_key(key: Any) -> None:
-  """Raises UsageError unless `key` is a typed key, or an array of them, of the generator that genjax uses."""
+  """Raises UsageError unless `key` is a typed key of the generator that genjax uses, or an array of them."""
   if not jnp.issubdtype(getattr(key, 'dtype', type(key)), jax.dtypes.prng_key):
     seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
     raise UsageError(f'key={key!r} is not a random key: use jax.random.key({seed}).')
   if (impl := str(jax.random.key_impl(key))) != IMPL:
     raise UsageError(
-      f'key: a key of {impl!r}, whose draws for one image depend on the rest of the batch. '
-      f'Use genjax.rng.key(seed), which is jax.random.key(seed, impl={IMPL!r}).'
+      f'key uses the generator {impl!r}, with which an image depends on the rest of the batch. '
+      f'Use genjax.rng.key(seed), the same as jax.random.key(seed, impl={IMPL!r}).'
     )
 
 
 def image_keys(key: Key[Array, ''], index: Int[Array, 'b']) -> Key[Array, 'b']:
   """Keys of the images at the places `index` of a batch, e.g. `jnp.arange(n)` for n samples.
 
-  Raises UsageError for what `check_key` refuses.
+  Raises UsageError like `check_key`.
   """
   check_key(key)
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

@@ -168,8 +168,10 @@ class Run:
     return compiled(self.objective, self.variables, latents.keys_of(key, n), chosen, given, float(truncation))
 
   def check_request(self, key: Any, **count: int) -> None:
-    """Raises UsageError for what is not one key, or a `count` of images, named as the caller knows it, that is no positive
-    integer or of which this machine has no memory for."""
+    """Raises UsageError unless `key` is a single key and each `count` of images is a positive integer that fits into memory.
+
+    The keyword is the name of the count in the message.
+    """
     check_key(key)
     check_integers(**count)
     for name, n in count.items():
@@ -228,29 +230,29 @@ class Run:
     return np.broadcast_to(labels.astype(np.int32), (n,))
 
 
-def check_integers(least: int = 1, **values: Any) -> None:
-  """Raises UsageError for one that is none, or below `least`."""
+def check_integers(minimum: int = 1, **values: Any) -> None:
+  """Raises UsageError for a value that is not an integer, or is below `minimum`."""
   for name, value in values.items():
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-      raise UsageError(f'{name}={value!r}: give an integer of at least {least}.')
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
+      raise UsageError(f'{name}={value!r} must be an integer of at least {minimum}.')
 
 
 def check_memory(n: int, image_shape: Sequence[int], name: str) -> None:
-  """Raises UsageError where `n` float32 images and a copy of them exceed the memory of the device, or of the machine."""
+  """Raises UsageError if `n` float32 images and a copy of them exceed the memory of the device or the machine."""
   needed = 2 * 4 * n * math.prod(image_shape)
   limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', math.inf)
-  has = min(limit, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
-  if needed > has or n >= 2**31:  # images are numbered in 32 bits
+  available = min(limit, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  if needed > available or n >= 2**31:  # indices of images have 32 bits
     raise UsageError(
-      f'{name}={n}: so many images take {needed // 10**9:,} GB, and there are {has // 10**9:,} GB: ask for fewer at a time.'
+      f'{name}={n}: the images take {needed // 10**9:,} GB of {available // 10**9:,} GB available. Request fewer at a time.'
     )
 
 
 def check_key(key: Any) -> None:
-  """Raises UsageError for what is not one key of the generator that genjax uses."""
+  """Raises UsageError unless `key` is a single key of the generator that genjax uses."""
   rng.check_key(key)
   if np.shape(key):
-    raise UsageError(f'key is an array of {np.shape(key)} keys: give one, as key[0].')
+    raise UsageError(f'key is an array of {np.shape(key)} keys: pass a single key, such as key[0].')
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))

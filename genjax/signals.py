@@ -1,7 +1,7 @@
-"""SIGINT (Ctrl-C) and SIGTERM, answered at once.
+"""Immediate handling of SIGINT (Ctrl-C) and SIGTERM.
 
-Python runs its handlers between two lines of the main thread, which comes to none while it waits for a compiled program. So the
-signal wakes a thread, which answers for it.
+Python runs signal handlers in the main thread, between two bytecode instructions. That is too late while it waits for a
+compiled program, so here a signal wakes another thread, which handles it.
 """
 
 import os
@@ -13,67 +13,67 @@ from collections.abc import Callable
 import jax
 
 
-def answer_signals(answer: Callable[[int], None], *numbers: signal.Signals) -> None:
-  """From here on a thread calls `answer(number)` for each of these signals. Call it from the main thread."""
-  waiting, woken = os.pipe()
-  os.set_blocking(woken, False)
-  signal.set_wakeup_fd(woken)
-  take_signals(*numbers)
+def handle_signals(handler: Callable[[int], None], *numbers: signal.Signals) -> None:
+  """Starts a thread that calls `handler(number)` for each of these signals. Must be called from the main thread."""
+  read_end, write_end = os.pipe()
+  os.set_blocking(write_end, False)
+  signal.set_wakeup_fd(write_end)
+  install_handlers(*numbers)
 
   def watch():
     while True:
-      for number in os.read(waiting, 64):
+      for number in os.read(read_end, 64):
         if number in numbers:
-          answer(number)
+          handler(number)
 
   threading.Thread(target=watch, name='signals', daemon=True).start()
 
 
-def take_signals(*numbers: signal.Signals) -> None:
-  """Again: for `answer_signals`, where something else has put its handlers in place of these."""
+def install_handlers(*numbers: signal.Signals) -> None:
+  """Installs the handlers that `handle_signals` needs; to be repeated after other code has replaced them."""
   for number in numbers:
-    signal.signal(number, lambda *_: None)  # one has to be there for the thread to be woken
+    signal.signal(number, lambda *_: None)  # without a Python handler the thread is not woken
 
 
-def leave(number: int, text: str) -> None:
-  """Ends the process at once, with a line and the status that a shell gives after a signal. Nothing is waited for."""
+def exit_now(number: int, text: str) -> None:
+  """Prints a line and exits at once, with the status that a shell reports after a signal. Waits for nothing."""
   sys.stdout.flush()
-  tell(number, text)
+  print_notice(number, text)
   os._exit(128 + number)
 
 
-def tell(number: int, text: str) -> None:
+def print_notice(number: int, text: str) -> None:
   start = '\n' if sys.stderr.isatty() else ''  # after ^C, or a progress bar
   print(f'{start}{signal.Signals(number).name}: {text}', file=sys.stderr, flush=True)
 
 
-def end_on_interrupt(text: str) -> None:
-  """From here on Ctrl-C ends the process with `text` and status 130, in the middle of whatever it does."""
-  answer_signals(lambda number: leave(number, text), signal.SIGINT)
+def exit_on_interrupt(text: str) -> None:
+  """Makes Ctrl-C exit the process at once, with `text` and status 130."""
+  handle_signals(lambda number: exit_now(number, text), signal.SIGINT)
 
 
-class Stopping:
-  """How train.py answers SIGINT and SIGTERM: the first ends the training after a step, a second one ends the process.
+class StopRequest:
+  """Handles SIGINT and SIGTERM in train.py: the first signal stops the training after a step, a second one exits at once.
 
   Attributes:
-    signal: the number of the first; 0 before.
-    begun: set it once a step was taken. A signal before ends the process, which has nothing to lose; of several hosts, which
-      wait for each other, only until they have found each other.
+    signal: the number of the first signal; 0 if there was none.
+    started: to be set after the first step. Before it, a signal exits at once, since there is nothing to save; with several
+      hosts, which wait for each other, only until they are connected.
   """
 
   def __init__(self):
-    self.signal, self.begun = 0, False
-    answer_signals(self.answer, signal.SIGINT, signal.SIGTERM)
+    self.signal, self.started = 0, False
+    handle_signals(self.handle, signal.SIGINT, signal.SIGTERM)
 
-  def again(self) -> None:
-    """To be called after `jax.distributed` has put its own handler of SIGTERM there."""
-    take_signals(signal.SIGINT, signal.SIGTERM)
+  def reinstall(self) -> None:
+    """To be called after `jax.distributed` has installed its own handler of SIGTERM."""
+    install_handlers(signal.SIGINT, signal.SIGTERM)
 
-  def answer(self, number: int) -> None:
+  def handle(self, number: int) -> None:
     if self.signal:
-      leave(number, 'ended at once; the same command resumes from the last checkpoint.')
-    if not self.begun and not jax.distributed.is_initialized():
-      leave(number, 'ended before the first step.')
+      exit_now(number, 'stopped at once; the same command resumes from the last checkpoint.')
+    if not self.started and not jax.distributed.is_initialized():
+      exit_now(number, 'stopped before the first step.')
     self.signal = number
-    when = 'once all hosts know of it' if jax.distributed.is_initialized() else 'after this step'
-    tell(number, f'stopping {when}; a second one ends at once.')
+    when = 'when all hosts have the signal' if jax.distributed.is_initialized() else 'after this step'
+    print_notice(number, f'stopping {when}; a second signal stops at once.')

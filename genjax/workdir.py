@@ -1,6 +1,6 @@
 """A run directory, as train.py makes and resumes it.
 
-config.json       resolved: every option written out, so that later defaults cannot change an old run; and `run_id`
+config.json       resolved: every option written out, so that later defaults cannot change an old run; and the `run_id`
 environment.json  versions, devices, commit, command of this and earlier sessions
 metrics.jsonl     one object a line: step, kimg, losses, images_per_second
 samples/          step_*.png, the same latents each time
@@ -94,18 +94,18 @@ def section_defaults() -> dict[str, dict[str, Any]]:
 MAY_CHANGE = {f'train.{name}_every' for name in ('log', 'checkpoint', 'sample', 'keep', 'evaluate')}
 MAY_CHANGE |= {'train.steps', 'train.keep', 'train.strategy', 'train.accumulate'}
 MAY_CHANGE |= {'data.memory_gib', 'data.data_dir', '*.remat'}
-MAY_CHANGE |= {'run_id'}  # no option: the run's own
+MAY_CHANGE |= {'run_id'}  # not an option
 MAY_CHANGE |= {'data.skip', 'data.channels'}  # the remedies for bad images, after which the order is another
-MAY_CHANGE |= {f'data.{name}' for name in contents.RECORDED if name != 'image_shape'}  # compared by contents.changes
+MAY_CHANGE |= {f'data.{name}' for name in contents.RECORDED if name != 'image_shape'}  # `contents.changes` compares them
 
 
-def as_begun(workdir: Path, config: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
-  """The config, with the background of the run that is in the folder if that drops transparency, as all did before the option.
+def keep_background(workdir: Path, config: dict[str, Any], overridden: Collection[str]) -> dict[str, Any]:
+  """The config, with an empty `data.background` if the run in `workdir` drops transparency, as earlier versions did.
 
-  `given` are the options of the command line, which are left as they are.
+  `overridden` are the options of the command line, which are not changed.
   """
   data = config.get('data')
-  if not (workdir / 'config.json').is_file() or not isinstance(data, dict) or 'data.background' in given:
+  if not (workdir / 'config.json').is_file() or not isinstance(data, dict) or 'data.background' in overridden:
     return config
   return config if read_config(workdir)['data'].get('background') else config | {'data': data | {'background': ''}}
 
@@ -152,14 +152,14 @@ def open_workdir(
   """Makes the run directory, or checks that it belongs to this config. Returns its lock. `allow` as in `build.resolve`.
 
   Args:
-    workdir: the folder.
+    workdir: the run directory.
     config: resolved, as it is written to config.json.
-    allow: packages beside genjax that the config may name.
-    config_at: the same config, were `train.steps` another number: what differs for that reason alone may differ.
+    allow: packages other than genjax that the config may name.
+    config_at: the config for another `train.steps`; options that differ only because of `train.steps` may differ.
 
   Raises:
     UsageError: it belongs to another config (the differences are named), another process trains in it, it cannot be
-      written to, a folder in it is a link, or its checkpoints are gone.
+      written to, a folder in it is a link, or its checkpoints are missing.
   """
   path = workdir / 'config.json'
   ours = lambda name: name == 'lock' or name.startswith('.config.json.')  # noqa: E731 - left by one killed while starting
@@ -177,12 +177,12 @@ def open_workdir(
     old = read_config(workdir) if path.exists() and newest else {}
     if old:
       refuse_another_config(workdir, old, config, allow, config_at)
-    written = config
-    if old and newest >= config['train']['steps']:  # a finished run keeps its record, but for the place of its data
-      written = old | {'data': old['data'] | {name: value for name, value in config['data'].items() if name == 'name'}}
-    written = written | {'run_id': run_id_of(old) or secrets.token_hex(8)}
-    if written != old:
-      write_json(path, written)
+    resolved = config
+    if old and newest >= config['train']['steps']:  # a finished run keeps its config, except for the path of its data
+      resolved = old | {'data': old['data'] | {name: value for name, value in config['data'].items() if name == 'name'}}
+    resolved = resolved | {'run_id': run_id_of(old) or secrets.token_hex(8)}
+    if resolved != old:
+      write_json(path, resolved)
   except BaseException:
     os.close(held)
     raise
@@ -196,7 +196,7 @@ def refuse_another_config(
   allow: Collection[str] = (),
   config_at: Callable[[int], dict[str, Any]] | None = None,
 ) -> None:
-  """Once there is a checkpoint, only MAY_CHANGE may differ, and what the config computes from `train.steps`.
+  """Once there is a checkpoint, only MAY_CHANGE may differ, and values that the config computes from `train.steps`.
 
   An option that genjax did not have when the run began counts as its default, which must do what was done before.
   """
@@ -205,20 +205,20 @@ def refuse_another_config(
   old['data'] = {'background': ''} | old['data']
   old |= {section: options | old[section] for section, options in section_defaults().items()}
   refusal, notes = contents.changes(old['data'], new['data'])
-  may_change = MAY_CHANGE | ({'data.name'} if 'hash' in old['data'] else set())  # what is at that name decides
+  may_change = MAY_CHANGE | ({'data.name'} if 'hash' in old['data'] else set())  # the content decides, not the path
   found = differences_that_matter(old, new, may_change)
   if found and config_at and isinstance(steps, int) and steps > 0:
-    others = {name for name, _, _ in differences_that_matter(old, json.loads(json.dumps(config_at(steps))), may_change)}
+    unexplained = {name for name, _, _ in differences_that_matter(old, json.loads(json.dumps(config_at(steps))), may_change)}
     for name, before, after in found:
-      if name not in others:
-        print(f'{workdir}: {name} goes from {before} to {after} with train.steps.')
-    found = [d for d in found if d[0] in others]
+      if name not in unexplained:
+        print(f'{workdir}: {name} changes from {before} to {after} with train.steps.')
+    found = [d for d in found if d[0] in unexplained]
   if found:
     shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
     shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
     raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
   if refusal:
-    raise UsageError(f'{workdir}: {refusal}. Restore what it was trained on, or give another --workdir.')
+    raise UsageError(f'{workdir}: {refusal}. Restore the data that it was trained on, or use another --workdir.')
   for note in notes:
     print(f'{workdir}: {note}')
 
@@ -226,12 +226,12 @@ def refuse_another_config(
 def differences_that_matter(
   old: dict[str, Any], new: dict[str, Any], may_change: Collection[str]
 ) -> list[tuple[str, Any, Any]]:
-  """`differences` without those of options that match a pattern in `may_change`."""
+  """`differences` without the options that match a pattern in `may_change`."""
   return [d for d in differences(old, new) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in may_change)]
 
 
 def run_id_of(config: dict[str, Any]) -> str:
-  """What tells a run's checkpoints from those of another; '' for a run of an earlier version."""
+  """The identity of a run, which its checkpoints carry; '' for a run of an earlier version."""
   return str(config.get('run_id', ''))
 
 

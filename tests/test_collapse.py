@@ -422,7 +422,7 @@ def test_walks_and_mixes_of_a_run(style_run, tmp_path):
   with Image.open(tmp_path / 'mix.png') as picture:
     assert picture.width < 1000
   wrong = {
-    ('--walk', '1', '--out', 'x.gif'): 'stops=1: give an integer of at least 2',
+    ('--walk', '1', '--out', 'x.gif'): 'stops=1 must be an integer of at least 2',
     ('--walk', '3', '--out', 'x.mp4'): 'a walk is .gif, .webp or .png',
     ('--mix', '9', '--out', 'x.png'): 'layer 9: this generator has styles 0 to 3, mix from 1 to the last',
     ('--mix', '1', '--walk', '3', '--out', 'x.png'): '--walk and --mix: give one of them',

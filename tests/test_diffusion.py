@@ -300,7 +300,7 @@ def test_clipping_holds_each_prediction():
       'counts steps, and .* has none: take objectives.times.Uniform',
     ),
     (lambda: plain(LabelSum(), label_dropout=1.5), 'label_dropout=1.5 is a probability'),
-    (lambda: model('Eps', 'RectifiedFlow'), 'ends in pure noise, where Eps says nothing of x_0: predict V'),
+    (lambda: model('Eps', 'RectifiedFlow'), 'ends in pure noise, where Eps does not determine x_0: predict V'),
     (lambda: model('Eps', 'DiscreteLinear', times=times.Discrete(100)), 'path.T=1000 and times.T=100 must be the same'),
     (lambda: times.LogitNormal(std=0.0), 'std=0.0 must be positive'),
     (lambda: times.LogNormal(P_std=-1.0), 'P_std=-1.0 must be positive'),

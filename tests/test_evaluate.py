@@ -434,14 +434,14 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
-    (['--samples', '5'], '--samples 5: fewer than 100 say nothing'),
+    (['--samples', '5'], '--samples 5 .*100'),
     (['--seeds', 'a'], '--seeds a: give different numbers from 0, as 0,1,2'),
     (['--seeds', '0,0'], '--seeds 0,0: give different numbers'),
     (['--batch_size', '0'], '--batch_size 0 must be 1 or more'),
-    (['--reference_images', '3'], '--reference_images 3: 0 for all, or 100 at least'),
-    (['--reference_images', '-5'], '--reference_images -5: 0 for all'),
+    (['--reference_images', '3'], '--reference_images 3 .*100'),
+    (['--reference_images', '-5'], '--reference_images -5 .*100'),
     (['--weights', '/nope'], '--weights /nope: features classifier take none'),
-    (['--split', 'val'], '--split val: these data have train and test'),
+    (['--split', 'val'], '--split val: .*train and test'),
     (['--features', 'inceptoin'], 'Did you mean inception'),
     (['--features', 'mine.net.f'], 'A function of yours, package.module.function, needs --allow_package mine'),
     (

@@ -186,7 +186,7 @@ def test_held_out_images_have_not_collapsed_and_images_that_lack_something_have(
 
   def flags(rows, labels=None):
     samples = Samples(unseen.features[rows], np.zeros(0), labels, {}, {})
-    return collapse.flags(collapse.signs(compare_sets(samples, real)))
+    return collapse.flags(collapse.collapse_metrics(compare_sets(samples, real)))
 
   everything, labels = np.arange(len(unseen.labels)), unseen.labels
   assert flags(everything, labels) == flags(everything) == []
@@ -251,7 +251,7 @@ def test_the_floor_of_the_digits(cache, tmp_path):
   train_set, test_set = real_images(name='digits', resolution=8)
   extractor = extractors.open_classifier(train_set, test_set, type(RECIPE)(steps=300))  # the one that comes with genjax
   real = reference(train_set, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
-  quick, many = (card.floor_of(real, n) for n in (2000, 10_000))
+  quick, many = (card.fid_floor(real, n) for n in (2000, 10_000))
   assert quick.fid == pytest.approx(0.7, abs=0.1)  # of one half with other labels than the whole it is 2.16
   assert many.fid == pytest.approx(0.36, abs=0.05)
   assert 0 < many.spread < 0.1
@@ -373,8 +373,8 @@ def test_what_the_metrics_do_not_see(digits, tmp_path):
   real = reference(train_set, 'train', extractor, mesh, tmp_path, n)
   held_out = reference(test_set, 'test', extractor, mesh, tmp_path)
   images, labels = train_set.read(epoch_order(0, 0, len(train_set))[n : 2 * n])
-  sets = metrics_blind_spots.spoil(images, labels, extractor)
-  found = {name: metrics_blind_spots.judge(x, extractor, real, held_out) for name, x in sets.items()}
+  sets = metrics_blind_spots.corrupt(images, labels, extractor)
+  found = {name: metrics_blind_spots.evaluate(x, extractor, real, held_out) for name, x in sets.items()}
   good, few, one = (found[name] for name in ('real images', '500 of them, repeated', 'one a class, repeated'))
   inverted, missing = found['30 % inverted'], found['half of the classes missing']
   assert one['inception_score'] > good['inception_score']

@@ -1,4 +1,4 @@
-"""Images that another program made: reading them, matching their labels, and judging them as samples of a run are."""
+"""External images: reading them, matching their labels, and evaluating them like samples of a run."""
 
 import json
 

@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
 from genjax.data.prepare import read_idx
-from genjax.metrics.fid import floor, frechet_distance, infinity
+from genjax.metrics.fid import estimate_floor, frechet_distance, infinity
 from genjax.metrics.inception_score import RunningScore
 from genjax.metrics.kid import kid, mmd2
 from genjax.metrics.manifold import copies, manifold, nearest
@@ -78,10 +78,10 @@ def test_fid_is_biased_by_the_number_of_samples_and_its_extrapolation_is_not():
 def test_the_floor_of_a_gaussian_is_the_closed_form(m, n):
   # Deviations of the mean and of the covariance from I: E FID = (d + d (d + 1) / 4) (1 / m + 1 / n) to second order.
   d = 12
-  found = floor(RANDOM(0).normal(size=(n, d)), None, n, m)
+  found = estimate_floor(RANDOM(0).normal(size=(n, d)), None, n, m)
   assert found.fid == pytest.approx((d + d * (d + 1) / 4) * (1 / m + 1 / n), rel=0.1)
   # And of n of which only a part was kept.
-  assert floor(RANDOM(0).normal(size=(n, d)), None, 5 * n, m).fid == pytest.approx(51 * (1 / m + 0.2 / n), rel=0.1)
+  assert estimate_floor(RANDOM(0).normal(size=(n, d)), None, 5 * n, m).fid == pytest.approx(51 * (1 / m + 0.2 / n), rel=0.1)
 
 
 @pytest.mark.parametrize('n', [100, 300, 900, 4000])
@@ -91,7 +91,7 @@ def test_the_floor_is_the_fid_of_fresh_images(n):
   floors, found = [], []
   for _ in range(12):
     real = draw(1000)
-    floors.append(floor(real, None, 1000, n))
+    floors.append(estimate_floor(real, None, 1000, n))
     found.append(frechet_distance(moments(draw(n)), moments(real)))
   assert np.mean([f.fid for f in floors]) == pytest.approx(np.mean(found), rel=0.12)
   assert np.mean([f.spread for f in floors]) == pytest.approx(np.std(found, ddof=1), rel=0.6)
@@ -106,8 +106,8 @@ def test_the_floor_is_of_images_with_the_labels_of_the_reference():
   for _ in range(20):
     labels = np.repeat(np.arange(3), (500 * share).astype(int))
     real = draw(labels)
-    floors.append(floor(real, labels, 500, 2000))
-    blind.append(floor(real, None, 500, 2000).fid)
+    floors.append(estimate_floor(real, labels, 500, 2000))
+    blind.append(estimate_floor(real, None, 500, 2000).fid)
     found.append(frechet_distance(moments(draw(random.choice(3, 2000, p=share))), moments(real)))
   assert np.mean([f.fid for f in floors]) == pytest.approx(np.mean(found), rel=0.15)
   assert np.mean([f.spread for f in floors]) == pytest.approx(np.std(found, ddof=1), rel=0.6)
@@ -121,7 +121,7 @@ def test_the_floor_of_real_images_is_that_of_images_held_back(shared_data):
   for seed in range(6):
     order = RANDOM(seed).permutation(len(images))
     known, fresh = np.split(order[:11_500], [1500])
-    floors.append(floor(pooled[known], None, 1500, 10_000).fid)
+    floors.append(estimate_floor(pooled[known], None, 1500, 10_000).fid)
     found.append(frechet_distance(moments(pooled[fresh]), moments(pooled[known])))
   assert np.mean(floors) == pytest.approx(np.mean(found), rel=0.15)
 

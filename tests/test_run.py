@@ -84,7 +84,7 @@ def test_an_autoencoder_shows_what_it_makes_of_held_out_images(runs):
     run.walk(key, 2, 3, 1, truncation=-1)
   with pytest.raises(UsageError, match=r"truncation='a': give a number"):
     run.walk(key, 2, 3, 1, truncation='a')
-  with pytest.raises(UsageError, match=r'stops=2.5: give an integer'):
+  with pytest.raises(UsageError, match=r'stops=2.5 must be an integer'):
     run.walk(key, 2.5, 3)
   for wrong, message in (
     ((images[:, :4], 0), r'images: give two or more \(8, 8, 1\) in \[-1, 1\] as floats, not float32 \(4, 4, 8, 1\)'),
@@ -152,13 +152,13 @@ def test_a_checkpoint_that_training_deletes_meanwhile(runs, tmp_path, monkeypatc
 @pytest.mark.parametrize(
   ('call', 'message'),
   [
-    (lambda run: run.sample(jax.random.key(0), 0), 'n=0: give an integer of at least 1'),
+    (lambda run: run.sample(jax.random.key(0), 0), 'n=0 must be an integer of at least 1'),
     (lambda run: run.sample(jax.random.key(0), 2, label=10), 'label=10: this model has the classes 0 to 9'),
     (lambda run: run.sample(jax.random.key(0), 2, label=[1, 2, 3]), 'one for each of the 2 images'),
     (lambda run: run.sample(jax.random.key(0), 2, stepz=3), "no option 'stepz'; it has solver, .*, clip_denoised"),
     (lambda run: run.sample(jax.random.key(0), 2, solver='hein'), "solver='hein' is not there. Did you mean heun"),
     (lambda run: run.sample(jax.random.key(0), 2, steps=0), 'steps=0: a solver takes at least 1'),
-    (lambda run: genjax.load(run.path, step=5.0), 'step=5.0: give an integer'),
+    (lambda run: genjax.load(run.path, step=5.0), 'step=5.0 must be an integer'),
     (lambda run: genjax.load(run.path, step=7), 'no checkpoint of step 7; it has 5, 10'),
     (lambda run: genjax.load(run.path / 'samples'), 'is not a run directory: it has no config.json'),
   ],
@@ -288,7 +288,7 @@ def test_the_way_to_the_images(runs):
   np.testing.assert_allclose(found.x, run.sample(key, 3, label=2, steps=4, solver='ddim'), atol=1e-6)
   with pytest.raises(UsageError, match=r'GAN has no way to its images but one evaluation: take sample\(...\)'):
     genjax.load(runs('digits_gan')).solve(key, 3)
-  with pytest.raises(UsageError, match=r'n=0: give an integer of at least 1'):
+  with pytest.raises(UsageError, match=r'n=0 must be an integer of at least 1'):
     run.solve(key, 0)
   for ask in (run.solve, run.sample):
     with pytest.raises(UsageError, match=r'key=7 .*jax.random.key\(7\)'):
@@ -386,9 +386,9 @@ def test_a_weaker_run_guides(runs, tmp_path):
     (['--label', '3,12'], '^label=12: this model has the classes 0 to 9.$'),
     (['--label', '99999999999999999999'], 'label: give one whole number'),
     (['--n', 'many'], "argument --n: invalid int value: 'many'; see --help"),
-    (['--n', '0'], '--n=0: give an integer of at least 1'),
-    (['--n', '10000000000'], '--n=10000000000: so many images take 5,120 GB'),
-    (['--mix', '1', '--n', '100000'], r'n\^2=10000000000: so many images'),
+    (['--n', '0'], '--n=0 must be an integer of at least 1'),
+    (['--n', '10000000000'], '--n=10000000000: .*5,120 GB'),
+    (['--mix', '1', '--n', '100000'], r'n\^2=10000000000: '),
     (['--seed', '-1'], '--seed -1: give a number from 0'),
     (['--out', 'grid.jpg'], 'the grid is a PNG'),
   ],

@@ -14,7 +14,7 @@ from tests.programs import ENV, command
 # A compiled program that takes hours, as 100,000 steps of a sampler.
 ENDLESS = """
 import jax
-from genjax.signals import Stopping, end_on_interrupt
+from genjax.signals import StopRequest, exit_on_interrupt
 {prepare}
 print('ready', flush=True)
 jax.jit(lambda x: jax.lax.while_loop(lambda x: x >= 0, lambda x: (x + 1) % 1000, x))(0.0).block_until_ready()
@@ -29,7 +29,7 @@ def wait_for(process, what, seconds=120):
   end = time.monotonic() + seconds
   while not what():
     assert process.poll() is None, process.communicate()
-    assert time.monotonic() < end, 'it did not come to pass'
+    assert time.monotonic() < end, 'timed out'
     time.sleep(0.01)
 
 
@@ -42,15 +42,15 @@ def in_a_program(prepare):
 
 
 def test_ctrl_c_ends_a_script_in_the_middle_of_a_compiled_program():
-  process = in_a_program("end_on_interrupt('ended.')")
+  process = in_a_program("exit_on_interrupt('stopped.')")
   process.send_signal(signal.SIGINT)
-  assert process.communicate(timeout=10) == ('', 'SIGINT: ended.\n')
+  assert process.communicate(timeout=10) == ('', 'SIGINT: stopped.\n')
   assert process.returncode == 130
 
 
 @pytest.mark.parametrize('number', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_training_acknowledges_a_signal_once_and_a_second_ends_it(number):
-  process = in_a_program('Stopping().begun = True')
+  process = in_a_program('StopRequest().started = True')
   process.send_signal(number)
   assert f'{number.name}: stopping after this step' in process.stderr.readline()
   assert process.poll() is None
@@ -82,7 +82,7 @@ def test_before_the_first_step_a_signal_ends_the_process(tmp_path):
   sent = time.monotonic()
   _, error = process.communicate(timeout=60)
   assert time.monotonic() - sent < 2  # compiling takes as long, and saving follows
-  assert (process.returncode, error) == (130, 'SIGINT: ended before the first step.\n')
+  assert (process.returncode, error) == (130, 'SIGINT: stopped before the first step.\n')
   assert not list((tmp_path / 'run').glob('checkpoints/*'))
 
 

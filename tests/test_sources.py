@@ -577,7 +577,7 @@ def test_decoded_images_are_not_needed_and_do_not_fill_the_disk(tmp_path, decode
   for name in 'abc':
     (tmp_path / name).mkdir()
     folder(tmp_path / name)
-  monkeypatch.setattr(kept, 'MOST', 1)
+  monkeypatch.setattr(kept, 'MAX_BYTES', 1)
   for name in 'abc':
     open_data(str(tmp_path / name), 8)
     assert len(list((tmp_path / 'cache' / 'images').iterdir())) == 1  # the newest

@@ -167,7 +167,7 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   assert 'nothing to do. Raise train.steps' in train('digits_vae', tmp_path / 'run', *first)
   text = train('digits_vae', tmp_path / 'run', '--config.train.steps=6', '--config.train.checkpoint_every=2')
   assert 'resuming from step 4' in text
-  assert 'optim.model.learning_rate.steps goes from 4 to 6 with train.steps' in text
+  assert 'optim.model.learning_rate.steps changes from 4 to 6 with train.steps' in text
   record = read_config(tmp_path / 'run')
   assert 'nothing to do' in train('digits_vae', tmp_path / 'run', '--config.train.steps=2')
   assert read_config(tmp_path / 'run') == record  # of how it was trained
@@ -182,7 +182,7 @@ def test_a_schedule_of_a_part_of_the_steps_follows_them(tmp_path):
   assert read_config(run)['optim']['generator']['learning_rate']['steps'] == 2
   text = train('gaussians_wgan_gp', run, *words, '--config.train.steps=30')
   assert 'resuming from step 10' in text
-  assert 'optim.generator.learning_rate.steps goes from 2 to 6 with train.steps' in text
+  assert 'optim.generator.learning_rate.steps changes from 2 to 6 with train.steps' in text
   assert read_config(run)['optim']['generator']['learning_rate']['steps'] == 6
   more = [*words, '--config.train.steps=40', '--config.optim.generator.learning_rate.peak=0.5']
   assert 'optim.generator.learning_rate.peak: 0.001 -> 0.5' in train('gaussians_wgan_gp', run, *more, status=1)

@@ -16,7 +16,7 @@ from genjax.errors import UsageError
 from genjax.files import NotWritten, write_whole
 from genjax.metrics import card
 from genjax.workdir import (
-  as_begun,
+  keep_background,
   open_workdir,
   read_config,
   refuse_another_config,
@@ -45,7 +45,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
     open_workdir(tmp_path / 'run', longer)
   run_id = read_config(tmp_path / 'run')['run_id']
   os.close(open_workdir(tmp_path / 'run', longer, config_at={5: config}.get))
-  assert 'optim.model.steps goes from 5 to 9 with train.steps' in capsys.readouterr().out
+  assert 'optim.model.steps changes from 5 to 9 with train.steps' in capsys.readouterr().out
   assert read_config(tmp_path / 'run') == longer | {'run_id': run_id}
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
@@ -220,17 +220,17 @@ def test_a_run_from_before_the_hash_goes_on_with_a_notice(tmp_path, capsys):
     del config['data'][name]
   (run / 'config.json').write_text(json.dumps(config))
   contents.check_same(run, config['data'], source)
-  assert 'no hash' in capsys.readouterr().out
+  assert 'without hashes' in capsys.readouterr().out
   with pytest.raises(UsageError, match=r'data.background: "" -> "white"'):  # when asked for
     started(run, name=images)
-  begun = as_begun(run, {'data': {'name': str(images)}}, [])
-  assert begun['data']['background'] == ''  # transparency is dropped as it was
+  kept = keep_background(run, {'data': {'name': str(images)}}, [])
+  assert kept['data']['background'] == ''  # transparency is dropped as it was
   assert contents.options(config['data'])['background'] == ''
   started(run, name=images, background='')
-  assert 'no hash' in capsys.readouterr().out
+  assert 'without hashes' in capsys.readouterr().out
   assert read_config(run)['data'].keys() >= {'hash', 'classes'}
-  assert as_begun(run, {'data': {'background': 'white'}}, [])['data']['background'] == ''  # and ever after
-  assert as_begun(run, {'data': {'background': 'white'}}, ['data.background'])['data']['background'] == 'white'
+  assert keep_background(run, {'data': {'background': 'white'}}, [])['data']['background'] == ''  # and ever after
+  assert keep_background(run, {'data': {'background': 'white'}}, ['data.background'])['data']['background'] == 'white'
 
 
 def test_other_data_are_not_judged(tmp_path, capsys):
@@ -281,10 +281,10 @@ def test_a_link_in_the_place_of_a_folder_is_refused(name, tmp_path):
   os.close(open_workdir(tmp_path / 'run', config))
   (tmp_path / 'run' / name).parent.mkdir(exist_ok=True)
   (tmp_path / 'run' / name).symlink_to(tmp_path / 'elsewhere')
-  with pytest.raises(UsageError, match=f'run/{name} is a link'):
+  with pytest.raises(UsageError, match=f'run/{name} is a symbolic link'):
     open_workdir(tmp_path / 'run', config)
   if name == 'evaluation':
-    with pytest.raises(UsageError, match=f'run/{name} is a link'):
+    with pytest.raises(UsageError, match=f'run/{name} is a symbolic link'):
       card.open_folder(tmp_path / 'run', config)
   (tmp_path / 'run' / name).unlink()
   (tmp_path / 'link').symlink_to(tmp_path / 'run')  # of the whole run: the user's own

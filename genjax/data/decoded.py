@@ -1,4 +1,4 @@
-"""Decoded images on disk, so that the next start does not decode thousands of photographs again."""
+"""A cache of decoded images on disk, so that thousands of photographs are not decoded at every start."""
 
 import os
 import zipfile
@@ -10,47 +10,45 @@ import numpy as np
 
 from genjax.files import NotWritten, cache_folder, write_whole
 
-MOST = 16 * 2**30  # bytes of the folder; the files used longest ago are deleted
+MAX_BYTES = 16 * 2**30  # of the cache; the least recently used files are deleted
 
 
-def fetch(
-  key: str, images: tuple[int, ...], make: Callable[[], tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
-  """`make()`, kept under `key` in $GENJAX_CACHE/images: images uint8 [N, H, W, C], and numbers of files without an image.
+def fetch(key: str, shape: tuple[int, ...], make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+  """`make()`, cached under `key` in $GENJAX_CACHE/images: images uint8 [N, H, W, C], and indices of files that were skipped.
 
   Args:
-    key: a hash of all that the result depends on.
-    images: shape (N, H, W, C) that the images have if none is left out.
-    make: decodes them.
+    key: a hash of everything that the result depends on.
+    shape: (N, H, W, C) of the images if none is skipped.
+    make: decodes the images.
 
-  A file that is damaged is made again, and one that cannot be written is done without; both are said.
+  A damaged cache file is replaced, and without write access nothing is cached; a message reports both.
   """
   path = cache_folder() / 'images' / f'{key}.npz'
   try:
     with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      found = file['images'], file['left_out']
-    if found[0].dtype == np.uint8 and found[0].shape == (images[0] - len(found[1]), *images[1:]):
+      images, left_out = file['images'], file['left_out']
+    if images.dtype == np.uint8 and images.shape == (shape[0] - len(left_out), *shape[1:]):
       os.utime(path)
-      return found
-    print(f'{path} is of other images: they are decoded again.')
+      return images, left_out
+    print(f'{path} holds different images: decoding them again.')
   except FileNotFoundError:
     pass
   except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-    print(f'{path} cannot be read ({error}): the images are decoded again.')
-  made = make()
+    print(f'{path} cannot be read ({error}): decoding the images again.')
+  images, left_out = make()
   try:
-    write_whole(path, lambda file: np.savez(file, images=made[0], left_out=made[1]), 'set GENJAX_CACHE to another folder')
+    write_whole(path, lambda file: np.savez(file, images=images, left_out=left_out), 'set GENJAX_CACHE to another folder')
     delete_oldest(path.parent)
   except (NotWritten, OSError) as error:
     print(f'{error}\nThe images will be decoded again at the next start.')
-  return made
+  return images, left_out
 
 
 def delete_oldest(folder: Path) -> None:
-  """Until the others take MOST bytes at most."""
+  """Deletes the least recently used files of the cache until it takes at most MAX_BYTES."""
   files = sorted(((p.stat(), p) for p in folder.glob('*.npz')), key=lambda pair: -pair[0].st_mtime)
   total = 0
   for status, path in files:
     total += status.st_size
-    if total > MOST and path != files[0][1]:
+    if total > MAX_BYTES and path != files[0][1]:
       path.unlink(missing_ok=True)

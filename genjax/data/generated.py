@@ -1,4 +1,4 @@
-"""Images that another program made, with labels as the data set that they are compared with numbers its classes."""
+"""External images, made by another program, with labels that match the classes of the data that they are compared with."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ from genjax.errors import UsageError
 
 
 class Generated(NamedTuple):
-  """Images as they were found. Their labels are places in `folders`, or those of the npz file."""
+  """Images as they were read. Their labels are indices into `folders`, or those of the npz file."""
 
   source: Source
   folders: list[str]  # sub-folders that hold images
@@ -25,28 +25,28 @@ class Generated(NamedTuple):
 
 
 def open_generated(path: Path, resolution: int = 0, channels: int = 0) -> Generated:
-  """The images of a folder or an npz file, at `resolution` and with `channels`; 0: as they are.
+  """The images of a folder or an npz file, at `resolution` and with `channels`; 0: unchanged.
 
   An npz file has `image` uint8 [N, H, W] or [N, H, W, C] and, for labels, `label` [N], as `sample.py --npz` writes it; or
   `arr_0` and `arr_1`, as numpy.savez names arrays without names.
 
   Raises:
-    UsageError: no images at that path, or ones that cannot be read; images that are not square or of several sizes, if
-      `resolution` is 0; images of several channel counts, if `channels` is 0.
+    UsageError: there are no images at that path, or some cannot be read; the images are not square or have several sizes, and
+      `resolution` is 0; the images have several channel counts, and `channels` is 0.
   """
   if path.is_dir():
     if (path / 'config.json').is_file():
       raise UsageError(f'--images {path} is a run directory: use --run {path}.')
-    found = image_files(path)
-    own = folder_shape(path, found.files, resolution, channels)
-    return Generated(open_data(str(path.resolve()), resolution or own, channels=channels), found.folders, False)
+    listing = image_files(path)
+    side = folder_resolution(path, listing.files, resolution, channels)
+    return Generated(open_data(str(path.resolve()), resolution or side, channels=channels), listing.folders, False)
   if path.suffix != '.npz' or not path.exists():
     what = 'is neither a folder of images nor an .npz file' if path.exists() else 'does not exist'
-    raise UsageError(f'--images {path} {what}: give a folder of image files, or an npz file with image uint8 [N, H, W, C].')
-  arrays, found = read_arrays(path, ('image', 'label', 'arr_0', 'arr_1'))
+    raise UsageError(f'--images {path} {what}: pass a folder of image files, or an npz file with image uint8 [N, H, W, C].')
+  arrays, keys = read_arrays(path, ('image', 'label', 'arr_0', 'arr_1'))
   image, label = ('image', 'label') if 'image' in arrays else ('arr_0', 'arr_1')
   if image not in arrays:
-    raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
+    raise UsageError(f"{path} has no array 'image'; it has {', '.join(keys) or 'nothing'}.")
   images, labels = arrays[image], arrays.get(label)
   is_points = images.shape[1:] == (1, 1, 2)  # of gaussians_25, as sample.py writes them
   check_pixels(path, image, images, (2,) if is_points else (1, 3, 4))
@@ -55,29 +55,29 @@ def open_generated(path: Path, resolution: int = 0, channels: int = 0) -> Genera
     raise UsageError(f'{path}: the images are {width} x {height} pixels. {NOT_SQUARE}')
   if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
     raise UsageError(f"{path}: '{label}' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
-  own = np.zeros(len(images), np.int32) if labels is None else labels
+  given_labels = np.zeros(len(images), np.int32) if labels is None else labels
   size = (1, 0) if is_points else (resolution or height, channels)
   source = from_arrays(str(path), images, np.zeros(len(images)), 0, *size)
-  return Generated(dataclasses.replace(source, labels=own), [], labels is not None)
+  return Generated(dataclasses.replace(source, labels=given_labels), [], labels is not None)
 
 
-NOT_SQUARE = 'genjax compares square images: --resolution N resizes the central square to N pixels.'
+NOT_SQUARE = 'They must be square: --resolution N resizes the central square to N pixels.'
 
 
-def folder_shape(root: Path, files: Sequence[Path], resolution: int, channels: int) -> int:
-  """The side of a folder's images, from the files' headers; those that cannot be read are left to the reading itself."""
+def folder_resolution(root: Path, files: Sequence[Path], resolution: int, channels: int) -> int:
+  """The side of a folder's images, from the headers of the files. Unreadable files are ignored; reading them fails later."""
   sizes, counts = {}, {}
   for path in files if not (resolution and channels) else ():
     try:
       with Image.open(path, formats=supported_formats()) as image:
         sizes.setdefault(image.size, path)
         counts.setdefault(1 if image.mode in ('1', 'L', 'LA') or image.mode.startswith('I') else 3, path)
-    except Exception:  # Pillow's decoders each have their own
+    except Exception:  # Pillow's decoders raise many types
       continue
   if not channels and len(counts) > 1:
     raise UsageError(
       f'{root} has grayscale and RGB images ({counts[1].relative_to(root)}, {counts[3].relative_to(root)}): '
-      '--channels 1 or 3 makes them alike.'
+      '--channels 1 or 3 converts all of them.'
     )
   if not resolution and len(sizes) > 1:
     examples = [f'{path.relative_to(root)} is {width} x {height}' for (width, height), path in sizes.items()][:2]
@@ -92,13 +92,13 @@ def folder_shape(root: Path, files: Sequence[Path], resolution: int, channels: i
 
 
 def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[Source, list[str]]:
-  """The images with labels of `train`, whose classes have these names, and what to know of them; `num_classes` 0: no labels.
+  """Matches labels and channels to `train`, whose classes have these names. Returns the images, and notes on them.
 
-  A sub-folder is a class by its name, but for case and punctuation, or by its number. RGB images whose channels are equal
-  are compared with grayscale images as grayscale.
+  Without matching labels `num_classes` is 0. A sub-folder is matched to a class by its name, ignoring case and punctuation, or
+  by its number. RGB images with equal channels are converted to grayscale if `train` is grayscale.
 
   Raises:
-    UsageError: labels that `train` does not have, or images of another shape.
+    UsageError: `train` does not have these labels, or its images have another shape.
   """
   source, folders, classes = generated.source, generated.folders, train.num_classes
   notes, table = [], None
@@ -107,15 +107,15 @@ def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[So
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
       raise UsageError(
         f'{source.name}: labels run from {labels.min()} to {labels.max()}, and those of {train.name} from 0 to {classes - 1}: '
-        'number them alike, or leave them out.'
+        'use the labels of the data, or remove the labels.'
       )
     table = np.arange(classes, dtype=np.int32)
   elif folders and classes:
     table = class_table(folders, names, classes)
     if table is None:
       known = f'classes of {train.name} ({", ".join(names[:12])}{", ..." if len(names) > 12 else ""})'
-      shown = f'{", ".join(folders[:5])}{", ..." if len(folders) > 5 else ""}'
-      notes.append(f'the sub-folders ({shown}) are not named or numbered as the {known}: the labels are not used')
+      examples = f'{", ".join(folders[:5])}{", ..." if len(folders) > 5 else ""}'
+      notes.append(f'the sub-folders ({examples}) are not named or numbered like the {known}: the labels are not used')
   channels = source.image_shape[-1]
   if (channels, train.image_shape[-1]) == (3, 1) and is_gray(source):
     channels = 1
@@ -123,7 +123,7 @@ def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[So
   if matched.image_shape != train.image_shape:
     remedy = '--channels 1 compares them as grayscale, --channels 3 as RGB.'
     if 2 in (channels, train.image_shape[-1]):
-      remedy = 'these cannot be compared.'
+      remedy = 'they cannot be compared.'
     raise UsageError(
       f'{source.name} has images {list(matched.image_shape)}, and {train.name} has {list(train.image_shape)}: {remedy}'
     )
@@ -131,18 +131,18 @@ def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[So
 
 
 def class_table(folders: Sequence[str], names: Sequence[str], classes: int) -> np.ndarray | None:
-  """The class of each sub-folder, int32; None unless all are classes."""
-  for form in (str, lambda name: re.sub(r'[\W_]+', '', name.lower())):  # 'T-shirt/top' is no name of a folder
-    number = {form(name): i for i, name in enumerate(names)}
-    if len(number) == len(names) and all(form(folder) in number for folder in folders):
-      return np.array([number[form(folder)] for folder in folders], np.int32)
+  """The class of each sub-folder, int32; None unless each is a class."""
+  for form in (str, lambda name: re.sub(r'[\W_]+', '', name.lower())):  # 'T-shirt/top' cannot be the name of a folder
+    index = {form(name): i for i, name in enumerate(names)}
+    if len(index) == len(names) and all(form(folder) in index for folder in folders):
+      return np.array([index[form(folder)] for folder in folders], np.int32)
   if all(folder.isdecimal() and int(folder) < classes for folder in folders):
     return np.array([int(folder) for folder in folders], np.int32)
   return None
 
 
 def class_names(source: Source) -> list[str]:
-  """The names of a data set's classes, or their numbers where they have no names."""
+  """The names of a data set's classes, or their numbers if they have no names."""
   names = source.classes if isinstance(source, contents.HasContents) else ()
   return list(names) or [str(i) for i in range(source.num_classes)]
 
@@ -156,7 +156,7 @@ def is_gray(source: Source) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Matched:
-  """The first `channels` of a source's images; its labels, by `table`, are those of the data set compared with."""
+  """The first `channels` channels of a source's images, with labels that `table` maps to the classes of the real images."""
 
   source: Source
   table: np.ndarray | None  # None: without labels

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and which of its sub-folders are labels."""
+"""Finds the image files of a folder, and the sub-folders that are its labels."""
 
 import collections
 import os
@@ -11,20 +11,20 @@ from genjax.errors import UsageError
 SPLITS = ('train', 'training', 'test', 'testing', 'val', 'valid', 'validation', 'dev')
 
 
-class Found(NamedTuple):
-  """What lies below a folder, without what is hidden, all sorted."""
+class ImageListing(NamedTuple):
+  """The visible files below a folder, all sorted."""
 
-  files: list[Path]  # images, by their suffix
-  folders: list[str]  # sub-folders that hold images; empty if those lie beside them
-  others: list[Path]  # files that are no images
+  files: list[Path]  # with the suffix of an image
+  folders: list[str]  # sub-folders that hold images; empty if the images are not in sub-folders
+  ignored: list[Path]  # all other files
 
 
-def image_files(root: Path) -> Found:
-  """The image files below a folder.
+def image_files(root: Path) -> ImageListing:
+  """Lists the image files below a folder.
 
   Raises:
-    UsageError: there are none, a folder that may not be read, links out of it, images beside sub-folders, sub-folders that are
-      splits, or one that holds files and no image.
+    UsageError: there are no images, a folder cannot be read, a link leads out of the folder, images lie beside sub-folders, the
+      sub-folders are splits, or one of them holds files but no images.
   """
   folders, plain = [], []
   for folder, below, names in os.walk(root, onerror=refuse_folder):
@@ -36,42 +36,42 @@ def image_files(root: Path) -> Found:
       refuse_link(path, root)
   top = sorted(path.name for path in folders if path.parent == root)
   files = sorted(path for path in plain if path.suffix.lower() in SUFFIXES and path.is_file())
-  others = sorted(set(plain) - set(files))
+  ignored = sorted(set(plain) - set(files))
   if not files:
-    there = f'; it holds {kinds(others)}' if others else ''
-    raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}){there}.')
+    contents = f'; it holds {count_suffixes(ignored)}' if ignored else ''
+    raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}){contents}.')
   loose = [p for p in files if p.parent == root]
   if len(loose) == len(files):
-    return Found(files, [], others)
+    return ImageListing(files, [], ignored)
   if loose:
     raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
   holding = {p.relative_to(root).parts[0] for p in files}
   if {name.lower() for name in holding} <= set(SPLITS):
     first = next((name for name in sorted(holding) if name.lower().startswith('train')), min(holding))
-    raise UsageError(f'{root}: its sub-folders ({", ".join(sorted(holding))}) are splits, no classes: give {root / first}.')
+    raise UsageError(f'{root}: its sub-folders ({", ".join(sorted(holding))}) are splits, not classes: use {root / first}.')
   for folder in set(top) - holding:
-    if inside := [p for p in others if p.relative_to(root).parts[0] == folder]:
-      raise UsageError(f'{root / folder}: the class has no images; it holds {kinds(inside)}. Convert them, or move it away.')
-  return Found(files, [name for name in top if name in holding], others)
+    if inside := [p for p in ignored if p.relative_to(root).parts[0] == folder]:
+      raise UsageError(
+        f'{root / folder}: the class has no images; it holds {count_suffixes(inside)}. Convert or move the files.'
+      )
+  return ImageListing(files, [name for name in top if name in holding], ignored)
 
 
-def kinds(paths: list[Path]) -> str:
-  """'3 .txt, 1 without a suffix'."""
+def count_suffixes(paths: list[Path]) -> str:
+  """Counts files by suffix, such as '3 .txt, 1 without a suffix'."""
   counts = collections.Counter(path.suffix.lower() or 'without a suffix' for path in paths)
   return ', '.join(f'{count} {suffix}' for suffix, count in counts.most_common(5))
 
 
-def print_passed_over(root: Path, found: Found) -> None:
-  """Says which files below a folder are not read."""
-  if found.others:
-    first = found.others[0].relative_to(root)
-    print(
-      f'{root}: files that are no images are passed over: {kinds(found.others)} ({first}{", ..." * (len(found.others) > 1)}).'
-    )
+def print_ignored(root: Path, listing: ImageListing) -> None:
+  """Prints which files below a folder are ignored."""
+  if listing.ignored:
+    examples = f'{listing.ignored[0].relative_to(root)}{", ..." * (len(listing.ignored) > 1)}'
+    print(f'{root}: ignoring files that are not images: {count_suffixes(listing.ignored)} ({examples}).')
 
 
 def refuse_folder(error: OSError) -> None:
-  raise UsageError(f'{error.filename} cannot be read ({error.strerror}): let it be read, or move it away.') from None
+  raise UsageError(f'{error.filename} cannot be read ({error.strerror}): change its permissions, or move it.') from None
 
 
 def refuse_link(path: Path, root: Path) -> None:

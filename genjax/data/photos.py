@@ -1,7 +1,7 @@
 """One image file as 8-bit pixels: its format, orientation, bit depth and transparency.
 
-Metadata never decides whether the pixels are used. Of JPEG and PNG files the decoder gets the pixels alone, and the
-orientation is read from the raw EXIF or XMP by functions that take any bytes.
+Metadata never decides whether the pixels are used. For JPEG and PNG files the decoder gets only the pixels, and functions that
+accept any bytes read the orientation from the raw EXIF or XMP.
 """
 
 import io
@@ -18,14 +18,14 @@ from genjax.errors import UsageError
 from genjax.images import resize
 
 MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
-MAX_PIXELS = 64_000_000  # of an image file: larger ones are refused before they are unpacked
+MAX_PIXELS = 64_000_000  # of an image file; larger ones are rejected before decoding
 MAX_BYTES = 2**30  # of an image file
 SUFFIXES = ('.apng', '.avif', '.bmp', '.gif', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png')
 SUFFIXES += ('.pnm', '.ppm', '.qoi', '.tif', '.tiff', '.webp')
-# No other format, whatever the suffix says: for EPS Pillow runs Ghostscript, and TGA takes bytes of anything.
+# No other format, whatever the suffix: Pillow runs Ghostscript for EPS, and TGA accepts any bytes.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'QOI', 'AVIF')
 ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa')
-TURNS = dict(
+TRANSPOSES = dict(  # by orientation
   zip(
     range(2, 9),
     [
@@ -43,42 +43,42 @@ TURNS = dict(
 
 
 def read_photo(path: Path, resolution: int, channels: int = 0, background: str = 'white') -> UInt8[np.ndarray, 'r r c']:
-  """An image file, turned upright, over `background`, cropped and resized.
+  """Reads an image file: rotated by its orientation, composited over `background`, cropped and resized.
 
   Args:
     path: the file.
     resolution: side of the result in pixels.
-    channels: 1 grayscale, 3 RGB, 0 as the file has them (palettes are RGB).
+    channels: 1 grayscale, 3 RGB, 0 as in the file (palettes are RGB).
     background: see `open_data`.
 
   Raises:
-    UsageError: the file cannot be read, has more than MAX_PIXELS pixels, or is grayscale of a depth without a range.
+    UsageError: the file cannot be read, has more than MAX_PIXELS pixels, or has pixels without a known range.
   """
   try:
     if path.stat().st_size > MAX_BYTES:
       raise ValueError(f'more than {MAX_BYTES / 2**30:.0f} GiB')
-    content, exif, xmp = without_metadata(path.read_bytes())
+    content, exif, xmp = split_metadata(path.read_bytes())
     with Image.open(io.BytesIO(content), formats=supported_formats()) as image:
       if image.width * image.height > MAX_PIXELS:
         raise ValueError(f'{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
-      if image.format == 'TIFF':  # which Pillow turns itself
+      if image.format == 'TIFF':  # Pillow applies the orientation itself
         turn = 1
       else:
         turn = orientation(exif or as_bytes(image.info.get('exif')), xmp or as_bytes(image.info.get('xmp')))
       bits = image.tag_v2.get(258, (8,))[0] if image.format == 'TIFF' else 16
       image.load()
-      image = eight_bits(image, bits)
-      image = image.transpose(TURNS[turn]) if turn in TURNS else image
+      image = to_eight_bits(image, bits)
+      image = image.transpose(TRANSPOSES[turn]) if turn in TRANSPOSES else image
       own = 1 if image.mode in ('1', 'L', 'LA', 'La') else 3
       return resize(to_array(image, MODES[channels or own], background), resolution)
-  except Exception as error:  # Pillow's decoders each have their own for bytes that make no sense
+  except Exception as error:  # Pillow's decoders raise many types for invalid bytes
     if isinstance(error, UnidentifiedImageError):
       error = 'cannot identify image file'
-    raise UsageError(f'{path} cannot be read ({error}); mend or remove it, or set data.skip=True.') from None
+    raise UsageError(f'{path} cannot be read ({error}); repair or remove it, or set data.skip=True.') from None
 
 
 def supported_formats() -> tuple[str, ...]:
-  """Those of FORMATS that this Pillow has."""
+  """The FORMATS that the installed Pillow supports."""
   Image.init()
   return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -88,7 +88,7 @@ def as_bytes(value: bytes | str | None) -> bytes:
 
 
 def to_array(image: Image.Image, mode: str, background: str) -> UInt8[np.ndarray, 'h w c']:
-  """Pillow's image as an array with a channel axis, in mode 'L' or 'RGB'; what is transparent shows the background."""
+  """Pillow's image as an array with a channel axis, in mode 'L' or 'RGB'; transparent pixels show the background."""
   if background and (image.mode in ALPHA or 'transparency' in image.info):
     behind = Image.new('RGBA', image.size, ImageColor.getrgb(background)[:3])
     image = Image.alpha_composite(behind, image.convert('RGBA'))
@@ -96,26 +96,26 @@ def to_array(image: Image.Image, mode: str, background: str) -> UInt8[np.ndarray
   return array[..., None] if array.ndim == 2 else array
 
 
-def eight_bits(image: Image.Image, bits: int) -> Image.Image:
-  """Grayscale of 9 to 16 bits as 8-bit grayscale; other images as they are.
+def to_eight_bits(image: Image.Image, bits: int) -> Image.Image:
+  """Scales grayscale of 9 to 16 bits to 8 bits; returns other images unchanged.
 
   Raises:
-    ValueError: floating-point or 32-bit pixels, which have no range to scale by.
+    ValueError: floating-point or 32-bit pixels, which have no known range.
   """
   if image.mode == 'F' or (image.mode == 'I' and image.format == 'TIFF'):
     kind = 'floating-point' if image.mode == 'F' else '32-bit or signed'
     raise ValueError(f'its pixels are {kind} numbers without a known range; save it with 8 or 16 bits')
   if not image.mode.startswith('I'):
     return image
-  values, most = np.asarray(image).astype(np.int64), 2**bits - 1
-  gray = Image.fromarray((values.clip(0, most) * 255 // most).astype(np.uint8))
-  if isinstance(clear := image.info.get('transparency'), int):
-    gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+  values, maximum = np.asarray(image).astype(np.int64), 2**bits - 1
+  gray = Image.fromarray((values.clip(0, maximum) * 255 // maximum).astype(np.uint8))
+  if isinstance(transparent := image.info.get('transparency'), int):
+    gray.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
   return gray
 
 
-def without_metadata(content: bytes) -> tuple[bytes, bytes, bytes]:
-  """A JPEG or PNG file without metadata, and its raw EXIF and XMP; of other files the content, and nothing."""
+def split_metadata(content: bytes) -> tuple[bytes, bytes, bytes]:
+  """A JPEG or PNG file without metadata, its raw EXIF and its raw XMP. Other files are returned unchanged, with b''."""
   if content.startswith(b'\xff\xd8\xff'):
     return _jpeg(content)
   if content.startswith(b'\x89PNG\r\n\x1a\n'):
@@ -124,14 +124,14 @@ def without_metadata(content: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _jpeg(content: bytes) -> tuple[bytes, bytes, bytes]:
-  """Keeps all segments but APP1 to APP13, APP15 and comments: JFIF (APP0) and Adobe (APP14) say what the colors are."""
+  """Removes APP1 to APP13, APP15 and comments. JFIF (APP0) and Adobe (APP14) define the color space, and are kept."""
   kept, exif, xmp, place = [content[:2]], b'', b'', 2
   while content[place : place + 1] == b'\xff' and place + 4 <= len(content):
     marker = content[place + 1]
     if marker == 0xFF:  # a fill byte
       place += 1
       continue
-    if marker in (0x00, 0x01, 0xDA) or 0xD0 <= marker <= 0xD9:  # the pixels begin, or what is no segment
+    if marker in (0x00, 0x01, 0xDA) or 0xD0 <= marker <= 0xD9:  # start of the pixels, or not a segment
       break
     end = place + 2 + max(2, int.from_bytes(content[place + 2 : place + 4]))
     segment = content[place + 4 : end]
@@ -172,7 +172,7 @@ def _raw_profile(text: bytes, compressed: bool) -> bytes:
 
 
 def orientation(exif: bytes, xmp: bytes) -> int:
-  """1 to 8 as tag 0x0112 of the raw EXIF says, else the raw XMP; 1 where neither does. Takes any bytes."""
+  """The orientation, 1 to 8, from tag 0x0112 of the raw EXIF or else from the raw XMP; by default 1. Accepts any bytes."""
   exif = exif.removeprefix(b'Exif\0\0')
   order = {b'II': '<', b'MM': '>'}.get(exif[:2])
   try:
@@ -182,7 +182,7 @@ def orientation(exif: bytes, xmp: bytes) -> int:
       tag, kind, number = struct.unpack_from(f'{order}HHI', exif, place)
       if tag == 0x0112 and kind in (3, 4) and number == 1:  # SHORT or LONG
         return struct.unpack_from(order + {3: 'H', 4: 'I'}[kind], exif, place + 8)[0]
-  except struct.error:  # cut short, or of no byte order
+  except struct.error:  # truncated, or without a byte order
     pass
-  found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
-  return int(found[1]) if found else 1
+  match = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
+  return int(match[1]) if match else 1

@@ -1,8 +1,8 @@
 """Data sources: the digits in scikit-learn's wheel, TensorFlow Datasets, a folder of images, an npz file.
 
 A source has `name`, `image_shape` (H, W, C), `num_classes` (0: no labels), a length, and `read(indices)` -> uint8
-[n, H, W, C] and int32 [n]. `open_data` picks one by name and brings it into memory if it fits. Sources that also have
-`classes` and `contents()` are told from others by these (genjax/data/contents.py).
+[n, H, W, C] and int32 [n]. `open_data` picks one by name and brings it into memory if it fits. Sources may also have
+`classes` and `contents()`, which identify their data (genjax/data/contents.py).
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from tqdm import tqdm
 
 from genjax.data import contents, decoded, modes
 from genjax.data.contents import Contents
-from genjax.data.listing import image_files, print_passed_over
+from genjax.data.listing import image_files, print_ignored
 from genjax.data.photos import MODES, read_photo, to_array
 from genjax.errors import UsageError
 from genjax.images import resize
 
 Read = tuple[UInt8[np.ndarray, 'n h w c'], Int32[np.ndarray, 'n']]
-READING = 1  # raised when files are decoded to other pixels than before
-CACHED_FILES, CACHED_BYTES = 1000, 8 * 2**20  # of a folder whose decoded images are kept; smaller ones take about a second
+DECODER_VERSION = 1  # increased when decoding changes the pixels
+CACHED_FILES, CACHED_BYTES = 1000, 8 * 2**20  # a folder with fewer files and bytes is not cached: decoding takes about a second
 
 
 class Source(Protocol):
@@ -56,10 +56,10 @@ class Arrays:
   labels: Int32[np.ndarray, 'n']
   num_classes: int
   classes: tuple[str, ...] = ()
-  origin: Contents | None = None  # of what the images were made of; None: of the images
+  origin: Contents | None = None  # contents of the original files or arrays; None: of `images` and `labels`
 
   def contents(self) -> Contents:
-    return self.origin or contents.of_arrays(self.images, self.labels)
+    return self.origin or contents.hash_arrays(self.images, self.labels)
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -94,7 +94,7 @@ def open_data(
   resolution: int,  # side of the square images in pixels
   split: str = 'train',  # a path whose name ends in 'train', x_train.npz or x/train, has the one that ends in 'test', too
   channels: int = 0,  # 1 grayscale, 3 RGB, 0 as they are
-  background: str = 'white',  # behind what is transparent: a name or #rrggbb; '' drops the transparency
+  background: str = 'white',  # behind transparent pixels: a name or #rrggbb; '' drops the transparency
   skip: bool = False,  # leave out images of a folder that cannot be read, and say how many
   data_dir: str = '',  # of TensorFlow Datasets; '': $TFDS_DATA_DIR or its default
   memory_gib: float = 4.0,  # larger sets are streamed from disk
@@ -103,17 +103,17 @@ def open_data(
 
   Raises:
     UsageError: an unknown or unprepared data set, a path without images, an unreadable image, mixed channel counts,
-      labels that are not 0, 1, 2, ..., a folder of splits or with a class without images.
+      labels that are not 0, 1, 2, ..., a folder of splits, or a class without images.
   """
   if resolution < 1:
     raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
   if channels not in (0, 1, 3):
-    raise UsageError(f'data.channels={channels}: give 1 (grayscale), 3 (RGB) or 0 (as they are).')
+    raise UsageError(f'data.channels={channels} must be 1 (grayscale), 3 (RGB) or 0 (as they are).')
   if background:
     try:
       ImageColor.getrgb(background)
     except ValueError:
-      raise UsageError(f'data.background={background!r} is not a color: give a name such as white, or #rrggbb.') from None
+      raise UsageError(f'data.background={background!r} is not a color: use a name such as white, or #rrggbb.') from None
   if memory_gib < 0:
     raise UsageError(f'data.memory_gib={memory_gib} must not be negative.')
   if not name:
@@ -124,8 +124,8 @@ def open_data(
   except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
     reason = error.strerror if isinstance(error, OSError) else error
     raise UsageError(f'data.name={name[:80]!r} is no path ({reason}).') from None
-  if is_folder and path.name == name and is_set(name):
-    print(f'data.name={name!r} is the data set of that name; the folder {name} here is data.name=./{name}.')
+  if is_folder and path.name == name and is_known(name):
+    print(f'data.name={name!r} is the data set of that name. For the folder {name} use data.name=./{name}.')
     is_folder = False
   if name == 'digits':
     source = digits(split, resolution, channels)
@@ -148,7 +148,7 @@ def open_data(
   else:
     source = Tfds(name, split, resolution, channels, data_dir, background)
   if isinstance(source, ImageFolder):
-    source = source.opened(memory_gib * 2**30)
+    source = source.into_memory(memory_gib * 2**30)
   if not len(source):
     raise UsageError(f'data.name={source.name!r} holds no images.')
   if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
@@ -158,15 +158,15 @@ def open_data(
   for start in range(0, len(source), 1024):
     part = np.arange(start, min(start + 1024, len(source)))
     images[part], labels[part] = source.read(part)
-  return Arrays(source.name, images, labels, source.num_classes, *contents.of_source(source))
+  return Arrays(source.name, images, labels, source.num_classes, *contents.describe(source))
 
 
-def is_set(name: str) -> bool:
-  """Whether genjax or TensorFlow Datasets has a set of that name."""
-  return name in ('digits', *modes.SETS) or name in known_to_tfds()
+def is_known(name: str) -> bool:
+  """Whether genjax or TensorFlow Datasets has a data set of that name."""
+  return name in ('digits', *modes.SETS) or name in tfds_names()
 
 
-def known_to_tfds() -> list[str]:
+def tfds_names() -> list[str]:
   import tensorflow_datasets as tfds
 
   return tfds.list_builders(with_community_datasets=False)
@@ -226,11 +226,11 @@ def with_modes(name: str, split: str, resolution: int, channels: int, data_dir: 
 def npz(path: Path, resolution: int, channels: int, background: str = 'white', complete: bool = True) -> Arrays:
   """An npz file with `image` uint8 [N, H, W] or [N, H, W, 1, 3 or 4] and, for labels, `label` [N] of whole numbers from 0.
 
-  `complete`: every label from 0 to the largest occurs, as it need not in the test split of another file.
+  `complete`: require every label from 0 to the largest. The test split of another file need not have all of them.
   """
-  arrays, found = read_arrays(path, ('image', 'label'))
+  arrays, keys = read_arrays(path, ('image', 'label'))
   if 'image' not in arrays:
-    raise UsageError(f"{path} has no array 'image'; it has {', '.join(found) or 'nothing'}.")
+    raise UsageError(f"{path} has no array 'image'; it has {', '.join(keys) or 'nothing'}.")
   images, labels = arrays['image'], arrays.get('label')
   check_pixels(path, 'image', images)
   if labels is None:
@@ -239,10 +239,10 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
     raise UsageError(f"{path}: 'label' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
   if len(labels) and (labels.min() < 0 or labels.max() >= 2**31 - 1):
     raise UsageError(f'{path}: labels run from {labels.min()} to {labels.max()}; they must be 0, 1, 2, ...')
-  different = np.unique(labels)
-  if complete and (gaps := np.flatnonzero(different != np.arange(len(different), dtype=labels.dtype))).size:
+  values = np.unique(labels)
+  if complete and (gaps := np.flatnonzero(values != np.arange(len(values), dtype=labels.dtype))).size:
     raise UsageError(
-      f'{path}: there are {len(different)} labels up to {labels.max()}, and none is {gaps[0]}; they must be 0, 1, 2, ... '
+      f'{path}: there are {len(values)} labels up to {labels.max()}, and none is {gaps[0]}; they must be 0, 1, 2, ... '
       'without gaps: save numpy.unique(label, return_inverse=True)[1].'
     )
   classes = int(labels.max()) + 1 if len(labels) else 0
@@ -250,7 +250,7 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
 
 
 def read_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-  """Those of the arrays `names` that an npz file has, and the names of all that it has. Raises UsageError if it is no such."""
+  """The arrays `names` of an npz file, as far as it has them, and the names of all its arrays. Raises UsageError if invalid."""
   try:
     with zipfile.ZipFile(path) as archive:
       size = sum(member.file_size for member in archive.infolist())
@@ -268,8 +268,8 @@ def read_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarra
 def check_pixels(path: Path, name: str, images: np.ndarray, channels: Collection[int] = (1, 3, 4)) -> None:
   """Raises UsageError unless an array of an npz file is uint8 [N, H, W] or [N, H, W, C], C one of `channels`."""
   if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in channels):
-    order = images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[-1] not in (1, 3, 4)
-    hint = f' This looks like [N, C, H, W]: save {name}.transpose(0, 2, 3, 1).' if order else ''
+    channels_first = images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[-1] not in (1, 3, 4)
+    hint = f' This looks like [N, C, H, W]: save {name}.transpose(0, 2, 3, 1).' if channels_first else ''
     raise UsageError(
       f"{path}: '{name}' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, C], C 1, 3 or 4.{hint}"
     )
@@ -286,14 +286,14 @@ def from_arrays(
   channels: int,
   background: str = 'white',
 ) -> Arrays:
-  """Arrays [N, H, W] or [N, H, W, C] at another resolution or channel count; transparent ones over the background."""
-  origin = contents.of_arrays(images, labels)
+  """Arrays [N, H, W] or [N, H, W, C] at another resolution or channel count; transparent pixels show the background."""
+  origin = contents.hash_arrays(images, labels)
   images = images if images.ndim == 4 else images[..., None]
-  own = 3 if images.shape[-1] == 4 else images.shape[-1]
-  if (channels or own) != images.shape[-1]:
-    mode = MODES[channels or own]
+  channels = channels or (3 if images.shape[-1] == 4 else images.shape[-1])
+  if channels != images.shape[-1]:
+    mode = MODES[channels]
     images = [to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), mode, background) for x in images]
-    images = np.stack(images) if images else np.empty((0, resolution, resolution, channels or own), np.uint8)
+    images = np.stack(images) if images else np.empty((0, resolution, resolution, channels), np.uint8)
   if images.shape[1:3] != (resolution, resolution):
     images = np.stack([resize(x, resolution) for x in images]) if len(images) else images
   return Arrays(name, np.ascontiguousarray(images), labels.astype(np.int32), num_classes, (), origin)
@@ -302,10 +302,10 @@ def from_arrays(
 class ImageFolder:
   """Image files below a folder. Its sub-folders, sorted by name, are the labels; without any there are no labels.
 
-  Hidden files and folders are passed over; links out of the folder, to folders or to nothing are refused. Photographs are
-  turned as their metadata say, and what is transparent shows the background; palettes become RGB, 16-bit grayscale 8-bit.
-  All images have the channels of the first unless `channels` says which to make of them. `folders`, if given, are the
-  labels: those of another split.
+  Hidden files and folders are ignored; broken links and links to folders or out of the folder are errors. Images are rotated by
+  the orientation in their metadata, and transparent pixels show the background; palettes become RGB, 16-bit grayscale becomes
+  8-bit. All images must have the channels of the first unless `channels` is set. `folders` overrides the labels, with those of
+  another split.
   """
 
   def __init__(
@@ -318,20 +318,20 @@ class ImageFolder:
     background: str = 'white',
   ):
     self.name, self.root, self.skip = str(root), root, skip
-    found = image_files(root)
-    print_passed_over(root, found)
-    folders = found.folders if folders is None else folders
-    if strange := sorted(set(found.folders) - set(folders)):
+    listing = image_files(root)
+    print_ignored(root, listing)
+    folders = listing.folders if folders is None else folders
+    if unknown := sorted(set(listing.folders) - set(folders)):
       have = ', '.join(folders) or 'none'
-      raise UsageError(f'{root / strange[0]}: the images trained on have no such sub-folder; they have {have}.')
-    if folders and not found.folders:
+      raise UsageError(f'{root / unknown[0]}: the images trained on have no such sub-folder; they have {have}.')
+    if folders and not listing.folders:
       raise UsageError(f'{root}: its images are in no sub-folder, those trained on are: in {", ".join(folders)}.')
-    self.num_classes, self.classes, self.files = len(folders), tuple(folders), found.files
+    self.num_classes, self.classes, self.files = len(folders), tuple(folders), listing.files
     self.options = {'resolution': resolution, 'channels': channels, 'background': background}
     statuses = [path.stat() for path in self.files]
-    self.origin = contents.of_files(root, self.files, [status.st_size for status in statuses])
+    self.origin = contents.hash_files(root, self.files, [status.st_size for status in statuses])
     self.bytes, times = sum(status.st_size for status in statuses), [status.st_mtime_ns for status in statuses]
-    key = f'{self.origin.hash} {times} {self.options} {skip} {pillow_version} {READING}'
+    key = f'{self.origin.hash} {times} {self.options} {skip} {pillow_version} {DECODER_VERSION}'
     self.key = hashlib.sha256(key.encode()).hexdigest()[:32]
     number = {folder: i for i, folder in enumerate(folders)}
     self.labels = np.array([number.get(p.relative_to(root).parts[0], 0) for p in self.files], np.int32)
@@ -347,7 +347,7 @@ class ImageFolder:
     return self.origin
 
   def load(self, path: Path, skip: bool = False) -> UInt8[np.ndarray, 'h w c'] | None:
-    """One image at the folder's resolution, with the channels asked for or its own. None: it cannot be read, and `skip`."""
+    """One image at the folder's resolution, with `channels` or its own channels. None if it cannot be read and `skip`."""
     try:
       return read_photo(path, **self.options)
     except UsageError:
@@ -368,34 +368,36 @@ class ImageFolder:
       self.check_channels(self.files[i], image)
     return np.stack(images), self.labels[indices]
 
-  def opened(self, memory: float) -> Source:
-    """The images in memory if they take at most so many bytes, and without those that cannot be read if `skip`."""
+  def into_memory(self, memory: float) -> Source:
+    """Decodes the images into memory if they take at most `memory` bytes; with `skip`, drops those that cannot be read."""
     shape = (len(self), *self.image_shape)
     if not (keep := np.prod(shape, dtype=np.int64) <= memory) and not self.skip:
       return self
     make = functools.partial(self.decode, keep)
     cached = keep and (len(self) >= CACHED_FILES or self.bytes >= CACHED_BYTES)
     images, left_out = decoded.fetch(self.key, shape, make) if cached else make()
-    files, left = self.files, set(left_out.tolist())
-    self.files = [path for i, path in enumerate(files) if i not in left]
+    files, skipped = self.files, set(left_out.tolist())
+    self.files = [path for i, path in enumerate(files) if i not in skipped]
     self.labels = np.delete(self.labels, left_out)
     if self.skip:
-      named = ', '.join(str(files[i].relative_to(self.root)) for i in left_out[:5])
-      print(f'{self.root}: skipped {len(left_out)} of {len(files)} images that cannot be read{": " * bool(named)}{named}.')
+      examples = ', '.join(str(files[i].relative_to(self.root)) for i in left_out[:5])
+      print(
+        f'{self.root}: skipped {len(left_out)} of {len(files)} images that cannot be read{": " * bool(examples)}{examples}.'
+      )
       empty = {files[i].relative_to(self.root).parts[0] for i in left_out if self.num_classes}
       empty -= {path.relative_to(self.root).parts[0] for path in self.files}
       if empty:
-        raise UsageError(f'{self.root / min(empty)}: none of the images of this class can be read; mend or remove them.')
+        raise UsageError(f'{self.root / min(empty)}: none of the images of this class can be read; repair or remove them.')
     return Arrays(self.name, images, self.labels, self.num_classes, self.classes, self.origin) if keep else self
 
   def decode(self, keep: bool) -> tuple[UInt8[np.ndarray, 'n h w c'], np.ndarray]:
-    """All images, decoded by several threads (none, unless `keep`), and the numbers of those that cannot be read."""
+    """Decodes all images in threads. Returns them (none unless `keep`), and the indices of those that cannot be read."""
     images, left_out = np.empty((len(self) if keep else 0, *self.image_shape), np.uint8), []
     with (
       ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
       tqdm(total=len(self), desc='reading images', delay=2, leave=False, disable=None) as progress,
     ):
-      for start in range(0, len(self), 256):  # a part at a time, so that few wait to be copied
+      for start in range(0, len(self), 256):  # in parts, so that few images wait to be copied
         part = self.files[start : start + 256]
         for i, image in enumerate(pool.map(functools.partial(self.load, skip=self.skip), part), start):
           if image is None:
@@ -416,7 +418,7 @@ class Tfds:
 
     self.name = name
     where = data_dir or os.environ.get('TFDS_DATA_DIR') or None
-    if name.split('/')[0].split(':')[0] not in (known := known_to_tfds()):
+    if name.split('/')[0].split(':')[0] not in (known := tfds_names()):
       exact = [k for k in known if k.replace('_', '') == re.sub('[^a-z0-9]', '', name.lower())]  # CIFAR-10 is cifar10
       near = exact or difflib.get_close_matches(name.lower(), ['digits', *known])
       raise UsageError(
@@ -464,7 +466,7 @@ class Tfds:
     return images, labels
 
   def contents(self) -> Contents:
-    """Of some examples: their label, and the bytes of JPEG files or the pixels of PNG files, whose bytes are the encoder's."""
+    """Hashes some examples: labels, and bytes of JPEG files or pixels of PNG files, whose bytes vary with the encoder."""
     rows = np.linspace(0, len(self) - 1, min(len(self), contents.SAMPLE)).astype(int).tolist()
     encoded, decoded = (examples.__getitems__(rows) if rows else [] for examples in (self.encoded, self.examples))
     parts = []
@@ -472,7 +474,7 @@ class Tfds:
       image = raw[self.image_key]
       image = np.ascontiguousarray(example[self.image_key]).tobytes() if image.startswith(b'\x89PNG') else image
       parts.append(f'{example[self.label_key] if self.label_key else 0} '.encode() + image)
-    return contents.of_examples(parts, len(self))
+    return contents.hash_examples(parts, len(self))
 
   def as_channels(self, image: np.ndarray) -> np.ndarray:
     if image.shape[-1] == self.channels:

@@ -1,17 +1,17 @@
 """The protocol card: a number travels with how it was measured, and two numbers are compared only if that is the same.
 
 A card is a plain dictionary, written as JSON:
-  schema     number of this form; what cards of an older one lack is filled in when they are read
+  schema     version of the format; defaults fill in what cards of an older version lack
   metrics    name -> value
   protocol   what must agree before two cards are compared: extractor, reference, number of samples
-  model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed; of images that
-             another program made: their path, hash and number, and whether they have labels
-  floor      FID that as many fresh real images would have (genjax/metrics/fid.py), and its standard deviation
+  model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed; for
+             external images: their path, hash and number, and whether they have labels
+  floor      FID of equally many fresh real images (genjax/metrics/fid.py), and its standard deviation
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
   flags      how the samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
   classification   of a classifier trained on samples: its recipe, and its twin's accuracy, which was trained on real images
-  run        where the run lies, if the card was written somewhere else (evaluate.py --out)
+  run        path of the run, if the card was written to another folder (evaluate.py --out)
   versions, created
 """
 
@@ -34,7 +34,7 @@ from genjax.errors import UsageError
 from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
-from genjax.metrics.fid import Floor, floor
+from genjax.metrics.fid import Floor, estimate_floor
 from genjax.metrics.reference import Reference
 from genjax.types import Objective
 from genjax.workdir import PACKAGES, differences, differences_that_matter, git, read_config, run_id_of
@@ -61,8 +61,8 @@ LIKELIHOOD_SCHEMA = {
   'created': str,
 }
 FLOOR_SCHEMA = {'fid': NUMBER, 'spread': NUMBER}
-VERSION = 1  # of the form of a card; cards from before it had a number are 0
-UNKNOWN = 'unknown'  # which test images were held out, on a card from before they were named
+VERSION = 1  # of the format; cards without a version have 0
+UNKNOWN = 'unknown'  # `held_out` of an older card, which does not name its test images
 QUICK = 10_000  # samples below which a result is a quick estimate
 SMALL_FLOOR = 0.1  # of FID: a larger floor is stated in the notes
 Card = dict[str, Any]
@@ -75,9 +75,9 @@ def protocol(
   held_out: Reference | None,
   labels: str = 'drawn as often as in the reference',
 ) -> dict[str, Any]:
-  """What two results must share, but for where `labels` come from.
+  """What two results must share, except for the origin of `labels`.
 
-  `held_out`: the test images, of which copies, likelihood and accuracies are.
+  `held_out`: the test images that copies, likelihood and accuracies use.
   """
   return {
     'features': {'name': extractor.name, 'hash': extractor.hash, 'resizer': extractor.resizer, **extractor.details},
@@ -105,8 +105,8 @@ def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **m
   } | more
 
 
-def images_model(path: Path, source: Source) -> dict[str, Any]:
-  """What is judged: images that another program made."""
+def external_model(path: Path, source: Source) -> dict[str, Any]:
+  """The entry `model` of a card of external images."""
   return {
     'images': str(path),
     'hash': data_hash(source),
@@ -115,13 +115,13 @@ def images_model(path: Path, source: Source) -> dict[str, Any]:
   }
 
 
-def of_images(card: Card) -> bool:
-  """Whether a card is of images that another program made, and not of a run."""
+def is_external(card: Card) -> bool:
+  """Whether a card is of external images, and not of a run."""
   return 'images' in card['model']
 
 
 def environment() -> dict[str, Any]:
-  """Device, versions, and that of the card's form."""
+  """Device, versions, and the schema of the card."""
   devices = jax.devices()
   versions = {name: importlib.metadata.version(name) for name in (*PACKAGES, 'scipy')}
   return {
@@ -163,8 +163,8 @@ def tag(value: Any) -> str:
 
 
 def measured(card: Card, but: Collection[str] = ()) -> dict[str, Any]:
-  """What of the protocol must agree, `but` for some: not where the reference lies, whose hash says what it is, nor where
-  labels come from, since images that another program made bring their own.
+  """The part of the protocol that must agree, `but` for some: without the path of the reference, which its hash identifies,
+  and without the origin of labels, since external images have their own.
   """
   reference = {name: value for name, value in card['protocol']['reference'].items() if name != 'data'}
   return {name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in ('labels', *but)}
@@ -176,27 +176,27 @@ def settings(card: Card) -> dict[str, Any]:
 
 
 def file_name(card: Card) -> str:
-  """<features>_<step>_<settings>_<seed>.json; of images that another program made <features>_images_<settings>.json."""
-  model, settled = card['model'], tag([card['protocol'], settings(card)])
-  which = f'images_{settled}' if of_images(card) else f'{model["step"]:08d}_{settled}_{model["seed"]}'
-  return f'{card["protocol"]["features"]["name"]}_{which}.json'
+  """<features>_<step>_<settings>_<seed>.json; of external images <features>_images_<settings>.json."""
+  model, settings_tag = card['model'], tag([card['protocol'], settings(card)])
+  suffix = f'images_{settings_tag}' if is_external(card) else f'{model["step"]:08d}_{settings_tag}_{model["seed"]}'
+  return f'{card["protocol"]["features"]["name"]}_{suffix}.json'
 
 
 def open_folder(run: Path, config: dict[str, Any], out: str = '') -> Path:
-  """The folder whose `evaluation/` takes the cards of a run: itself, or `out`, where its config.json is copied to.
+  """The folder whose `evaluation/` holds the cards of a run: the run itself, or `out` with a copy of its config.json.
 
-  `load` and comparisons take the one as the other.
+  `load` and comparisons accept both.
 
   Raises:
-    UsageError: it cannot be written to, `evaluation` is a link, or `out` has the cards of another run.
+    UsageError: it cannot be written to, `evaluation` is a link, or `out` belongs to another run.
   """
   folder = Path(out or run)
   refuse_links(folder, 'evaluation')
   if out and (folder / 'config.json').exists():
     other = read_config(folder)
     if run_id_of(other) != run_id_of(config) or differences_that_matter(other, config):
-      raise UsageError(f'--out {out} has the config of another run than {run}: give another folder.')
-  with writing(folder / 'evaluation', 'give another folder, as --out DIR'):
+      raise UsageError(f'--out {out} belongs to another run than {run}: use another folder.')
+  with writing(folder / 'evaluation', 'use another folder with --out DIR'):
     (folder / 'evaluation').mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder / 'evaluation'):
       pass
@@ -206,12 +206,12 @@ def open_folder(run: Path, config: dict[str, Any], out: str = '') -> Path:
 
 
 def save(workdir: Path, card: Card) -> Path:
-  """`save_in` evaluation/ of a run."""
+  """Writes a card into evaluation/ of a run, like `save_in`."""
   return save_in(workdir / 'evaluation', card)
 
 
 def save_in(folder: Path, card: Card) -> Path:
-  """Writes `file_name` into a folder; the same settings and seed replace the card before.
+  """Writes a card as `file_name` into a folder; it replaces a card of the same settings and seed.
 
   What that one had and this one was not asked for is kept, if its samples were the same, which FID tells: a likelihood, the
   accuracy of a classifier trained on samples.
@@ -259,8 +259,8 @@ def load(workdir: Path) -> list[Card]:
   return cards
 
 
-def grid_of(path: Path) -> Path:
-  """Where the first images lie that a card at `path` is of, if another program made them."""
+def grid_path(path: Path) -> Path:
+  """The grid of the first images, for a card of external images at `path`."""
   return path.with_name(f'{path.stem}_grid.png')
 
 
@@ -288,12 +288,12 @@ def check_run(workdir: Path) -> None:
   """Raises UsageError if it is no run directory."""
   if not (Path(workdir) / 'config.json').is_file():
     raise UsageError(
-      f'{workdir} is no run directory: give one that train.py made, or a folder of cards that evaluate.py --images wrote.'
+      f'{workdir} is not a run directory: use one that train.py made, or a folder of cards that evaluate.py --images wrote.'
     )
 
 
 def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list[Card]:
-  """The cards in these files, by name. Raises UsageError for one that no schema fits, or of numbers that are not finite."""
+  """The cards in these files, by name. Raises UsageError for a card that no schema matches, or with infinite or NaN values."""
   cards = []
   for path in sorted(paths):
     try:
@@ -309,23 +309,23 @@ def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list
 
 
 def complete(card: Card, path: Path) -> Card | None:
-  """A card with defaults for what its older form lacks; None if parts of it are not of their types.
+  """A card with defaults for what its older schema lacks; None if a part has the wrong type.
 
   Raises:
-    UsageError: its form is newer than this code.
+    UsageError: its schema is newer than this code.
   """
   version = card.get('schema', 0)
   if not fits(version, int):
     return None
   if version > VERSION:
-    raise UsageError(f'{path} has schema {version}, and this genjax reads up to {VERSION}: update genjax.')
+    raise UsageError(f'{path} has schema {version}, but this version of genjax reads up to {VERSION}: update genjax.')
   lists = {'notes': [], 'flags': []}
-  model = {} if of_images(card) else {'likelihood': None, 'guide': None, 'evaluations': None}
+  model = {} if is_external(card) else {'likelihood': None, 'guide': None, 'evaluations': None}
   card = lists | {'floor': None} | card | {'schema': version, 'model': model | card['model']}
   if 'estimator' not in card['protocol']:
     card['protocol'] = {'held_out': UNKNOWN} | card['protocol']
-  is_right = card['floor'] is None or (fits(card['floor'], FLOOR_SCHEMA) and all(map(number, card['floor'].values())))
-  return card if is_right and all(isinstance(card[name], list) for name in lists) else None
+  is_valid = card['floor'] is None or (fits(card['floor'], FLOOR_SCHEMA) and all(map(number, card['floor'].values())))
+  return card if is_valid and all(isinstance(card[name], list) for name in lists) else None
 
 
 def fits(value: Any, schema: Any) -> bool:
@@ -356,13 +356,11 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     elif theirs == {'held_out.hash'}:
       remedy = 'Their test images differ, of which copies, likelihood and accuracies are: judge both with the same.'
     elif theirs == {'held_out'}:
-      remedy = 'One has test images and the other none, or does not name them: judge both again, on the same data.'
+      remedy = 'Only one of them names its test images: evaluate both again, on the same data.'
     elif 'reference.hash' in theirs and 'reference.split' not in theirs and 'reference.images' not in theirs:
       remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
-      if of_images(a) or of_images(b):
-        remedy = (
-          'Their real images differ: judge images with the --data, --resolution and --channels that the run was trained on.'
-        )
+      if is_external(a) or is_external(b):
+        remedy = 'Their real images differ: evaluate external images with the --data, --resolution and --channels of the run.'
       found = differences(*protocols)
     found = sorted(found, key=lambda difference: not difference[0].startswith('reference'))
     shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
@@ -370,13 +368,13 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
 
 
-def floor_of(reference: Reference, samples: int) -> Floor:
+def fid_floor(reference: Reference, samples: int) -> Floor:
   """FID that `samples` fresh images would have against this reference."""
-  return floor(reference.features, reference.labels, reference.moments.n, samples)
+  return estimate_floor(reference.features, reference.labels, reference.moments.n, samples)
 
 
-def notes(samples: int, reference: Reference, extractor: Extractor, lowest: Floor, fid: float) -> list[str]:
-  """What to know before believing these numbers; `lowest` is `floor_of` the reference."""
+def notes(samples: int, reference: Reference, extractor: Extractor, floor: Floor, fid: float) -> list[str]:
+  """What to know before trusting these metrics; `floor` is the `fid_floor` of the reference."""
   found = [extractor.note] if extractor.note else []
   n, d = reference.moments.n, len(reference.moments.mean)
   if (fewest := min(samples, n)) <= d:
@@ -385,10 +383,10 @@ def notes(samples: int, reference: Reference, extractor: Extractor, lowest: Floo
     found.append(
       f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
     )
-  if samples < QUICK or lowest.fid > SMALL_FLOOR * fid:
+  if samples < QUICK or floor.fid > SMALL_FLOOR * fid:
     found.append(
-      f'floor of FID: {samples} fresh real images would have {lowest.fid:.3g} (standard deviation {lowest.spread:.2g}) against '
-      f'these {n}, and not 0; smaller differences of FID do not tell models apart'
+      f'floor of FID: {samples} fresh real images would have {floor.fid:.3g} (standard deviation {floor.spread:.2g}), not 0, '
+      f'against these {n}; smaller differences of FID do not rank models'
     )
   return found
 
@@ -398,7 +396,7 @@ def table(card: Card) -> str:
   protocol, model, metrics = card['protocol'], card['model'], card['metrics']
   features, real = protocol['features'], protocol['reference']
   accuracy = f', test accuracy {features["test_accuracy"]:.3f}' if 'test_accuracy' in features else ''
-  if of_images(card):
+  if is_external(card):
     labels = 'with labels' if model['labels'] else 'without labels'
     lines = [f'{model["images"]} ({model["hash"]}), {protocol["samples"]} of {model["count"]} images, {labels}']
   else:

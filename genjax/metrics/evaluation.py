@@ -85,19 +85,18 @@ def draw(
       check_finite(int(wrong), batch_size)
       yield images, labels
 
-  found, seconds = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
-  sampling, judging = seconds
-  cost = {'sampling_seconds': sampling, 'features_seconds': judging, 'images_per_second': samples / sampling}
+  found, (sampling, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
+  cost = {'sampling_seconds': sampling, 'features_seconds': evaluating, 'images_per_second': samples / sampling}
   return found._replace(cost={name: round(value, 3) for name, value in cost.items()})
 
 
 def read_samples(
   source: Source, extractor: Extractor, reference: Reference, mesh: Mesh, samples: int, batch_size: int = 256
 ) -> Samples:
-  """What `draw` finds, of `samples` images of `source` in an order that depends on its size alone.
+  """Evaluates `samples` images of `source`, as `draw` does with samples of a model.
 
-  The order is a random one, since files are often sorted by class, and another than that of `reference`, which may hold the
-  same images.
+  Their order is random, since files are often sorted by class, and depends only on the size of `source`. It differs from
+  that of `reference`, which may hold the same images.
   """
   rows = epoch_order(0, 1, len(source))[:samples]
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
@@ -107,8 +106,8 @@ def read_samples(
       images, labels = source.read(rows[np.minimum(np.arange(start, start + batch_size), samples - 1)])
       yield jax.device_put(images, batch_sharding(mesh)), labels if source.num_classes else None
 
-  found, (_, judging) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
-  return found._replace(cost={'features_seconds': round(judging, 3)})
+  found, (_, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
+  return found._replace(cost={'features_seconds': round(evaluating, 3)})
 
 
 def _evaluate(
@@ -119,7 +118,7 @@ def _evaluate(
   reference: Reference,
   mesh: Mesh,
 ) -> tuple[Samples, Float[np.ndarray, '2']]:
-  """Metrics of the first `samples` images of `batches`, and the seconds that making and evaluating these images took."""
+  """Metrics of the first `samples` images of `batches`, and the seconds of drawing and of evaluating them."""
   features, params = _features(extractor, mesh), jax.device_put(extractor.params, replicated(mesh))
   points = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1))) for i in range(POINTS)}
   running = score = None
@@ -203,17 +202,17 @@ def drawn_labels(keys: Keys, classes: Float[Array, 'k'], num_classes: int) -> La
 
 
 def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
-  """KID, precision, recall, density and coverage, of equal numbers of samples and real images; and signs of collapse.
+  """KID, precision, recall, density and coverage, of equal numbers of samples and real images; and metrics of collapse.
 
-  The last are `compare_with_real`'s, as `collapse_<name>`.
+  The latter are those of `compare_with_real`, as `collapse_<name>`.
   """
   n = min(len(samples.features), len(reference.features), COMPARED)
   fake, real = samples.features[:n], reference.features[:n]
   found = kid(real, fake, seed=seed)
   metrics = {'kid': found.value, 'kid_std': found.std, 'kid_low': found.low, 'kid_high': found.high}
   metrics |= {name: value for name, value in manifold(real, fake)._asdict().items() if value is not None}
-  signs = compare_with_real(samples.features, samples.labels, reference.features, reference.labels)
-  return metrics | {f'collapse_{name}': value for name, value in signs.items()}
+  collapse = compare_with_real(samples.features, samples.labels, reference.features, reference.labels)
+  return metrics | {f'collapse_{name}': value for name, value in collapse.items()}
 
 
 def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:

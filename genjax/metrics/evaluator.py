@@ -1,4 +1,4 @@
-"""Samples compared with real images, whether a model drew them or another program made them: metrics, notes, a card."""
+"""Compares samples of a model, or external images, with real images: metrics, notes and a card."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from genjax.metrics.reference import Reference
 
 
 class Evaluator(NamedTuple):
-  """Real images, and how samples are compared with them."""
+  """Real images, and the settings of a comparison with samples."""
 
   data: dict[str, Any]  # options of `open_data` that open `train`
   train: Source
@@ -25,16 +25,16 @@ class Evaluator(NamedTuple):
   extractor: Extractor
   training: Reference
   held_out: Reference | None
-  real: Reference  # that of these two which samples are compared with
-  floor: Floor  # FID of as many real images as there are samples
-  cas: dict[str, Any] | None  # recipe and test accuracy of a classifier of real images, if another is trained on samples
+  real: Reference  # one of these two, with which samples are compared
+  floor: Floor  # FID of equally many fresh real images
+  cas: dict[str, Any] | None  # recipe and test accuracy of the classifier trained on real images, for --cas
 
-  def measure(self, samples: Samples, count: int, more: dict[str, float], notes: list[str], *labels: str) -> card.Card:
-    """Metrics, `more` among them, protocol and notes of `count` samples; their model and cost are to be added.
+  def measure(self, samples: Samples, count: int, extra_metrics: dict[str, float], notes: list[str], *labels: str) -> card.Card:
+    """A card of `count` samples, including `extra_metrics`; the caller fills in model and cost.
 
-    `labels`: where they come from, if they were not drawn as often as in the reference.
+    `labels`: the origin of the labels, unless they were drawn with the frequencies of the reference.
     """
-    metrics = samples.metrics | compare_sets(samples, self.real) | more | count_modes(samples.images, self.data)
+    metrics = samples.metrics | compare_sets(samples, self.real) | extra_metrics | count_modes(samples.images, self.data)
     if self.test:
       metrics |= memorised(samples, self.training, self.held_out)
     if self.cas:
@@ -46,22 +46,22 @@ class Evaluator(NamedTuple):
       'cost': {},
       'floor': self.floor._asdict(),
       'notes': card.notes(count, self.real, self.extractor, self.floor, metrics['fid']) + notes,
-      'flags': collapse.flags(collapse.signs(metrics)),
+      'flags': collapse.flags(collapse.collapse_metrics(metrics)),
       **({'classification': self.cas} if self.cas else {}),
       **card.environment(),
     }
 
-  def save(self, folder: Path, found: card.Card, samples: Samples) -> Path:
-    """Prints and writes the card, and beside it the samples nearest to training images. Returns the card's path."""
-    print(card.table(found))
-    path = card.save_in(folder, found)
+  def save(self, folder: Path, result: card.Card, samples: Samples) -> Path:
+    """Prints and writes the card, and a grid of the samples nearest to training images. Returns the card's path."""
+    print(card.table(result))
+    path = card.save_in(folder, result)
     save_grid(path.with_name(f'{path.stem}_nearest.png'), nearest_pairs(samples, self.training, self.train), 10)
     print(f'{path}\n{path.with_name(path.stem)}_nearest.png: samples above, the training images nearest to them below')
     return path
 
 
 def class_notes(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 'k']) -> list[str]:
-  """A note if `labels` are not as frequent as the reference's `classes`, beyond what chance would do."""
+  """A note if the frequencies of `labels` differ from the reference's `classes` by more than chance explains."""
   if labels is None or not classes.sum():
     return []
   expected, n = classes / classes.sum(), len(labels)
@@ -70,12 +70,12 @@ def class_notes(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 
   if variation <= 0.05 + np.sqrt(len(classes) / n):
     return []
   missing = [str(i) for i in np.flatnonzero((counts == 0) & (expected * n >= 10))]
-  shown = f'; none of class {", ".join(missing[:20])}{", ..." if len(missing) > 20 else ""}' if missing else ''
-  return [f'the labels are distributed differently than in the reference (total variation {variation:.2f}{shown})']
+  absent = f'; none of class {", ".join(missing[:20])}{", ..." if len(missing) > 20 else ""}' if missing else ''
+  return [f'the labels are distributed differently than in the reference (total variation {variation:.2f}{absent})']
 
 
 def first_images(samples: Samples, num_classes: int) -> tuple[UInt8[np.ndarray, 'n h w c'], int]:
-  """The images of a grid, and its columns: one class a column of up to 16 classes, else 64 images in rows of 8."""
+  """The images of a grid, and its number of columns: one column per class for up to 16 classes, else 64 images in rows of 8."""
   if samples.labels is None or not 2 <= num_classes <= 16:
     return samples.images[:64], 8
   of_class = [samples.images[samples.labels == i][:8] for i in range(num_classes)]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from genjax.metrics.moments import Moments, moments
 
 HALVES = 20  # random halves from which the floor is estimated
-FLOOR_IMAGES = 10_000  # at most so many images are halved
+FLOOR_IMAGES = 10_000  # maximum number of images for this estimate
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -21,13 +21,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def square_root(cov: Float[np.ndarray, 'd d']) -> Float[np.ndarray, 'd d']:
-  """The symmetric root of a covariance."""
+  """The symmetric square root of a covariance."""
   values, vectors = np.linalg.eigh(cov)
   return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def distance_from(a: Moments, root: Float[np.ndarray, 'd d'], b: Moments) -> float:
-  """`frechet_distance(a, b)`, where the root of a's covariance is known."""
+  """`frechet_distance(a, b)`, where `root` is the square root of a's covariance."""
   values = np.linalg.eigvalsh(root @ b.cov @ root)
   trace = np.trace(a.cov) + np.trace(b.cov) - 2 * np.sqrt(np.maximum(values, 0)).sum()
   return float(((a.mean - b.mean) ** 2).sum() + trace)
@@ -43,17 +43,17 @@ def infinity(counts: list[int], distances: list[float]) -> float:
 
 
 class Floor(NamedTuple):
-  """FID of as many fresh real images as there are samples."""
+  """FID of equally many fresh real images as samples."""
 
-  fid: float  # its mean
+  fid: float  # mean
   spread: float  # the standard deviation of a single evaluation
 
 
-def floor(features: Float[np.ndarray, 'n d'], labels: Int[np.ndarray, 'n'] | None, images: int, samples: int) -> Floor:
+def estimate_floor(features: Float[np.ndarray, 'n d'], labels: Int[np.ndarray, 'n'] | None, images: int, samples: int) -> Floor:
   """FID that `samples` fresh images of the reference's distribution would have against a reference of `images`.
 
-  `features` and `labels` are those of the reference, or of a part of it; FLOOR_IMAGES at most are used. Labels of samples are
-  drawn at random, as often as they are in the reference. Deterministic.
+  `features` and `labels` are those of the reference, or of a part of it; at most FLOOR_IMAGES are used. Labels of samples are
+  drawn at random with the frequencies of the reference. The estimate is deterministic.
 
   FID is quadratic in small deviations of the moments. Those of a mean over n images have variance 1 / n, so that m images
   against n others have an expected FID of
@@ -61,8 +61,8 @@ def floor(features: Float[np.ndarray, 'n d'], labels: Int[np.ndarray, 'n'] | Non
       within (1 / m + 1 / n) + between / m,
 
   where `within` comes from the images of each class and `between` from the labels, which only the m samples draw. A half of h
-  of n images, with the labels of all, has within (1 / h - 1 / n) against all of them; all images, weighted by the counts
-  of n labels drawn, have between / n.
+  of n images with the same label frequencies has within (1 / h - 1 / n) against all of them. All images, weighted by the
+  counts of n random labels, have between / n.
   """
   x = np.asarray(features[:FLOOR_IMAGES], np.float64)
   n, random = len(x), np.random.default_rng(0)

@@ -13,7 +13,7 @@ from genjax.workdir import read_config
 
 
 def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
-  """Options in which the configs of rows, which are of runs, differ, if they are of one kind: an ablation. Else nothing."""
+  """Options in which the configs of runs differ, if all have one objective: an ablation. Otherwise an empty list."""
   configs = [read_config(row.run) for row in rows]
   if len({config['objective'].get('cls') for config in configs}) > 1:
     return []
@@ -30,8 +30,8 @@ def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
 def figures(rows: list[Row]) -> dict[str, bytes]:
   """Name -> PNG: quality against training cost, against sampling cost, precision against recall.
 
-  With two or more values bars show `interval`. Rows whose cost is not known are left out, and a figure whose rows all lie at
-  one place of its horizontal axis.
+  With two or more values bars show `interval`. Rows without a known cost are left out, and so are figures whose rows
+  all have the same horizontal coordinate.
   """
   from matplotlib.figure import Figure
   from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -77,14 +77,14 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     'quality_by_sampling': (cost('images_per_second'), 'sampling, images per second'),
     'quality_by_evaluations': (evaluations, 'network evaluations an image'),
   }
-  apart = lambda x: len({place for place in map(x, rows) if not np.isnan(place)}) > 1  # noqa: E731
-  found = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if apart(x)}
+  varies = lambda x: len({value for value in map(x, rows) if not np.isnan(value)}) > 1  # noqa: E731
+  found = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if varies(x)}
   return found | {'precision_recall': scatter(lambda row: row.values('recall').mean(), 'precision', 'recall', 'recall')}
 
 
 def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
   """One HTML file with everything in it."""
-  lines, runs = table(rows), [row for row in rows if not row.of_images]
+  lines, runs = table(rows), [row for row in rows if not row.is_external]
   changed = config_differences(runs)
 
   def cells(line, tag):
@@ -116,7 +116,7 @@ def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
   parts.append(f'<h2>Protocol, the same for all</h2><pre>{html.escape(json.dumps(shared, indent=2))}</pre>')
   for row in rows:
     own = {key: row.card[key] for key in ('model', 'cost', 'device', 'versions', 'created')}
-    own |= {key: value for key, value in row.card['protocol'].items() if key not in shared}  # where labels come from
-    own |= {} if row.of_images else {'training and sampling seeds': sorted(row.cards)}
+    own |= {key: value for key, value in row.card['protocol'].items() if key not in shared}  # such as the origin of labels
+    own |= {} if row.is_external else {'training and sampling seeds': sorted(row.cards)}
     parts.append(f'<h2>{html.escape(row.name)}</h2><pre>{html.escape(json.dumps(own, indent=2))}</pre>')
   return '\n'.join(parts)

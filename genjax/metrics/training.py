@@ -41,7 +41,7 @@ def judge_of(
   except UsageError as error:
     raise UsageError(f'train.evaluate_features={train.evaluate_features}: {error}') from None
   real = reference(source, data['split'], extractor, mesh, cache_folder())
-  floor = card.floor_of(real, train.evaluate_samples)
+  floor = card.fid_floor(real, train.evaluate_samples)
 
   def judge(variables, step):
     begin = time.perf_counter()
@@ -56,7 +56,7 @@ def judge_of(
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
       'floor': floor._asdict(),
       'notes': card.notes(train.evaluate_samples, real, extractor, floor, metrics['fid']),
-      'flags': collapse.flags(collapse.signs(metrics)),
+      'flags': collapse.flags(collapse.collapse_metrics(metrics)),
       **card.environment(),
     }
     card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', found)

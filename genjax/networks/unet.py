@@ -112,11 +112,11 @@ class Embedding(nn.Module):
 
 
 def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
-  """Warns if none of the feature maps, whose sides are `sides`, has a side in `attention`."""
+  """Warns if no feature map has a side in `attention`; `sides` are those of the feature maps."""
   if attention and not set(attention) & set(sides):
     warnings.warn(
-      f'network.attention={tuple(attention)} matches no feature map: their sides are {", ".join(map(str, sides))}. '
-      'Only the middle of the network has attention; name one of these sides, or set attention=() to say so.',
+      f'network.attention={tuple(attention)} matches no feature map, whose sides are {", ".join(map(str, sides))}. '
+      'Only the middle block has attention. Use one of these sides, or attention=() if this is intended.',
       UsageWarning,
       stacklevel=2,
     )

@@ -29,8 +29,8 @@ from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 EVALUATIONS = 128  # of an image, for its variational bound
-LARGEST_SIGNAL = 0.05  # alpha / sigma at a path's end, of which no warning is given; DDPM's is 0.006, VE's 0.02
-LARGEST_FACTOR = 500  # sigma / alpha likewise, by which an error of eps is multiplied; DDPM's is 157
+LARGEST_SIGNAL = 0.05  # alpha / sigma at the end of a path, above which a warning is given; DDPM has 0.006, VE 0.02
+LARGEST_FACTOR = 500  # sigma / alpha at the end, above which a warning is given: it amplifies errors of eps; DDPM has 157
 
 
 class Denoising:
@@ -151,31 +151,31 @@ class Diffusion(Denoising):
       raise UsageError(f'path.T={steps[0]} and times.T={steps[1]} must be the same.')
 
   def check_end(self) -> None:
-    """Whether the path's end suits the prediction, and sampling, which starts there from pure noise.
+    """Checks the end of the path, where sampling starts from pure noise.
 
-    Raises UsageError where x_0 does not follow from the prediction; warns where it hardly does, or too little noise is left.
+    Raises UsageError if the prediction does not determine x_0 there. Warns if it is ill-conditioned, or the noise is too weak.
     """
     with jax.ensure_compile_time_eval():
       end = jnp.asarray(self.path.end)
       alpha, sigma = float(self.path.alpha(end)), float(self.path.sigma(end))
     if alpha > LARGEST_SIGNAL * sigma:
-      remedy = 'let it end in more noise'
+      remedy = 'use a path that ends in more noise'
       if isinstance(self.path, DiscreteLinear):
         first, last = (min(1000 / self.path.T * beta, 0.999) for beta in (1e-4, 0.02))
         remedy = f'scale the betas of 1,000 steps by 1000 / T: path.beta_1={first:.3g}, path.beta_T={last:.3g}'
       warnings.warn(
-        f'{self.path} ends with alpha={alpha:.2g} and sigma={sigma:.2g}: samples start from pure noise, and the network is '
-        f'trained on images that still show through there. To mend it, {remedy}.',
+        f'{self.path} ends with alpha={alpha:.2g} and sigma={sigma:.2g}: samples start from pure noise, but in training the '
+        f'images are still visible there. To fix it, {remedy}.',
         UsageWarning,
         stacklevel=3,
       )
     if not isinstance(self.prediction, Eps):
       return
     if alpha == 0:
-      raise UsageError(f'{self.path} ends in pure noise, where Eps says nothing of x_0: predict V, X0 or Velocity.')
+      raise UsageError(f'{self.path} ends in pure noise, where Eps does not determine x_0: predict V, X0 or Velocity.')
     if sigma > LARGEST_FACTOR * alpha and not self.sampler.clip_denoised:
       warnings.warn(
-        f'Eps on {self.path}: at its end an error of 0.01 in eps is one of {0.01 * sigma / alpha:.2g} in x_0. Set '
+        f'Eps on {self.path}: at its end an error of 0.01 in eps becomes {0.01 * sigma / alpha:.2g} in x_0. Set '
         'objective.sampler.clip_denoised=True, or predict V.',
         UsageWarning,
         stacklevel=3,

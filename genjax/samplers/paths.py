@@ -299,7 +299,7 @@ def eps_from_x0(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h
 
 
 def velocity(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
-  """d x_t / ds where the path from x_0 passes through x_t, over the variable s = ode_time(path, t)."""
+  """d x_t / ds for the path from x_0 through x_t, where s = ode_time(path, t)."""
   d_alpha, d_sigma = (-path.sigma(t), path.alpha(t)) if isinstance(path, Discrete) else derivatives(path, t)
   return d_alpha * x_0 + d_sigma * eps_from_x0(path, x_t, x_0, t)
 
@@ -307,8 +307,8 @@ def velocity(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w 
 def ode_time(path: Path, t: Time) -> Time:
   """The variable s over which the probability-flow ODE is solved: t itself, or the angle arctan(sigma / alpha).
 
-  The derivatives of a `Discrete` path jump at its steps, and a solver that meets them there, or crosses them, loses its order.
-  Over the angle, x_t = cos(s) x_0 + sin(s) eps has no jumps, and s is finite where alpha is 0, unlike sigma / alpha.
+  The derivatives of a `Discrete` path are discontinuous at its steps, which reduces the order of a solver. As a function of the
+  angle, x_t = cos(s) x_0 + sin(s) eps is smooth, and unlike sigma / alpha, s is finite where alpha is 0.
   """
   return jnp.arctan2(path.sigma(t), path.alpha(t)) if isinstance(path, Discrete) else t
 

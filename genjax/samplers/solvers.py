@@ -35,7 +35,7 @@ def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
 
 
 def flow(denoise: Denoiser, path: Path, x: Images, s: Float[Array, 'b']) -> Images:
-  """dx/ds of the probability-flow ODE over s = ode_time(path, t), at an s of each image's own."""
+  """dx/ds of the probability-flow ODE over s = ode_time(path, t), with its own s for each image."""
   t = time_of_ode_time(path, s)
   return velocity(path, x, denoise(x, t), t[:, None, None, None])
 
@@ -221,7 +221,7 @@ def heun(
 ) -> Solution:
   """Heun's second-order method (EDM, 2206.00364, algorithm 1; with `churn` algorithm 2); to t = 0 Euler's step.
 
-  Over t as in the paper, on discrete paths over the angle arctan(sigma / alpha) (`ode_time`).
+  Integrates over t as in the paper; on discrete paths over the angle arctan(sigma / alpha) (`ode_time`).
   times[-1] must be 0. 2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn,
   S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys. Noise is raised up to the path's end, no further:
   the first step from there has no churn (algorithm 2 goes beyond sigma_max, where no network was trained).
