@@ -187,7 +187,7 @@ def test_a_checkpoint_under_the_number_of_another_step(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('arrays', [1, 2, 3, 30])
-def test_arrays_of_another_step_or_run_are_told_from_damage(arrays):
+def test_arrays_of_another_step_or_run_are_distinguished_from_damage(arrays):
   found = np.random.default_rng(0).integers(0, 2**32, arrays, np.uint32)
   error = lambda saved: origin_error(saved, found, 'a', 7)  # noqa: E731
   assert error(found + offsets('a', 7, arrays)) == ''
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_an_earlier_version_opens(tmp_path, monkeypatch):
   assert same_bits(restore_newest(tmp_path, 'a'), state_of(2))
 
 
-def test_only_what_tensorstore_leaves_behind_is_silenced(monkeypatch, caplog):
+def test_only_messages_of_tensorstore_are_silenced(monkeypatch, caplog):
   shown = []
   monkeypatch.setattr(sys, 'unraisablehook', lambda what: shown.append(what.exc_value))
   for _ in range(2):

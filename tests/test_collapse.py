@@ -265,7 +265,7 @@ def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
   assert 'collapse/overfitting' in watched[-1]
 
 
-# Signs by features: real images in classes around centers, and samples that fail in one way each.
+# Flags by features: real images in classes around centers, and samples that each fail in one way.
 
 
 def class_features(n: int, seed: int, classes: int = 5):
@@ -329,12 +329,12 @@ def test_features_that_have_collapsed_are_flagged(kind, names):
   real, real_labels = class_features(1000, 0)
   found = collapse.compare_with_real(*failing(kind), real, real_labels)
   flags = collapse.flags(found)
-  # Each flag is of one number: with that of real images it is gone.
+  # Each flag depends on one metric: with the value of real images there is no flag.
   numbers = [name for name in found if not name.endswith('_class')]
   assert {name for name in numbers if collapse.flags(found | {name: 1.0}) != flags} == names
 
 
-def test_a_gan_is_to_vary_more_than_what_blurs():
+def test_thresholds_of_variety_are_higher_for_gans():
   real, real_labels = class_features(1000, 0)
   found = collapse.compare_with_real(*failing('blur'), real, real_labels)
   assert found['class_variety'] == pytest.approx(0.6, abs=0.02)
@@ -344,7 +344,7 @@ def test_a_gan_is_to_vary_more_than_what_blurs():
   assert flag.startswith('samples of a class vary 0.6')
 
 
-def test_the_class_that_fails_is_named():
+def test_flags_name_the_failing_class():
   real, real_labels = class_features(1000, 0)
   for kind, name in (('one class has collapsed', 'class_variety'), ('a class is missing', 'class_share')):
     found = collapse.compare_with_real(*failing(kind), real, real_labels)
@@ -366,7 +366,7 @@ def test_features_without_labels_or_classes_that_they_do_not_tell_apart():
   assert all(map(np.isfinite, collapse.compare_with_real(features, labels, constant, real_labels).values()))
 
 
-def test_features_decide_whether_images_are_left_out():
+def test_features_decide_whether_images_are_missing():
   # Pixels: precision as of held-out images, coverage lower. Features: no image is left out.
   pixels = {'precision': 0.6, 'coverage': 0.5, 'precision_held_out': 0.6, 'coverage_held_out': 0.8}
   assert len(collapse.flags(pixels)) == 1

@@ -335,7 +335,7 @@ def with_path(path, prediction, **options):
     (lambda: network_init(DDPMpp(8, (1, 1), 1), 8), r'attention=\(16,\).* 8, 4'),
   ],
 )
-def test_what_is_probably_not_meant_is_warned_of(make, named):
+def test_probable_mistakes_give_warnings(make, named):
   with pytest.warns(UsageWarning, match=named):
     make()
 
@@ -348,7 +348,7 @@ def network_init(network, side):
   return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 1)), jnp.zeros(1))
 
 
-def test_what_follows_the_warnings_advice_is_not_warned_of():  # warnings are errors here
+def test_remedies_of_the_warnings_give_none():  # warnings are errors here
   with_path(paths.DiscreteLinear(T=100, beta_1=1e-3, beta_T=0.2), predictions.Eps())
   with_path(paths.DiscreteCosine(), predictions.Eps(), sampler=Sampler(clip_denoised=True))
   for path in (*PATHS.values(), paths.DiscreteLinear(), paths.VPLinear()):

@@ -40,7 +40,7 @@ def runs(tmp_path_factory, cache):
 
 
 def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path, capsys):
-  hardly_trained = card.load(runs[0])[0]  # a VAE: flags are not for GANs alone
+  hardly_trained = card.load(runs[0])[0]  # a VAE: flags are not limited to GANs
   assert any(flag.startswith('coverage is ') for flag in hardly_trained['flags'])
   run = shutil.copytree(runs[1], tmp_path / 'gan', ignore=shutil.ignore_patterns('evaluation'))
   evaluate.main(['--run', str(run), '--samples', '600', '--truncation', '0.3', '--batch_size', '64'])
@@ -53,7 +53,7 @@ def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path
     assert f'gan: {flag}.' in legend
 
 
-def test_data_that_are_not_those_trained_on_are_not_judged(runs, tmp_path, capsys):
+def test_evaluating_on_different_data_is_refused(runs, tmp_path, capsys):
   run = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation'))
   config = json.loads((run / 'config.json').read_text())
   kept = config['data'].pop('hash')
@@ -61,7 +61,7 @@ def test_data_that_are_not_those_trained_on_are_not_judged(runs, tmp_path, capsy
     (run / 'config.json').write_text(json.dumps(config | {'data': config['data'] | hashed}))
     with pytest.raises(UsageError, match=message):
       evaluate.main(['--run', str(run), '--split', 'val'])
-    assert ('no hash' in capsys.readouterr().out) == (not hashed)
+    assert ('without hashes' in capsys.readouterr().out) == (not hashed)
 
 
 def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
@@ -89,7 +89,7 @@ def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
   (written,) = card.load(out)
   assert written['metrics'] == card.load(runs[0])[0]['metrics']
   assert next((out / 'evaluation').glob('*_nearest.png')).stat().st_size
-  with pytest.raises(UsageError, match=f'--out {out} has the config of another run'):
+  with pytest.raises(UsageError, match=f'--out {out} belongs to another run'):
     evaluate.main([*words, str(runs[1]), '--out', str(out)])
   evaluate.main(['compare', str(out), str(runs[1]), '--out', str(tmp_path / 'page')])
   assert len(list((tmp_path / 'page').glob('grid_*.png'))) == 2  # both runs were opened
@@ -346,7 +346,7 @@ def committed(path, config, *names):
   return path
 
 
-def test_cards_of_one_protocol_compare_whatever_their_form(runs, tmp_path):
+def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
   config = json.loads((runs[1] / 'config.json').read_text())
   old, new = committed(tmp_path / 'old', config, 'digits_gan'), committed(tmp_path / 'new', config, 'digits_stylegan2')
   assert 'held_out' not in json.loads((old / 'evaluation' / 'digits_gan.json').read_text())['protocol']
@@ -381,7 +381,7 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   assert compare.within_floor(rows) == compare.floor_legend(rows) == []
 
 
-def test_a_comparison_by_a_weak_classifier_says_so(runs, tmp_path):
+def test_a_comparison_with_a_weak_classifier_has_a_warning(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
   said = lambda rows: any('efficientnet_lite0' in line for line in compare.legend(rows))  # noqa: E731
   for accuracy in (0.89, 0.91):
@@ -525,7 +525,7 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
     compare.likelihoods([runs[0], copy])
   with pytest.raises(UsageError, match=r'gan is of GAN, which has no likelihood: leave it out'):
     compare.likelihoods([runs[0], runs[1]])
-  with pytest.raises(UsageError, match=r'nope is no run directory'):
+  with pytest.raises(UsageError, match=r'nope is not a run directory'):
     compare.likelihoods([runs[0], tmp_path / 'nope'])
   path.write_text('{}')
   with pytest.raises(UsageError, match=r'was not written by this evaluate.py'):
@@ -545,7 +545,7 @@ def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
 def test_compare_mistakes(runs, tmp_path):
   with pytest.raises(UsageError, match='the same run is named twice'):
     evaluate.main(['compare', str(runs[0]), str(runs[0])])
-  with pytest.raises(UsageError, match=r'is no run directory: give one that train.py made'):
+  with pytest.raises(UsageError, match=r'is not a run directory: .* train.py made'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
   (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(UsageError, match=r'has no evaluation: python evaluate.py --run'):
@@ -598,7 +598,7 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def samples(runs):
-  """The samples that the VAE was judged by, with seed 0."""
+  """The samples of the evaluation of the VAE, with seed 0."""
   run, mesh, data = load(runs[0]), make_mesh(), {'name': 'digits', 'resolution': 8}
   train_set, test_set = real_images(**data)
   extractor = open_features('classifier', '', train_set, test_set, data)
@@ -611,10 +611,10 @@ def evaluate_images(path, out, *words):
   return json.loads(max(out.glob('*.json'), key=lambda file: file.stat().st_mtime).read_text())
 
 
-def test_samples_saved_and_read_get_the_run_s_numbers(runs, samples, tmp_path):
+def test_saved_samples_get_the_metrics_of_the_run(runs, samples, tmp_path):
   theirs = card.load(runs[0])[0]
   stored, order = np.empty_like(samples.images), epoch_order(0, 1, 600)
-  stored[order] = samples.images  # in the order in which they are read they are the run's
+  stored[order] = samples.images  # read in this order, they are the samples of the run
   np.savez(tmp_path / 'x.npz', image=stored)
   found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
   assert found['metrics'].keys() == theirs['metrics'].keys() - {'nll_nats', 'nll_low', 'nll_high', 'bits_per_dim'}
@@ -626,7 +626,7 @@ def test_samples_saved_and_read_get_the_run_s_numbers(runs, samples, tmp_path):
   assert found['protocol']['labels'] == 'none'
 
 
-def test_a_folder_of_classes_is_judged_as_the_npz_is_and_compared_with_the_run(runs, samples, tmp_path, capsys):
+def test_a_folder_of_classes_is_evaluated_like_the_npz_and_compared_with_the_run(runs, samples, tmp_path, capsys):
   theirs = card.load(runs[0])[0]
   folder = write_folder(tmp_path / 'baseline', samples.images, samples.labels)
   found = evaluate_images(folder, tmp_path / 'cards', '--cas')
@@ -636,7 +636,7 @@ def test_a_folder_of_classes_is_judged_as_the_npz_is_and_compared_with_the_run(r
     assert found['metrics'][name] == pytest.approx(theirs['metrics'][name], rel=1e-5), name  # the others depend on the order
   assert found['model']['labels']
   assert found['protocol']['labels'] == 'of the images'
-  assert sorted(path.name for path in folder.iterdir()) == list('0123456789')  # nothing is written beside the images
+  assert sorted(path.name for path in folder.iterdir()) == list('0123456789')  # nothing is written to the folder of the images
   capsys.readouterr()
   evaluate.main(['compare', str(runs[0]), str(tmp_path / 'cards'), '--out', str(tmp_path / 'out')])
   header, _, ours, other, *_ = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines()[:4]]
@@ -651,7 +651,7 @@ def test_a_folder_of_classes_is_judged_as_the_npz_is_and_compared_with_the_run(r
   assert (tmp_path / 'out' / 'grid_2_cards.png').read_bytes() == grid.read_bytes()
   assert (tmp_path / 'out' / 'grid_1_vae.png').exists()
   assert (tmp_path / 'out' / 'precision_recall.png').exists()
-  shown = np.asarray(Image.open(grid))[:64, :64]  # the top left image is the first of class 0 that was judged
+  shown = np.asarray(Image.open(grid))[:64, :64]  # the top left image is the first evaluated one of class 0
   first = next(i for i in epoch_order(0, 1, 600) if sorted_by_class(samples)[1][i] == 0)
   assert (shown == np.kron(sorted_by_class(samples)[0][first][..., 0], np.ones((8, 8)))).all()
 
@@ -662,7 +662,7 @@ def sorted_by_class(samples):
   return samples.images[order], samples.labels[order]
 
 
-def test_what_sample_py_writes_is_read(runs, tmp_path):
+def test_files_of_sample_py_are_read(runs, tmp_path):
   sample.main(['--run', str(runs[0]), '--n', '20', '--npz', str(tmp_path / 's.npz')])
   source, _ = match(open_generated(tmp_path / 's.npz'), open_data('digits', 8), [])
   with np.load(tmp_path / 's.npz') as saved:

@@ -97,7 +97,7 @@ def test_options_that_do_not_fit_images_are_refused(words, option, tmp_path):
 
 
 def odd(path, kind):
-  """Writes images that cannot be judged as they are. Returns their path."""
+  """Writes images that cannot be evaluated without options. Returns their path."""
   images, labels = TEST.images[:120], TEST.labels[:120]
   arrays = {
     'floats': {'image': images / np.float32(255)},
@@ -200,7 +200,7 @@ def test_labels_are_those_of_the_data(tmp_path):
     evaluate.main(['--images', str(tmp_path / 'z'), '--data', 'digits', '--cas'])
 
 
-def test_names_of_classes_are_found_whatever_their_punctuation():
+def test_class_names_match_for_any_punctuation():
   names = ['T-shirt/top', 'Trouser', 'Ankle boot']
   assert class_table(['Ankle_boot', 't-shirt_top'], names, 3).tolist() == [2, 0]
   assert class_table(['2', '00'], names, 3).tolist() == [2, 0]
@@ -217,7 +217,7 @@ def test_gray_images_saved_as_rgb_are_compared_as_gray(tmp_path):
   assert (source.read(np.arange(20))[0] == TEST.images[:20]).all()
 
 
-def test_points_are_judged_by_their_modes(tmp_path):
+def test_points_are_evaluated_by_their_modes(tmp_path):
   points = open_data('gaussians_25', 1).images[:300]
   np.savez(tmp_path / 'x.npz', image=points)
   source, _ = match(open_generated(tmp_path / 'x.npz'), open_data('gaussians_25', 1), [])
@@ -233,7 +233,7 @@ def test_classes_that_are_missing_are_noted(tmp_path, cache):
 
 
 def distances(train_set, test_set, extractor, folder):
-  """Corruption -> level -> FID, FID_infinity and KID of real test images, made worse in steps."""
+  """Corruption -> level -> FID, FID_infinity and KID of real test images, with increasing corruption."""
   mesh, found = make_mesh(), {}
   real = reference(train_set, 'train', extractor, mesh, folder)
   images, labels = test_set.read(np.random.default_rng(0).permutation(len(test_set)))
@@ -253,13 +253,13 @@ def assert_rise(found, names):
       assert values == sorted(set(values)), (kind, name, values)
 
 
-def test_distances_rise_as_digits_become_worse(cache):
+def test_distances_rise_with_corruption_of_digits(cache):
   train_set, test_set = real_images(name='digits', resolution=8)
   found = distances(train_set, test_set, extractors.open_classifier(train_set, test_set, RECIPE), cache)
   assert_rise(found, ('fid', 'kid'))  # FID_infinity of 178 images is not that exact
 
 
 @pytest.mark.slow
-def test_distances_rise_as_clothes_become_worse(fashion_mnist, cache):
+def test_distances_rise_with_corruption_of_clothes(fashion_mnist, cache):
   extractor = extractors.open_extractor('classifier', '', *fashion_mnist)
   assert_rise(distances(*fashion_mnist, extractor, cache), DISTANCES)

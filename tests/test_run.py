@@ -169,7 +169,7 @@ def test_sampling_mistakes(runs, call, message):
 
 
 @pytest.mark.parametrize('n', [2.0, True, '2', None, [2], np.float32(2), -1, 10**10, 10**400])
-def test_numbers_of_images_that_are_none(runs, n):
+def test_invalid_numbers_of_images(runs, n):
   run, gan, key = genjax.load(runs('digits_flow')), genjax.load(runs('digits_gan')), jax.random.key(0)
   calls = {
     'n=': lambda: run.sample(key, n),
@@ -187,7 +187,7 @@ def test_numbers_of_images_that_are_none(runs, n):
       run.sample(key, 2, batch_size=n)
 
 
-def test_several_keys_in_the_place_of_one(runs):
+def test_an_array_of_keys_is_refused(runs):
   run, gan, vae = (genjax.load(runs(f'digits_{name}')) for name in ('flow', 'gan', 'vae'))
   for keys in (jax.random.split(jax.random.key(0), 3), jax.random.key(0)[None]):
     for call in (
@@ -226,7 +226,7 @@ def test_a_checkpoint_of_another_step_or_run_is_named(runs, tmp_path):
     genjax.load(run, step=5)
 
 
-def test_a_damaged_checkpoint_is_a_line(runs, tmp_path):
+def test_a_damaged_checkpoint_prints_one_line(runs, tmp_path):
   run = shutil.copytree(runs('digits_flow'), tmp_path / 'run')
   for path in (run / 'checkpoints' / '10').rglob('d/*'):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -299,7 +299,7 @@ def test_the_way_to_the_images(runs):
     run.solve(key, 3, guidance_interval=0.2)
 
 
-def test_keys_are_those_of_one_generator(runs):
+def test_keys_of_other_generators_are_refused(runs):
   path = runs('digits_flow')
   run, options = genjax.load(path), {'label': 1, 'steps': 2, 'solver': 'ddim'}
   right = run.sample(jax.random.key(0), 2, **options)

@@ -1,4 +1,4 @@
-"""Ctrl-C is answered at once, whatever the main thread waits for."""
+"""Ctrl-C is handled at once, also while the main thread waits for a compiled program."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.programs import ENV, command
 
-# A compiled program that takes hours, as 100,000 steps of a sampler.
+# A compiled program that takes hours, like 100,000 steps of a sampler.
 ENDLESS = """
 import jax
 from genjax.signals import StopRequest, exit_on_interrupt
@@ -34,7 +34,7 @@ def wait_for(process, what, seconds=120):
 
 
 def in_a_program(prepare):
-  """A process of which the main thread waits for a compiled program."""
+  """A process whose main thread waits for a compiled program."""
   process = start([sys.executable, '-c', ENDLESS.format(prepare=prepare)])
   assert process.stdout.readline() == 'ready\n', process.communicate()
   time.sleep(1)

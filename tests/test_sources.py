@@ -265,7 +265,7 @@ def test_tfds_by_random_access(tmp_path):
     open_data('noise_images', 8, split='test', data_dir=str(tmp_path))
 
 
-# Photographs: pixels and orientation, whatever else the metadata say.
+# Photographs: pixels and orientation, for any other metadata.
 
 UPRIGHT = {  # EXIF 2.32, tag 0x0112: what is done to the stored pixels
   1: lambda x: x,
@@ -309,14 +309,14 @@ def read_alone(tmp_path, name, content, **options):
 
 @pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp'])
 @pytest.mark.parametrize('turn', UPRIGHT)
-def test_photographs_are_turned_upright(tmp_path, kind, turn):
+def test_photographs_are_rotated_by_their_orientation(tmp_path, kind, turn):
   plain = read_alone(tmp_path, f'a.{kind}', photo(kind))
   for order in '<>':
     turned = read_alone(tmp_path, f'a.{kind}', photo(kind, exif_bytes(turn, order)))
     assert same_bits(turned, UPRIGHT[turn](plain))
 
 
-def test_tiff_is_turned_once(tmp_path):
+def test_tiff_is_rotated_once(tmp_path):
   file = io.BytesIO()
   Image.fromarray(noise(1)[0]).save(file, 'tiff', tiffinfo={0x0112: 6})
   assert same_bits(read_alone(tmp_path, 'a.tiff', file.getvalue()), UPRIGHT[6](noise(1)[0]))
@@ -352,7 +352,7 @@ def with_segment(jpeg, segment):
   return jpeg[:2] + b'\xff\xe1' + (len(segment) + 2).to_bytes(2) + segment + jpeg[2:]
 
 
-def test_orientation_of_xmp_that_is_no_text(tmp_path):
+def test_orientation_of_xmp_that_is_not_text(tmp_path):
   plain = read_alone(tmp_path, 'a.jpg', photo('jpeg'))
   for text, turn in ((b'tiff:Orientation="8"', 8), (b'<tiff:Orientation>3</tiff:Orientation>', 3), (b'', 1)):
     xmp = b'http://ns.adobe.com/xap/1.0/\0' + b'\xff\xfe\x80 not UTF-8 ' + text
@@ -387,7 +387,7 @@ def test_metadata_of_any_size_and_kind(tmp_path):
       assert same_bits(read_alone(tmp_path, 'a.jpg', content), plain)
 
 
-def test_what_is_transparent_shows_the_background(tmp_path):
+def test_transparent_pixels_show_the_background(tmp_path):
   def content(kind, image, **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -399,7 +399,7 @@ def test_what_is_transparent_shows_the_background(tmp_path):
   for background, above, below in (
     ({}, (255, 255, 255), (227, 132, 137)),
     ({'background': '#0000ff'}, (0, 0, 255), (100, 5, 137)),
-    ({'background': ''}, (200, 10, 20), (200, 10, 20)),  # as runs from before the option have it
+    ({'background': ''}, (200, 10, 20), (200, 10, 20)),  # as in runs from before the option
   ):
     image = read_alone(tmp_path, 'a.png', png, **background)
     assert abs(image[0, 0].astype(int) - above).max() == 0
@@ -436,7 +436,7 @@ def test_grayscale_of_other_depths_is_scaled_by_its_range_or_refused(tmp_path):
 # Folders.
 
 
-def test_files_that_are_passed_over_are_named(tmp_path, capsys):
+def test_ignored_files_are_reported(tmp_path, capsys):
   folder(tmp_path)
   (tmp_path / 'cat' / 'x.heic').write_bytes(b'')
   (tmp_path / 'labels.csv').write_text('')
@@ -466,7 +466,7 @@ def test_a_class_that_becomes_empty_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize('splits', [('train', 'test'), ('Train', 'val'), ('test', 'training', 'valid')])
-def test_a_folder_of_splits_is_not_one_of_classes(tmp_path, splits):
+def test_a_folder_of_splits_is_refused(tmp_path, splits):
   for split in splits:
     (tmp_path / split).mkdir()
     folder(tmp_path / split)
@@ -522,7 +522,7 @@ def test_a_folder_is_decoded_once(tmp_path, decoded, capsys):
   decoded.clear()
   again = open_data(name, 8)
   assert same_bits(again.images, first.images)
-  assert decoded == ['000.png']  # of which the shape is
+  assert decoded == ['000.png']  # for the shape
   assert again.contents() == first.contents()
   for options in ({'channels': 1}, {'background': 'black'}, {'resolution': 4}):
     decoded.clear()
@@ -538,7 +538,7 @@ def test_a_folder_is_decoded_once(tmp_path, decoded, capsys):
 
 
 @pytest.mark.parametrize('damage', ['cut', 'byte', 'other', 'empty'])
-def test_a_damaged_file_of_decoded_images_is_made_again(tmp_path, decoded, capsys, damage):
+def test_a_damaged_cache_file_is_decoded_again(tmp_path, decoded, capsys, damage):
   (tmp_path / 'images').mkdir()
   folder(tmp_path / 'images')
   first = open_data(str(tmp_path / 'images'), 8)
@@ -573,7 +573,7 @@ def test_files_that_cannot_be_read_are_remembered(tmp_path, decoded, capsys):
     open_data(str(tmp_path / 'images'), 8)
 
 
-def test_decoded_images_are_not_needed_and_do_not_fill_the_disk(tmp_path, decoded, capsys, monkeypatch):
+def test_the_cache_of_images_is_optional_and_limited(tmp_path, decoded, capsys, monkeypatch):
   for name in 'abc':
     (tmp_path / name).mkdir()
     folder(tmp_path / name)

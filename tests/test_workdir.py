@@ -121,7 +121,7 @@ def test_equal_data_may_move(tmp_path, capsys):
   assert read_config(run)['train']['steps'] == 9
 
 
-def test_other_data_are_refused_with_what_changed(tmp_path):
+def test_different_data_are_refused_with_the_difference(tmp_path):
   run, images = tmp_path / 'run', images_in(tmp_path / 'images')
   started(run, name=images)
   before = read_config(run)
@@ -139,7 +139,7 @@ def test_other_data_are_refused_with_what_changed(tmp_path):
   assert read_config(run) == before
 
 
-def test_files_of_one_size_are_told_apart_by_their_content(tmp_path):
+def test_files_of_equal_size_are_distinguished_by_content(tmp_path):
   for seed in (0, 1):
     for i, image in enumerate(noise(6, seed=seed)):
       (tmp_path / str(seed)).mkdir(exist_ok=True)
@@ -154,7 +154,7 @@ def test_a_few_of_many_files_may_change(tmp_path, capsys):
   files = sorted(images.rglob('*.png'))
   started(tmp_path / 'run', name=images)
   for path in files[100:103]:
-    path.write_bytes(files[0].read_bytes())  # mended
+    path.write_bytes(files[0].read_bytes())  # repaired
   files[200].unlink()
   started(tmp_path / 'run', name=images)
   assert '300 images and has 299' in capsys.readouterr().out
@@ -165,7 +165,7 @@ def test_a_few_of_many_files_may_change(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('remedy', ['remove', 'mend', 'skip', 'channels'])
-def test_what_errors_about_bad_images_ask_for_is_accepted(tmp_path, capsys, remedy):
+def test_remedies_for_bad_images_are_accepted(tmp_path, capsys, remedy):
   run, images = tmp_path / 'run', images_in(tmp_path / 'images')
   good = (images / 'dog' / '13.png').read_bytes()
   (images / 'dog' / '13.png').write_bytes(b'')
@@ -181,7 +181,7 @@ def test_what_errors_about_bad_images_ask_for_is_accepted(tmp_path, capsys, reme
   assert said in capsys.readouterr().out
 
 
-def test_the_hash_is_of_the_content_however_it_is_read(tmp_path):
+def test_the_hash_depends_only_on_the_content(tmp_path):
   images = images_in(tmp_path / 'images')
   found = [open_data(str(images), 8, **more) for more in ({}, {'memory_gib': 0.0}, {'channels': 1}, {'skip': True})]
   assert len({source.contents() for source in found}) == 1
@@ -206,13 +206,13 @@ def test_a_large_folder_is_hashed_by_names_sizes_and_a_sample(tmp_path, monkeypa
   before = open_data(str(images), 8).contents()
   assert open_data(str(images), 8).contents() == before
   path = sorted(images.rglob('*.png'))[0]
-  path.write_bytes(path.read_bytes()[:-1] + b'x')  # in the sample, of the same size
+  path.write_bytes(path.read_bytes()[:-1] + b'x')  # in the sample, with the same size
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sources, 'read_photo', lambda *args, **kwargs: noise(1)[0])
     assert open_data(str(images), 8).contents().hash != before.hash
 
 
-def test_a_run_from_before_the_hash_goes_on_with_a_notice(tmp_path, capsys):
+def test_a_run_without_a_hash_resumes_with_a_message(tmp_path, capsys):
   run, images = tmp_path / 'run', images_in(tmp_path / 'images')
   source = started(run, name=images)
   config = read_config(run)
@@ -233,7 +233,7 @@ def test_a_run_from_before_the_hash_goes_on_with_a_notice(tmp_path, capsys):
   assert keep_background(run, {'data': {'background': 'white'}}, ['data.background'])['data']['background'] == 'white'
 
 
-def test_other_data_are_not_judged(tmp_path, capsys):
+def test_evaluating_on_different_data_is_refused(tmp_path, capsys):
   images = images_in(tmp_path / 'images')
   source = started(tmp_path / 'run', name=images)
   data = read_config(tmp_path / 'run')['data']
@@ -244,7 +244,7 @@ def test_other_data_are_not_judged(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_every_config_goes_on_with_more_steps(name, tmp_path):
+def test_every_config_resumes_with_more_steps(name, tmp_path):
   def at(steps, **optim):
     config = importlib.import_module(f'configs.{name}').get_config()
     config.train.steps = steps
@@ -258,7 +258,7 @@ def test_every_config_goes_on_with_more_steps(name, tmp_path):
     refuse_another_config(tmp_path, at(1000, b1=0.1), at(2000), config_at=at)
 
 
-def test_each_run_has_an_identity_that_stays(tmp_path):
+def test_run_ids_are_unique_and_permanent(tmp_path):
   config = json.loads(json.dumps(config_of('digits_flow')))
   for name in ('a', 'b'):
     os.close(open_workdir(tmp_path / name, config))
@@ -275,7 +275,7 @@ def test_each_run_has_an_identity_that_stays(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['evaluation', 'checkpoints', 'samples', 'pictures/reconstructions', 'nan'])
-def test_a_link_in_the_place_of_a_folder_is_refused(name, tmp_path):
+def test_a_link_in_place_of_a_folder_is_refused(name, tmp_path):
   config = json.loads(json.dumps(config_of('digits_flow')))
   (tmp_path / 'elsewhere').mkdir()
   os.close(open_workdir(tmp_path / 'run', config))
@@ -305,7 +305,7 @@ def test_a_file_too_large_for_the_disk_is_named_and_the_old_one_stays(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['config.json']
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path):
+def test_folders_and_devices_are_not_replaced(tmp_path):
   (tmp_path / 'device').symlink_to('/dev/null')
   for path in (tmp_path, tmp_path / 'device'):
     with pytest.raises(NotWritten, match=str(path)):

@@ -4,7 +4,7 @@ A card is a plain dictionary, written as JSON:
   schema     version of the format; defaults fill in what cards of an older version lack
   metrics    name -> value
   protocol   what must agree before two cards are compared: extractor, reference, number of samples
-  model      what is judged: run, step, average of the parameters, sampler and its options, evaluations, seed; for
+  model      what is evaluated: run, step, average of the parameters, sampler and its options, evaluations, seed; for
              external images: their path, hash and number, and whether they have labels
   floor      FID of equally many fresh real images (genjax/metrics/fid.py), and its standard deviation
   cost       seconds and device of training, sampling and judging

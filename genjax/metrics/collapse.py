@@ -253,26 +253,28 @@ def flags(found: Mapping[str, Any]) -> list[str]:
 
 def feature_flags(found: Mapping[str, Any]) -> list[str]:
   """The flags of `compare_with_real`. Samples of a GAN, recognized by its panel, must vary more, as GANs do not blur."""
-  said = []
+  messages = []
   if found.get('relative_recall', 1) < RECALL:
-    said.append(f'recall is {found["relative_recall"]:.2g} times that of real images: most of their variety is missing')
+    messages.append(f'recall is {found["relative_recall"]:.2g} times that of real images: most of their variety is missing')
   if found.get('relative_coverage', 1) < COVERAGE:
-    said.append(f'coverage is {found["relative_coverage"]:.2g} times that of real images: most of them have no sample nearby')
+    messages.append(
+      f'coverage is {found["relative_coverage"]:.2g} times that of real images: most of them have no sample nearby'
+    )
   least, lowest = (GAN_VARIETY, GAN_LOWEST_VARIETY) if 'pairwise' in found else (VARIETY, LOWEST_VARIETY)
   if found.get('class_variety', 1) < least:
-    said.append(f'samples of a class vary {found["class_variety"]:.2g} times as much as its real images: too little')
+    messages.append(f'samples of a class vary {found["class_variety"]:.2g} times as much as its real images: too little')
   elif found.get('class_variety_lowest', 1) < lowest:
     worst = f'class {found["class_variety_class"]:.0f} vary {found["class_variety_lowest"]:.2g} times'
-    said.append(f'samples of {worst} as much as its real images: this class has collapsed')
+    messages.append(f'samples of {worst} as much as its real images: this class has collapsed')
   if found.get('class_share_lowest', 1) < SHARE:
     rarest = f'class {found["class_share_class"]:.0f} is {found["class_share_lowest"]:.2g} times as frequent'
-    said.append(f'{rarest} among samples as among real images: it is missing')
+    messages.append(f'{rarest} among samples as among real images: it is missing')
   if found.get('label_agreement', 1) < AGREEMENT:
-    said.append(
+    messages.append(
       f'samples have the class that was asked for {found["label_agreement"]:.2g} times as often above chance as real images: '
       'labels are ignored'
     )
-  return said
+  return messages
 
 
 def notice(found: dict[str, Any]) -> str:
