@@ -613,17 +613,16 @@ def evaluate_images(path, out, *words):
 
 def test_saved_samples_get_the_metrics_of_the_run(runs, samples, tmp_path):
   theirs = card.load(runs[0])[0]
-  stored, order = np.empty_like(samples.images), epoch_order(0, 1, 600)
-  stored[order] = samples.images  # read in this order, they are the samples of the run
-  np.savez(tmp_path / 'x.npz', image=stored)
+  order = np.argsort(epoch_order(0, 1, 600))  # read in that order, they are the samples of the run
+  np.savez(tmp_path / 'x.npz', image=samples.images[order], label=samples.labels[order])
   found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
   assert found['metrics'].keys() == theirs['metrics'].keys() - {'nll_nats', 'nll_low', 'nll_high', 'bits_per_dim'}
   for name, value in found['metrics'].items():
     assert value == pytest.approx(theirs['metrics'][name], rel=1e-5, abs=1e-6), name
   assert card.measured(found) == card.measured(theirs)
-  assert found['model'] == {'images': str(tmp_path / 'x.npz'), 'hash': found['model']['hash'], 'count': 600, 'labels': False}
+  assert found['model'] == {'images': str(tmp_path / 'x.npz'), 'hash': found['model']['hash'], 'count': 600, 'labels': True}
   assert len(found['model']['hash']) == 16
-  assert found['protocol']['labels'] == 'none'
+  assert found['protocol']['labels'] == 'of the images'
 
 
 def test_a_folder_of_classes_is_evaluated_like_the_npz_and_compared_with_the_run(runs, samples, tmp_path, capsys):
