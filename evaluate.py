@@ -9,10 +9,11 @@ A read-only run directory: python evaluate.py --run /shared/a --out a; python ev
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
 
+import os
 import signal
 
-if __name__ == '__main__':  # Ctrl-C while the modules below are imported: no traceback
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':  # Ctrl-C while the modules below are imported
+  signal.signal(signal.SIGINT, lambda *_: (os.write(2, b'SIGINT: ended.\n'), os._exit(130)))
 
 import functools
 import re

@@ -5,16 +5,16 @@ first step, exits at once.
 Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
+import os
 import signal
 
-if __name__ == '__main__':  # Ctrl-C while the modules below are imported: no traceback
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':  # Ctrl-C while the modules below are imported
+  signal.signal(signal.SIGINT, lambda *_: (os.write(2, b'SIGINT: ended.\n'), os._exit(130)))
 
 import contextlib
 import functools
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -108,8 +108,8 @@ def main(argv: list[str]) -> None:
     return jax.random.split(rng.key(train.seed), 3)
 
   key = parallel.put_everywhere(keys()[1], mesh)
-  pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, made.flip)
   compiled_step = made.compile_step(mesh)
+  pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, made.flip)
   like = abstract_state(objective, source.image_shape, optimizers)
   grown_at = getattr(objective, 'grown_at', 0)
   if train.steps < grown_at:

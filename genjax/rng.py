@@ -8,6 +8,7 @@ Keys use Threefry, independently of `JAX_DEFAULT_PRNG_IMPL`. With JAX's other ge
 one key under `vmap` depend on the other keys, so an image would depend on its batch.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,32 +48,38 @@ def image_keys(key: Key[Array, ''], index: Int[Array, 'b']) -> Key[Array, 'b']:
 
 def fold_in(keys: Key[Array, 'b'], data: int) -> Key[Array, 'b']:
   """One independent stream per value of `data`, for each image."""
-  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
+  return _for_each(keys, lambda key: jax.random.fold_in(key, data))
 
 
 def split(keys: Key[Array, 'b'], num: int) -> tuple[Key[Array, 'b'], ...]:
   """`num` independent streams for each image."""
-  pairs = jax.vmap(lambda key: jax.random.split(key, num))(keys)  # [B, num]
+  pairs = _for_each(keys, lambda key: jax.random.split(key, num))  # [B, num]
   return tuple(pairs[:, i] for i in range(num))
 
 
 def normal(keys: Key[Array, 'b'], shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array, 'b ...']:
   """Standard normal noise [B, *shape]."""
-  return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+  return _for_each(keys, lambda key: jax.random.normal(key, shape, dtype))
 
 
 def uniform(
   keys: Key[Array, 'b'], shape: tuple[int, ...] = (), minval: float = 0.0, maxval: float = 1.0
 ) -> Float[Array, 'b ...']:
   """Uniform noise in [minval, maxval), [B, *shape]."""
-  return jax.vmap(lambda key: jax.random.uniform(key, shape, minval=minval, maxval=maxval))(keys)
+  return _for_each(keys, lambda key: jax.random.uniform(key, shape, minval=minval, maxval=maxval))
 
 
 def bernoulli(keys: Key[Array, 'b'], p: float, shape: tuple[int, ...] = ()) -> Bool[Array, 'b ...']:
   """True with probability p, [B, *shape]."""
-  return jax.vmap(lambda key: jax.random.bernoulli(key, p, shape))(keys)
+  return _for_each(keys, lambda key: jax.random.bernoulli(key, p, shape))
 
 
 def labels(keys: Key[Array, 'b'], num_classes: int) -> Int[Array, 'b']:
   """Uniform labels in [0, num_classes), one per image."""
-  return jax.vmap(lambda key: jax.random.randint(key, (), 0, num_classes))(keys)
+  return _for_each(keys, lambda key: jax.random.randint(key, (), 0, num_classes))
+
+
+def _for_each(keys: Key[Array, 'b'], function: Callable[[Key[Array, '']], Array]) -> Array:
+  """`function` of each key, [B, ...]. Raises UsageError for what `check_key` refuses."""
+  check_key(keys)
+  return jax.vmap(function)(keys)

@@ -195,6 +195,8 @@ class Run:
 
     `guidance` then leads away from it. Raises UsageError if one of them is no diffusion model, or they do not fit.
     """
+    if not isinstance(weaker, Run):
+      raise UsageError(f'guided_by: give a run, as genjax.load(path) returns it, not {weaker!r}.')
     main, weak = self.objective, weaker.objective
     for run in (self, weaker):
       if not isinstance(run.objective, Denoising):
@@ -285,6 +287,8 @@ def load(
   """
   if step is not None:
     check_integers(0, step=step)
+  if not isinstance(path, str | Path):
+    raise UsageError(f'path={path!r}: give the path of a run directory.')
   path = Path(path)
   config = read_config(path)
   objective, image_shape = build(config['objective'], allow_package), config['data'].get('image_shape')

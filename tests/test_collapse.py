@@ -296,6 +296,8 @@ def failing(kind: str):
       return np.where((labels == 3)[:, None], mean[3] + 0.1 * (features - mean[3]), features), labels
     case 'a class is missing':
       return features[labels != 3], None
+    case 'a requested class is missing':
+      return features[labels != 3], labels[labels != 3]
     case 'labels are ignored':
       return features, random.permutation(labels)
     case _:
@@ -322,6 +324,7 @@ def test_real_features_are_not_flagged(kind, n):
     ('less variety', {'relative_recall', 'class_variety'}),
     ('one class has collapsed', {'class_variety_lowest'}),
     ('a class is missing', {'class_share_lowest'}),
+    ('a requested class is missing', {'class_share_lowest'}),
     ('labels are ignored', {'label_agreement'}),
   ],
 )

@@ -26,6 +26,9 @@ OPTIONS |= {solver: {'solver': solver, 'steps': 10} for solver in ('ddim', 'unip
 OPTIONS['ancestral'] = {'solver': 'ancestral', 'steps': 10, 'guidance': 2.0}
 
 
+assert RUNS, 'tests/runs is empty'
+
+
 @pytest.fixture(scope='module', params=RUNS, ids=lambda path: path.name.partition('.')[0])
 def folder(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp('earlier')

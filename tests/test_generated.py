@@ -14,6 +14,7 @@ from genjax.errors import UsageError
 from genjax.images import save_png
 from genjax.metrics import card, compare, extractors
 from genjax.metrics.evaluation import compare_sets, read_samples
+from genjax.metrics.evaluator import class_notes
 from genjax.metrics.reference import real_images, reference
 from genjax.parallel import make_mesh
 from tests.conftest import RECIPE, noise, write_folder
@@ -263,3 +264,12 @@ def test_distances_rise_with_corruption_of_digits(cache):
 def test_distances_rise_with_corruption_of_clothes(fashion_mnist, cache):
   extractor = extractors.open_extractor('classifier', '', *fashion_mnist)
   assert_rise(distances(*fashion_mnist, extractor, cache), DISTANCES)
+
+
+def test_an_absent_class_is_named_however_many_there_are():
+  for classes, n in ((10, 200), (100, 3000)):
+    labels = np.arange(n) % classes
+    assert class_notes(labels, np.ones(classes)) == []
+    (note,) = class_notes(labels[labels != 3], np.ones(classes))
+    assert 'class 3)' in note
+  assert class_notes(np.arange(50) % 9, np.ones(10)) == []  # with five images of a class chance may leave one out

@@ -306,7 +306,8 @@ def test_keys_of_other_generators_are_refused(runs):
   for impl in ('rbg', 'unsafe_rbg'):
     with jax.default_prng_impl(impl):
       np.testing.assert_array_equal(run.sample(rng.key(0), 2, **options), right)
-      for ask in (run.sample, run.solve, lambda key, n, **_: rng.image_keys(key, np.arange(n))):
+      pure = lambda key, n, **_: run.objective.sample(run.variables, jax.random.split(key, n), np.zeros(n, int))  # noqa: E731
+      for ask in (run.sample, run.solve, pure, lambda key, n, **_: rng.image_keys(key, np.arange(n))):
         with pytest.raises(UsageError, match=f'{impl}.*threefry2x32'):
           ask(jax.random.key(0), 2, **options)
   with jax.default_prng_impl('rbg'):  # what a script makes of a seed

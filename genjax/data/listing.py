@@ -2,13 +2,15 @@
 
 import collections
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from genjax.data.photos import SUFFIXES
 from genjax.errors import UsageError
 
-SPLITS = ('train', 'training', 'test', 'testing', 'val', 'valid', 'validation', 'dev')
+TRAIN = {'train', 'training'}
+OTHER_SPLITS = {'test', 'testing', 'val', 'valid', 'validation', 'eval', 'dev'}
 
 
 class ImageListing(NamedTuple):
@@ -46,9 +48,12 @@ def image_files(root: Path) -> ImageListing:
   if loose:
     raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
   holding = {p.relative_to(root).parts[0] for p in files}
-  if {name.lower() for name in holding} <= set(SPLITS):
-    first = next((name for name in sorted(holding) if name.lower().startswith('train')), min(holding))
-    raise UsageError(f'{root}: its sub-folders ({", ".join(sorted(holding))}) are splits, not classes: use {root / first}.')
+  words = {name: set(re.split(r'[\W_]+', name.lower())) for name in sorted(holding)}
+  train, others = ([name for name in words if words[name] & split] for split in (TRAIN, OTHER_SPLITS))
+  if others and (train or len(others) == len(holding)):
+    raise UsageError(
+      f'{root}: its sub-folders ({", ".join(words)}) are splits, not classes: use {root / (train or others)[0]}.'
+    )
   for folder in set(top) - holding:
     if inside := [p for p in ignored if p.relative_to(root).parts[0] == folder]:
       raise UsageError(
@@ -60,14 +65,16 @@ def image_files(root: Path) -> ImageListing:
 def count_suffixes(paths: list[Path]) -> str:
   """Counts files by suffix, such as '3 .txt, 1 without a suffix'."""
   counts = collections.Counter(path.suffix.lower() or 'without a suffix' for path in paths)
-  return ', '.join(f'{count} {suffix}' for suffix, count in counts.most_common(5))
+  shown = [f'{count} {suffix}' for suffix, count in counts.most_common(5)]
+  others = len(paths) - sum(count for _, count in counts.most_common(5))
+  return ', '.join(shown + [f'{others} others'] * (others > 0))
 
 
 def print_ignored(root: Path, listing: ImageListing) -> None:
   """Prints which files below a folder are ignored."""
   if listing.ignored:
     examples = f'{listing.ignored[0].relative_to(root)}{", ..." * (len(listing.ignored) > 1)}'
-    print(f'{root}: ignoring files that are not images: {count_suffixes(listing.ignored)} ({examples}).')
+    print(f'{root}: ignoring {len(listing.ignored)} files that are not images: {count_suffixes(listing.ignored)} ({examples}).')
 
 
 def refuse_folder(error: OSError) -> None:

@@ -20,10 +20,10 @@ from genjax.images import resize
 MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
 MAX_PIXELS = 64_000_000  # of an image file; larger ones are rejected before decoding
 MAX_BYTES = 2**30  # of an image file
-SUFFIXES = ('.apng', '.avif', '.bmp', '.gif', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png')
-SUFFIXES += ('.pnm', '.ppm', '.qoi', '.tif', '.tiff', '.webp')
+SUFFIXES = ('.apng', '.avif', '.bmp', '.dib', '.gif', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png')
+SUFFIXES += ('.mpo', '.pcx', '.pnm', '.ppm', '.qoi', '.sgi', '.tif', '.tiff', '.webp')
 # No other format, whatever the suffix: Pillow runs Ghostscript for EPS, and TGA accepts any bytes.
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'QOI', 'AVIF')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'QOI', 'AVIF', 'DIB', 'MPO', 'PCX', 'SGI')
 ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa')
 TRANSPOSES = dict(  # by orientation
   zip(

@@ -232,6 +232,8 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
   if 'image' not in arrays:
     raise UsageError(f"{path} has no array 'image'; it has {', '.join(keys) or 'nothing'}.")
   images, labels = arrays['image'], arrays.get('label')
+  if unread := sorted(set(keys) - {'image', 'label', 'seed', 'options'}):  # the last two are those of sample.py --npz
+    print(f'{path}: ignoring the arrays {", ".join(unread)}; only image and label are read.')
   check_pixels(path, 'image', images)
   if labels is None:
     return from_arrays(str(path), images, np.zeros(len(images), np.int32), 0, resolution, channels, background)

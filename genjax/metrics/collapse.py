@@ -208,8 +208,8 @@ def compare_with_real(
     worst = min(variety, key=variety.get)
     found |= {'class_variety': float(np.mean(list(variety.values())))}
     found |= {'class_variety_lowest': float(variety[worst]), 'class_variety_class': float(worst)}
-  if frequent and labels is None:
-    shares = {c: (predicted == c).mean() / share[c] for c in frequent}
+  if frequent:
+    shares = {c: (classes == c).mean() / share[c] for c in frequent}
     rarest = min(shares, key=shares.get)
     found |= {'class_share_lowest': float(shares[rarest]), 'class_share_class': float(rarest)}
   chance = np.square(share).sum()

@@ -67,9 +67,9 @@ def class_notes(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 
   expected, n = classes / classes.sum(), len(labels)
   counts = np.bincount(labels, minlength=len(classes))
   variation = np.abs(counts / n - expected).sum() / 2  # about 0.4 sqrt(k / n) for labels drawn at random
-  if variation <= 0.05 + np.sqrt(len(classes) / n):
-    return []
   missing = [str(i) for i in np.flatnonzero((counts == 0) & (expected * n >= 10))]
+  if not missing and variation <= 0.05 + np.sqrt(len(classes) / n):
+    return []
   absent = f'; none of class {", ".join(missing[:20])}{", ..." if len(missing) > 20 else ""}' if missing else ''
   return [f'the labels are distributed differently than in the reference (total variation {variation:.2f}{absent})']
 
