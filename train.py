@@ -17,6 +17,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,12 @@ import jax
 import numpy as np
 import optax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from genjax import parallel, replay, rng
 from genjax.build import build, check, complete, with_defaults, without_leftovers
 from genjax.checkpoint import Checkpoints, NotSaved
-from genjax.commandline import config_path, parse, refuse_shared_steps
+from genjax.commandline import config_path, parse
 from genjax.data import contents
 from genjax.data.pipeline import Pipeline
 from genjax.data.sources import Source, open_data
@@ -273,6 +274,21 @@ def main(argv: list[str]) -> None:
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
     sys.exit(128 + number)
   say(f'{workdir}: done. {picture(train.steps)}')
+
+
+def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None:
+  """Raises UsageError if an overridden value shares a reference with `train.steps`: ml_collections would change both."""
+  for name in set(overridden) - {'train.steps'}:
+    *path, last = name.split('.')
+    section = config
+    for part in path:
+      section = section.get(part) if isinstance(section, ConfigDict) else None
+    known = isinstance(section, ConfigDict) and last in section
+    if known and section.get_ref(last) is config.train.get_ref('steps'):
+      raise UsageError(
+        f'--config.{name} shares its value with train.steps in the config file, so the override would change both: '
+        'override train.steps, or set a separate value in the file.'
+      )
 
 
 class Objects(NamedTuple):

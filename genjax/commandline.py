@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from genjax.errors import UsageError, UsageWarning, nearest
 
@@ -69,21 +68,6 @@ def parse(argv: list[str], default: str) -> list[str]:
       raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
     name, *hint = str(text).splitlines()
     raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
-
-
-def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None:
-  """Raises UsageError if an overridden value shares a reference with `train.steps`: ml_collections would change both."""
-  for name in set(overridden) - {'train.steps'}:
-    *path, last = name.split('.')
-    section = config
-    for part in path:
-      section = section.get(part) if isinstance(section, ConfigDict) else None
-    known = isinstance(section, ConfigDict) and last in section
-    if known and section.get_ref(last) is config.train.get_ref('steps'):
-      raise UsageError(
-        f'--config.{name} shares its value with train.steps in the config file, so the override would change both: '
-        'override train.steps, or set a separate value in the file.'
-      )
 
 
 class Parser(argparse.ArgumentParser):

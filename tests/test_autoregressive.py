@@ -91,6 +91,7 @@ def test_a_label_may_be_one_of_each_place(network):
   assert np.abs(elsewhere - answer(label)).max(axis=-1)[0, 1, 2] > 1e-3
 
 
+@pytest.mark.slow
 def test_nats_differ_from_those_of_float64_by_rounding_alone():
   # Large random weights at three resolutions: some images cost 100,000 nats, of which float32 has seven digits.
   network = PixelCNN(1, width=6, blocks=1, levels=3)

@@ -207,7 +207,7 @@ def test_a_network_with_dropout_gets_keys_in_training_alone(name, rate):
   steps = (PATHS['DiscreteCosine'], predictions.Eps(), times.Discrete(), (2, 2, 1))
   of = {
     'diffusion': lambda: plain(Network()),
-    'learned variance': lambda: LearnedVariance(Network(), *steps),
+    'learned variance': lambda: LearnedVariance(Network(), *steps, sampler=Sampler(clip_denoised=True)),
     'vdm': lambda: VDM(Network(), schedule, (2, 2, 1)),
     'meanflow': lambda: MeanFlow(Network(), (2, 2, 1)),
     'consistency': lambda: Consistency(Network(), (2, 2, 1), stage=1),

@@ -13,7 +13,7 @@ import pytest
 
 import genjax
 from configs import gaussians_wgan_gp
-from genjax.commandline import config_path, refuse_shared_steps
+from genjax.commandline import config_path
 from genjax.data.sources import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
@@ -21,6 +21,7 @@ from genjax.parallel import start_hosts
 from genjax.workdir import read_config
 from tests.conftest import ROOT, sometimes
 from tests.programs import ENV, command, images_of_which_one_is_empty, train
+from train import refuse_shared_steps
 
 
 @pytest.mark.parametrize(
