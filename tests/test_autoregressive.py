@@ -126,6 +126,7 @@ def test_the_probabilities_of_all_images_sum_to_one(name):
   assert np.exp(log_p - beginning).max() < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NETWORKS)
 def test_draws_are_as_frequent_as_their_probabilities(name):
   # The first two pixels: four images of them, each as often as exp(-nll) says.
@@ -165,6 +166,7 @@ def test_cached_sampling_is_the_slow_way(shape, likelihood):
     np.testing.assert_allclose(out[:, 0, 0], whole[:, place], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_patches_stand_for_pixels():
   # 4x4 images of two patches of 4x2: of one place 256 probabilities, in which its eight pixels hang together.
   network = PixelCNN(256, width=6, blocks=1, levels=1)

@@ -100,6 +100,7 @@ def test_the_bound_of_steps_is_tight_for_their_own_variance_alone(steps, exactly
   assert gap == pytest.approx(0, abs=0.02) if exactly else gap > (0.1 if steps == 20 else 0.005)
 
 
+@pytest.mark.slow
 def test_every_step_counts_alike():
   # Few evaluations of a chain give, on average, the sum over all of its steps.
   path, n = paths.DiscreteCosine(T=12), 4096
@@ -113,6 +114,7 @@ def test_every_step_counts_alike():
   assert float(found.mean()) == pytest.approx(float(sums), rel=0.02)
 
 
+@pytest.mark.slow
 def test_errors_at_high_noise_do_not_count_beyond_the_levels():
   # eps that is off by 0.1 puts x_0 at 0.1 sigma / alpha from where it is: thousands at the cosine path's end.
   path, x = paths.DiscreteCosine(), normal_images(512)
@@ -128,6 +130,7 @@ def test_errors_at_high_noise_do_not_count_beyond_the_levels():
   assert bits[0].mean() == pytest.approx(bits[1].mean(), abs=0.25)
 
 
+@pytest.mark.slow
 def test_a_model_gives_either_likelihood():
   image = mixture_images(64)
   batch = Batch(image, jnp.zeros(64, int), jnp.arange(64))

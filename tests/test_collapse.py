@@ -244,6 +244,7 @@ def test_a_generator_of_one_direction_is_flagged():
   assert collapse.flags(found | {'directions': 100.0}) == ['the generator hears 1.1 of 100 directions of its latent']
 
 
+@pytest.mark.slow
 def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
   # Its discriminator never learns: the generator goes where that happens to like it most.
   off = ['--config.train.steps=600', '--config.train.sample_every=300', '--config.optim.discriminator.learning_rate=0.0']

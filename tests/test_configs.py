@@ -55,7 +55,7 @@ def test_config_builds(name):
   ('name', 'options'),
   [
     *(pytest.param(name, {}, id=name, marks=traced(name)) for name in CONFIGS),
-    *(pytest.param(name, {'dtype': 'float32'}, id=f'{name}-shrunk') for name in LARGE if name in KINDS),
+    *(pytest.param(name, {'dtype': 'float32'}, id=f'{name}-shrunk', marks=pytest.mark.slow) for name in LARGE if name in KINDS),
     *(pytest.param(name, {'dtype': 'bfloat16'}, id=f'{name}-bfloat16', marks=often(name)) for name in KINDS),
     *(
       pytest.param(name, {'num_classes': 0}, id=f'{name}-unconditional', marks=often(name))

@@ -625,6 +625,7 @@ def test_saved_samples_get_the_metrics_of_the_run(runs, samples, tmp_path):
   assert found['protocol']['labels'] == 'of the images'
 
 
+@pytest.mark.slow
 def test_a_folder_of_classes_is_evaluated_like_the_npz_and_compared_with_the_run(runs, samples, tmp_path, capsys):
   theirs = card.load(runs[0])[0]
   folder = write_folder(tmp_path / 'baseline', samples.images, samples.labels)

@@ -62,6 +62,7 @@ def digits(cache):
   return train_set, test_set, extractors.open_classifier(train_set, test_set, RECIPE)
 
 
+@pytest.mark.slow
 def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
   train_set, test_set, extractor = digits
   again = extractors.open_classifier(train_set, test_set, RECIPE)
@@ -100,6 +101,7 @@ def test_another_network_in_the_cache_is_named(digits, cache):
     classifier.open_classifier(train_set, test_set, recipe, cache)
 
 
+@pytest.mark.slow
 def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
   train_set, test_set, extractor = digits
   variables = Variables({'images': train_set.images[:700], 'labels': train_set.labels[:700]}, {})
@@ -270,6 +272,7 @@ def test_the_floor_is_stated_unless_it_is_small():
   assert stated(2000, fid=50.0)  # a quick estimate always has it
 
 
+@pytest.mark.slow
 def test_a_weak_classifier_is_named_on_the_card_and_in_comparisons(tmp_path, monkeypatch):
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
   labels = np.arange(600, dtype=np.int32) % 2

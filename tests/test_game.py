@@ -253,7 +253,8 @@ def test_levels_follow_the_schedule():
   assert playing(GROWING, 6) == ('discriminator', 'discriminator/level:1', 'generator', 'generator/level:1')
 
 
-@pytest.mark.parametrize('step', [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('step', [5, 20])
 def test_nothing_changes_at_the_moment_of_growth(step):
   # The step before a level begins to fade in, computed with it and without: the same images, answers, and new state.
   batch = batch_of((16, 16, 1))
@@ -268,6 +269,7 @@ def test_nothing_changes_at_the_moment_of_growth(step):
   assert_close(results[0][1], results[1][1], 1e-4)
 
 
+@pytest.mark.slow
 def test_images_of_a_level_are_of_its_pixels_and_fade_into_the_next():
   batch = batch_of((16, 16, 1))
   _, state = state_of(GROWING, batch)
@@ -315,6 +317,7 @@ STYLE = game(
 )
 
 
+@pytest.mark.slow
 def test_truncation_leads_to_the_mean_of_w_of_the_class():
   _, state = state_of(STYLE, batch_of())
   variables = Variables(state.params, state.buffers)
@@ -332,6 +335,7 @@ def test_truncation_leads_to_the_mean_of_w_of_the_class():
   assert_close(STYLE.styles(variables, z, label), whole, 1e-6)
 
 
+@pytest.mark.slow
 def test_truncation_of_a_model_without_labels_leads_to_one_mean():
   game = dataclasses.replace(STYLE, num_classes=0)
   _, state = state_of(game, batch_of())
@@ -341,6 +345,7 @@ def test_truncation_of_a_model_without_labels_leads_to_one_mean():
   assert (jnp.abs(w(0.0)[0] - w().mean(axis=0)) < 4 * w().std(axis=0) * (1 / 500 + 1 / MEAN_OF) ** 0.5).all()
 
 
+@pytest.mark.slow
 def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
   wide = dataclasses.replace(STYLE, generator=STYLE.generator.clone(z_dim=3))
   _, state = state_of(wide, batch_of())

@@ -28,6 +28,7 @@ def evaluate_images(path, out, *words):
   return json.loads(max(out.glob('*.json'), key=lambda file: file.stat().st_mtime).read_text())
 
 
+@pytest.mark.slow
 def test_images_alone_are_compared_and_several_in_one_folder_have_names(tmp_path, cache):
   for name, images in (('a', TEST.images), ('b', 255 - TEST.images)):
     np.savez(tmp_path / f'{name}.npz', image=images[:200])
@@ -40,6 +41,7 @@ def test_images_alone_are_compared_and_several_in_one_folder_have_names(tmp_path
   assert len(card.load(tmp_path / 'cards')) == 2  # the same again replaces its card
 
 
+@pytest.mark.slow
 def test_a_part_of_many_images_is_taken_and_cards_of_unequal_numbers_are_not_compared(tmp_path, cache):
   np.savez(tmp_path / 'x.npz', image=np.concatenate([TEST.images, 255 - TEST.images]))
   found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'part', '--samples', '300')

@@ -38,7 +38,8 @@ def test_samples_are_those_that_the_gpu_drew(written):
   assert same_bits(run.variables.params, final_state(folder / name, 20)['ema'])
 
 
-@pytest.mark.parametrize('written', ['digits_vae', pytest.param('digits_gan', marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize('written', ['digits_vae', 'digits_gan'], indirect=True)
 def test_training_goes_on_from_the_gpus_tenth_step_as_it_did_there(written):
   folder, name = written
   there = final_state(folder / name, 20)

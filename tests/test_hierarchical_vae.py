@@ -49,7 +49,9 @@ def variables():
   return awake(TINY)
 
 
-@pytest.mark.parametrize('objective', [TINY, PIXELS], ids=['pixels_apart', 'one_after_another'])
+@pytest.mark.parametrize(
+  'objective', [TINY, pytest.param(PIXELS, marks=pytest.mark.slow)], ids=['pixels_apart', 'one_after_another']
+)
 def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(objective):
   variables = awake(objective)
   nll = jax.jit(lambda estimator: objective.nll(variables, BATCH, KEYS, estimator), static_argnums=0)
@@ -61,6 +63,7 @@ def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(obj
   np.testing.assert_allclose(drawn, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
 
 
+@pytest.mark.slow
 def test_a_pixel_follows_from_those_before_it_and_from_z():
   variables, x = awake(PIXELS), ALL[6:7]
   descent = PIXELS.descend(variables.params, KEYS[:1], None, None)
@@ -76,6 +79,7 @@ def test_a_pixel_follows_from_those_before_it_and_from_z():
     assert PIXELS.likelihood.sample(out.reshape(1, 1, 1, 1), key) == drawn.reshape(-1)[place]
 
 
+@pytest.mark.slow
 def test_the_pixels_of_a_patch_hang_together():
   # Of one block whose z is not heard: p(x|z) is then p(x), sums to one over all images and is no product of its pixels'.
   part = {'sides': (1,), 'blocks': (1,), 'width': 8, 'patch': 2}
@@ -105,6 +109,7 @@ def test_bounds_are_in_order(variables):
   assert -float(aux.metrics['elbo_nats']) == pytest.approx(float(loss), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_divergence_of_a_block_is_that_of_its_normal_distributions():
   block = TopDown(3, 4, 1, 'float32')
   h, seen = (jax.random.normal(jax.random.key(i), (2048, 2, 2, 8)) for i in (0, 1))
@@ -159,6 +164,7 @@ def test_large_gradients_are_skipped():
   np.testing.assert_allclose(once({'w': jnp.array([3.0, 3.9])}, state, params)[0]['w'], expected['w'], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_that_all_gradients_are_skipped_is_said(capsys):
   optimizers = {'model': optim.adam(1e-3, skip=1e-3)}
   state = jax.jit(functools.partial(init_state, TINY, optimizers))(jax.random.key(0), BATCH)

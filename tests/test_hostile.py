@@ -89,6 +89,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.sampled_from(['digits_vae', 'digits_gan', 'digits_flow']), st.lists(st.integers(0, 30), max_size=5), JSON)
 def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):

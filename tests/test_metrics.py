@@ -150,6 +150,7 @@ def test_kid_is_unbiased():
   assert min(kid(draw(a, 120, s), draw(b, 120, s), 1, 60).value for s in range(20)) > np.max(values[60])
 
 
+@pytest.mark.slow
 def test_the_interval_of_kid_covers_the_truth():
   # E MMD^2 for this kernel from many samples, and how often blocks of 50 cover it: 95 % of 60, give or take.
   a, b = gaussian(4, 0), gaussian(4, 1)

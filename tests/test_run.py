@@ -66,6 +66,7 @@ def test_a_run_directory_holds_what_is_promised(runs):
   assert list((path / 'tensorboard').iterdir())
 
 
+@pytest.mark.slow
 def test_an_autoencoder_shows_what_it_makes_of_held_out_images(runs):
   path = runs('digits_vae')
   for name, rows in (('reconstructions', 2), ('interpolation', 5), ('traversal', 8)):
@@ -132,6 +133,7 @@ def test_the_moving_average_is_not_the_parameters(runs):
   assert genjax.load(path, step=5).step == 5
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_training_deletes_meanwhile(runs, tmp_path, monkeypatch):
   path = tmp_path / 'run'
   shutil.copytree(runs('digits_vae'), path)

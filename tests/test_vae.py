@@ -367,6 +367,7 @@ def test_an_unknown_estimator_is_named():
     vae.nll(vae.init(jax.random.key(0), SAME), SAME, KEYS, 'iwae50')
 
 
+@pytest.mark.slow
 def test_all_families_are_measured_by_the_same_binary_images():
   observed, found = [], []
 

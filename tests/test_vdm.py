@@ -92,6 +92,7 @@ def test_the_bound_moves_the_ends():
   assert float(moved['gamma_0']) < -0.1  # levels show, which this network does not know: more at the start
 
 
+@pytest.mark.slow
 def test_samples_of_vdm_are_the_data():
   for options in ({'steps': 100}, {'solver': 'ancestral', 'steps': 500}):
     x = jax.jit(functools.partial(VDM_.sample, **options))(VARIABLES, KEYS[:1024])

@@ -31,7 +31,7 @@ def made(**options):
   return VQGAN(**parts | options)
 
 
-@pytest.mark.parametrize('adversarial', [None, RelativisticPairing()])
+@pytest.mark.parametrize('adversarial', [None, pytest.param(RelativisticPairing(), marks=pytest.mark.slow)])
 def test_the_last_layer_hears_both_sides_alike(adversarial):
   model = made(**({'adversarial': adversarial} if adversarial else {}), adversarial_weight=0.5)
   variables = jax.jit(model.init)(jax.random.key(0), BATCH)
@@ -66,6 +66,7 @@ def test_the_last_layer_hears_both_sides_alike(adversarial):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), unplayed['model']['decoder'], slopes[0])
 
 
+@pytest.mark.slow
 def test_the_discriminator_tells_images_from_their_reconstructions():
   model = made(discriminator=DCGANDiscriminator(8, 'spectral'), penalties={'r1': R1(2.0)})
   variables = jax.jit(model.init)(jax.random.key(0), BATCH)

@@ -88,6 +88,7 @@ def test_a_dead_code_goes_to_where_there_is_most_to_do():
   np.testing.assert_array_equal(book.codes(book.restarted(alive)), codes)
 
 
+@pytest.mark.slow
 def test_finite_scalars_are_all_reached_and_numbered():
   fsq = FSQ((4, 3, 5))
   z = 3 * jax.random.normal(jax.random.key(0), (8000, 3))
@@ -104,7 +105,9 @@ def test_finite_scalars_are_all_reached_and_numbered():
   assert (slope > 0.5).all()
 
 
-@pytest.mark.parametrize('quantiser', [Codebook(8, 4), FSQ((3, 3))], ids=['codebook', 'fsq'])
+@pytest.mark.parametrize(
+  'quantiser', [Codebook(8, 4), pytest.param(FSQ((3, 3)), marks=pytest.mark.slow)], ids=['codebook', 'fsq']
+)
 def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
   vq = made(quantiser)
   batch = Batch(jnp.tanh(jax.random.normal(KEYS[0], (64, 4, 4, 1))), jnp.zeros(64, int), jnp.arange(64))
@@ -125,6 +128,7 @@ def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
   assert 1 <= float(logs.metrics['codes_used']) <= quantiser.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('network', [PixelCNN(8, width=6, blocks=1, levels=2), PixelRNN(8, width=6, depth=1)])
 def test_any_network_of_pixels_is_a_prior(network):
   vq = made(prior=network)
@@ -150,6 +154,7 @@ def test_pictures_of_codes_begin_with_what_is_used_most():
   assert found['reconstructions'].shape == (2, 8, 4, 4, 1)
 
 
+@pytest.mark.slow
 def test_drawn_codes_are_as_frequent_as_the_prior_says():
   vq = made(num_classes=3)
   example = Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), jnp.arange(1))
