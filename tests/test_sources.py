@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from sklearn.datasets import load_digits
 
 from genjax.data import decoded as kept
 from genjax.data import sources
@@ -19,6 +20,13 @@ from genjax.errors import UsageError
 from genjax.metrics.reference import real_images
 from genjax.parallel import make_mesh
 from tests.conftest import noise, same_bits
+
+
+def test_digits_are_those_of_scikit_learn():
+  found, data = [open_data('digits', 8, split) for split in ('train', 'test')], load_digits()
+  images = np.concatenate([source.images[..., 0] for source in found])
+  np.testing.assert_array_equal(images, np.round(data.images * (255 / 16)))
+  np.testing.assert_array_equal(np.concatenate([source.labels for source in found]), data.target)
 
 
 def test_digits():
