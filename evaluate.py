@@ -31,7 +31,7 @@ from genjax import parallel, rng
 from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
 from genjax.data import contents
 from genjax.data.generated import class_names, match, open_generated
-from genjax.data.sources import Source
+from genjax.data.sources.base import Source
 from genjax.errors import UsageError
 from genjax.files import write_whole, writing
 from genjax.images import grid_image, png, save_grid, to_uint8
@@ -43,7 +43,7 @@ from genjax.metrics.evaluator import Evaluator, class_notes, first_images
 from genjax.metrics.extractors import cache_folder, open_classifier
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
-from genjax.objectives.gan import GAN
+from genjax.objectives.gan.gan import GAN
 from genjax.run import grid_columns, grid_labels, load
 from genjax.signals import exit_on_interrupt
 

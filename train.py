@@ -33,7 +33,8 @@ from genjax.checkpoint import Checkpoints, NotSaved
 from genjax.commandline import config_path, parse
 from genjax.data import contents
 from genjax.data.pipeline import Pipeline
-from genjax.data.sources import Source, open_data
+from genjax.data.sources.base import Source
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError, did_you_mean
 from genjax.files import DISK_FULL, NotWritten
 from genjax.images import save_grid, to_float, to_uint8
@@ -41,7 +42,7 @@ from genjax.logging import Metrics, Progress, Silent, read_metrics
 from genjax.metrics import collapse
 from genjax.metrics.reference import test_images
 from genjax.metrics.training import judge_of, told
-from genjax.objectives.gan import GAN
+from genjax.objectives.gan.gan import GAN
 from genjax.run import abstract_state, grid_columns, grid_labels
 from genjax.signals import StopRequest
 from genjax.step import TrainState, init_state, playing, train_step

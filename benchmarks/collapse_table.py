@@ -48,7 +48,7 @@ FAILING = {
   'gan_300_steps': ('digits_gan', [f'{STEPS}=300']),
   'gan_unpenalized_wasserstein': (
     'digits_gan',
-    ['--config.objective.loss.cls=objectives.adversarial.Wasserstein', f'{STEPS}=2000'],
+    ['--config.objective.loss.cls=objectives.gan.losses.Wasserstein', f'{STEPS}=2000'],
   ),
   'vae_beta_30': ('digits_vae', ['--config.objective.beta=30.0', f'{STEPS}=1000']),
   'vae_unconditional_beta_30': ('digits_vae', [UNCONDITIONAL, '--config.objective.beta=30.0', f'{STEPS}=1000']),

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter
 
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import Arrays, Source
+from genjax.data.sources.base import Arrays, Source
 from genjax.metrics import classifier
 from genjax.metrics.compare import markdown
 from genjax.metrics.extractors import Extractor, cache_folder, open_classifier

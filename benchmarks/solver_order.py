@@ -1,6 +1,6 @@
 """The convergence order of each ODE solver on each noise path, as a Markdown table.
 
-  python -m benchmarks.solver_order --grid log_snr      (or another of genjax/samplers/grids.py)
+  python -m benchmarks.solver_order --grid log_snr      (or another of genjax/samplers/timesteps.py)
 
 The data are a mixture of five normal distributions in four dimensions, whose denoiser E[x_0 | x_t] has a closed form. Each
 entry is the median and maximum error of 16 solutions in float32, as root mean square over dimensions. The reference is SciPy's
@@ -21,7 +21,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from genjax.samplers import paths, solvers
-from genjax.samplers.grids import GRIDS
+from genjax.samplers.timesteps import GRIDS
 
 STEPS = (10, 25, 50, 100, 250, 251, 500)
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)

@@ -15,10 +15,10 @@ def get_config():
   config.train.ema_halflife = 887_000.0  # decay 0.9999 a step
   config.train.checkpoint_every = config.train.sample_every = 10_000
   config.objective = spec(
-    'objectives.diffusion.Diffusion',
+    'objectives.diffusion.diffusion.Diffusion',
     path=spec('samplers.paths.DiscreteLinear'),
-    prediction=spec('objectives.predictions.Eps'),
-    times=spec('objectives.times.Discrete'),
+    prediction=spec('objectives.diffusion.parameterizations.Eps'),
+    times=spec('objectives.diffusion.times.Discrete'),
     sampler=spec('samplers.sampler.Sampler', solver='ancestral', steps=1000, clip_denoised=True),
     network=spec(
       'networks.unet.UNet',

@@ -14,11 +14,11 @@ def get_config():
   config.train.ema_halflife = 500_000.0
   config.train.checkpoint_every = config.train.sample_every = 5000
   config.objective = spec(
-    'objectives.diffusion.Diffusion',
+    'objectives.diffusion.diffusion.Diffusion',
     augment=0.12,
     path=spec('samplers.paths.EDM'),
-    prediction=spec('objectives.predictions.Karras'),
-    times=spec('objectives.times.LogNormal'),
+    prediction=spec('objectives.diffusion.parameterizations.Karras'),
+    times=spec('objectives.diffusion.times.LogNormal'),
     sampler=spec('samplers.sampler.Sampler', steps=18),
     network=spec('networks.ddpmpp.DDPMpp'),
   )

@@ -18,11 +18,11 @@ def get_config():
   config.train.checkpoint_every = config.train.sample_every = 5000
   network = spec('networks.unet.UNet', width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), head_features=64)
   config.objective = spec(
-    'objectives.diffusion.Diffusion',
+    'objectives.diffusion.diffusion.Diffusion',
     num_classes=10,
     path=spec('samplers.paths.RectifiedFlow'),
-    prediction=spec('objectives.predictions.Velocity'),
-    times=spec('objectives.times.LogitNormal'),
+    prediction=spec('objectives.diffusion.parameterizations.Velocity'),
+    times=spec('objectives.diffusion.times.LogitNormal'),
     network=network,
   )
   config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.constant', value=2e-4, warmup=5000), clip=1.0)}

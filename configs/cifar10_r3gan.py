@@ -14,7 +14,7 @@ def get_config():
   config = digits_r3gan.get_config()
   config.update(base('cifar10', resolution=32, steps=100_000, batch_size=256))
   config.data.flip = True
-  config.objective.augment = spec('objectives.gan_augment.AdaptiveAugment')
+  config.objective.augment = spec('objectives.gan.augment.AdaptiveAugment')
   for network in (config.objective.generator, config.objective.discriminator):
     network.width = 64
   for penalty in config.objective.penalties.values():

@@ -12,7 +12,7 @@ def get_config():
   config.data.flip = True
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.vae.VAE',
+    'objectives.vae.vae.VAE',
     num_classes=10,
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=128, width=64),
     decoder=spec('networks.conv_vae.ConvDecoder', width=64),

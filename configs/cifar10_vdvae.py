@@ -16,7 +16,7 @@ DIMS = 32 * 32 * 3
 def get_config():
   config = base('cifar10', resolution=32, steps=1_000_000, batch_size=32)
   config.objective = spec(
-    'objectives.hierarchical_vae.HierarchicalVAE',
+    'objectives.vae.hierarchical.HierarchicalVAE',
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=(32, 16, 8, 4, 1), blocks=(12, 7, 7, 4, 3), width=384),
     decoder=spec(
       'networks.vdvae.VDVAEDecoder', sides=(32, 16, 8, 4, 1), blocks=(22, 11, 6, 3, 1), width=384, z_dim=16, outputs=100

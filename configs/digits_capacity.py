@@ -14,5 +14,5 @@ from genjax.build import spec
 def get_config():
   config = digits_vae.get_config()
   parts = {key: config.objective[key] for key in ('encoder', 'decoder', 'likelihood')}
-  config.objective = spec('objectives.capacity_vae.CapacityVAE', gamma=10.0, capacity=12.0, warmup=200_000, **parts)
+  config.objective = spec('objectives.vae.capacity.CapacityVAE', gamma=10.0, capacity=12.0, warmup=200_000, **parts)
   return config

@@ -14,5 +14,7 @@ from genjax.build import spec
 def get_config():
   config = digits_flow.get_config()
   network = config.objective.network.to_dict()
-  config.objective = spec('objectives.consistency.Consistency', num_classes=10, network=network, stage=100, sigma_data=0.75)
+  config.objective = spec(
+    'objectives.diffusion.consistency.Consistency', num_classes=10, network=network, stage=100, sigma_data=0.75
+  )
   return config

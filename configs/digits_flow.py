@@ -14,11 +14,11 @@ def get_config():
   config = base('digits', resolution=8, steps=700, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.diffusion.Diffusion',
+    'objectives.diffusion.diffusion.Diffusion',
     num_classes=10,
     path=spec('samplers.paths.RectifiedFlow'),
-    prediction=spec('objectives.predictions.Velocity'),
-    times=spec('objectives.times.LogitNormal'),
+    prediction=spec('objectives.diffusion.parameterizations.Velocity'),
+    times=spec('objectives.diffusion.times.LogitNormal'),
     network=spec('networks.unet.UNet', width=32, multipliers=(1, 2), blocks=1, attention=(4,)),
   )
   config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=2e-3, steps=steps, warmup=100), clip=1.0)}

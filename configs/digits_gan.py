@@ -14,7 +14,7 @@ from genjax.build import spec
 def get_config():
   config = base('digits', resolution=8, steps=10_000, batch_size=64)
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     num_classes=10,
     generator=spec('networks.mlp.MLPGenerator'),
     discriminator=spec('networks.mlp.MLPDiscriminator'),

@@ -14,11 +14,11 @@ from genjax.build import spec
 def get_config():
   config = digits_flow.get_config()
   config.objective = spec(
-    'objectives.learned_variance.LearnedVariance',
+    'objectives.diffusion.learned_variance.LearnedVariance',
     num_classes=10,
     path=spec('samplers.paths.DiscreteCosine'),
-    prediction=spec('objectives.predictions.Eps'),
-    times=spec('objectives.times.Discrete'),
+    prediction=spec('objectives.diffusion.parameterizations.Eps'),
+    times=spec('objectives.diffusion.times.Discrete'),
     sampler=spec('samplers.sampler.Sampler', solver='ancestral', steps=100, clip_denoised=True),
     network=config.objective.network.to_dict() | {'outputs': 2},
   )

@@ -15,5 +15,5 @@ from genjax.build import spec
 def get_config():
   config = digits_vae.get_config()
   parts = {key: config.objective[key] for key in ('num_classes', 'encoder', 'decoder')}
-  config.objective = spec('objectives.iwae.IWAE', likelihood=spec('objectives.likelihoods.BinarisedBernoulli'), **parts)
+  config.objective = spec('objectives.vae.iwae.IWAE', likelihood=spec('objectives.likelihoods.BinarisedBernoulli'), **parts)
   return config

@@ -12,5 +12,5 @@ from genjax.build import spec
 
 def get_config():
   config = digits_gan.get_config()
-  config.objective.generator_penalties = {'jacobian': spec('objectives.penalties.JacobianVariation', weight=0.1)}
+  config.objective.generator_penalties = {'jacobian': spec('objectives.gan.penalties.JacobianVariation', weight=0.1)}
   return config

@@ -15,7 +15,7 @@ def get_config():
   config = base('digits', resolution=8, steps=3000, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.autoregressive.Autoregressive',
+    'objectives.autoregressive.pixels.Autoregressive',
     num_classes=10,
     network=spec('networks.pixelcnn.PixelCNN', outputs=1, width=16, blocks=1, levels=2),
     likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),

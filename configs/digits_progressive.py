@@ -14,12 +14,12 @@ from genjax.build import spec
 def get_config():
   config = base('digits', resolution=8, steps=3000, batch_size=64)
   config.objective = spec(
-    'objectives.progressive_gan.ProgressiveGAN',
+    'objectives.gan.progressive.ProgressiveGAN',
     num_classes=10,
     generator=spec('networks.progressive.ProgressiveGenerator', z_dim=32, width=32),
     discriminator=spec('networks.progressive.ProgressiveDiscriminator', width=32),
-    loss=spec('objectives.adversarial.Wasserstein'),
-    penalties={'gradient': spec('objectives.penalties.GradientPenalty', weight=10.0)},
+    loss=spec('objectives.gan.losses.Wasserstein'),
+    penalties={'gradient': spec('objectives.gan.penalties.GradientPenalty', weight=10.0)},
     hold_steps=600,
     fade_steps=600,
   )

@@ -15,12 +15,12 @@ def get_config():
   config = base('digits', resolution=8, steps=6000, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     num_classes=10,
     generator=spec('networks.r3gan.R3GANGenerator', z_dim=32, width=16, blocks=1),
     discriminator=spec('networks.r3gan.R3GANDiscriminator', width=16, blocks=1),
-    loss=spec('objectives.adversarial.RelativisticPairing'),
-    penalties={name: spec(f'objectives.penalties.{name.upper()}', weight=3.0) for name in ('r1', 'r2')},
+    loss=spec('objectives.gan.losses.RelativisticPairing'),
+    penalties={name: spec(f'objectives.gan.penalties.{name.upper()}', weight=3.0) for name in ('r1', 'r2')},
   )
   rate = spec('optim.cosine', peak=1e-3, steps=steps, warmup=100)
   config.optim = {player: spec('optim.adam', learning_rate=rate, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}

@@ -16,12 +16,12 @@ from genjax.build import spec
 def get_config():
   config = base('digits', resolution=8, steps=6000, batch_size=64)
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     num_classes=10,
     generator=spec('networks.stylegan2.StyleGAN2Generator', z_dim=32, w_dim=32, mapping_depth=2, width=32, mixing=0.0),
     discriminator=spec('networks.stylegan2.StyleGAN2Discriminator', width=32),
-    penalties={'r1': spec('objectives.penalties.R1', weight=1.0, every=16)},
-    augment=spec('objectives.gan_augment.AdaptiveAugment', kimg=50.0),
+    penalties={'r1': spec('objectives.gan.penalties.R1', weight=1.0, every=16)},
+    augment=spec('objectives.gan.augment.AdaptiveAugment', kimg=50.0),
   )
   config.optim = {player: spec('optim.adam', learning_rate=2e-3, b1=0.0, b2=0.99) for player in ('discriminator', 'generator')}
   return config

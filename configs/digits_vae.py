@@ -14,7 +14,7 @@ def get_config():
   config = base('digits', resolution=8, steps=6000, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.vae.VAE',
+    'objectives.vae.vae.VAE',
     num_classes=10,
     encoder=spec('networks.mlp.MLPEncoder', z_dim=8),
     decoder=spec('networks.mlp.MLPDecoder'),

@@ -15,7 +15,7 @@ def get_config():
   config = base('digits', resolution=8, steps=3000, batch_size=64)
   steps, sides = config.train.get_ref('steps'), (8, 4, 1)
   config.objective = spec(
-    'objectives.hierarchical_vae.HierarchicalVAE',
+    'objectives.vae.hierarchical.HierarchicalVAE',
     num_classes=10,
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(1, 1, 1), width=32),
     decoder=spec('networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 2, 1), width=32, z_dim=4),

@@ -16,7 +16,7 @@ def get_config():
   config = digits_vq.get_config()
   config.train.steps = 2000  # the prior learns anew the codes that the discriminator moves when it comes
   config.objective = spec(
-    'objectives.vqgan.VQGAN',
+    'objectives.codes.vqgan.VQGAN',
     **{name: part for name, part in config.objective.items() if name != 'cls'},
     discriminator=spec('networks.dcgan.PatchDiscriminator', width=32, levels=1),
     perceptual=10.0,

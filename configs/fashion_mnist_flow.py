@@ -16,11 +16,11 @@ def get_config():
   config = base('fashion_mnist', resolution=28, steps=6000, batch_size=32)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.diffusion.Diffusion',
+    'objectives.diffusion.diffusion.Diffusion',
     num_classes=10,
     path=spec('samplers.paths.RectifiedFlow'),
-    prediction=spec('objectives.predictions.Velocity'),
-    times=spec('objectives.times.LogitNormal'),
+    prediction=spec('objectives.diffusion.parameterizations.Velocity'),
+    times=spec('objectives.diffusion.times.LogitNormal'),
     network=spec('networks.unet.UNet', width=48, multipliers=(1, 2), blocks=1, attention=(7,), patch=2),
   )
   config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=1e-3, steps=steps, warmup=200), clip=1.0)}

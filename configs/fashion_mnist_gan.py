@@ -14,7 +14,7 @@ from genjax.build import spec
 def get_config():
   config = base('fashion_mnist', resolution=28, steps=6000, batch_size=64)
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     num_classes=10,
     generator=spec('networks.dcgan.DCGANGenerator', width=64),
     discriminator=spec('networks.dcgan.DCGANDiscriminator', width=64),

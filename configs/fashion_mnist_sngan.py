@@ -16,11 +16,11 @@ from genjax.build import spec
 def get_config():
   config = base('fashion_mnist', resolution=28, steps=4000, batch_size=64)
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     num_classes=10,
     generator=spec('networks.sngan.ResNetGenerator', width=32),
     discriminator=spec('networks.sngan.ResNetDiscriminator', width=32),
-    loss=spec('objectives.adversarial.Hinge'),
+    loss=spec('objectives.gan.losses.Hinge'),
   )
   rates = {'discriminator': 1e-3, 'generator': 5e-4}
   config.optim = {player: spec('optim.adam', learning_rate=rate, b1=0.0, b2=0.9) for player, rate in rates.items()}

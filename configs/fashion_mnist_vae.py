@@ -14,7 +14,7 @@ def get_config():
   config = base('fashion_mnist', resolution=28, steps=4000, batch_size=128)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.vae.VAE',
+    'objectives.vae.vae.VAE',
     num_classes=10,
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=16, width=32),
     decoder=spec('networks.conv_vae.ConvDecoder', width=32),

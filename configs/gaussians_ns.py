@@ -14,10 +14,10 @@ from genjax.build import spec
 def get_config():
   config = base('gaussians_25', resolution=1, steps=20_000, batch_size=256)
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     generator=spec('networks.mlp.MLPGenerator', z_dim=2, width=128, depth=3),
     discriminator=spec('networks.mlp.MLPDiscriminator', width=128, depth=3),
-    loss=spec('objectives.adversarial.NonSaturating'),
+    loss=spec('objectives.gan.losses.NonSaturating'),
   )
   config.optim = {}
   for player in ('discriminator', 'generator'):

@@ -12,6 +12,6 @@ from genjax.build import spec
 
 def get_config():
   config = gaussians_ns.get_config()
-  config.objective.loss = spec('objectives.adversarial.RelativisticPairing')
-  config.objective.penalties = {name: spec(f'objectives.penalties.{name.upper()}', weight=1e-3) for name in ('r1', 'r2')}
+  config.objective.loss = spec('objectives.gan.losses.RelativisticPairing')
+  config.objective.penalties = {name: spec(f'objectives.gan.penalties.{name.upper()}', weight=1e-3) for name in ('r1', 'r2')}
   return config

@@ -12,8 +12,8 @@ from genjax.build import spec
 
 def get_config():
   config = gaussians_ns.get_config()
-  config.objective.loss = spec('objectives.adversarial.Wasserstein')
-  config.objective.penalties = {'gradient': spec('objectives.penalties.GradientPenalty', weight=0.1)}
+  config.objective.loss = spec('objectives.gan.losses.Wasserstein')
+  config.objective.penalties = {'gradient': spec('objectives.gan.penalties.GradientPenalty', weight=0.1)}
   config.objective.critic_steps = 5
   # A schedule counts its player's own updates.
   config.optim.generator.learning_rate = spec('optim.cosine', peak=1e-3, steps=config.train.get_ref('steps') // 5)

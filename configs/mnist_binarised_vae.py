@@ -16,7 +16,7 @@ def get_config():
   config = base('mnist', resolution=28, steps=32_000, batch_size=64)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.vae.VAE',
+    'objectives.vae.vae.VAE',
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=32, width=16),
     decoder=spec('networks.conv_vae.ConvDecoder', width=16),
     likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),

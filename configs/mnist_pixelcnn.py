@@ -15,7 +15,7 @@ def get_config():
   config = base('mnist', resolution=28, steps=8_000, batch_size=16)
   steps = config.train.get_ref('steps')
   config.objective = spec(
-    'objectives.autoregressive.Autoregressive',
+    'objectives.autoregressive.pixels.Autoregressive',
     network=spec('networks.pixelcnn.PixelCNN', outputs=16, width=32, blocks=2, levels=2),
     likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
   )

@@ -19,7 +19,7 @@ def get_config():
   config = base('mnist', resolution=28, steps=16_000, batch_size=16)
   steps, sides = config.train.get_ref('steps'), (7, 1)
   config.objective = spec(
-    'objectives.pixel_vae.PixelVAE',
+    'objectives.vae.pixel_vae.PixelVAE',
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(2, 1), width=64, patch=4),
     decoder=spec(
       'networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 1), width=64, z_dim=8, patch=4, place=(2, 2), outputs=32

@@ -14,7 +14,7 @@ def get_config():
   config = base('mnist', resolution=28, steps=30_000, batch_size=32)
   steps, sides = config.train.get_ref('steps'), (7, 1)
   config.objective = spec(
-    'objectives.hierarchical_vae.HierarchicalVAE',
+    'objectives.vae.hierarchical.HierarchicalVAE',
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(2, 1), width=128, patch=4),
     decoder=spec('networks.vdvae.VDVAEDecoder', sides=sides, blocks=(4, 2), width=128, z_dim=8, patch=4),
     likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),

@@ -13,10 +13,10 @@ from genjax.build import spec
 def get_config():
   config = base('stacked_mnist', resolution=28, steps=4000, batch_size=64)
   config.objective = spec(
-    'objectives.gan.GAN',
+    'objectives.gan.gan.GAN',
     generator=spec('networks.dcgan.DCGANGenerator', width=32),
     discriminator=spec('networks.dcgan.DCGANDiscriminator', width=32, norm='none'),
-    loss=spec('objectives.adversarial.NonSaturating'),
+    loss=spec('objectives.gan.losses.NonSaturating'),
   )
   config.optim = {player: spec('optim.adam', learning_rate=2e-4, b1=0.5) for player in ('discriminator', 'generator')}
   return config

@@ -12,6 +12,6 @@ from genjax.build import spec
 
 def get_config():
   config = stacked_mnist_ns.get_config()
-  config.objective.loss = spec('objectives.adversarial.RelativisticPairing')
-  config.objective.penalties = {name: spec(f'objectives.penalties.{name.upper()}', weight=1.0) for name in ('r1', 'r2')}
+  config.objective.loss = spec('objectives.gan.losses.RelativisticPairing')
+  config.objective.penalties = {name: spec(f'objectives.gan.penalties.{name.upper()}', weight=1.0) for name in ('r1', 'r2')}
   return config

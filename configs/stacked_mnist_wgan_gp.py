@@ -12,7 +12,7 @@ from genjax.build import spec
 
 def get_config():
   config = stacked_mnist_ns.get_config()
-  config.objective.loss = spec('objectives.adversarial.Wasserstein')
-  config.objective.penalties = {'gradient': spec('objectives.penalties.GradientPenalty', weight=10.0)}
+  config.objective.loss = spec('objectives.gan.losses.Wasserstein')
+  config.objective.penalties = {'gradient': spec('objectives.gan.penalties.GradientPenalty', weight=10.0)}
   config.objective.critic_steps = 5
   return config

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from genjax.errors import UsageError, did_you_mean
+from genjax.schema import class_name
 
 PACKAGES = ('networks', 'objectives', 'samplers', 'optim')
 GIVEN = ('image_shape', 'dtype')  # parameters that follow from the data and the run; a spec may leave them out
@@ -52,6 +53,8 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
     raise UsageError(f'cls={name!r}: {module_name} defines no class or function {attribute!r}.')
   if package := _package_of(name):
     raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, give --allow_package {package}.')
+  if (new := class_name(name)) != name:
+    raise UsageError(f'cls={name!r} has a new name: {new}. To rewrite a config file: python -m genjax.migrate FILE.')
   raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
 
 
@@ -64,14 +67,16 @@ def _package_of(name: Any) -> str:
 
 
 def _modules() -> list[str]:
-  found = []
+  """The modules of PACKAGES, relative to genjax."""
+  modules = []
   for package in PACKAGES:
     module = importlib.import_module(f'genjax.{package}')
     if hasattr(module, '__path__'):
-      found += [f'{package}.{info.name}' for info in pkgutil.iter_modules(module.__path__)]
+      found = pkgutil.walk_packages(module.__path__, f'genjax.{package}.')
+      modules += [info.name.removeprefix('genjax.') for info in found if not info.ispkg]
     else:
-      found.append(package)
-  return found
+      modules.append(package)
+  return modules
 
 
 def _names() -> list[str]:

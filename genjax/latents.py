@@ -14,7 +14,7 @@ from genjax.errors import UsageError
 from genjax.files import write_whole
 from genjax.images import enlarge
 from genjax.objectives.common import one_hot
-from genjax.objectives.gan import GAN
+from genjax.objectives.gan.gan import GAN
 from genjax.types import Images, Keys, Objective, Variables
 
 Label = Int[Array, ''] | None  # one for all images

@@ -19,8 +19,8 @@ from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.errors import UsageError
 from genjax.objectives.common import check_scale, labels_or_random
-from genjax.objectives.diffusion import Autoguided, Denoising
-from genjax.objectives.gan import GAN
+from genjax.objectives.diffusion.diffusion import Autoguided, Denoising
+from genjax.objectives.gan.gan import GAN
 from genjax.parallel import make_mesh, replicated
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state

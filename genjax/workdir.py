@@ -1,6 +1,6 @@
 """A run directory, as train.py makes and resumes it.
 
-config.json       resolved: every option written out, so that later defaults cannot change an old run; and the `run_id`
+config.json       resolved: every option written out, so that later defaults cannot change an old run; `run_id`, `schema`
 environment.json  versions, devices, commit, command of this and earlier sessions
 metrics.jsonl     one object a line: step, kimg, losses, images_per_second
 samples/          step_*.png, the same latents each time
@@ -31,10 +31,11 @@ import jax
 from genjax.build import defaults, with_defaults
 from genjax.data import contents
 from genjax.data.pipeline import Pipeline
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.files import refuse_links, write_json, writing
 from genjax.parallel import STRATEGIES
+from genjax.schema import SCHEMA, migrate
 
 SAVED = 'saved'
 DEEPEST = 30  # levels of a config; genjax's own have eight at most
@@ -168,7 +169,7 @@ def open_workdir(
   refuse_links(workdir)
   held = lock(workdir)
   try:
-    config = json.loads(json.dumps(config))
+    config = {'schema': SCHEMA} | json.loads(json.dumps(config))
     newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdecimal() and p.is_dir()), default=0)
     if not newest and (workdir / SAVED).exists():
       raise UsageError(
@@ -236,7 +237,16 @@ def run_id_of(config: dict[str, Any]) -> str:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-  """Raises UsageError if the folder is not a run directory."""
+  """The config of a run, migrated if an earlier version wrote it (genjax/schema.py). Raises UsageError like `raw_config`."""
+  config = raw_config(workdir)
+  try:
+    return migrate(config)
+  except UsageError as error:
+    raise UsageError(f'{workdir}/config.json: {error}') from None
+
+
+def raw_config(workdir: Path) -> dict[str, Any]:
+  """The config of a run as it was written. Raises UsageError if the folder is not a run directory."""
   path = Path(workdir) / 'config.json'
   if not path.is_file():
     raise UsageError(f'{workdir} is not a run directory: it has no config.json.')

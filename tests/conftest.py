@@ -25,7 +25,7 @@ import pytest
 
 from genjax.build import build, complete
 from genjax.data.prepare import read_idx
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.images import save_png
 from genjax.metrics import classifier
 from genjax.step import init_state, train_step

@@ -15,10 +15,10 @@ from scipy.stats import norm
 
 from genjax import rng
 from genjax.errors import UsageWarning
-from genjax.objectives import predictions, times
-from genjax.objectives.diffusion import Diffusion
+from genjax.objectives.diffusion import parameterizations, times
+from genjax.objectives.diffusion.diffusion import Diffusion
 from genjax.samplers import paths
-from genjax.samplers.bound import LEVEL
+from genjax.samplers.elbo import LEVEL
 from genjax.types import Context, Variables
 
 N = 4096
@@ -113,7 +113,7 @@ def model(prediction, path, always=None, **options):
   given = {'times': times.Uniform(), 'image_shape': (2, 2, 1)} | options
   with warnings.catch_warnings():  # an exact network needs no clipping
     warnings.simplefilter('ignore', UsageWarning)
-    return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(predictions, prediction)(), **given)
+    return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(parameterizations, prediction)(), **given)
 
 
 # 8-bit images of 2x2 pixels, and what they cost.

@@ -9,12 +9,12 @@ import optax
 import pytest
 
 from genjax import rng
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.networks.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder
-from genjax.objectives.aae import AAE, SemiSupervisedAAE, told_apart
 from genjax.objectives.likelihoods import Bernoulli, CalibratedGaussian, LogisticMixture, checksum
+from genjax.objectives.vae.aae import AAE, SemiSupervisedAAE, told_apart
 from genjax.step import init_state, player_keys
 from genjax.types import Batch, Context
 from tests.conftest import same_bits, step_of

@@ -7,9 +7,9 @@ import pytest
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives import predictions, times
-from genjax.objectives.augment import AUGMENTATIONS, augment
-from genjax.objectives.diffusion import Diffusion
+from genjax.objectives.diffusion import parameterizations, times
+from genjax.objectives.diffusion.augment import AUGMENTATIONS, augment
+from genjax.objectives.diffusion.diffusion import Diffusion
 from genjax.types import Batch
 from tests.mixture import CONTEXT, KEYS, NOTHING, PATHS
 
@@ -90,7 +90,7 @@ class Told:
 
 @pytest.mark.parametrize('classes', [0, 3])
 def test_samples_are_of_images_to_which_nothing_was_done(classes):
-  edm = (PATHS['EDM'], predictions.Karras(), times.LogNormal(), (4, 4, 1))
+  edm = (PATHS['EDM'], parameterizations.Karras(), times.LogNormal(), (4, 4, 1))
   of = Diffusion(Told(), *edm, num_classes=classes, augment=0.5, label_dropout=0.0)
   assert of.hears(jnp.zeros(5, int)).shape == (5, classes + AUGMENTATIONS)
   batch = Batch(jnp.zeros((64, 4, 4, 1)), jnp.arange(64) % 3, jnp.arange(64))

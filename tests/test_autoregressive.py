@@ -14,7 +14,7 @@ from genjax.networks.grid import GridDecoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.row_lstm import PixelRNN
-from genjax.objectives.autoregressive import Autoregressive
+from genjax.objectives.autoregressive.pixels import Autoregressive
 from genjax.objectives.likelihoods import BinarisedBernoulli, BinarisedPatches, Gaussian, LogisticMixture
 from genjax.types import Batch, Context, Variables, example_batch
 

@@ -11,10 +11,10 @@ from scipy.stats import norm
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives import predictions, times
-from genjax.objectives.diffusion import Diffusion
-from genjax.objectives.learned_variance import LearnedVariance
-from genjax.samplers import bound, paths, solvers
+from genjax.objectives.diffusion import parameterizations, times
+from genjax.objectives.diffusion.diffusion import Diffusion
+from genjax.objectives.diffusion.learned_variance import LearnedVariance
+from genjax.samplers import elbo, paths, solvers
 from genjax.samplers.sampler import Sampler
 from genjax.types import Batch
 from tests.conftest import sometimes
@@ -46,7 +46,7 @@ def test_in_continuous_time_the_bound_is_tight(path):
   x = x[(jnp.abs(x) < 0.99).all(axis=(1, 2, 3))]  # the mixture has no more at its ends than elsewhere
   if path == 'VE':
     where = paths.VE(sigma_min=0.002)
-  found = jax.jit(lambda x: bound.continuous(exact(where), where, x, KEYS[: len(x)], 64))(x)
+  found = jax.jit(lambda x: elbo.continuous(exact(where), where, x, KEYS[: len(x)], 64))(x)
   right = -log_mass(np.asarray(x, np.float64), WEIGHT, MEAN, STD).sum(axis=(1, 2, 3))
   bits = (np.asarray(found) - right) / 4 / np.log(2)
   assert bits.mean() == pytest.approx(cost_of_levels(0.002), abs=0.03)
@@ -59,7 +59,7 @@ def test_the_reconstruction_is_that_of_all_levels():
     q = np.exp(-0.5 * ((z[..., None] - LEVELS) / start) ** 2)
     own = np.exp(-0.5 * ((z - np.asarray(x)) / start) ** 2)
     right = -np.log(own / q.sum(axis=-1)).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(bound.reconstruction_nats(x, eps, jnp.asarray(start)), right, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(elbo.reconstruction_nats(x, eps, jnp.asarray(start)), right, rtol=2e-3, atol=2e-3)
 
 
 def test_a_discretised_normal_has_mass_one():
@@ -67,7 +67,7 @@ def test_a_discretised_normal_has_mass_one():
   levels = jnp.asarray(LEVELS, jnp.float32)
   for mean, std in ((0.1, 0.3), (-0.7, 0.02), (0.999, 0.005), (-3.0, 0.5)):
     log_variance = jnp.full_like(levels, 2 * np.log(std))
-    found = np.asarray(bound.log_level(levels, jnp.full_like(levels, mean), log_variance), np.float64)
+    found = np.asarray(elbo.log_level(levels, jnp.full_like(levels, mean), log_variance), np.float64)
     assert np.isfinite(found).all()
     assert np.exp(found).sum() == pytest.approx(1, abs=1e-4)
     half = 1 / 255
@@ -75,7 +75,7 @@ def test_a_discretised_normal_has_mass_one():
     right = log_mass(LEVELS[1:-1][inside], [1.0], [mean], [std])
     np.testing.assert_allclose(found[1:-1][inside], right, atol=2e-3)
     assert np.exp(found[-1]) == pytest.approx(norm.sf(1 - half, mean, std), rel=1e-2, abs=1e-30)
-  grad = jax.grad(lambda m: bound.log_level(levels, m, jnp.full_like(levels, -9.0)).sum())(jnp.full_like(levels, 0.2))
+  grad = jax.grad(lambda m: elbo.log_level(levels, m, jnp.full_like(levels, -9.0)).sum())(jnp.full_like(levels, 0.2))
   assert np.isfinite(np.asarray(grad)).all()
 
 
@@ -94,7 +94,7 @@ def test_the_bound_of_steps_is_tight_for_their_own_variance_alone(steps, exactly
   # On normal data each step back is normal: with its mean and variance the chain is the data's own, however few the steps.
   path, x = paths.DiscreteCosine(T=steps), normal_images(2048)
   predict = lambda x, t: normal_step(path, x, t[:, None, None, None], exactly)  # noqa: E731
-  found = jax.jit(lambda x: bound.discrete(predict, path, x, KEYS[:2048], min(steps - 1, 200)))(x)
+  found = jax.jit(lambda x: elbo.discrete(predict, path, x, KEYS[:2048], min(steps - 1, 200)))(x)
   right = -log_mass(np.asarray(x, np.float64), [1.0], [MU], [S]).sum(axis=(1, 2, 3))
   gap = (np.asarray(found) - right).mean() / 4 / np.log(2)
   assert gap == pytest.approx(0, abs=0.02) if exactly else gap > (0.1 if steps == 20 else 0.005)
@@ -105,12 +105,12 @@ def test_every_step_counts_alike():
   # Few evaluations of a chain give, on average, the sum over all of its steps.
   path, n = paths.DiscreteCosine(T=12), 4096
   x = jnp.broadcast_to(normal_images(1), (n, *SHAPE))
-  found = jax.jit(lambda: bound.discrete(lambda x, t: (0 * x, None), path, x, KEYS, 3))()
-  sums = bound.prior_nats(x, paths.ratio(path, jnp.ones(()))).mean()
+  found = jax.jit(lambda: elbo.discrete(lambda x, t: (0 * x, None), path, x, KEYS, 3))()
+  sums = elbo.prior_nats(x, paths.ratio(path, jnp.ones(()))).mean()
   for i in range(1, 13):
     t = jnp.full((n, 1, 1, 1), i / 12)
     x_t = path.alpha(t) * x + path.sigma(t) * rng.normal(rng.fold_in(KEYS, 2000 + i), SHAPE)
-    sums += bound.step_nats(path, t, x, x_t, 0 * x).mean()
+    sums += elbo.step_nats(path, t, x, x_t, 0 * x).mean()
   assert float(found.mean()) == pytest.approx(float(sums), rel=0.02)
 
 
@@ -124,7 +124,7 @@ def test_errors_at_high_noise_do_not_count_beyond_the_levels():
     x_0, _ = normal_step(path, x_t, t, False)
     return x_0 - 0.1 * path.sigma(t) / path.alpha(t), None
 
-  nats = [jax.jit(lambda keys: bound.discrete(predict, path, x, keys, 128))(rng.fold_in(KEYS[:512], i)) for i in (7, 8)]
+  nats = [jax.jit(lambda keys: elbo.discrete(predict, path, x, keys, 128))(rng.fold_in(KEYS[:512], i)) for i in (7, 8)]
   bits = np.stack(nats) / 4 / np.log(2)
   assert bits.max() < 20
   assert bits[0].mean() == pytest.approx(bits[1].mean(), abs=0.25)
@@ -176,7 +176,7 @@ class OnlyEps:
 
 def learned(steps=50, **options):
   path = paths.DiscreteCosine(T=steps, beta_max=0.9)
-  return LearnedVariance(Two(path), path, predictions.Eps(), times.Discrete(steps), SHAPE, **options)
+  return LearnedVariance(Two(path), path, parameterizations.Eps(), times.Discrete(steps), SHAPE, **options)
 
 
 def at(off=0.0, v=0.0):
@@ -249,7 +249,10 @@ def test_learned_variance_has_a_lower_bound_at_its_own_variance():
       lambda: dataclasses.replace(learned(), path=PATHS['VPLinear'], times=times.Uniform()),
       'has no steps whose variance could be learned: take',
     ),
-    (lambda: dataclasses.replace(learned(), times=times.Uniform()), 'trains times between the steps: take objectives.times.D'),
+    (
+      lambda: dataclasses.replace(learned(), times=times.Uniform()),
+      'trains times between the steps: take objectives.diffusion.times.D',
+    ),
     (
       lambda: dataclasses.replace(learned(), network=dataclasses.replace(learned().network, outputs=1)),
       'outputs=1: this objective reads 2, set outputs=2',

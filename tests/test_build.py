@@ -37,7 +37,7 @@ def test_given_values_fill_what_a_spec_leaves_out():
     (lambda: spec('..os.system'), r"cls='..os.system' is not a name like networks.unet.UNet"),
     (lambda: spec(7), 'cls=7 is not a name like networks.unet.UNet'),
     (lambda: spec('networks.unet.UNet', widht=3), r"networks.unet.UNet has no parameter 'widht'. Did you mean width"),
-    (lambda: spec('objectives.vae.VAE'), r"objectives.vae.VAE needs 'encoder': give encoder=... in the config"),
+    (lambda: spec('objectives.vae.vae.VAE'), r"objectives.vae.vae.VAE needs 'encoder': give encoder=... in the config"),
     (lambda: spec('networks.unet.UNet', parent=None), "has no parameter 'parent'"),
     (lambda: build({'cls': 'optim.adam', 'learning_rate': 1e-3, 'beta1': 0.5}), "has no parameter 'beta1'"),
   ],
@@ -51,7 +51,7 @@ def test_mistakes_are_named(call, message):
   'name',
   [
     'os.system', 'builtins.eval', 'run.subprocess', 'genjax.optim.adam', 'optim.optax', 'optim.optax.adam',
-    'objectives.vae.jax', '__main__.x',
+    'objectives.vae.vae.jax', '__main__.x',
     'networks.unet.UNet.apply', 'networks.layers.lax', 'data.prepare.prepare', 'networks.unet.nn', 'networks.__init__.os',
     'networks.unet._private', '..os.system', 'optim', '', None, 7, ['os', 'system'], 'networks/unet', 'objectives.common.rng',
   ],
@@ -80,12 +80,12 @@ def test_a_class_of_the_user_s_needs_that_its_package_is_allowed(tmp_path, monke
 
 
 def test_another_class_takes_what_it_knows_of_the_one_before():
-  loss = {'cls': 'objectives.adversarial.Hinge', 'smoothing': 0.0}
-  penalty = {'cls': 'objectives.penalties.GradientPenalty', 'weight': 3.0, 'every': 2, 'radius': 1.0}
-  config = {'objective': {'cls': 'objectives.gan.GAN', 'loss': loss, 'penalties': {'gp': penalty}}, 'train': {'steps': 3}}
+  loss = {'cls': 'objectives.gan.losses.Hinge', 'smoothing': 0.0}
+  penalty = {'cls': 'objectives.gan.penalties.GradientPenalty', 'weight': 3.0, 'every': 2, 'radius': 1.0}
+  config = {'objective': {'cls': 'objectives.gan.gan.GAN', 'loss': loss, 'penalties': {'gp': penalty}}, 'train': {'steps': 3}}
   found, left_out = without_leftovers(config, ['objective.loss', 'objective.penalties.gp'])
   assert left_out == ['objective.loss.smoothing', 'objective.penalties.gp.radius']
-  assert found['objective']['loss'] == {'cls': 'objectives.adversarial.Hinge'}
+  assert found['objective']['loss'] == {'cls': 'objectives.gan.losses.Hinge'}
   assert found['objective']['penalties']['gp'] == {'cls': penalty['cls'], 'weight': 3.0, 'every': 2}
   assert found['train'] == config['train']
   with pytest.raises(UsageError, match=r"Hinge has no parameter 'smoothing'"):  # written in a config, it is a mistake

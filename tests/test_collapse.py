@@ -15,17 +15,18 @@ from scipy.stats import norm
 
 import genjax
 from genjax import rng
-from genjax.data import modes as data_modes
 from genjax.data.pipeline import epoch_order
 from genjax.data.prepare import prepare
-from genjax.data.sources import Arrays, Subset, open_data
+from genjax.data.sources import modes as data_modes
+from genjax.data.sources.base import Arrays, Subset
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.latents import slerp
 from genjax.metrics import collapse, modes
 from genjax.metrics.extractors import own
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
-from genjax.objectives.gan import GAN
-from genjax.objectives.gan_augment import AdaptiveAugment
+from genjax.objectives.gan.augment import AdaptiveAugment
+from genjax.objectives.gan.gan import GAN
 from genjax.parallel import make_mesh, replicated
 from tests.conftest import ROOT
 from tests.programs import ENV, command

@@ -114,7 +114,8 @@ def test_every_objective_and_network_is_in_some_config():
   text = ' '.join(str(config_of(name)) for name in CONFIGS)
   for package, helpers in (
     (genjax.networks, {'layers', 'resample'}),
-    (genjax.objectives, {'common', 'augment', 'latents', 'pictures'}),
+    (genjax.objectives, {'common', 'diffusion.augment', 'vae.priors', 'previews'}),
   ):
-    for module in pkgutil.iter_modules(package.__path__):
-      assert module.name in helpers or f'{package.__name__.split(".")[1]}.{module.name}.' in text, module.name
+    for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
+      name = module.name.removeprefix('genjax.')
+      assert module.ispkg or name.partition('.')[2] in helpers or f'{name}.' in text, name

@@ -10,14 +10,14 @@ import pytest
 from genjax import rng
 from genjax.errors import UsageError, UsageWarning
 from genjax.networks.ddpmpp import DDPMpp
-from genjax.networks.schedule import Monotone
+from genjax.networks.monotone import Monotone
 from genjax.networks.unet import UNet
-from genjax.objectives import predictions, times, weightings
-from genjax.objectives.consistency import Consistency
-from genjax.objectives.diffusion import Autoguided, Diffusion
-from genjax.objectives.learned_variance import LearnedVariance
-from genjax.objectives.meanflow import MeanFlow
-from genjax.objectives.vdm import VDM
+from genjax.objectives.diffusion import parameterizations, times, weightings
+from genjax.objectives.diffusion.consistency import Consistency
+from genjax.objectives.diffusion.diffusion import Autoguided, Diffusion
+from genjax.objectives.diffusion.learned_variance import LearnedVariance
+from genjax.objectives.diffusion.meanflow import MeanFlow
+from genjax.objectives.diffusion.vdm import VDM
 from genjax.samplers import paths
 from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.sampler import Sampler
@@ -47,7 +47,7 @@ def test_every_prediction_is_finite_at_both_ends(path):
   for name in PREDICTIONS:
     if (name, path) == ('Eps', 'RectifiedFlow'):
       continue
-    found, ones = getattr(predictions, name)(), jnp.ones((2, 2, 2, 1))
+    found, ones = getattr(parameterizations, name)(), jnp.ones((2, 2, 2, 1))
     values = (
       found.scale(where, t),
       jnp.sin(found.condition(where, t)),
@@ -60,7 +60,7 @@ def test_every_prediction_is_finite_at_both_ends(path):
 @pytest.mark.parametrize('prediction', PREDICTIONS)
 def test_targets_are_what_the_network_should_answer(prediction):
   # x_0 from the target is x_0; and an error of 1 of the answer is one of `eps_error` in eps.
-  found = getattr(predictions, prediction)()
+  found = getattr(parameterizations, prediction)()
   x_0, eps = (rng.normal(rng.fold_in(KEYS[:4], i), (2, 2, 1)) for i in (1, 2))
   for path in PATHS.values():
     t = image(path.end * jnp.array([0.1, 0.3, 0.6, 0.9]))
@@ -125,7 +125,7 @@ def test_the_loss_has_its_minimum_where_the_network_is_exact():
       return (a * x - mean) / b + self.off
 
   def loss(off):
-    of = Diffusion(Normal(off), PATHS['VPCosine'], predictions.V(), times.Uniform(), (2, 2, 1))
+    of = Diffusion(Normal(off), PATHS['VPCosine'], parameterizations.V(), times.Uniform(), (2, 2, 1))
     return float(jax.jit(of.loss)({'model': {}}, CONTEXT, batch, KEYS)[0])
 
   u = np.linspace(1e-5, 1, 10**5) * np.arctan(np.exp(7.5))
@@ -184,7 +184,7 @@ class LabelSum:
 
 
 def plain(network, **options):
-  return Diffusion(network, PATHS['RectifiedFlow'], predictions.Velocity(), times.LogitNormal(), (2, 2, 1), **options)
+  return Diffusion(network, PATHS['RectifiedFlow'], parameterizations.Velocity(), times.LogitNormal(), (2, 2, 1), **options)
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.5])
@@ -204,7 +204,7 @@ def test_a_network_with_dropout_gets_keys_in_training_alone(name, rate):
   schedule = Monotone(4)
   params = {'model': {'network': {}, 'gamma_0': jnp.asarray(-10.0), 'gamma_1': jnp.asarray(5.0)}}
   params['schedule'] = schedule.init(jax.random.key(0), jnp.zeros(1))['params']
-  steps = (PATHS['DiscreteCosine'], predictions.Eps(), times.Discrete(), (2, 2, 1))
+  steps = (PATHS['DiscreteCosine'], parameterizations.Eps(), times.Discrete(), (2, 2, 1))
   of = {
     'diffusion': lambda: plain(Network()),
     'learned variance': lambda: LearnedVariance(Network(), *steps, sampler=Sampler(clip_denoised=True)),
@@ -297,7 +297,7 @@ def test_clipping_holds_each_prediction():
     (lambda: plain(UNet(outputs=2)), 'outputs=2: this objective reads 1, set outputs=1'),
     (
       lambda: model('Eps', 'VPLinear', times=times.Discrete(10)),
-      'counts steps, and .* has none: take objectives.times.Uniform',
+      'counts steps, and .* has none: take objectives.diffusion.times.Uniform',
     ),
     (lambda: plain(LabelSum(), label_dropout=1.5), 'label_dropout=1.5 is a probability'),
     (lambda: model('Eps', 'RectifiedFlow'), 'ends in pure noise, where Eps does not determine x_0: predict V'),
@@ -306,7 +306,7 @@ def test_clipping_holds_each_prediction():
     (lambda: times.LogNormal(P_std=-1.0), 'P_std=-1.0 must be positive'),
     (lambda: times.Uniform(first=0.0), 'first=0.0 must be between 0 and 1'),
     (lambda: times.Discrete(0), 'T=0 must be 1 or more'),
-    (lambda: predictions.Karras(0.0), 'sigma_data=0.0 must be positive'),
+    (lambda: parameterizations.Karras(0.0), 'sigma_data=0.0 must be positive'),
     (lambda: weightings.MinSNR(0.0), 'gamma=0.0 must be positive'),
     (lambda: paths.EDM(sigma_max=0.001), 'sigma_min=0.002 must be positive and below sigma_max=0.001'),
     (lambda: paths.VPLinear(beta_min=30.0), 'beta_min=30.0 must be positive and below beta_max=20.0'),
@@ -326,10 +326,10 @@ def with_path(path, prediction, **options):
 @pytest.mark.parametrize(
   ('make', 'named'),
   [
-    (lambda: with_path(paths.DiscreteLinear(T=100), predictions.V()), 'beta_T=0.2'),
-    (lambda: with_path(paths.EDM(sigma_max=5.0), predictions.V()), 'sigma_max=5.0'),
-    (lambda: with_path(paths.DiscreteCosine(), predictions.Eps()), 'clip_denoised=True'),
-    (lambda: with_path(paths.VPCosine(), predictions.Eps()), 'clip_denoised=True'),
+    (lambda: with_path(paths.DiscreteLinear(T=100), parameterizations.V()), 'beta_T=0.2'),
+    (lambda: with_path(paths.EDM(sigma_max=5.0), parameterizations.V()), 'sigma_max=5.0'),
+    (lambda: with_path(paths.DiscreteCosine(), parameterizations.Eps()), 'clip_denoised=True'),
+    (lambda: with_path(paths.VPCosine(), parameterizations.Eps()), 'clip_denoised=True'),
     (lambda: unet(16, attention=(7,)), r'attention=\(7,\).* 16, 8'),
     (lambda: unet(24, patch=2), r'attention=\(7, 8\).* 12, 6'),
     (lambda: network_init(DDPMpp(8, (1, 1), 1), 8), r'attention=\(16,\).* 8, 4'),
@@ -349,9 +349,9 @@ def network_init(network, side):
 
 
 def test_remedies_of_the_warnings_give_none():  # warnings are errors here
-  with_path(paths.DiscreteLinear(T=100, beta_1=1e-3, beta_T=0.2), predictions.Eps())
-  with_path(paths.DiscreteCosine(), predictions.Eps(), sampler=Sampler(clip_denoised=True))
+  with_path(paths.DiscreteLinear(T=100, beta_1=1e-3, beta_T=0.2), parameterizations.Eps())
+  with_path(paths.DiscreteCosine(), parameterizations.Eps(), sampler=Sampler(clip_denoised=True))
   for path in (*PATHS.values(), paths.DiscreteLinear(), paths.VPLinear()):
-    with_path(path, predictions.V())
+    with_path(path, parameterizations.V())
   unet(16, attention=(8,))
   unet(16, attention=())

@@ -15,7 +15,7 @@ import evaluate
 import sample
 from genjax.data.generated import match, open_generated
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.metrics import card, compare

@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 from benchmarks import metrics_blind_spots
 from genjax import rng
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import Arrays, data_hash, open_data
+from genjax.data.sources.base import Arrays, data_hash
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.metrics import card, classifier, collapse, extractors, manifold

@@ -11,9 +11,9 @@ from evaluate import likelihood_images
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.layers import sinusoidal_embedding
-from genjax.objectives.consistency import Consistency
-from genjax.objectives.diffusion import Autoguided
-from genjax.objectives.meanflow import MeanFlow
+from genjax.objectives.diffusion.consistency import Consistency
+from genjax.objectives.diffusion.diffusion import Autoguided
+from genjax.objectives.diffusion.meanflow import MeanFlow
 from genjax.types import Batch, Context, Variables
 
 N = 8192

@@ -16,10 +16,10 @@ from genjax.networks.dcgan import PatchDiscriminator
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.networks.progressive import ProgressiveDiscriminator, ProgressiveGenerator
 from genjax.networks.stylegan2 import MEAN_OF, StyleGAN2Discriminator, StyleGAN2Generator
-from genjax.objectives import adversarial, penalties
-from genjax.objectives.gan import GAN
-from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment
-from genjax.objectives.progressive_gan import ProgressiveGAN
+from genjax.objectives.gan import losses, penalties
+from genjax.objectives.gan.augment import AdaptiveAugment, DiffAugment
+from genjax.objectives.gan.gan import GAN
+from genjax.objectives.gan.progressive import ProgressiveGAN
 from genjax.step import init_state, playing
 from genjax.types import Batch, Variables
 from tests.conftest import assert_close, step_of
@@ -52,8 +52,8 @@ class Dropping(MLPGenerator):
 
 
 LOSSES = [
-  adversarial.Minimax(), adversarial.NonSaturating(), adversarial.LeastSquares(), adversarial.Wasserstein(),
-  adversarial.Hinge(), adversarial.RelativisticPairing()
+  losses.Minimax(), losses.NonSaturating(), losses.LeastSquares(), losses.Wasserstein(),
+  losses.Hinge(), losses.RelativisticPairing()
 ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_microbatches_change_nothing_whatever_is_remembered(penalised):
 
 def test_weights_are_clipped():
   batch = batch_of()
-  objective = game(loss=adversarial.Wasserstein())
+  objective = game(loss=losses.Wasserstein())
   optimizers = {'discriminator': optim.rmsprop(5e-2, clip_weights=0.03), 'generator': optim.rmsprop(5e-2)}
   _, state = state_of(objective, batch, optimizers)
   after, _ = jax.jit(step_of(objective, optimizers, playing=('discriminator', 'generator')))(state, batch, jax.random.key(3))
@@ -213,10 +213,10 @@ def test_what_does_not_fit_is_refused():
     AdaptiveAugment(target=2)
   dcgan = complete(
     {
-      'cls': 'objectives.gan.GAN',
+      'cls': 'objectives.gan.gan.GAN',
       'generator': {'cls': 'networks.dcgan.DCGANGenerator', 'width': 8},
       'discriminator': {'cls': 'networks.dcgan.DCGANDiscriminator', 'width': 8},
-      'penalties': {'r1': {'cls': 'objectives.penalties.R1', 'weight': 1.0}},
+      'penalties': {'r1': {'cls': 'objectives.gan.penalties.R1', 'weight': 1.0}},
     },
     {'image_shape': (16, 16, 1), 'dtype': 'float32'},
   )

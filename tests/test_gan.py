@@ -10,7 +10,7 @@ from scipy.stats import chi, norm
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPGenerator
-from genjax.objectives import adversarial, penalties
+from genjax.objectives.gan import losses, penalties
 
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(512))
 
@@ -25,10 +25,10 @@ REAL, FAKE = quantiles(1.0), quantiles(-1.0)  # of N(1, 1) and N(-1, 1): log p/q
 @pytest.mark.parametrize(
   ('loss', 'link'),
   [
-    (adversarial.NonSaturating(), lambda logit: logit),
-    (adversarial.Minimax(), lambda logit: logit),
-    (adversarial.RelativisticPairing(), lambda logit: logit),
-    (adversarial.LeastSquares(), jax.nn.sigmoid),  # p / (p + q)
+    (losses.NonSaturating(), lambda logit: logit),
+    (losses.Minimax(), lambda logit: logit),
+    (losses.RelativisticPairing(), lambda logit: logit),
+    (losses.LeastSquares(), jax.nn.sigmoid),  # p / (p + q)
   ],
 )
 def test_the_best_discriminator_of_two_gaussians_is_their_ratio(loss, link):
@@ -59,16 +59,16 @@ def minimum(value, start):
 
 def test_smoothing_lowers_the_target_of_real_images():
   # One place where real and generated images are as likely: D = (1 - s) / 2.
-  loss = adversarial.NonSaturating(smoothing=0.1)
+  loss = losses.NonSaturating(smoothing=0.1)
   logit = minimum(lambda x: loss.discriminator(x, x), jnp.zeros(1))
   np.testing.assert_allclose(jax.nn.sigmoid(logit), 0.45, atol=1e-3)
   with pytest.raises(UsageError, match=r'objective.loss.smoothing=1.5 must be in \[0, 1\)'):
-    adversarial.NonSaturating(smoothing=1.5)
+    losses.NonSaturating(smoothing=1.5)
 
 
 def test_hinge_and_wasserstein_at_their_optima():
   # Hinge: D = +-1, the sign of p - q; Wasserstein: D(x) = x has slope 1, and W = 2 is the distance of the means.
-  hinge, wasserstein = adversarial.Hinge(), adversarial.Wasserstein()
+  hinge, wasserstein = losses.Hinge(), losses.Wasserstein()
   assert float(hinge.discriminator(jnp.sign(REAL), jnp.sign(FAKE))) == pytest.approx(4 * norm.cdf(-1), rel=1e-3)
   assert float(hinge.discriminator(10 * jnp.ones(4), -10 * jnp.ones(4))) == 0.0
   assert float(wasserstein.discriminator(REAL, FAKE)) == pytest.approx(-2.0, rel=1e-5)
@@ -79,9 +79,9 @@ def test_hinge_and_wasserstein_at_their_optima():
 def test_where_the_discriminator_is_sure_only_the_saturating_generator_stands_still():
   sure = jnp.full(4, -20.0)
   slope = lambda loss: float(jax.grad(lambda x: loss.generator(None, x))(sure).sum())  # noqa: E731
-  assert abs(slope(adversarial.Minimax())) < 1e-6
-  assert slope(adversarial.NonSaturating()) == pytest.approx(-1)
-  assert slope(adversarial.LeastSquares()) == pytest.approx(-21)
+  assert abs(slope(losses.Minimax())) < 1e-6
+  assert slope(losses.NonSaturating()) == pytest.approx(-1)
+  assert slope(losses.LeastSquares()) == pytest.approx(-21)
 
 
 # Penalties. Critics whose slope is known: <c, x> has c, |x|^2 / 2 has x.

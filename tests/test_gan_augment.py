@@ -9,13 +9,14 @@ import optax
 import pytest
 
 from genjax import rng
-from genjax.data.sources import Subset, open_data
+from genjax.data.sources.base import Subset
+from genjax.data.sources.open import open_data
 from genjax.images import to_float
 from genjax.metrics import collapse
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
-from genjax.objectives import adversarial
-from genjax.objectives.gan import GAN
-from genjax.objectives.gan_augment import AdaptiveAugment, DiffAugment, cut_out
+from genjax.objectives.gan import losses
+from genjax.objectives.gan.augment import AdaptiveAugment, DiffAugment, cut_out
+from genjax.objectives.gan.gan import GAN
 from genjax.parallel import make_mesh
 from genjax.step import init_state
 from genjax.types import Batch
@@ -90,7 +91,7 @@ def test_p_follows_the_discriminators_certainty():
   assert float(memory['p']) == 0.0
 
 
-@pytest.mark.parametrize('loss', [adversarial.RelativisticPairing(), adversarial.Wasserstein()])
+@pytest.mark.parametrize('loss', [losses.RelativisticPairing(), losses.Wasserstein()])
 def test_what_a_loss_cannot_see_does_not_move_p(loss):
   # These losses do not know D from D + c; half of the pairs are told apart rightly, wherever D lies.
   fake = jnp.linspace(-1, 1, 64)
@@ -103,8 +104,8 @@ def test_what_a_loss_cannot_see_does_not_move_p(loss):
 
 def test_others_count_where_they_put_a_real_image():
   real = jnp.array([0.4, 0.6, -1.0, 3.0])
-  assert float(jnp.sign(adversarial.LeastSquares().sureness(real, real)).mean()) == 0.0
-  assert float(jnp.sign(adversarial.NonSaturating().sureness(real, real)).mean()) == 0.5
+  assert float(jnp.sign(losses.LeastSquares().sureness(real, real)).mean()) == 0.0
+  assert float(jnp.sign(losses.NonSaturating().sureness(real, real)).mean()) == 0.5
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from PIL import Image
 import evaluate
 from benchmarks.corruptions import DISTANCES, LEVELS, cases
 from genjax.data.generated import class_table, match, open_generated
-from genjax.data.sources import Arrays, open_data
+from genjax.data.sources.base import Arrays
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.images import save_png
 from genjax.metrics import card, compare, extractors

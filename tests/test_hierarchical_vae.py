@@ -18,10 +18,10 @@ from genjax.networks.mlp import MLPEncoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
-from genjax.objectives.hierarchical_vae import HierarchicalVAE
 from genjax.objectives.likelihoods import Bernoulli, BinarisedBernoulli, BinarisedPatches, LogisticMixture
-from genjax.objectives.pixel_vae import PixelVAE
-from genjax.objectives.vae import VAE
+from genjax.objectives.vae.hierarchical import HierarchicalVAE
+from genjax.objectives.vae.pixel_vae import PixelVAE
+from genjax.objectives.vae.vae import VAE
 from genjax.step import init_state
 from genjax.types import Batch, Context, example_batch
 from tests.conftest import config_of, image_shape, objects, step_of

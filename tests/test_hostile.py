@@ -15,7 +15,7 @@ from PIL import Image
 import genjax
 from genjax.build import build, complete
 from genjax.data import photos
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.run import load
 from genjax.types import Objective
@@ -148,7 +148,7 @@ def test_a_config_runs_no_code(tmp_path):
 def test_a_package_that_the_user_allows(tmp_path, monkeypatch):
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / '__init__.py').write_text('')
-  (tmp_path / 'mine' / 'vae.py').write_text('from genjax.objectives.vae import VAE\nclass Mine(VAE):\n  pass\n')
+  (tmp_path / 'mine' / 'vae.py').write_text('from genjax.objectives.vae.vae import VAE\nclass Mine(VAE):\n  pass\n')
   monkeypatch.syspath_prepend(tmp_path)
   spec = complete(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'dtype': 'float32'}) | {
     'cls': 'mine.vae.Mine'

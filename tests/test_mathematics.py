@@ -15,9 +15,9 @@ from genjax.networks.dit import DiT, positions
 from genjax.networks.layers import Conv, TransposedConv, fourier_embedding, halvings
 from genjax.networks.unet import ResBlock, UNet, dropout, group_norm
 from genjax.objectives.common import labels_or_random
-from genjax.objectives.gan import GAN
+from genjax.objectives.gan.gan import GAN
 from genjax.objectives.likelihoods import Gaussian
-from genjax.objectives.vae import VAE
+from genjax.objectives.vae.vae import VAE
 from genjax.types import Batch, Context
 from tests.conftest import assert_close, config_of
 from tests.linear_gaussian import MEAN, SIGMA, Decoder, Encoder, W

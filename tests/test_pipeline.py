@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from genjax.data.pipeline import Pipeline, batch_rows
-from genjax.data.sources import Arrays
+from genjax.data.sources.base import Arrays
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh
 from tests.conftest import ROOT, noise, same_bits

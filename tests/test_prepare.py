@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from genjax.data.prepare import prepare, read_cifar10, read_idx
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from tests.conftest import ROOT, noise
 

@@ -11,8 +11,8 @@ from scipy.stats import norm
 
 from benchmarks import solver_order
 from genjax import rng
-from genjax.objectives import predictions
-from genjax.samplers import grids, ode, paths, solvers
+from genjax.objectives.diffusion import parameterizations
+from genjax.samplers import ode, paths, solvers, timesteps
 from genjax.samplers.likelihood import log_prob
 from genjax.types import Batch
 from tests.conftest import ROOT, sometimes
@@ -22,7 +22,7 @@ from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, mod
 @functools.cache
 def solved(solver, path, steps, grid='log_snr'):
   path = PATHS[path]
-  return jax.jit(lambda x: solvers.SOLVERS[solver](exact(path), path, x, grids.GRIDS[grid](path, steps), None))(start(path))
+  return jax.jit(lambda x: solvers.SOLVERS[solver](exact(path), path, x, timesteps.GRIDS[grid](path, steps), None))(start(path))
 
 
 # Paths
@@ -63,11 +63,11 @@ def test_published_values_of_the_paths():
 
 
 def test_time_grids():
-  sigma = np.asarray(grids.karras(PATHS['EDM'], 18))  # 2206.00364, eq. 5 with its defaults
+  sigma = np.asarray(timesteps.karras(PATHS['EDM'], 18))  # 2206.00364, eq. 5 with its defaults
   i = np.arange(18)
   by_hand = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
   np.testing.assert_allclose(sigma, [*by_hand, 0], rtol=1e-4)
-  for grid in grids.GRIDS.values():
+  for grid in timesteps.GRIDS.values():
     for path in PATHS.values():
       for steps in (1, 2, 20):
         t = np.asarray(grid(path, steps))
@@ -75,9 +75,9 @@ def test_time_grids():
         assert t[0] == np.float32(path.end)
         assert t[-1] == 0
         assert (np.diff(t) < 0).all(), (grid, path, t)
-  snr = np.asarray(paths.log_snr(PATHS['VPLinear'], grids.log_snr(PATHS['VPLinear'], 10)[:-1]))
+  snr = np.asarray(paths.log_snr(PATHS['VPLinear'], timesteps.log_snr(PATHS['VPLinear'], 10)[:-1]))
   np.testing.assert_allclose(np.diff(snr), np.diff(snr)[0], rtol=2e-3)
-  np.testing.assert_allclose(grids.quadratic(PATHS['VPLinear'], 4), [1, 9 / 16, 1 / 4, 1 / 16, 0])
+  np.testing.assert_allclose(timesteps.quadratic(PATHS['VPLinear'], 4), [1, 9 / 16, 1 / 4, 1 / 16, 0])
 
 
 # Solvers
@@ -170,7 +170,7 @@ def test_a_random_solver_s_variance_converges_with_its_order(solver, path, order
   end = jnp.asarray(path.end)
   for n in counts:
     x = unit(0, (n + 1, 1, 1)) * jnp.hypot(path.alpha(end) * s, path.sigma(end))
-    found = solvers.SOLVERS[solver](denoise, path, x, grids.log_snr(path, n), None, **options)
+    found = solvers.SOLVERS[solver](denoise, path, x, timesteps.log_snr(path, n), None, **options)
     errors.append(abs(float((found.x**2).sum()) - s**2))
   assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2), errors
 
@@ -204,7 +204,7 @@ def test_random_solvers_reach_the_moments_of_the_data(solver, path, options):
   keys = KEYS[:256]
   noise = where.sigma(jnp.asarray(where.end)) * rng.normal(rng.fold_in(keys, 0), (8, 8, 1))
   function = functools.partial(solvers.SOLVERS[solver], **options)
-  x = np.asarray(jax.jit(lambda x: function(exact(where), where, x, grids.log_snr(where, 300), keys).x)(noise))
+  x = np.asarray(jax.jit(lambda x: function(exact(where), where, x, timesteps.log_snr(where, 300), keys).x)(noise))
   mean = (WEIGHT * MEAN).sum()
   assert x.mean() == pytest.approx(mean, abs=0.02)
   assert x.std() == pytest.approx(np.sqrt((WEIGHT * (STD**2 + MEAN**2)).sum() - mean**2), rel=0.03)
@@ -254,7 +254,7 @@ def test_nothing_is_asked_below_the_first_step_of_a_discrete_path():
     path = PATHS[name]
     assert float(path.time(jnp.asarray(path.ratio_min))) == pytest.approx(1 / 1000, rel=1e-3)
     for grid in ('karras', 'log_snr'):
-      assert float(grids.GRIDS[grid](path, 20)[-2]) == pytest.approx(1 / 1000, rel=1e-3)
+      assert float(timesteps.GRIDS[grid](path, 20)[-2]) == pytest.approx(1 / 1000, rel=1e-3)
 
 
 def test_an_ancestral_step_is_ddpm_s_posterior():
@@ -278,7 +278,7 @@ def test_an_image_does_not_depend_on_its_batch(solver):
 
   def function(n):
     noise = rng.normal(rng.fold_in(KEYS[:n], 0), (2, 2, 1))
-    return solvers.SOLVERS[solver](exact(path), path, noise, grids.karras(path, 8), KEYS[:n])
+    return solvers.SOLVERS[solver](exact(path), path, noise, timesteps.karras(path, 8), KEYS[:n])
 
   eight, four = jax.jit(function, static_argnums=0)(8), jax.jit(function, static_argnums=0)(4)
   np.testing.assert_allclose(eight.x[:4], four.x, atol=1e-5)
@@ -288,7 +288,7 @@ def test_an_image_does_not_depend_on_its_batch(solver):
 @pytest.mark.parametrize('solver', solvers.SOLVERS)
 def test_the_way_is_returned(solver):
   of = model('Velocity', 'RectifiedFlow')
-  keys, grid = KEYS[:3], grids.uniform(of.path, 5)
+  keys, grid = KEYS[:3], timesteps.uniform(of.path, 5)
   found = of.solve(NOTHING, keys, solver=solver, steps=5)
   turns = 9 if solver in ('heun', 'langevin') else 5
   assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
@@ -374,12 +374,12 @@ def test_solvers_are_those_of_diffusers(peers, name, steps, monkeypatch):
   path, noise = PATHS['DiscreteLinear'], jnp.asarray(peers['noise'], jnp.float32)
   monkeypatch.setattr(solvers.rng, 'fold_in', lambda keys, i: i - 1)  # the i-th step's noise is the peer's
   monkeypatch.setattr(solvers.rng, 'normal', lambda i, shape: noise[i])
-  denoise = lambda x, t: predictions.Eps().x0(path, t, x, peer_eps(x, t))  # noqa: E731
+  denoise = lambda x, t: parameterizations.Eps().x0(path, t, x, peer_eps(x, t))  # noqa: E731
   solver = {'ddpm': solvers.ancestral, 'ddim_eta': functools.partial(solvers.ddim, eta=0.7)}.get(name) or solvers.SOLVERS[name]
   x = jnp.asarray(peers['x'], jnp.float32)
   if name == 'euler':  # it begins at the deviation of y = x / alpha, sigma / alpha of t = 1, where x has 1
     x *= path.alpha(jnp.ones(())) * peers[f'{name}_{steps}_sigmas'].max()
-  found = solver(denoise, path, x, grids.uniform(path, steps), KEYS[:2]).x
+  found = solver(denoise, path, x, timesteps.uniform(path, steps), KEYS[:2]).x
   np.testing.assert_allclose(found, peers[f'{name}_{steps}'], rtol=2e-5, atol=1e-4)
 
 
@@ -388,9 +388,9 @@ def test_ancestral_steps_of_learned_variance_are_those_of_diffusers(peers, steps
   path, noise = PATHS['DiscreteLinear'], jnp.asarray(peers['noise'], jnp.float32)
   monkeypatch.setattr(solvers.rng, 'fold_in', lambda keys, i: i - 1)
   monkeypatch.setattr(solvers.rng, 'normal', lambda i, shape: noise[i])
-  predict = lambda x, t: (predictions.Eps().x0(path, t, x, peer_eps(x, t)), jnp.sin(5 * x))  # noqa: E731
+  predict = lambda x, t: (parameterizations.Eps().x0(path, t, x, peer_eps(x, t)), jnp.sin(5 * x))  # noqa: E731
   x = jnp.asarray(peers['x'], jnp.float32)
-  found = solvers.learned_ancestral(predict, path, x, grids.uniform(path, steps)[:-1], KEYS[:2]).x
+  found = solvers.learned_ancestral(predict, path, x, timesteps.uniform(path, steps)[:-1], KEYS[:2]).x
   np.testing.assert_allclose(found, peers[f'ddpm_learned_{steps}'], rtol=2e-5, atol=2e-4)
 
 
@@ -410,8 +410,8 @@ def test_heun_is_that_of_diffusers(peers, steps):
 
 
 def test_edm_s_euler_and_preconditioning_are_those_of_diffusers(peers):
-  path, karras = PATHS['EDM'], predictions.Karras(0.5)
-  grid = grids.karras(path, 18)
+  path, karras = PATHS['EDM'], parameterizations.Karras(0.5)
+  grid = timesteps.karras(path, 18)
   np.testing.assert_allclose(grid, peers['edm_18_sigmas'], rtol=1e-4)
   denoise = lambda y, s: karras.x0(path, s, y, peer_eps(karras.scale(path, s) * y, karras.condition(path, s)))  # noqa: E731
   found = solvers.euler(denoise, path, 80 * jnp.asarray(peers['x'], jnp.float32), grid).x

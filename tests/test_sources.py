@@ -13,9 +13,9 @@ from PIL import Image, PngImagePlugin
 from sklearn.datasets import load_digits
 
 from genjax.data import decoded as kept
-from genjax.data import sources
 from genjax.data.pipeline import Pipeline
-from genjax.data.sources import open_data
+from genjax.data.sources import folder as folder_module
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.metrics.reference import real_images
 from genjax.parallel import make_mesh
@@ -518,14 +518,14 @@ def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch, capsys):
 def decoded(tmp_path, monkeypatch):
   """Every folder's images are kept, in a cache of its own. The files that are decoded, in a list."""
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.setattr(sources, 'CACHED_FILES', 1)
-  read, seen = sources.read_photo, []
+  monkeypatch.setattr(folder_module, 'CACHED_FILES', 1)
+  read, seen = folder_module.read_photo, []
 
   def noted(path, *args, **kwargs):
     seen.append(path.name)
     return read(path, *args, **kwargs)
 
-  monkeypatch.setattr(sources, 'read_photo', noted)
+  monkeypatch.setattr(folder_module, 'read_photo', noted)
   return seen
 
 

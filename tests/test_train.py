@@ -14,7 +14,7 @@ import pytest
 import genjax
 from configs import gaussians_wgan_gp
 from genjax.commandline import config_path
-from genjax.data.sources import open_data
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.parallel import start_hosts
@@ -59,7 +59,7 @@ def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, mes
 PARTS_OF_MINE = """
 import dataclasses
 from genjax.networks.mlp import MLPGenerator
-from genjax.objectives.adversarial import Hinge
+from genjax.objectives.gan.losses import Hinge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +112,10 @@ def test_a_run_with_classes_of_the_user_s_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_another_class_is_given_on_the_command_line(tmp_path):
-  words = ['--config.objective.loss.cls=objectives.adversarial.Hinge', '--dry_run']
+  words = ['--config.objective.loss.cls=objectives.gan.losses.Hinge', '--dry_run']
   text = train('digits_gan', tmp_path / 'run', *words)
   assert 'objective.loss.smoothing: left out, as the class given on the command line has none.' in text
-  assert '"cls": "objectives.adversarial.Hinge"' in text
+  assert '"cls": "objectives.gan.losses.Hinge"' in text
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_an_override_that_would_change_the_number_of_steps_is_refused():
 
 def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
   text = train('digits_gan', tmp_path / 'run', '--dry_run')
-  assert '"cls": "objectives.gan.GAN"' in text
+  assert '"cls": "objectives.gan.gan.GAN"' in text
   assert f'"hash": "{open_data("digits", 8).contents().hash}"' in text
   # 74 inputs (64 pixels, 10 classes) -> 8 -> 8 -> 1, and 42 -> 8 -> 8 -> 64, with biases
   assert 'parameters discriminator 681, generator 992' in text

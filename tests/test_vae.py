@@ -11,12 +11,10 @@ from genjax.networks.grid import GridDecoder, GridEncoder
 from genjax.networks.mlp import MLPDecoder, MLPEncoder
 from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.vdvae import VDVAEDecoder, VDVAEEncoder
-from genjax.objectives import pictures
-from genjax.objectives.autoregressive import Autoregressive
-from genjax.objectives.beta_tc import BetaTCVAE, decomposition
-from genjax.objectives.capacity_vae import CapacityVAE
-from genjax.objectives.hierarchical_vae import HierarchicalVAE
-from genjax.objectives.iwae import IWAE
+from genjax.objectives import previews
+from genjax.objectives.autoregressive.pixels import Autoregressive
+from genjax.objectives.codes.quantizers import Codebook
+from genjax.objectives.codes.vqvae import VQVAE
 from genjax.objectives.likelihoods import (
   LEVEL,
   Bernoulli,
@@ -26,9 +24,11 @@ from genjax.objectives.likelihoods import (
   LogisticMixture,
   SharedGaussian,
 )
-from genjax.objectives.quantisers import Codebook
-from genjax.objectives.vae import VAE, risen
-from genjax.objectives.vqvae import VQVAE
+from genjax.objectives.vae.beta_tc import BetaTCVAE, decomposition
+from genjax.objectives.vae.capacity import CapacityVAE
+from genjax.objectives.vae.hierarchical import HierarchicalVAE
+from genjax.objectives.vae.iwae import IWAE
+from genjax.objectives.vae.vae import VAE, risen
 from genjax.types import Batch, Context
 from tests.linear_gaussian import SIGMA, Decoder, Encoder, evidence, gap
 
@@ -61,7 +61,7 @@ def test_ways_through_latents_are_straight_and_one_at_a_time():
   x, z = jnp.zeros((4, 2, 3, 1)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)) * [1, 5, 3], jnp.float32)
   label = jax.nn.one_hot(jnp.arange(4), 3)
   decode = lambda z, label: jnp.stack([z, label], axis=1)[..., None]  # what it is given, as an image  # noqa: E731
-  found = pictures.of_latents(decode, x, z, label)
+  found = previews.of_latents(decode, x, z, label)
   np.testing.assert_array_equal(found['reconstructions'][1], decode(z, label))
   way = np.asarray(found['interpolation'])[..., 0]
   assert way.shape == (2, 10, 2, 3)

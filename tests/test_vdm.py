@@ -12,9 +12,9 @@ from flax import linen as nn
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.schedule import Monotone
-from genjax.objectives.vdm import VDM
-from genjax.samplers import grids, paths
+from genjax.networks.monotone import Monotone
+from genjax.objectives.diffusion.vdm import VDM
+from genjax.samplers import paths, timesteps
 from genjax.step import init_state
 from genjax.types import Batch
 from tests.conftest import step_of
@@ -46,7 +46,7 @@ def test_the_schedule_rises_from_end_to_end():
   np.testing.assert_allclose(-paths.log_snr(path, t[1:]), gamma[1:], atol=2e-3)
   np.testing.assert_allclose(path.time(paths.ratio(path, t[1:])), t[1:], atol=2e-3)
   assert float(path.time(jnp.zeros(()))) == 0
-  assert (np.diff(np.asarray(grids.karras(path, 10))) < 0).all()
+  assert (np.diff(np.asarray(timesteps.karras(path, 10))) < 0).all()
 
 
 def test_vdm_s_loss_is_the_bound_and_tight():

@@ -11,11 +11,11 @@ from genjax.networks.dcgan import DCGANDiscriminator, PatchDiscriminator
 from genjax.networks.grid import GridDecoder, GridEncoder
 from genjax.networks.mlp import MLPDecoder
 from genjax.networks.pixel_transformer import PixelTransformer
-from genjax.objectives.adversarial import RelativisticPairing
+from genjax.objectives.codes.quantizers import Codebook
+from genjax.objectives.codes.vqgan import VQGAN, perceptual_distance
+from genjax.objectives.gan.losses import RelativisticPairing
+from genjax.objectives.gan.penalties import R1, PathLength
 from genjax.objectives.likelihoods import Gaussian
-from genjax.objectives.penalties import R1, PathLength
-from genjax.objectives.quantisers import Codebook
-from genjax.objectives.vqgan import VQGAN, perceptual_distance
 from genjax.types import Batch, Context
 
 BATCH = Batch(jnp.tanh(jax.random.normal(jax.random.key(1), (6, 8, 8, 1))), jnp.arange(6) % 3, jnp.arange(6))

@@ -11,9 +11,9 @@ from genjax.networks.grid import GridDecoder, GridEncoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.row_lstm import PixelRNN
+from genjax.objectives.codes.quantizers import FSQ, Codebook
+from genjax.objectives.codes.vqvae import VQVAE
 from genjax.objectives.likelihoods import Bernoulli, BinarisedPatches, SharedGaussian
-from genjax.objectives.quantisers import FSQ, Codebook
-from genjax.objectives.vqvae import VQVAE
 from genjax.types import Batch, Context
 from tests.test_autoregressive import awake
 

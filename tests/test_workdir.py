@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax.data import contents, sources
-from genjax.data.sources import open_data
+from genjax.data import contents
+from genjax.data.sources import folder
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.files import NotWritten, write_whole
 from genjax.metrics import card
+from genjax.schema import SCHEMA
 from genjax.workdir import (
   keep_background,
   open_workdir,
@@ -46,7 +48,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
   run_id = read_config(tmp_path / 'run')['run_id']
   os.close(open_workdir(tmp_path / 'run', longer, config_at={5: config}.get))
   assert 'optim.model.steps changes from 5 to 9 with train.steps' in capsys.readouterr().out
-  assert read_config(tmp_path / 'run') == longer | {'run_id': run_id}
+  assert read_config(tmp_path / 'run') == longer | {'run_id': run_id, 'schema': SCHEMA}
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
@@ -79,7 +81,7 @@ def test_an_option_that_came_later_counts_as_its_default(tmp_path):
     open_workdir(tmp_path, other)
   config['objective']['network']['remat'] = True  # changes how, not what
   os.close(open_workdir(tmp_path, config))
-  assert read_config(tmp_path) == config | {'run_id': read_config(tmp_path)['run_id']}
+  assert read_config(tmp_path) == config | {'schema': SCHEMA, 'run_id': read_config(tmp_path)['run_id']}
 
 
 def images_in(path, n=24, seed=0, classes=('cat', 'dog')):
@@ -208,7 +210,7 @@ def test_a_large_folder_is_hashed_by_names_sizes_and_a_sample(tmp_path, monkeypa
   path = sorted(images.rglob('*.png'))[0]
   path.write_bytes(path.read_bytes()[:-1] + b'x')  # in the sample, with the same size
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sources, 'read_photo', lambda *args, **kwargs: noise(1)[0])
+    patch.setattr(folder, 'read_photo', lambda *args, **kwargs: noise(1)[0])
     assert open_data(str(images), 8).contents().hash != before.hash
 
 
@@ -271,7 +273,7 @@ def test_run_ids_are_unique_and_permanent(tmp_path):
   (tmp_path / 'b' / 'checkpoints' / str(config['train']['steps'])).mkdir()
   os.close(open_workdir(tmp_path / 'b', config))
   assert run_id_of(read_config(tmp_path / 'b'))
-  assert read_config(tmp_path / 'b') == config | {'run_id': run_id_of(read_config(tmp_path / 'b'))}
+  assert read_config(tmp_path / 'b') == config | {'schema': SCHEMA, 'run_id': run_id_of(read_config(tmp_path / 'b'))}
 
 
 @pytest.mark.parametrize('name', ['evaluation', 'checkpoints', 'samples', 'pictures/reconstructions', 'nan'])

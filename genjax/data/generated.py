@@ -12,7 +12,9 @@ from PIL import Image
 from genjax.data import contents
 from genjax.data.listing import image_files
 from genjax.data.photos import supported_formats
-from genjax.data.sources import Read, Source, check_pixels, from_arrays, open_data, read_arrays
+from genjax.data.sources.base import Read, Source, from_arrays
+from genjax.data.sources.npz import check_pixels, read_arrays
+from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from genjax import rng
-from genjax.data.sources import Arrays, Source
+from genjax.data.sources.base import Arrays, Source
 from genjax.images import to_float
 from genjax.parallel import batch_sharding, check_batch_size, put_everywhere
 from genjax.types import Batch

@@ -29,7 +29,7 @@ from typing import Any
 import jax
 
 from genjax.build import resolve
-from genjax.data.sources import Source, data_hash
+from genjax.data.sources.base import Source, data_hash
 from genjax.errors import UsageError
 from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics

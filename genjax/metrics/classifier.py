@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, UInt8
 
 from genjax import rng
 from genjax.data.pipeline import batch_rows
-from genjax.data.sources import Source, data_hash
+from genjax.data.sources.base import Source, data_hash
 from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.metrics import efficientnet

@@ -17,12 +17,12 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import Source
+from genjax.data.sources.base import Source
 from genjax.images import to_float, to_uint8
 from genjax.metrics.manifold import copies, manifold, nearest
 from genjax.metrics.modes import of_gaussians
 from genjax.objectives.common import one_hot
-from genjax.objectives.gan import GAN, collections
+from genjax.objectives.gan.gan import GAN, collections
 from genjax.parallel import put_everywhere, replicated
 from genjax.types import Batch, Images, Labels, Variables
 

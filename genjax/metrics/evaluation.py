@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from genjax import rng
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import Arrays, Source
+from genjax.data.sources.base import Arrays, Source
 from genjax.errors import UsageError
 from genjax.images import check_finite, not_finite, to_float, to_uint8
 from genjax.metrics import classifier

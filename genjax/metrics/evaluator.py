@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from genjax.data.sources import Source
+from genjax.data.sources.base import Source
 from genjax.images import save_grid
 from genjax.metrics import card, collapse
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorised, nearest_pairs

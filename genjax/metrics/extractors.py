@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from genjax.build import resolve
-from genjax.data.sources import Source, Subset
+from genjax.data.sources.base import Source, Subset
 from genjax.errors import UsageError, did_you_mean
 from genjax.files import cache_folder
 from genjax.metrics import classifier, efficientnet, inception

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from genjax.data.modes import DEVIATION, centres
-from genjax.data.sources import Source
+from genjax.data.sources.base import Source
+from genjax.data.sources.modes import DEVIATION, centres
 from genjax.metrics.extractors import Extractor, open_extractor
 from genjax.metrics.reference import real_images
 

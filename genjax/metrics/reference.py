@@ -11,7 +11,8 @@ from jaxtyping import Float, Int32, Int64
 from tqdm import tqdm
 
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources import Source, data_hash, open_data, sibling
+from genjax.data.sources.base import Source, data_hash
+from genjax.data.sources.open import open_data, sibling
 from genjax.errors import UsageError
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.moments import Moments, RunningMoments

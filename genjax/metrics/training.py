@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from genjax.data.sources import Source
+from genjax.data.sources.base import Source
 from genjax.errors import UsageError
 from genjax.metrics import card, collapse
 from genjax.metrics.evaluation import compare_sets, draw, evaluations

@@ -1,6 +1,6 @@
 """Networks that grow (Karras et al. 1710.10196, section 2, appendix A): each level of the pyramid has its own way to an image.
 
-`growth`, from 0 to the number of levels, is a buffer that the objective sets (genjax/objectives/progressive_gan.py): at 2 the
+`growth`, from 0 to the number of levels, is a buffer that the objective sets (genjax/objectives/gan/progressive.py): at 2 the
 images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 parts of level 3 and 0.7 of level 2, doubled. All
 images have the full size, smaller ones as repeated pixels. `top` is the highest level that is computed; the numbers do not
 depend on it as long as it is not below `growth`. Adam's count is of the whole training, not begun anew with each level as in

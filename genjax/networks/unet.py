@@ -125,9 +125,9 @@ def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
 class UNet(nn.Module):
   """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C].
 
-  `t` is [B], or [B, T] for T times, as genjax/objectives/predictions.py tells them; `label` one-hot [B, K], zeros for the
-  null label, or None; `keys` one for each image, in training, for dropout. The first prediction is 0. The smallest maps
-  always have attention.
+  `t` is [B], or [B, T] for T times, as genjax/objectives/diffusion/parameterizations.py tells them; `label` one-hot [B, K],
+  zeros for the null label, or None; `keys` one for each image, in training, for dropout. The first prediction is 0. The
+  smallest maps always have attention.
   """
 
   width: int = 64  # channels at full resolution

@@ -26,7 +26,7 @@ class Path(Protocol):
 
   end: float  # the time of noise
   ratio_min: float  # the sigma / alpha that counts as free of noise: the last before 0 in time grids
-  grid: str  # the time grid (genjax/samplers/grids.py) that suits it
+  grid: str  # the time grid (genjax/samplers/timesteps.py) that suits it
 
   def alpha(self, t: Time) -> Time: ...
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError, did_you_mean
-from genjax.samplers.grids import GRIDS, karras
 from genjax.samplers.paths import Path
 from genjax.samplers.solvers import SOLVERS, Denoiser, Solution
+from genjax.samplers.timesteps import GRIDS, karras
 from genjax.types import Images, Keys
 
 
@@ -23,7 +23,7 @@ class Sampler:
 
   solver: str = 'heun'  # a name in genjax/samplers/solvers.py
   steps: int = 25  # of the time grid; heun and langevin evaluate twice in each, dormand_prince's own only pass through them
-  grid: str = ''  # a name in genjax/samplers/grids.py; '': the one that suits the path
+  grid: str = ''  # a name in genjax/samplers/timesteps.py; '': the one that suits the path
   rho: float = 7.0  # of grid 'karras': higher is finer towards the data
   guidance: float = 1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
   guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha to which guidance is confined; (): everywhere

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import bits_per_dim, labels_or_null
-from genjax.objectives.diffusion import EVALUATIONS, Diffusion, finished
-from genjax.samplers.bound import discrete, log_clipped, step_nats
+from genjax.objectives.diffusion.diffusion import EVALUATIONS, Diffusion, finished
+from genjax.samplers.elbo import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
 from genjax.samplers.paths import Discrete, posterior
 from genjax.samplers.sampler import Sampler
@@ -36,7 +36,7 @@ class LearnedVariance(Diffusion):
     if not isinstance(self.path, Discrete):
       raise UsageError(f'{self.path} has no steps whose variance could be learned: take samplers.paths.DiscreteCosine.')
     if getattr(self.times, 'T', None) is None:
-      raise UsageError(f'{self.times} trains times between the steps: take objectives.times.Discrete.')
+      raise UsageError(f'{self.times} trains times between the steps: take objectives.diffusion.times.Discrete.')
     if self.vlb_weight < 0:
       raise UsageError(f'vlb_weight={self.vlb_weight} must not be negative.')
 

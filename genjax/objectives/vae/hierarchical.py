@@ -11,8 +11,8 @@ from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.vdvae import Descent
 from genjax.objectives.common import check_scale, labels_or_random, one_hot
-from genjax.objectives.pictures import Picture, reconstructions
-from genjax.objectives.vae import VAE
+from genjax.objectives.previews import Picture, reconstructions
+from genjax.objectives.vae.vae import VAE
 from genjax.types import Batch, Images, Keys, Labels, Variables
 
 

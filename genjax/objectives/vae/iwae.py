@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import bits_per_dim, one_hot
-from genjax.objectives.vae import VAE, Posterior
+from genjax.objectives.vae.vae import VAE, Posterior
 from genjax.types import Aux, Batch, Context, Keys
 
 

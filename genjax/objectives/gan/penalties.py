@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.gan_augment import mirrored, shifted
+from genjax.objectives.gan.augment import mirrored, shifted
 from genjax.types import Images, Keys
 
 Scalar = Float[Array, '']

@@ -1,7 +1,8 @@
 """Generative adversarial network (Goodfellow et al. 1406.2661): a game of two, put together from parts that know nothing of it.
 
-The parts: two networks, what they play for (genjax/objectives/adversarial.py), what keeps them steady
-(genjax/objectives/penalties.py), and what is done to the images that the discriminator sees (genjax/objectives/gan_augment.py).
+The parts: two networks, what they play for (genjax/objectives/gan/losses.py), what keeps them steady
+(genjax/objectives/gan/penalties.py), and what is done to the images that the discriminator sees
+(genjax/objectives/gan/augment.py).
 """
 
 import dataclasses
@@ -17,9 +18,9 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.adversarial import Adversarial, NonSaturating
 from genjax.objectives.common import check_no_dropout, check_scale, labels_or_random, one_hot
-from genjax.objectives.penalties import GeneratorPenalty, Penalty
+from genjax.objectives.gan.losses import Adversarial, NonSaturating
+from genjax.objectives.gan.penalties import GeneratorPenalty, Penalty
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 
@@ -40,7 +41,7 @@ class GAN:
   batch. What networks keep beside parameters, such as batch statistics, are buffers under the same names. Labels, if any, are
   the real images' own (1411.1784).
 
-  Penalties are named in the config and in the logs; see genjax/objectives/penalties.py for what they are called with.
+  Penalties are named in the config and in the logs; see genjax/objectives/gan/penalties.py for what they are called with.
   """
 
   generator: nn.Module

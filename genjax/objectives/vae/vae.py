@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError, did_you_mean
 from genjax.objectives.common import bits_per_dim, one_hot
-from genjax.objectives.latents import Latents
 from genjax.objectives.likelihoods import Likelihood
-from genjax.objectives.pictures import Picture, of_latents
+from genjax.objectives.previews import Picture, of_latents
+from genjax.objectives.vae.priors import Latents
 from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
 
 
@@ -167,7 +167,7 @@ class VAE(Latents):
     return Bounds(self.likelihood.measures)
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
-    """Of z = the mean of q(z|x): see genjax/objectives/pictures.py."""
+    """Of z = the mean of q(z|x): see genjax/objectives/previews.py."""
     found = self.encode(variables.params, batch, keys)
     decode = lambda z, label: self.from_latents(variables, z, label, keys)  # noqa: E731
     return of_latents(decode, found.x, found.mean, one_hot(batch.label, self.num_classes))

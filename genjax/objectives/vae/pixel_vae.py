@@ -11,9 +11,9 @@ from genjax.errors import UsageError
 from genjax.networks.layers import to_patches
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import Descent
-from genjax.objectives.autoregressive import check_drawn, check_outputs, drawn
+from genjax.objectives.autoregressive.pixels import check_drawn, check_outputs, drawn
 from genjax.objectives.common import check_no_dropout
-from genjax.objectives.hierarchical_vae import HierarchicalVAE
+from genjax.objectives.vae.hierarchical import HierarchicalVAE
 from genjax.types import Batch, Images, Keys, Variables
 
 

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError, UsageWarning, did_you_mean
-from genjax.objectives.augment import AUGMENTATIONS, augment
 from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_null, labels_or_random, one_hot
-from genjax.objectives.predictions import Eps, Prediction
-from genjax.samplers.bound import continuous, discrete
+from genjax.objectives.diffusion.augment import AUGMENTATIONS, augment
+from genjax.objectives.diffusion.parameterizations import Eps, Prediction
+from genjax.samplers.elbo import continuous, discrete
 from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.likelihood import log_prob
 from genjax.samplers.paths import Discrete, DiscreteLinear, Path
@@ -87,7 +87,7 @@ class Denoising:
 
     By the ODE, with Hutchinson's estimator or, for small images, exactly (genjax/samplers/likelihood.py), hundreds of
     evaluations an image; they are dequantised uniformly (1511.01844, section 3.1). By the variational bound
-    (genjax/samplers/bound.py) EVALUATIONS. Raises UsageError for another estimator, and for images too large for 'ode_exact'.
+    (genjax/samplers/elbo.py) EVALUATIONS. Raises UsageError for another estimator, and for images too large for 'ode_exact'.
     """
     estimator = estimator or next(iter(self.estimators))
     if estimator not in self.estimators:
@@ -126,12 +126,14 @@ class Diffusion(Denoising):
   network: nn.Module
   path: Path
   prediction: Prediction
-  times: Callable[[Path, Keys], Float[Array, 'b']]  # which are trained: genjax/objectives/times.py
+  times: Callable[[Path, Keys], Float[Array, 'b']]  # which are trained: genjax/objectives/diffusion/times.py
   image_shape: tuple[int, int, int]
   weighting: Callable[[Path, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
   num_classes: int = 0  # 0: unconditional
   label_dropout: float = 0.1  # how often the label is hidden in training, for classifier-free guidance
-  augment: float = 0.0  # how often each transformation of genjax/objectives/augment.py is applied; the network hears of it
+  augment: float = (
+    0.0  # how often each transformation of genjax/objectives/diffusion/augment.py is applied; the network hears of it
+  )
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: what `sample` does unless told otherwise
 
   answers = 1  # images in the network's answer
@@ -143,10 +145,12 @@ class Diffusion(Denoising):
     self.check_end()
     check_outputs(self.network, self.answers)
     if getattr(self.weighting, 'of_uniform_times', False) and not getattr(self.times, 'uniform', False):
-      raise UsageError(f'{self.weighting} is for times drawn uniformly, not for {self.times}: take objectives.times.Uniform.')
+      raise UsageError(
+        f'{self.weighting} is for times drawn uniformly, not for {self.times}: take objectives.diffusion.times.Uniform.'
+      )
     steps = getattr(self.path, 'T', None), getattr(self.times, 'T', None)
     if steps[1] is not None and steps[0] is None:
-      raise UsageError(f'{self.times} counts steps, and {self.path} has none: take objectives.times.Uniform.')
+      raise UsageError(f'{self.times} counts steps, and {self.path} has none: take objectives.diffusion.times.Uniform.')
     if None not in steps and steps[0] != steps[1]:
       raise UsageError(f'path.T={steps[0]} and times.T={steps[1]} must be the same.')
 

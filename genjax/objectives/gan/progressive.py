@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
 from genjax.networks.progressive import blended
-from genjax.objectives.gan import GAN
+from genjax.objectives.gan.gan import GAN
 from genjax.types import Batch, Context, Player
 
 

@@ -12,10 +12,10 @@ from jaxtyping import Array, Bool, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import one_hot
-from genjax.objectives.latents import Latents
 from genjax.objectives.likelihoods import Likelihood, checksum
-from genjax.objectives.pictures import Picture, of_latents
-from genjax.objectives.vae import Posterior
+from genjax.objectives.previews import Picture, of_latents
+from genjax.objectives.vae.priors import Latents
+from genjax.objectives.vae.vae import Posterior
 from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
 
 
@@ -107,7 +107,7 @@ class AAE(Latents):
     return self.discriminator.apply({'params': params['discriminator']}, as_image(z))
 
   def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
-    """Of codes that the encoder draws: see genjax/objectives/pictures.py."""
+    """Of codes that the encoder draws: see genjax/objectives/previews.py."""
     code = self.encode(variables.params, batch.image, keys)
     decode = lambda z, label: self.from_latents(variables, z, label, keys)  # noqa: E731
     return of_latents(decode, code.x, code.z, self.label(code, batch))

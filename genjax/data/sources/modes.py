@@ -3,6 +3,10 @@
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
+from genjax.data.sources.base import Arrays
+from genjax.data.sources.tfds import Tfds
+from genjax.errors import UsageError
+
 SETS = ('gaussians_25', 'stacked_mnist')
 POINTS = 100_000
 SPACING, DEVIATION = 51.0, 1.275  # of 255 levels: as 2 and 0.05 in the papers, from -5 to 5
@@ -26,3 +30,17 @@ def stacked(images: UInt8[np.ndarray, 'n h w 1'], labels: Int32[np.ndarray, 'n']
   """As many images [N, H, W, 3] as there are, each of three drawn ones as red, green, blue; labels 100 r + 10 g + b."""
   three = np.random.default_rng(seed).integers(len(images), size=(len(images), 3))
   return images[three][..., 0].transpose(0, 2, 3, 1), (labels[three] @ [100, 10, 1]).astype(np.int32)
+
+
+def with_modes(name: str, split: str, resolution: int, channels: int, data_dir: str) -> Arrays:
+  """A set whose modes can be counted (genjax/data/sources/modes.py): 25 Gaussians, or MNIST's digits three by three."""
+  if split not in ('train', 'test'):
+    raise UsageError(f'{name} has no split {split!r}: give data.split=train or test.')
+  if channels:
+    raise UsageError(f'data.channels={channels}: {name} has its own, leave it 0.')
+  if name == 'gaussians_25':
+    if resolution != 1:
+      raise UsageError(f'data.resolution={resolution}: gaussians_25 are points, images of one pixel: give 1.')
+    return Arrays(name, *gaussians(split), 25)
+  mnist = Tfds('mnist', split, resolution, 1, data_dir)
+  return Arrays(name, *stacked(*mnist.read(np.arange(len(mnist))), {'train': 0, 'test': 1}[split]), 1000)

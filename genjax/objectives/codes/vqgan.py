@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.adversarial import Adversarial, Hinge
+from genjax.objectives.codes.vqvae import VQVAE
 from genjax.objectives.common import one_hot
-from genjax.objectives.penalties import GeneratorPenalty, Penalty
-from genjax.objectives.vqvae import VQVAE
+from genjax.objectives.gan.losses import Adversarial, Hinge
+from genjax.objectives.gan.penalties import GeneratorPenalty, Penalty
 from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
 
 

@@ -9,11 +9,11 @@ from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.autoregressive import check_causal, row_by_row
+from genjax.objectives.autoregressive.pixels import check_causal, row_by_row
+from genjax.objectives.codes.quantizers import FSQ, Codebook
 from genjax.objectives.common import check_no_dropout, labels_or_random, one_hot
 from genjax.objectives.likelihoods import Likelihood
-from genjax.objectives.pictures import Picture, reconstructions
-from genjax.objectives.quantisers import FSQ, Codebook
+from genjax.objectives.previews import Picture, reconstructions
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
-from genjax.objectives.predictions import Karras
-from genjax.objectives.times import LogNormal
+from genjax.objectives.diffusion.parameterizations import Karras
+from genjax.objectives.diffusion.times import LogNormal
 from genjax.samplers.paths import EDM
 from genjax.samplers.solvers import Solution
 from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
@@ -24,8 +24,8 @@ NEAREST = 1e-3  # beyond, the difference of f at both times is lost in float32, 
 class Consistency:
   """A game of one player, 'model': f(x_t, t) = f(x_r, r) along the flow, with f(x_0, 0) = x_0 by EDM's preconditioning.
 
-  `network(x, condition, label) -> F` as for genjax/objectives/diffusion.py. r starts at 0, which is training a denoiser, and
-  nears t stage by stage (section 3.2).
+  `network(x, condition, label) -> F` as for genjax/objectives/diffusion/diffusion.py. r starts at 0, which is training a
+  denoiser, and nears t stage by stage (section 3.2).
   """
 
   network: nn.Module

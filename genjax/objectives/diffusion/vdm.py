@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.common import bits_per_dim, check_outputs, drop_labels, dropout_keys, labels_or_null, one_hot
-from genjax.objectives.diffusion import Denoising
-from genjax.samplers.bound import prior_nats, reconstruction_nats
+from genjax.objectives.diffusion.diffusion import Denoising
+from genjax.samplers.elbo import prior_nats, reconstruction_nats
 from genjax.samplers.paths import VPLearned
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError, did_you_mean
-from genjax.objectives.augment import warp
+from genjax.objectives.diffusion.augment import warp
 from genjax.types import Images, Keys
 
 Memory = dict[str, Float[Array, '']]
@@ -82,7 +82,7 @@ class AdaptiveAugment:
   r = E sign D(x) on real images (of what the loss has in its place, `Adversarial.sureness`), remembered over some ten steps; p
   moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and colour
   transformations of appendix B ("bgc"), in its order; colours of
-  grey images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/augment.py.
+  grey images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/diffusion/augment.py.
   """
 
   target: float = 0.6

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.objectives.vae import VAE, Posterior, risen
+from genjax.objectives.vae.vae import VAE, Posterior, risen
 from genjax.types import Context
 
 

@@ -1,0 +1,1 @@
+"""Data sources, one file each. `open.open_data` opens one by name."""

@@ -1,0 +1,109 @@
+"""Opens a data set by its name: digits, a set with countable modes, TensorFlow Datasets, a folder or an npz file."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageColor
+
+from genjax.data import contents
+from genjax.data.listing import image_files
+from genjax.data.sources import modes
+from genjax.data.sources.base import Arrays, Source
+from genjax.data.sources.digits import digits
+from genjax.data.sources.folder import ImageFolder
+from genjax.data.sources.npz import npz
+from genjax.data.sources.tfds import Tfds, tfds_names
+from genjax.errors import UsageError
+
+
+def open_data(
+  name: str,  # 'digits', 'gaussians_25', 'stacked_mnist', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
+  resolution: int,  # side of the square images in pixels
+  split: str = 'train',  # a path whose name ends in 'train', x_train.npz or x/train, has the one that ends in 'test', too
+  channels: int = 0,  # 1 grayscale, 3 RGB, 0 as they are
+  background: str = 'white',  # behind transparent pixels: a name or #rrggbb; '' drops the transparency
+  skip: bool = False,  # leave out images of a folder that cannot be read, and say how many
+  data_dir: str = '',  # of TensorFlow Datasets; '': $TFDS_DATA_DIR or its default
+  memory_gib: float = 4.0,  # larger sets are streamed from disk
+) -> Source:
+  """The images of `name`, at `resolution`.
+
+  Raises:
+    UsageError: an unknown or unprepared data set, a path without images, an unreadable image, mixed channel counts,
+      labels that are not 0, 1, 2, ..., a folder of splits, or a class without images.
+  """
+  if resolution < 1:
+    raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
+  if channels not in (0, 1, 3):
+    raise UsageError(f'data.channels={channels} must be 1 (grayscale), 3 (RGB) or 0 (as they are).')
+  if background:
+    try:
+      ImageColor.getrgb(background)
+    except ValueError:
+      raise UsageError(f'data.background={background!r} is not a color: use a name such as white, or #rrggbb.') from None
+  if memory_gib < 0:
+    raise UsageError(f'data.memory_gib={memory_gib} must not be negative.')
+  if not name:
+    raise UsageError('data.name is empty: give digits, a data set of TensorFlow Datasets, a folder or an .npz file.')
+  try:
+    path = Path(name).expanduser()
+    is_folder = path.is_dir()
+  except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+    reason = error.strerror if isinstance(error, OSError) else error
+    raise UsageError(f'data.name={name[:80]!r} is no path ({reason}).') from None
+  if is_folder and path.name == name and is_known(name):
+    print(f'data.name={name!r} is the data set of that name. For the folder {name} use data.name=./{name}.')
+    is_folder = False
+  if name == 'digits':
+    source = digits(split, resolution, channels)
+  elif name in modes.SETS:
+    source = modes.with_modes(name, split, resolution, channels, data_dir)
+  elif name.endswith('.npz') or is_folder:
+    place = path if split == 'train' else sibling(path, split)
+    if place is None:
+      raise UsageError(
+        f'data.split={split!r}: {name} names its images itself. Only a path that ends in train, as x_train.npz or x/train, '
+        f'has others beside it, x_{split}.npz or x/{split}.'
+      )
+    if name.endswith('.npz'):
+      source = npz(place, resolution, channels, background, place == path)
+    else:
+      folders = None if place == path else image_files(path).folders
+      source = ImageFolder(place, resolution, channels, skip, folders, background)
+  elif name.startswith(('.', '/', '~')):
+    raise UsageError(f'data.name={name!r} is a path, and there is no folder or .npz file at it.')
+  else:
+    source = Tfds(name, split, resolution, channels, data_dir, background)
+  if isinstance(source, ImageFolder):
+    source = source.into_memory(memory_gib * 2**30)
+  if not len(source):
+    raise UsageError(f'data.name={source.name!r} holds no images.')
+  if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
+    return source
+  images = np.empty((len(source), *source.image_shape), np.uint8)
+  labels = np.empty(len(source), np.int32)
+  for start in range(0, len(source), 1024):
+    part = np.arange(start, min(start + 1024, len(source)))
+    images[part], labels[part] = source.read(part)
+  return Arrays(source.name, images, labels, source.num_classes, *contents.describe(source))
+
+
+def is_known(name: str) -> bool:
+  """Whether genjax or TensorFlow Datasets has a data set of that name."""
+  return name in ('digits', *modes.SETS) or name in tfds_names()
+
+
+def sibling(path: Path, split: str) -> Path | None:
+  """The images of another split beside those of a path that ends in 'train'; None if there are none.
+
+  Raises:
+    UsageError: it is a link.
+  """
+  suffix = path.suffix if path.suffix == '.npz' else ''
+  stem = path.name.removesuffix(suffix)
+  if not stem.endswith('train') or not split.isidentifier():
+    return None
+  other = path.with_name(stem.removesuffix('train') + split + suffix)
+  if other.is_symlink():
+    raise UsageError(f'{other} is a link, which is not followed: copy there what it leads to, or remove it.')
+  return other if other.exists() else None

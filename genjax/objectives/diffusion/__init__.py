@@ -1,0 +1,1 @@
+"""Diffusion and flow models: a noise path, a parameterization, training times and weights."""

@@ -1,0 +1,1 @@
+"""Variational and adversarial autoencoders."""

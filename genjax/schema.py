@@ -1,0 +1,82 @@
+"""The schema of `config.json`, and the migration of earlier ones.
+
+A run of this version has the schema number SCHEMA; a run without a number has schema 1. Runs of earlier schemas are migrated
+whenever they are opened. To rewrite a run or a config file: `python -m genjax.migrate PATH`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from genjax.errors import UsageError
+
+SCHEMA = 2
+
+# Schema 1 -> 2: the module of a class or function, relative to genjax.
+MODULES = {
+  'networks.schedule': 'networks.monotone',
+  'objectives.aae': 'objectives.vae.aae',
+  'objectives.adversarial': 'objectives.gan.losses',
+  'objectives.augment': 'objectives.diffusion.augment',
+  'objectives.autoregressive': 'objectives.autoregressive.pixels',
+  'objectives.beta_tc': 'objectives.vae.beta_tc',
+  'objectives.capacity_vae': 'objectives.vae.capacity',
+  'objectives.consistency': 'objectives.diffusion.consistency',
+  'objectives.diffusion': 'objectives.diffusion.diffusion',
+  'objectives.gan': 'objectives.gan.gan',
+  'objectives.gan_augment': 'objectives.gan.augment',
+  'objectives.hierarchical_vae': 'objectives.vae.hierarchical',
+  'objectives.iwae': 'objectives.vae.iwae',
+  'objectives.learned_variance': 'objectives.diffusion.learned_variance',
+  'objectives.meanflow': 'objectives.diffusion.meanflow',
+  'objectives.penalties': 'objectives.gan.penalties',
+  'objectives.pixel_vae': 'objectives.vae.pixel_vae',
+  'objectives.predictions': 'objectives.diffusion.parameterizations',
+  'objectives.progressive_gan': 'objectives.gan.progressive',
+  'objectives.quantisers': 'objectives.codes.quantizers',
+  'objectives.times': 'objectives.diffusion.times',
+  'objectives.vae': 'objectives.vae.vae',
+  'objectives.vdm': 'objectives.diffusion.vdm',
+  'objectives.vqgan': 'objectives.codes.vqgan',
+  'objectives.vqvae': 'objectives.codes.vqvae',
+  'objectives.weightings': 'objectives.diffusion.weightings',
+  'samplers.bound': 'samplers.elbo',
+  'samplers.grids': 'samplers.timesteps',
+}
+CLASSES: dict[str, str] = {}  # module (of schema 2) and old name -> module and name
+FIELDS: dict[str, dict[str, str]] = {}  # class (of schema 2) -> old field -> field
+
+
+def class_name(name: Any) -> Any:
+  """The present name of a class or function, 'objectives.vae.vae.VAE', that was named `name` in schema 1."""
+  if not isinstance(name, str):
+    return name
+  module, _, attribute = name.rpartition('.')
+  name = f'{MODULES.get(module, module)}.{attribute}' if module else name
+  return CLASSES.get(name, name)
+
+
+def migrate_spec(value: Any) -> Any:
+  """A tree of specs of schema 1 with the classes and fields of this version."""
+  if isinstance(value, list):
+    return [migrate_spec(item) for item in value]
+  if not isinstance(value, Mapping):
+    return value
+  if 'cls' not in value:
+    return {key: migrate_spec(item) for key, item in value.items()}
+  name = class_name(value['cls'])
+  fields = FIELDS.get(name, {}) if isinstance(name, str) else {}
+  return {'cls': name} | {fields.get(key, key): migrate_spec(item) for key, item in value.items() if key != 'cls'}
+
+
+def migrate(config: dict[str, Any]) -> dict[str, Any]:
+  """The content of a `config.json` in the schema of this version. A config of this schema is returned unchanged.
+
+  Raises:
+    UsageError: the config has a schema that this version does not know.
+  """
+  schema = config.get('schema', 1)
+  if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
+    raise UsageError(f'schema {schema!r} is not known; this version reads 1 to {SCHEMA}: use the version that wrote it.')
+  if schema == SCHEMA:
+    return config
+  return {'schema': SCHEMA} | {key: migrate_spec(item) for key, item in config.items() if key != 'schema'}
