@@ -28,24 +28,29 @@ from absl import logging
 from jax.sharding import Mesh
 
 from genjax import parallel, rng
-from genjax.commandline import Parser, check_guide, options_help, parse_options, parse_run, run_parser
+from genjax.build import as_spec, build
+from genjax.commandline import Parser, check_guide, open_run, options_help, parse_options, parse_run, run_parser
+from genjax.conditioners import class_label
 from genjax.data import contents
-from genjax.data.generated import class_names, match, open_generated
+from genjax.data.generated import match, open_generated
 from genjax.data.sources.base import Source
 from genjax.errors import UsageError
 from genjax.files import write_whole, writing
-from genjax.images import grid_image, png, save_grid, to_uint8
+from genjax.images import encode_image, grid_image, save_grid, to_uint8
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import notice, watcher
-from genjax.metrics.evaluation import draw, evaluations, likelihood, read_samples
+from genjax.metrics.counting import evaluations
+from genjax.metrics.evaluation import draw, read_samples
 from genjax.metrics.evaluator import Evaluator, class_notes, first_images
-from genjax.metrics.extractors import cache_folder, open_classifier
+from genjax.metrics.extractors import cache_folder, open_classifier, open_metric
+from genjax.metrics.likelihood import likelihood
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
-from genjax.objectives.gan.gan import GAN
-from genjax.run import grid_columns, grid_labels, load
+from genjax.objectives.gan.gan import AdversarialGame
+from genjax.run import grid_columns, grid_cond, load
 from genjax.signals import exit_on_interrupt
+from genjax.types import HasLikelihood, HasNoLikelihood
 
 
 def main(argv: list[str]) -> None:
@@ -66,6 +71,9 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
   parser.add_argument(
     '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or your a.b.c'
+  )
+  parser.add_argument(
+    '--metric', action='append', default=[], help='a metric of yours, a.b.c: of samples and real images, uint8 [N, H, W, C]'
   )
   parser.add_argument('--weights', default='', help='of inception or efficientnet_lite0')
   parser.add_argument('--split', default='', help='real images compared with (train)')
@@ -94,16 +102,13 @@ def main(argv: list[str]) -> None:
       f'{args.run} is not a run directory: it has no config.json. Evaluate external images with '
       f'--images {args.run} --data NAME.'
     )
-  run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
-  weaker = args.guide and load(args.guide, args.guide_step, not args.no_ema, args.allow_package)
-  if weaker:
-    run = run.guided_by(weaker)
+  run = open_run(args)
   if args.help:
     return print(parser.format_help() + options_help(run))
   if args.metrics not in ('all', 'likelihood'):
     raise UsageError(f'--metrics {args.metrics}: give all or likelihood.')
   alone = args.metrics == 'likelihood'
-  for name in ('samples', 'seeds', 'features', 'weights', 'split', 'reference_images', 'cas') if alone else ():
+  for name in ('samples', 'seeds', 'features', 'metric', 'weights', 'split', 'reference_images', 'cas') if alone else ():
     if getattr(args, name) != parser.get_default(name):
       raise UsageError(
         f'--{name} has no say in --metrics likelihood, which is of the test split and of no samples: leave it out.'
@@ -121,17 +126,17 @@ def main(argv: list[str]) -> None:
   # Real images.
   mesh = parallel.make_mesh()
   data = contents.options(run.config['data'])
-  train, test = real_images(**data)
+  train, test = real_images(allow=args.allow_package, **data)
   contents.check_same(run.path, run.config['data'], train)
   check_split(args, test)
-  if args.cas and not (run.objective.num_classes and test):
+  if args.cas and not (run.classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
   images = likelihood_images(args.likelihood, run.objective, test, alone)
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator}: say of how many test images, as --likelihood 500.')
   judged = card.model(run.path, run.step, run.config['train'], run.objective, best=args.best)
-  judged |= {'guide': {'run': str(weaker.path), 'step': weaker.step}} if weaker else {}
+  judged |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
   judged |= {'ema_halflife_kimg': None} if args.no_ema else {}
   if alone:
     begin = time.perf_counter()
@@ -144,16 +149,25 @@ def main(argv: list[str]) -> None:
 
   # One card a seed.
   evaluator = open_evaluator(args, data, train, test, mesh, args.samples)
-  network_evaluations = evaluations(run.objective, run.variables, options)
+  network_evaluations = evaluations(run.objective, run.variables, options, train)
   begin = time.perf_counter()
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
   once = {'likelihood_seconds': round(time.perf_counter() - begin, 3)} if images else {}
   kind = f'{likelihood_kind(run.objective, estimator)}, {images} of the test split' if images else None
-  watch = watcher(run.objective, train, test, mesh, options=options) if isinstance(run.objective, GAN) else None
+  watch = watcher(run.objective, train, test, mesh, options=options) if isinstance(run.objective, AdversarialGame) else None
   for seed in seeds:
     begin = time.perf_counter()
     samples = draw(
-      run.objective, run.variables, evaluator.extractor, evaluator.real, mesh, args.samples, seed, options, args.batch_size
+      run.objective,
+      run.variables,
+      evaluator.extractor,
+      evaluator.real,
+      mesh,
+      args.samples,
+      seed,
+      options,
+      args.batch_size,
+      test if args.split == 'test' else train,
     )
     extra_metrics, notes = nats, []
     if watch:
@@ -161,8 +175,10 @@ def main(argv: list[str]) -> None:
       panel = watch(variables, seed)
       extra_metrics = nats | {f'collapse_{k}': v for k, v in panel.items()}
       notes = [text] if (text := notice(panel)) else []
-    found = evaluator.measure(samples, args.samples, extra_metrics, notes) | location
-    found['model'] = judged | {'likelihood': kind, 'options': options, 'evaluations': network_evaluations, 'seed': seed}
+    labels = card.conditions_of(run.objective, args.split)
+    found = evaluator.measure(samples, args.samples, extra_metrics, notes, *labels) | location
+    written = {name: as_spec(value) for name, value in options.items()}
+    found['model'] = judged | {'likelihood': kind, 'options': written, 'evaluations': network_evaluations, 'seed': seed}
     found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
     found['cost'] |= card.training_cost(run.path, run.step)
     evaluator.save(out / 'evaluation', found, samples)
@@ -176,7 +192,8 @@ def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | Non
   training, held_out = view(train, data['split']), test and view(test, 'test')
   real = held_out if args.split == 'test' else training
   cas = open_classifier(train, test, recipe_for(train)).details if args.cas else None
-  return Evaluator(data, train, test, extractor, training, held_out, real, card.fid_floor(real, count), cas)
+  custom = {name: open_metric(name, args.allow_package) for name in args.metric}
+  return Evaluator(data, train, test, extractor, training, held_out, real, card.fid_floor(real, count), custom, cas)
 
 
 IMAGES_OPTIONS = (  # only with --images
@@ -228,7 +245,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   data = {'name': args.data, 'resolution': args.resolution or generated.source.image_shape[0]}
   data |= {'channels': args.channels or 0, 'data_dir': args.data_dir or '', 'split': 'train'}
   train, test = real_images(**data)
-  source, notes = match(generated, train, class_names(train))
+  source, notes = match(generated, train)
   check_split(args, test)
   if args.cas and not (source.num_classes and test):
     reason = f' Note: {notes[0]}.' if notes else ''
@@ -281,9 +298,9 @@ def side_by_side(argv: list[str]) -> None:
       continue
     columns = grid_columns(run.objective)
     n = 8 * columns
-    images = run.sample(rng.key(0), n, grid_labels(run.objective, n), **model['options'])
-    classes = ', one class a column' if run.objective.num_classes else ''
-    pictures[f'grid {number}: {row.name}{classes}'] = png(grid_image(np.asarray(to_uint8(images)), columns))
+    images = run.sample(rng.key(0), n, **grid_cond(run.objective, n), **build(model['options'], args.allow_package))
+    classes = ', one class a column' if run.classes else ''
+    pictures[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
   html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
   if (args.out / 'index.html').exists():  # of other rows
@@ -317,18 +334,18 @@ def check_split(args, test: Source | None) -> None:
 
 def likelihood_images(asked: int | None, objective, test, alone: bool = False) -> int:
   """Of how many test images the likelihood is taken; `alone` if nothing else is asked for."""
-  most, has = len(test) if test else 0, hasattr(objective, 'nll')
+  most, has = len(test) if test else 0, isinstance(objective, HasLikelihood)
   if (asked or alone) and not has:
-    why = getattr(objective, 'no_nll', 'it has no density')
+    why = objective.no_nll if isinstance(objective, HasNoLikelihood) else 'it has no density'
     option = '--metrics likelihood' if alone else f'--likelihood {asked}'
     raise UsageError(f'{option}: {type(objective).__name__} has none: {why}.')
   if alone and not test:
     raise UsageError('--metrics likelihood is of the test split, and these data have none.')
   if asked is None:
-    dear = getattr(objective, 'nll_is_dear', False)
-    if alone and dear:
+    expensive = has and objective.nll_is_expensive
+    if alone and expensive:
       raise UsageError('--metrics likelihood: each image takes many evaluations here, say of how many, as --likelihood 500.')
-    return most if has and not dear else 0
+    return most if has and not expensive else 0
   if alone and not asked:
     raise UsageError('--metrics likelihood of no images (--likelihood 0) is nothing.')
   if not 0 <= asked <= most:
@@ -338,12 +355,12 @@ def likelihood_images(asked: int | None, objective, test, alone: bool = False) -
 
 def likelihood_kind(objective, estimator: str) -> str:
   """How it is estimated, and of what."""
-  return objective.estimators[estimator] + (', given their labels' if objective.num_classes else '')
+  return objective.estimators[estimator] + (', given their labels' if class_label(objective.conditioner) else '')
 
 
 def likelihood_estimator(asked: str, objective) -> str:
   """One of the objective's; '' if it has no likelihood."""
-  known = getattr(objective, 'estimators', {})
+  known = objective.estimators if isinstance(objective, HasLikelihood) else {}
   if asked and asked not in known:
     more = ' and iwae_k of any k from 1' if 'iwae_50' in known else ''
     raise UsageError(f'--estimator {asked}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}{more}.')

@@ -1,5 +1,7 @@
 """Sample from a run: python sample.py --run runs/x --n 64 --seed 0 --out grid.png --label 3 --solver heun --steps 25
 
+Without --out, --images and --npz the grid is written into the run directory.
+
 Options beyond those below are the objective's own; --help with --run lists them.
 """
 
@@ -19,12 +21,12 @@ import numpy as np
 from absl import logging
 
 from genjax import parallel, rng
-from genjax.commandline import check_guide, options_help, parse_options, parse_run, run_parser
+from genjax.commandline import check_guide, open_run, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.files import write_whole
-from genjax.images import check_finite, not_finite, save_grid, to_uint8
+from genjax.images import ENCODINGS, check_finite, not_finite, save_grid, save_image, to_uint8
 from genjax.latents import MOVING, save_frames
-from genjax.run import grid_columns, grid_labels, load
+from genjax.run import grid_columns, grid_cond
 from genjax.signals import exit_on_interrupt
 
 
@@ -32,8 +34,11 @@ def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
   parser.add_argument('--n', type=int, help='how many images (64; of --mix 6 a side)')
   parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
-  parser.add_argument('--label', help='a class, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)')
-  parser.add_argument('--out', help='a PNG with the grid')
+  parser.add_argument(
+    '--label', help='a class by number or name, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)'
+  )
+  parser.add_argument('--out', help='a file with the grid: .png, .jpg or .webp (in the run directory)')
+  parser.add_argument('--images', type=Path, help='a folder for one PNG file per image')
   parser.add_argument(
     '--walk', type=int, help='with a latent: a way through so many in --n frames, .gif, .webp or .png (a strip)'
   )
@@ -43,21 +48,19 @@ def main(argv: list[str]) -> None:
   if parsed is None:
     return
   args, rest = parsed
-  if not args.help and not (args.out or args.npz):
-    raise UsageError('say where to: --out grid.png, --npz out.npz, or both.')
   if args.walk is not None and args.mix is not None:
     raise UsageError('--walk and --mix: give one of them.')
-  if args.out and not args.out.lower().endswith(('.png', *(MOVING if args.walk is not None else ()))):
-    raise UsageError(f'--out {args.out}: the grid is a PNG; give a name ending in .png (a walk is .gif, .webp or .png).')
+  suffixes = (*ENCODINGS, *MOVING) if args.walk is not None else tuple(ENCODINGS)
+  if args.out and not args.out.lower().endswith(suffixes):
+    raise UsageError(f'--out {args.out}: use a name that ends in {", ".join(dict.fromkeys(suffixes))}.')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
-  run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
-  weaker = args.guide and load(args.guide, args.guide_step, not args.no_ema, args.allow_package)
-  if weaker:
-    run = run.guided_by(weaker)
+  run = open_run(args)
   if args.help:
     return print(parser.format_help() + options_help(run))
-  options = parse_options(rest, run.options, vars(args))
+  fields = {name: '' for name in run.objective.conditioner.fields if name != 'label'}
+  options = parse_options(rest, run.options | fields, vars(args))
+  values = {name: options.pop(name) for name in fields if name in options}
   check_guide(args.guide, run.options | options)
 
   args.n = args.n if args.n is not None else 64 if args.mix is None else 6
@@ -67,35 +70,43 @@ def main(argv: list[str]) -> None:
   run.check_request(key, **{'--n': args.n})
   if args.walk is not None or args.mix is not None:
     return through_latents(args, run, key, options)
-  labels = run.labels(parse_label(args.label, args.n, run), args.n, key)
-  images = run.sample(key, args.n, labels, args.batch_size, **options)
+  values |= {'label': parse_label(args.label, args.n, run)} if args.label else {}
+  images = run.sample(key, args.n, batch_size=args.batch_size, **values, **options)
   check_finite(int(not_finite(images)), args.n)
   images = np.asarray(to_uint8(images))
+  if not (args.out or args.images or args.npz):
+    args.out = str(run.path / 'sampled' / f'step_{run.step:08d}_seed_{args.seed}.png')
   if args.out:
     save_grid(args.out, images, columns_of(args.label, args.n, run))
     print(args.out)
+  if args.images:
+    for i, image in enumerate(images):
+      save_image(args.images / f'{i:0{len(str(args.n - 1))}}.png', image)
+    print(f'{args.images}: {args.n} files')
   if args.npz:
-    arrays = {} if labels is None else {'label': labels}
     protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, 'guide': args.guide, **run.options, **options}
     file = io.BytesIO()
-    np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **arrays)
+    np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **run.cond(values, args.n, key))
     write_whole(Path(args.npz), file.getvalue())
     print(args.npz)
 
 
 def through_latents(args, run, key, options: dict) -> None:
   """Writes what --walk and --mix ask for."""
-  if args.npz or not args.out:
-    raise UsageError('--walk and --mix write pictures: give --out alone.')
+  if args.npz or args.images:
+    raise UsageError('--walk and --mix write one file: use --out alone.')
+  kind = 'mix' if args.walk is None else 'walk'
+  args.out = args.out or str(
+    run.path / 'sampled' / f'step_{run.step:08d}_seed_{args.seed}_{kind}.{"png" if kind == "mix" else "gif"}'
+  )
   if args.label and (args.label == 'each' or ',' in args.label):
     raise UsageError(f'--label {args.label}: --walk and --mix are of one class (without, that of the first image).')
-  label = parse_label(args.label, 1, run)
-  label = None if label is None else int(label[0])
+  cond = {'label': parse_label(args.label, 1, run)[0]} if args.label else {}
   if args.walk is None:
-    save_grid(args.out, np.asarray(to_uint8(run.mix(key, args.n, args.mix, label, **options))), args.n)
+    save_grid(args.out, np.asarray(to_uint8(run.mix(key, args.n, args.mix, **cond, **options))), args.n)
   else:
-    frames = np.asarray(to_uint8(run.walk(key, args.walk, args.n, label, **options)))
-    if args.out.lower().endswith('.png'):  # from one stop to the next in each row
+    frames = np.asarray(to_uint8(run.walk(key, args.walk, args.n, **cond, **options)))
+    if args.out.lower().endswith(('.png', '.jpg', '.jpeg')):  # from one stop to the next in each row
       save_grid(args.out, frames, math.ceil(args.n / args.walk))
     else:
       save_frames(args.out, frames)
@@ -108,20 +119,20 @@ def columns_of(label: str | None, n: int, run) -> int:
   return in_turn * max(1, round(math.sqrt(n) / in_turn))
 
 
-def parse_label(text: str | None, n: int, run) -> np.ndarray | None:
-  """Labels int32 [n], or None if the user said nothing."""
-  if text is None:
-    return None
+def parse_label(text: str, n: int, run) -> list[int]:
+  """The `n` classes that the user asked for, by number or name, in turn."""
+  if not run.classes:
+    raise UsageError(f'--label {text}: this model was trained without labels.')
   if text == 'each':
-    if not run.objective.num_classes:
-      raise UsageError('--label each: this model was trained without labels.')
-    return grid_labels(run.objective, n)
-  try:
-    labels = [int(part) for part in text.split(',')]
-  except ValueError:
-    raise UsageError(f'--label {text}: give a class, several as 0,1,2, or each.') from None
-  run.labels(labels if len(labels) > 1 else labels[0], len(labels), None)  # checked as they were given
-  return np.resize(np.array(labels), n)
+    return grid_cond(run.objective, n)['label'].tolist()
+  names = [text] if text in run.classes else text.split(',')
+  numbers = [run.cond({'label': parse_class(name, run)}, 1, rng.key(0))['label'].item() for name in names]
+  return np.resize(numbers, n).tolist()
+
+
+def parse_class(text: str, run) -> int | str:
+  """The number of a class, or its name."""
+  return int(text) if text.lstrip('-').isdecimal() and text not in run.classes else text
 
 
 if __name__ == '__main__':

@@ -30,7 +30,8 @@ FEATURES = (
   'label_agreement',
 )
 GENERATOR, STEPS = '--config.objective.generator', '--config.train.steps'
-UNCONDITIONAL, ALLOW = '--config.objective.num_classes=0', '--allow_package=benchmarks'
+UNCONDITIONAL = '--config.objective.conditioner.cls=conditioners.Unconditional'
+ALLOW = '--allow_package=benchmarks'
 # Name -> config and overrides. Runs in HEALTHY train well; runs in FAILING collapse or do not learn.
 HEALTHY = {
   'gan': ('digits_gan', []),
@@ -59,15 +60,15 @@ FAILING = {
 class IgnoresLabels(MLPGenerator):
   """A generator whose images do not depend on their labels."""
 
-  def __call__(self, z, label=None, train=True):
-    return super().__call__(z, 0 * label, train)
+  def __call__(self, z, cond, train=True):
+    return super().__call__(z, {'label': 0 * cond['label']}, train)
 
 
 class IgnoresLatents(MLPGenerator):
   """A generator whose images depend on their labels alone."""
 
-  def __call__(self, z, label=None, train=True):
-    return super().__call__(0 * z, label, train)
+  def __call__(self, z, cond, train=True):
+    return super().__call__(0 * z, cond, train)
 
 
 def load_card(out: Path, name: str, seed: int, samples: int) -> dict:

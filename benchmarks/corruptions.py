@@ -69,7 +69,8 @@ def main(argv: list[str]) -> None:
   args.out.mkdir(parents=True, exist_ok=True)
   sources = real_images(name=args.data, resolution=args.resolution, data_dir=args.data_dir)
   for split, source in zip(('train', 'test'), sources, strict=True):
-    images, labels = source.read(np.arange(len(source)))
+    images, cond = source.read(np.arange(len(source)))
+    labels = cond['label']
     np.savez(args.out / f'{split}.npz', image=images, label=labels)  # faster to read than image files
   order = np.random.default_rng(0).permutation(len(images))
   rows = [['corruption', 'level', *DISTANCES, *OTHERS]]

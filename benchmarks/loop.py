@@ -21,7 +21,8 @@ import numpy as np
 
 import train
 from genjax import checkpoint, parallel
-from genjax.commandline import parse
+from genjax.commandline import load_config
+from genjax.step import Turn
 
 
 class PausedStep(parallel.CompiledStep):
@@ -30,19 +31,19 @@ class PausedStep(parallel.CompiledStep):
   block = 20
   inside: list[float] = []  # seconds of each block of calls, by train.py
   bare: list[float] = []  # seconds of as many bare steps, right after it
-  turns: list[tuple[str, ...]] = []
+  turns: list[Turn] = []
   own_state = None
   start = 0.0
 
-  def __call__(self, state, batch, key, playing):
+  def __call__(self, state, batch, key, turn):
     if len(self.turns) == self.block:
       jax.block_until_ready(state)
       self.inside.append(time.perf_counter() - self.start)
       self.time_bare_steps(state, batch, key)
       self.turns.clear()
       self.start = time.perf_counter()
-    self.turns.append(playing)
-    return super().__call__(state, batch, key, playing)
+    self.turns.append(turn)
+    return super().__call__(state, batch, key, turn)
 
   def time_bare_steps(self, state, batch, key):
     if self.own_state is None:
@@ -50,8 +51,8 @@ class PausedStep(parallel.CompiledStep):
     jax.block_until_ready((self.own_state, batch))
     start = time.perf_counter()
     previous = None
-    for playing in self.turns:
-      self.own_state, metrics = super().__call__(self.own_state, batch, key, playing)
+    for turn in self.turns:
+      self.own_state, metrics = super().__call__(self.own_state, batch, key, turn)
       jax.block_until_ready(previous)  # train.py too reads a step's metrics after dispatching the next
       previous = metrics
     jax.block_until_ready(self.own_state)
@@ -83,10 +84,9 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     options = {'steps': args.steps, 'checkpoint_every': args.steps // 2, 'sample_every': 10 * args.steps}
     words = [f'--config.train.{name}={value}' for name, value in options.items()]
-    sys.argv = ['train.py', f'--config={args.config}', f'--workdir={folder}/run', *words]  # ml_collections reads it
     with contextlib.redirect_stdout(sys.stderr):
-      train.main(parse(sys.argv, train.DEFAULT))
-  batch_size = train.CONFIG.value.train.batch_size
+      train.main([f'--config={args.config}', f'--workdir={folder}/run', *words])
+  batch_size = load_config(args.config, {}, []).config['train']['batch_size']
   inside, bare = np.array(PausedStep.inside[1:]), np.array(PausedStep.bare[1:])
   draws = np.random.default_rng(0).integers(0, len(bare), (10_000, len(bare)))  # bootstrap over the pairs
   low, high = np.percentile(100 * (inside[draws].sum(axis=1) / bare[draws].sum(axis=1) - 1), [2.5, 97.5])

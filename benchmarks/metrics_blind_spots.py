@@ -44,9 +44,9 @@ def main() -> None:
   extractor = open_classifier(train, test, classifier.recipe_for(train))
   view = lambda extractor, source, split: reference(source, split, extractor, mesh, cache_folder(), n)  # noqa: E731
   real, held_out = view(extractor, train, 'train'), view(extractor, test, 'test')
-  images, labels = train.read(epoch_order(0, 0, len(train))[n : 2 * n])
+  images, cond = train.read(epoch_order(0, 0, len(train))[n : 2 * n])
   rows = [['samples', *SHOWN]]
-  for name, corrupted in corrupt(images, labels, extractor).items():
+  for name, corrupted in corrupt(images, cond['label'], extractor).items():
     metrics = evaluate(corrupted, extractor, real, held_out)
     rows.append([name, *(f'{metrics[key]:.3g}' if key in metrics else '' for key in SHOWN)])
   print(markdown(rows))
@@ -86,7 +86,7 @@ def blobs(shape: tuple[int, ...]) -> Pixels:
 
 def trained_on(count: int, train: Source, test: Source) -> Extractor:
   """A classifier trained on `count` images only."""
-  few = Arrays(f'{count} images', *train.read(epoch_order(1, 0, len(train))[:count]), train.num_classes)
+  few = Arrays(f'{count} images', *train.read(epoch_order(1, 0, len(train))[:count]), train.example.classes)
   return open_classifier(few, test, classifier.recipe_for(few))
 
 

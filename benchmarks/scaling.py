@@ -25,10 +25,11 @@ import numpy as np
 
 from genjax import rng
 from genjax.build import build, complete
+from genjax.data.sources.base import example_of, numbered
 from genjax.parallel import batch_sharding, compile_step, make_mesh, replicated, state_sharding
 from genjax.run import abstract_state
-from genjax.step import train_step
-from genjax.types import example_batch
+from genjax.step import train_step, turn_at
+from genjax.types import Example, example_batch
 
 COLLECTIVE = re.compile(r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(')
 SHAPE = re.compile(r'\b(pred|[suf]\d+|bf16)\[([\d,]*)\]')
@@ -50,16 +51,17 @@ def collectives(hlo: str, devices: int) -> dict[str, int]:
   return moved
 
 
-def measure(objective, optimizers, image_shape, batch_size: int, devices: int, strategy: str) -> dict:
-  """Of one step of all players on `devices` devices."""
+def measure(objective, optimizers, example: Example, batch_size: int, devices: int, strategy: str) -> dict:
+  """Of the first step, at which all players play, on `devices` devices."""
   mesh = make_mesh(jax.devices()[:devices])
-  like = abstract_state(objective, image_shape, optimizers)
+  like = abstract_state(objective, example, optimizers)
   place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
   state = jax.tree.map(place, like, state_sharding(like, mesh, strategy))
-  batch = jax.tree.map(lambda x: place(x, batch_sharding(mesh)), jax.eval_shape(lambda: example_batch(image_shape, batch_size)))
+  batch = jax.tree.map(lambda x: place(x, batch_sharding(mesh)), jax.eval_shape(lambda: example_batch(example, batch_size)))
   key = place(jax.eval_shape(lambda: rng.key(0)), replicated(mesh))
-  step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=1e4)
-  compiled = compile_step(step, mesh, strategy).transformed(state, tuple(objective.players)).lower(state, batch, key).compile()
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, data_size=example.size)
+  transformed = compile_step(step, mesh, strategy, {}).transformed(state, turn_at(objective, 0))
+  compiled = transformed.lower(state, batch, key, {}).compile()
   memory = compiled.memory_analysis()
   trained = jax.tree.leaves([like.params[name] for name in objective.players])
   held = sum(np.prod(x.sharding.shard_shape(x.shape), dtype=int) * x.dtype.itemsize for x in jax.tree.leaves(state))
@@ -82,12 +84,15 @@ def main() -> None:
   config = importlib.import_module(f'configs.{Path(args.config).stem}').get_config().to_dict()
   side, channels = config['data']['resolution'], 3 if config['data']['name'] == 'cifar10' else 1
   image_shape = tuple(map(int, args.image_shape.split(','))) if args.image_shape else (side, side, channels)
-  objective = build(complete(config['objective'], {'image_shape': image_shape, 'dtype': config['train']['dtype']}))
+  classes = numbered(10)  # as all data sets have that configs name
+  example = example_of(image_shape, {'label': np.zeros(1, np.int32)}, classes, 50_000)
+  inferred = {'image_shape': image_shape, 'classes': len(classes), 'dtype': config['train']['dtype']}
+  objective = build(complete(config['objective'], inferred))
   optimizers = build(config['optim'])
   for devices in map(int, args.devices.split(',')):
     batch_size = -(-config['train']['batch_size'] // devices) * devices
     for strategy in ('jit', 'fsdp'):
-      print(json.dumps(measure(objective, optimizers, image_shape, batch_size, devices, strategy)), flush=True)
+      print(json.dumps(measure(objective, optimizers, example, batch_size, devices, strategy)), flush=True)
 
 
 if __name__ == '__main__':

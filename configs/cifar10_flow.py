@@ -19,7 +19,7 @@ def get_config():
   network = spec('networks.unet.UNet', width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), head_features=64)
   config.objective = spec(
     'objectives.diffusion.diffusion.Diffusion',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     path=spec('samplers.paths.RectifiedFlow'),
     prediction=spec('objectives.diffusion.parameterizations.Velocity'),
     times=spec('objectives.diffusion.times.LogitNormal'),

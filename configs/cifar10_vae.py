@@ -13,7 +13,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.vae.vae.VAE',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=128, width=64),
     decoder=spec('networks.conv_vae.ConvDecoder', width=64),
     likelihood=spec('objectives.likelihoods.CalibratedGaussian'),

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from genjax.workdir import section_defaults
+from genjax.config import section_defaults
 
 
 def base(name: str, resolution: int, steps: int, batch_size: int) -> ConfigDict:

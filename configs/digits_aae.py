@@ -16,7 +16,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.vae.aae.AAE',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.mlp.MLPEncoder', z_dim=8),
     decoder=spec('networks.mlp.MLPDecoder'),
     discriminator=spec('networks.mlp.MLPDiscriminator'),

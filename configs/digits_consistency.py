@@ -15,6 +15,10 @@ def get_config():
   config = digits_flow.get_config()
   network = config.objective.network.to_dict()
   config.objective = spec(
-    'objectives.diffusion.consistency.Consistency', num_classes=10, network=network, stage=100, sigma_data=0.75
+    'objectives.diffusion.consistency.Consistency',
+    conditioner=spec('conditioners.ClassLabel'),
+    network=network,
+    stage=100,
+    sigma_data=0.75,
   )
   return config

@@ -15,7 +15,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.diffusion.diffusion.Diffusion',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     path=spec('samplers.paths.RectifiedFlow'),
     prediction=spec('objectives.diffusion.parameterizations.Velocity'),
     times=spec('objectives.diffusion.times.LogitNormal'),

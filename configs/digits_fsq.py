@@ -13,7 +13,7 @@ from genjax.build import spec
 
 def get_config():
   config = digits_vq.get_config()
-  config.objective.quantiser = spec('objectives.codes.quantizers.FSQ', levels=(8, 8))
+  config.objective.quantizer = spec('objectives.codes.quantizers.FSQ', levels=(8, 8))
   config.objective.encoder.dim = 2
   config.objective.prior.image_shape = (4, 4, 2)
   return config

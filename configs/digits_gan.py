@@ -15,7 +15,7 @@ def get_config():
   config = base('digits', resolution=8, steps=10_000, batch_size=64)
   config.objective = spec(
     'objectives.gan.gan.GAN',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     generator=spec('networks.mlp.MLPGenerator'),
     discriminator=spec('networks.mlp.MLPDiscriminator'),
   )

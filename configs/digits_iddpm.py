@@ -15,7 +15,7 @@ def get_config():
   config = digits_flow.get_config()
   config.objective = spec(
     'objectives.diffusion.learned_variance.LearnedVariance',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     path=spec('samplers.paths.DiscreteCosine'),
     prediction=spec('objectives.diffusion.parameterizations.Eps'),
     times=spec('objectives.diffusion.times.Discrete'),

@@ -14,6 +14,6 @@ from genjax.build import spec
 
 def get_config():
   config = digits_vae.get_config()
-  parts = {key: config.objective[key] for key in ('num_classes', 'encoder', 'decoder')}
+  parts = {key: config.objective[key] for key in ('conditioner', 'encoder', 'decoder')}
   config.objective = spec('objectives.vae.iwae.IWAE', likelihood=spec('objectives.likelihoods.BinarisedBernoulli'), **parts)
   return config

@@ -15,5 +15,7 @@ def get_config():
   config = digits_flow.get_config()
   network = config.objective.network.to_dict()
   paper = {'apart': 0.75, 'p': 0.75, 'mean': -2.0, 'std': 2.0}  # the paper's for CIFAR-10 (appendix A)
-  config.objective = spec('objectives.diffusion.meanflow.MeanFlow', num_classes=10, network=network, **paper)
+  config.objective = spec(
+    'objectives.diffusion.meanflow.MeanFlow', conditioner=spec('conditioners.ClassLabel'), network=network, **paper
+  )
   return config

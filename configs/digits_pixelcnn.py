@@ -16,7 +16,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.autoregressive.pixels.Autoregressive',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     network=spec('networks.pixelcnn.PixelCNN', outputs=1, width=16, blocks=1, levels=2),
     likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),
   )

@@ -15,7 +15,7 @@ def get_config():
   config = base('digits', resolution=8, steps=3000, batch_size=64)
   config.objective = spec(
     'objectives.gan.progressive.ProgressiveGAN',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     generator=spec('networks.progressive.ProgressiveGenerator', z_dim=32, width=32),
     discriminator=spec('networks.progressive.ProgressiveDiscriminator', width=32),
     loss=spec('objectives.gan.losses.Wasserstein'),

@@ -16,7 +16,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.gan.gan.GAN',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     generator=spec('networks.r3gan.R3GANGenerator', z_dim=32, width=16, blocks=1),
     discriminator=spec('networks.r3gan.R3GANDiscriminator', width=16, blocks=1),
     loss=spec('objectives.gan.losses.RelativisticPairing'),

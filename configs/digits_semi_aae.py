@@ -13,7 +13,7 @@ from genjax.build import spec
 
 def get_config():
   config = digits_aae.get_config()
-  parts = {key: config.objective[key] for key in ('num_classes', 'decoder', 'discriminator', 'likelihood')}
+  parts = {key: config.objective[key] for key in ('conditioner', 'decoder', 'discriminator', 'likelihood')}
   encoder = spec('networks.mlp.MLPEncoder', z_dim=18)  # eight numbers of style, ten classes
   config.objective = spec('objectives.vae.aae.SemiSupervisedAAE', labelled=0.1, encoder=encoder, **parts)
   rate = spec('optim.cosine', peak=3e-4, steps=config.train.get_ref('steps'), warmup=100)

@@ -17,7 +17,7 @@ def get_config():
   config = base('digits', resolution=8, steps=6000, batch_size=64)
   config.objective = spec(
     'objectives.gan.gan.GAN',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     generator=spec('networks.stylegan2.StyleGAN2Generator', z_dim=32, w_dim=32, mapping_depth=2, width=32, mixing=0.0),
     discriminator=spec('networks.stylegan2.StyleGAN2Discriminator', width=32),
     penalties={'r1': spec('objectives.gan.penalties.R1', weight=1.0, every=16)},

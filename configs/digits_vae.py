@@ -15,7 +15,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.vae.vae.VAE',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.mlp.MLPEncoder', z_dim=8),
     decoder=spec('networks.mlp.MLPDecoder'),
     likelihood=spec('objectives.likelihoods.Bernoulli'),

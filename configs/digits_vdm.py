@@ -16,6 +16,8 @@ def get_config():
   config = digits_flow.get_config()
   network = config.objective.network.to_dict()
   schedule = spec('networks.monotone.Monotone')
-  config.objective = spec('objectives.diffusion.vdm.VDM', num_classes=10, network=network, schedule=schedule)
+  config.objective = spec(
+    'objectives.diffusion.vdm.VDM', conditioner=spec('conditioners.ClassLabel'), network=network, schedule=schedule
+  )
   config.optim.schedule = spec('optim.adam', learning_rate=spec('optim.constant', value=1e-3))
   return config

@@ -16,7 +16,7 @@ def get_config():
   steps, sides = config.train.get_ref('steps'), (8, 4, 1)
   config.objective = spec(
     'objectives.vae.hierarchical.HierarchicalVAE',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(1, 1, 1), width=32),
     decoder=spec('networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 2, 1), width=32, z_dim=4),
     likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),

@@ -16,12 +16,12 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.codes.vqvae.VQVAE',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.grid.GridEncoder', dim=8, width=32, levels=1, blocks=1),
     decoder=spec('networks.grid.GridDecoder', width=32, levels=1, blocks=1),
     prior=spec('networks.pixel_transformer.PixelTransformer', image_shape=(4, 4, 8), outputs=64, width=64, depth=2),
     likelihood=spec('objectives.likelihoods.Bernoulli'),
-    quantiser=spec('objectives.codes.quantizers.Codebook', size=64, dim=8),
+    quantizer=spec('objectives.codes.quantizers.Codebook', size=64, dim=8),
   )
   rate = lambda: spec('optim.cosine', peak=2e-3, steps=steps, warmup=100)  # noqa: E731
   config.optim = {player: spec('optim.adam', learning_rate=rate()) for player in ('model', 'prior')}

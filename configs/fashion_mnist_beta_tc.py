@@ -15,5 +15,5 @@ from genjax.build import spec
 def get_config():
   config = fashion_mnist_vae.get_config()
   parts = {key: config.objective[key] for key in ('encoder', 'decoder', 'likelihood')}
-  config.objective = spec('objectives.vae.beta_tc.BetaTCVAE', images=60_000, **parts)
+  config.objective = spec('objectives.vae.beta_tc.BetaTCVAE', **parts)
   return config

@@ -15,7 +15,7 @@ def get_config():
   config = base('fashion_mnist', resolution=28, steps=6000, batch_size=64)
   config.objective = spec(
     'objectives.gan.gan.GAN',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     generator=spec('networks.dcgan.DCGANGenerator', width=64),
     discriminator=spec('networks.dcgan.DCGANDiscriminator', width=64),
   )

@@ -17,7 +17,7 @@ def get_config():
   config = base('fashion_mnist', resolution=28, steps=4000, batch_size=64)
   config.objective = spec(
     'objectives.gan.gan.GAN',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     generator=spec('networks.sngan.ResNetGenerator', width=32),
     discriminator=spec('networks.sngan.ResNetDiscriminator', width=32),
     loss=spec('objectives.gan.losses.Hinge'),

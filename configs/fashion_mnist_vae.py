@@ -15,7 +15,7 @@ def get_config():
   steps = config.train.get_ref('steps')
   config.objective = spec(
     'objectives.vae.vae.VAE',
-    num_classes=10,
+    conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=16, width=32),
     decoder=spec('networks.conv_vae.ConvDecoder', width=32),
     likelihood=spec('objectives.likelihoods.Bernoulli'),

@@ -16,12 +16,15 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from genjax.errors import UsageError, did_you_mean
+import optax
+
+from genjax.errors import UsageError, did_you_mean, nearest
 from genjax.schema import class_name
 
-PACKAGES = ('networks', 'objectives', 'samplers', 'optim')
-GIVEN = ('image_shape', 'dtype')  # parameters that follow from the data and the run; a spec may leave them out
+PACKAGES = ('conditioners', 'networks', 'objectives', 'samplers', 'optim')
+INFERRED = ('image_shape', 'classes', 'dtype')  # parameters that follow from the data and the run; a spec may leave them out
 PLAIN = (bool, int, float, str, tuple)
+OPTAX = ('optax', 'optax.contrib')  # of which a config may name what makes an optimizer or a schedule
 
 
 def resolve(name: str, allow: Collection[str] = ()) -> Callable:
@@ -51,6 +54,12 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
     if callable(found) and getattr(found, '__module__', None) == module_name:
       return found
     raise UsageError(f'cls={name!r}: {module_name} defines no class or function {attribute!r}.')
+  if module_name in OPTAX:
+    found = getattr(importlib.import_module(module_name), attribute, None)
+    if not attribute.startswith('_') and makes_optimizer(found):
+      return found
+    parts = [part for part, value in vars(importlib.import_module(module_name)).items() if makes_optimizer(value)]
+    raise UsageError(f'cls={name!r} is no optimizer or schedule of optax.' + nearest(attribute, parts))
   if package := _package_of(name):
     raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, give --allow_package {package}.')
   if (new := class_name(name)) != name:
@@ -58,10 +67,18 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
   raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
 
 
+def makes_optimizer(value: Any) -> bool:
+  """Whether a value is a function that returns an optimizer or a schedule of optax, by its annotation."""
+  if not inspect.isfunction(value):
+    return False
+  made = inspect.signature(value).return_annotation
+  return made in (optax.GradientTransformation, optax.GradientTransformationExtraArgs, optax.Schedule)
+
+
 def _package_of(name: Any) -> str:
   """The package beside genjax that the name begins with; '' if there is none to import."""
   package, dot, _ = name.partition('.') if isinstance(name, str) else ('', '', '')
-  if not package.isidentifier() or not dot or package in (*PACKAGES, 'genjax', '__main__', *sys.stdlib_module_names):
+  if not package.isidentifier() or not dot or package in (*PACKAGES, 'genjax', 'optax', '__main__', *sys.stdlib_module_names):
     return ''
   return package if importlib.util.find_spec(package) else ''
 
@@ -105,6 +122,11 @@ def defaults(function: Callable) -> dict[str, Any]:
   return {k: v for k, v in found.items() if isinstance(v, PLAIN)} | own
 
 
+def as_spec(value: Any) -> Any:
+  """A dataclass as the spec that describes it, for JSON; other values unchanged."""
+  return _spec_of(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
 def _spec_of(value: Any) -> dict[str, Any]:
   kind = type(value)
   return {'cls': f'{kind.__module__.removeprefix("genjax.")}.{kind.__name__}'} | dataclasses.asdict(value)
@@ -112,7 +134,7 @@ def _spec_of(value: Any) -> dict[str, Any]:
 
 def own_defaults(function: Callable) -> dict[str, Any]:
   """`defaults` without the parameters that follow from data and run."""
-  return {key: value for key, value in defaults(function).items() if key not in GIVEN}
+  return {key: value for key, value in defaults(function).items() if key not in INFERRED}
 
 
 def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
@@ -136,7 +158,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
     if name.startswith('networks.') and key == 'dropout' and not 0 <= value < 1:
       raise UsageError(f'{name}: dropout={value!r} must be in [0, 1).')
   for key, parameter in known.items():
-    if parameter.default is inspect.Parameter.empty and key not in kwargs and key not in GIVEN:
+    if parameter.default is inspect.Parameter.empty and key not in kwargs and key not in INFERRED:
       raise UsageError(f'{name} needs {key!r}: give {key}=... in the config.')
 
 
@@ -154,6 +176,8 @@ def fits(value: Any, expected: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
   if typing.get_origin(expected) in (typing.Union, types.UnionType):
     return any(fits(value, option) for option in typing.get_args(expected))
+  if typing.get_origin(expected) is typing.Literal:
+    return value in typing.get_args(expected)
   if typing.get_origin(expected) is Mapping:
     return isinstance(value, Mapping)
   if typing.get_origin(expected) is not None:
@@ -234,7 +258,7 @@ def build(value: Any, allow: Collection[str] = ()) -> Any:
   function = resolve(name, allow)
   kwargs = {key: build(item, allow) for key, item in value.items() if key != 'cls'}
   check(function, name, kwargs)
-  missing = [key for key in GIVEN if key in parameters(function) and key not in kwargs]
+  missing = [key for key in INFERRED if key in parameters(function) and key not in kwargs]
   missing = [key for key in missing if parameters(function)[key].default is inspect.Parameter.empty]
   if missing:
     raise UsageError(f'{name} needs {missing[0]!r}: complete the spec first (genjax.build.complete).')

@@ -1,27 +1,20 @@
-"""Command lines: absl's flags and the config file behind them, a model's own options; mistakes in one line."""
+"""Command lines: the parser that all scripts share, config files with overrides, and a model's own options."""
 
 import argparse
 import ast
-import sys
-import traceback
+import importlib.util
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from absl import flags
+from ml_collections import ConfigDict
 
-from genjax.errors import UsageError, UsageWarning, nearest
-
-
-def config_path(argv: list[str]) -> str | None:
-  """The config file named last on the command line."""
-  path = None
-  for word, after in zip(argv, [*argv[1:], ''], strict=True):
-    flag, equals, value = word.partition('=')
-    if flag in ('--config', '-config'):
-      path = (value if equals else after).split(':')[0]
-  return path
+from genjax.build import without_leftovers
+from genjax.data import contents
+from genjax.errors import UsageError, UsageWarning, did_you_mean, nearest
+from genjax.run import Run, load
+from genjax.workdir import read_config
 
 
 def format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
@@ -31,60 +24,161 @@ def format_warning(message: Warning | str, category: type[Warning], filename: st
   return f'{filename}:{lineno}: {category.__name__}: {message}\n'
 
 
-def parse(argv: list[str], default: str) -> list[str]:
-  """Parses absl's flags, the config file `default` if the command line names none; returns the other words.
-
-  Raises:
-    UsageError: an unknown flag, a config file that is not there or defines no config, a mistyped or misfitting override.
-  """
-  warnings.formatwarning = format_warning
-  path = config_path(argv)
-  if path is None:
-    path = default
-    argv = [argv[0], f'--config={path}', *argv[1:]]
-  if not (path.endswith('.py') and Path(path).is_file()):
-    raise UsageError(f'--config: there is no config file {path!r}; see configs/.')
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    text = str(error).strip()
-    if 'Traceback' in text:  # absl's wrapping of a ValueError in the config file
-      last = text.splitlines()[-1]
-      if 'UsageError: ' not in last:
-        sys.exit(text)
-      text = f'{path}: ' + last.partition('UsageError: ')[2]
-    text = ' '.join(text.split())
-    if 'as a ConfigDict' in text:
-      text = text.split('flag --')[-1].split('=')[0].split(':')[0]
-      text = f'--{text} is a section: override a value in it, such as --{text}.NAME=VALUE; --dry_run shows them.'
-    raise UsageError(text) from None
-  except (AttributeError, KeyError, TypeError) as error:
-    if any(frame.f_code.co_filename.endswith(path) for frame, _ in traceback.walk_tb(error.__traceback__)):
-      raise  # a bug in the user's file deserves its traceback
-    text = error
-    while isinstance(text, BaseException):
-      text = text.args[0] if text.args else repr(text)
-    if 'get_config' in str(text):
-      raise UsageError(f'{path} defines no get_config(): see configs/digits_vae.py.') from None
-    name, *hint = str(text).splitlines()
-    raise UsageError(f'--config has no {name}. {" ".join(hint)}') from None
-
-
 class Parser(argparse.ArgumentParser):
-  """Its errors in one line, like all others."""
+  """Raises UsageError, so that mistakes end in one line like all others, and does not abbreviate flags."""
+
+  def __init__(self, description: str | None, **options):
+    warnings.formatwarning = format_warning
+    formatter = argparse.RawDescriptionHelpFormatter
+    super().__init__(description=description, formatter_class=formatter, allow_abbrev=False, **options)
 
   def error(self, message):
     raise UsageError(f'{message}; see --help.')
 
 
+# Configs: --config FILE --config.section.option=value
+
+
+class LoadedConfig(NamedTuple):
+  """A config as plain dictionaries, and where it is from."""
+
+  config: dict[str, Any]
+  source: ConfigDict | dict[str, Any]  # before `dropped` is dropped
+  overridden: dict[str, str]
+  dropped: list[str]  # options that a class named on the command line does not have
+  name: str  # of the file, or of the run
+
+  def at(self, steps: int, allow: Collection[str]) -> dict[str, Any]:
+    """The config for another train.steps, with all values that the config file computes from it."""
+    if not isinstance(self.source, ConfigDict):
+      return self.source | {'train': self.source['train'] | {'steps': steps}}
+    before, self.source.train.steps = self.source.train.steps, steps
+    config = plain(self.source, self.overridden, allow)[0]
+    self.source.train.steps = before
+    return config
+
+
+def split_overrides(words: list[str]) -> tuple[dict[str, str], list[str]]:
+  """{'train.steps': '5'} of --config.train.steps=5 or --config.train.steps 5, and the other words."""
+  overrides, rest, words = {}, [], list(words)
+  while words:
+    word = words.pop(0)
+    if not word.startswith('--config.'):
+      rest.append(word)
+      continue
+    name, equals, value = word.removeprefix('--config.').partition('=')
+    if not equals and not words:
+      raise UsageError(f'{word} needs a value: {word}=VALUE.')
+    overrides[name] = value if equals else words.pop(0)
+  return overrides, rest
+
+
+def load_config(path: str, overrides: dict[str, str], allow: Collection[str]) -> LoadedConfig:
+  """The config that `get_config` of a Python file returns, with overrides. 'file.py:word' calls `get_config('word')`.
+
+  Raises:
+    UsageError: there is no such file, it defines no config, or an override names no option or has another type.
+  """
+  file, _, argument = path.partition(':')
+  if not (file.endswith('.py') and Path(file).is_file()):
+    raise UsageError(f'--config: there is no config file {file!r}; see configs/.')
+  spec = importlib.util.spec_from_file_location('config_file', file)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise UsageError('it defines no get_config(): see configs/digits_vae.py.')
+    source = module.get_config(argument) if argument else module.get_config()
+  except UsageError as error:
+    raise UsageError(f'{file}: {error}') from None
+  if not isinstance(source, ConfigDict):
+    source = ConfigDict(source)
+  refuse_shared_steps(source, overrides)
+  for name, text in overrides.items():
+    override(source, name, text)
+  config, dropped = plain(source, overrides, allow)
+  return LoadedConfig(config, source, overrides, dropped, Path(file).stem)
+
+
+def config_of_run(run: str, overrides: dict[str, str]) -> LoadedConfig:
+  """The config of a run directory, for `--resume`, with overrides. Raises UsageError like `load_config`."""
+  config = {name: value for name, value in read_config(Path(run)).items() if name not in ('schema', 'run_id')}
+  config['data'] = contents.options(config['data']) | {'flip': config['data'].get('flip', False)}
+  source = ConfigDict(config, convert_dict=True)
+  for name, text in overrides.items():
+    override(source, name, text)
+  return LoadedConfig(source.to_dict(), source.to_dict(), overrides, [], Path(run).name)
+
+
+def plain(source: ConfigDict, overrides: Collection[str], allow: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+  """The config without the options that a class named by an override does not have, and the names of these."""
+  replaced = [name.removesuffix('.cls') for name in overrides if name.endswith('.cls')]
+  return without_leftovers(source.to_dict(), replaced, allow)
+
+
+def override(config: ConfigDict, name: str, text: str) -> None:
+  """Sets an option, named by its path, to the value that `text` has as the type of its present value."""
+  *path, last = name.split('.')
+  section = config
+  for i, part in enumerate([*path, last]):
+    known = list(section) if isinstance(section, ConfigDict) else []
+    if part not in known:
+      place = '.'.join(['config', *path[:i]])
+      raise UsageError(f'--config.{name}: {place} has no {part!r}.' + did_you_mean(part, known, 'It has'))
+    section = section if i == len(path) else section[part]
+  old = section[last]
+  if isinstance(old, ConfigDict):
+    raise UsageError(
+      f'--config.{name} is a section: override a value in it, such as --config.{name}.NAME=VALUE (see --dry_run).'
+    )
+  with section.unlocked(), section.ignore_type():
+    section[last] = parse_value(f'--config.{name}', text, old)
+
+
+def parse_value(name: str, text: str, default: Any) -> Any:
+  """`text` as the type of `default`. Raises UsageError for other text."""
+  kind = type(default)
+  try:
+    if kind is bool:
+      return {'true': True, 'false': False}[text.lower()]
+    if kind in (int, float, str):
+      return kind(text)
+    value = ast.literal_eval(text)
+    if kind in (tuple, list):
+      return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return value
+  except (ValueError, KeyError, SyntaxError):
+    if default is None:
+      return text
+    kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'numbers, as 0.2,3'}
+    raise UsageError(f'{name}={text}: it takes {kinds.get(kind, "a Python value")}.') from None
+
+
+def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None:
+  """Raises UsageError if an overridden value shares a reference with `train.steps`: ml_collections would change both."""
+  for name in set(overridden) - {'train.steps'}:
+    *path, last = name.split('.')
+    section = config
+    for part in path:
+      section = section.get(part) if isinstance(section, ConfigDict) else None
+    known = isinstance(section, ConfigDict) and last in section
+    if known and section.get_ref(last) is config.train.get_ref('steps'):
+      raise UsageError(
+        f'--config.{name} shares its value with train.steps in the config file, so the override would change both: '
+        'override train.steps, or set a separate value in the file.'
+      )
+
+
+# Runs
+
+
 def run_parser(description: str) -> Parser:
   """A parser with what every script that opens a run takes; a script adds its own. `parse_run` reads it."""
-  warnings.formatwarning = format_warning
-  parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
+  parser = Parser(description, add_help=False)
   parser.add_argument('--run', help='the run directory')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
   parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
-  parser.add_argument('--guide', help='a weaker run that --guidance leads away from, in the place of no label')
+  parser.add_argument('--guide', help='a weaker run that --guidance leads away from, in the place of no condition')
   parser.add_argument('--guide_step', type=int, help='which checkpoint of it (the newest)')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
@@ -109,6 +203,14 @@ def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list
   return args, rest
 
 
+def open_run(args: argparse.Namespace) -> Run:
+  """The run of the arguments of `run_parser`, with its guide."""
+  run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
+  if args.guide:
+    run = run.guided_by(load(args.guide, args.guide_step, not args.no_ema, args.allow_package))
+  return run
+
+
 def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> dict:
   """['--steps', '20'] or ['--steps=20'] as the type of the option's default. `own`: the script's, for suggestions."""
   options, words = {}, list(words)
@@ -123,21 +225,11 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> d
       raise UsageError(f'this model has no option --{name}; it has {theirs}.{hint}')
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')
-    value = value if equals else words.pop(0)
-    kind = type(known[name])
-    try:
-      if kind is bool:
-        options[name] = {'true': True, 'false': False}[value.lower()]
-      else:
-        options[name] = kind(value) if kind in (int, float, str) else ast.literal_eval(value)
-    except (ValueError, KeyError, SyntaxError):
-      kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'numbers, as 0.2,3'}
-      takes = kinds.get(kind, 'a Python value')
-      raise UsageError(f'--{name}={value}: it takes {takes}.') from None
+    options[name] = parse_value(f'--{name}', value if equals else words.pop(0), known[name])
   return options
 
 
-def options_help(run) -> str:
+def options_help(run: Run) -> str:
   """The options of a run's own model, for --help."""
   shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
   return f'\noptions of {type(run.objective).__name__}: {shown or "none"}'

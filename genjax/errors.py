@@ -18,6 +18,12 @@ def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:
   return nearest(name, known) or f' {what}: {", ".join(known) or "none"}.'
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+  """ "Unknown solver 'heum'. Did you mean 'heun'? Available: ..."."""
+  known = sorted(known)
+  return f'Unknown {kind} {name!r}.{nearest(name, known)} Available: {", ".join(known) or "none"}.'
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
   """' Did you mean X?' for the nearest of `known`, '' if none is near."""
   near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)

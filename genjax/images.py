@@ -1,4 +1,4 @@
-"""Images: uint8 <-> [-1, 1], the one resizing rule, grids as PNG."""
+"""Images: uint8 <-> [-1, 1], the one resizing rule, grids, image files."""
 
 import io
 from pathlib import Path
@@ -64,20 +64,32 @@ def grid(images: UInt8[np.ndarray, 'n h w c'], columns: int, margin: int = 0) ->
   return tiles[: rows * h - margin, : columns * w - margin]
 
 
-def png(image: UInt8[np.ndarray, 'h w c']) -> bytes:
-  """A one- or three-channel image as a PNG file."""
+ENCODINGS = {  # suffix -> Pillow's format and options
+  '.png': ('PNG', {}),
+  '.jpg': ('JPEG', {'quality': 95, 'subsampling': 0}),
+  '.jpeg': ('JPEG', {'quality': 95, 'subsampling': 0}),
+  '.webp': ('WEBP', {'lossless': True}),
+}
+
+
+def encode_image(image: UInt8[np.ndarray, 'h w c'], suffix: str = '.png') -> bytes:
+  """A one- or three-channel image as a file of that suffix, one of ENCODINGS. PNG and WebP are lossless."""
+  format_name, options = ENCODINGS[suffix]
   out = io.BytesIO()
-  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, format='PNG')
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, format=format_name, **options)
   return out.getvalue()
 
 
-def save_png(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
-  """Writes a one- or three-channel image; parent folders are made.
+def save_image(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
+  """Writes a one- or three-channel image, encoded by the suffix of `path`; parent folders are made.
 
   Raises:
-    UsageError: the place cannot be written to.
+    UsageError: an unknown suffix, or the place cannot be written to.
   """
-  write_whole(Path(path), png(image))
+  suffix = Path(path).suffix.lower()
+  if suffix not in ENCODINGS:
+    raise UsageError(f'{path}: an image file ends in {", ".join(ENCODINGS)}.')
+  write_whole(Path(path), encode_image(image, suffix))
 
 
 def grid_image(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> UInt8[np.ndarray, 'gh gw c']:
@@ -95,5 +107,5 @@ def plot(points: UInt8[np.ndarray, 'n 2']) -> UInt8[np.ndarray, '768 768 1']:
 
 
 def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int) -> None:
-  """`grid_image` as a PNG file."""
-  save_png(path, grid_image(images, columns))
+  """`grid_image` as an image file, encoded by the suffix of `path`."""
+  save_image(path, grid_image(images, columns))

@@ -6,18 +6,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.files import write_whole
 from genjax.images import enlarge
-from genjax.objectives.common import one_hot
-from genjax.objectives.gan.gan import GAN
-from genjax.types import Images, Keys, Objective, Variables
+from genjax.objectives.gan.gan import AdversarialGame
+from genjax.types import Cond, HasLatents, Images, Keys, Variables
 
-Label = Int[Array, ''] | None  # one for all images
 MOVING = ('.gif', '.webp')  # files that hold several frames
 AT_ONCE = 64  # images
 
@@ -36,18 +34,21 @@ def slerp(a: Float[Array, 'd'], b: Float[Array, 'd'], t: Float[Array, '']) -> Fl
   return direction * ((1 - t) * lengths[0] + t * lengths[1])
 
 
-def walk(objective: Objective, variables: Variables, keys: Keys, label: Label, frames: int, truncation: float) -> Images:
-  """`frames` images on the way through the latents of `keys` [S] and back to the first; noise is that of the first."""
+def walk(objective: HasLatents, variables: Variables, keys: Keys, cond: Cond, frames: int, truncation: float) -> Images:
+  """`frames` images on the way through the latents of `keys` [S] and back to the first; noise is that of the first.
+
+  `cond` has the conditions of one image, [1, ...], for all.
+  """
   stops = objective.latents(keys)
   position = jnp.arange(frames) * len(keys) / frames
   here = position.astype(jnp.int32)
   z = jax.vmap(slerp)(stops[here], stops[(here + 1) % len(keys)], position - here)
-  label = None if label is None else one_hot(label[None], objective.num_classes)
-  image = lambda z: objective.from_latents(variables, z[None], label, keys[:1], truncation)[0]  # noqa: E731
+  embedded = objective.conditioner.embed(cond)
+  image = lambda z: objective.from_latents(variables, z[None], embedded, keys[:1], truncation)[0]  # noqa: E731
   return jnp.clip(jax.lax.map(image, z, batch_size=AT_ONCE), -1, 1)
 
 
-def mix(objective: GAN, variables: Variables, keys: Keys, label: Label, layer: int, truncation: float) -> Images:
+def mix(objective: AdversarialGame, variables: Variables, keys: Keys, cond: Cond, layer: int, truncation: float) -> Images:
   """All pairs of `keys` [n]: image n i + j has the styles of i below `layer` and those of j from there on (1812.04948, 3.1).
 
   Raises UsageError for a generator without styles, or a layer that it does not have.
@@ -57,8 +58,8 @@ def mix(objective: GAN, variables: Variables, keys: Keys, label: Label, layer: i
     raise UsageError(f'{type(generator).__name__} has no styles to mix: StyleGAN2Generator has.')
   if not 0 < layer < generator.num_ws:
     raise UsageError(f'layer {layer}: this generator has styles 0 to {generator.num_ws - 1}, mix from 1 to the last.')
-  labels = None if label is None else one_hot(jnp.broadcast_to(label, n), objective.num_classes)
-  w = objective.styles(variables, objective.latents(keys), labels, truncation)
+  cond = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), dict(cond))
+  w = objective.styles(variables, objective.latents(keys), objective.conditioner.embed(cond), truncation)
   below = (jnp.arange(generator.num_ws) < layer)[:, None]
 
   def image(number):

@@ -1,14 +1,18 @@
 """Where a run's numbers go: metrics.jsonl is the truth; TensorBoard, Weights & Biases and the terminal mirror it."""
 
+import contextlib
 import json
 import math
 import os
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from tqdm import tqdm
 
 from genjax.errors import UsageError
@@ -68,6 +72,57 @@ class Metrics:
     self.tensorboard.close()
     if self.wandb:
       self.wandb.finish()
+
+
+class StepMetrics:
+  """Scalars of the steps since the last line of the log. Steps are dispatched a few ahead: no device waits for the host.
+
+  Args:
+    batch_size: images per step.
+    ahead: steps that may be dispatched before the one before them is done.
+  """
+
+  def __init__(self, batch_size: int, ahead: int = 2):
+    self.batch_size, self.ahead = batch_size, ahead
+    self.pending: list[dict[str, Any]] = []  # on the devices
+    self.window: list[dict[str, float]] = []
+    self.start, self.logged_compile = time.perf_counter(), 0.0
+
+  def add(self, scalars: dict[str, Any]) -> None:
+    """The scalars of a step that was dispatched."""
+    self.pending.append(scalars)
+
+  def wait(self) -> None:
+    """Until no more than `ahead` steps are dispatched."""
+    if len(self.pending) > self.ahead:
+      jax.block_until_ready(self.pending[-self.ahead])
+
+  def read(self, done: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Number and scalars of each step that was not read yet; `done` is the number of the last."""
+    pending, self.pending = self.pending, []
+    for step, scalars in enumerate(jax.device_get(pending), start=done + 1 - len(pending)):
+      self.window.append({name: float(value) for name, value in scalars.items()})
+      yield step, self.window[-1]
+
+  def averages(self, compile_seconds: float) -> dict[str, float]:
+    """Means since the last call, of each scalar over the steps that have it, and images per second without compilation.
+
+    `compile_seconds` is the total so far.
+    """
+    compiling = compile_seconds - self.logged_compile
+    seconds = time.perf_counter() - self.start - compiling
+    names = dict.fromkeys(name for values in self.window for name in values)
+    means = {name: float(np.mean([values[name] for values in self.window if name in values])) for name in names}
+    means['images_per_second'] = len(self.window) * self.batch_size / seconds
+    self.window, self.start, self.logged_compile = [], time.perf_counter(), compile_seconds
+    return means | ({'compile_seconds': compiling} if compiling else {})
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """The time in its block is not training."""
+    began = time.perf_counter()
+    yield
+    self.start += time.perf_counter() - began
 
 
 class TensorBoard:

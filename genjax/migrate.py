@@ -13,6 +13,8 @@ from genjax.files import write_json, write_whole
 from genjax.schema import FIELDS, SCHEMA, class_name, migrate
 from genjax.workdir import raw_config
 
+OBJECTIVE = {'num_classes': "conditioner=spec('conditioners.ClassLabel')", 'label_dropout': 'cond_dropout'}
+
 
 def migrate_file(text: str) -> tuple[str, list[str]]:
   """A config file with present names, and the lines that a person must look at.
@@ -31,9 +33,13 @@ def migrate_file(text: str) -> tuple[str, list[str]]:
     if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'spec' and node.args:
       fields = FIELDS.get(class_name(getattr(node.args[0], 'value', None)), {})
       for keyword in node.keywords:
-        if keyword.arg in fields:
+        if fields.get(keyword.arg) == '':
+          notes.append(f'line {keyword.lineno}: {class_name(node.args[0].value)} has no field {keyword.arg!r} any more.')
+        elif keyword.arg in fields:
           start = starts[keyword.lineno - 1] + keyword.col_offset
           edits.append((start, start + len(keyword.arg.encode()), fields[keyword.arg]))
+    if isinstance(node, ast.keyword) and node.arg in ('num_classes', 'label_dropout'):
+      notes.append(f'line {node.lineno}: {node.arg} = ... is now {OBJECTIVE[node.arg]}.')
     if isinstance(node, ast.Attribute) and node.attr in renamed and isinstance(node.ctx, ast.Store):
       notes.append(f'line {node.lineno}: .{node.attr} = ... may have another name now.')
   data = text.encode()

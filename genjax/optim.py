@@ -1,16 +1,20 @@
-"""One optax chain per player: schedule, clipping, Adam. A learning rate is a number or one of the schedules here.
+"""One optax chain per player, and the average of parameters that is sampled from.
 
-A schedule counts the player's own updates: a player with `every=5` makes a fifth as many as the run has steps.
+Any optimizer or schedule of optax can stand in a config by its name, `spec('optax.lion', learning_rate=1e-4)`; `chain` adds
+clipping and skipping to one. A schedule counts the player's own updates: a player that plays at each fifth step makes a fifth
+as many as the run has steps.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from genjax.errors import UsageError
+from genjax.types import Tree
 
 
 def adam(
@@ -24,15 +28,27 @@ def adam(
 ) -> optax.GradientTransformation:
   """Adam (1412.6980) with decoupled weight decay, clipping of the gradient's global norm, and gradients that are skipped
   (2011.10650, section 3.2). Negative rates are refused."""
-  if weight_decay < 0 or clip < 0 or skip < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
-    raise UsageError(
-      f'optim.adam: learning_rate, weight_decay={weight_decay}, skip={skip} and clip={clip} must not be negative.'
-    )
+  if weight_decay < 0 or (isinstance(learning_rate, float) and learning_rate < 0):
+    raise UsageError(f'optim.adam: learning_rate={learning_rate} and weight_decay={weight_decay} must not be negative.')
   if not (0 <= b1 < 1 and 0 <= b2 < 1 and eps > 0):
     raise UsageError(f'optim.adam: b1={b1} and b2={b2} must be in [0, 1), eps={eps} positive.')
-  chain = [optax.clip_by_global_norm(clip)] if clip else []
-  chain.append(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay))
-  return skipping(optax.chain(*chain), skip) if skip else optax.chain(*chain)
+  return chain(optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay), clip, skip)
+
+
+def chain(
+  optimizer: optax.GradientTransformation,
+  clip: float = 0.0,  # global norm of the gradient, 0: off
+  skip: float = 0.0,  # global norm above which nothing is updated, 0: off
+) -> optax.GradientTransformation:
+  """An optimizer after clipping of the gradient's global norm, with the skipping of `skip_large_updates`.
+
+  Raises UsageError for negative norms.
+  """
+  for name, norm in (('clip', clip), ('skip', skip)):
+    if norm < 0:
+      raise UsageError(f'optim: {name}={norm} must not be negative.')
+  clipped = optax.chain(*([optax.clip_by_global_norm(clip)] if clip else []), optimizer)
+  return skip_large_updates(clipped, skip) if skip else clipped
 
 
 class Skipping(NamedTuple):
@@ -40,14 +56,14 @@ class Skipping(NamedTuple):
   inner: optax.OptState
 
 
-def skipping(inner: optax.GradientTransformation, largest: float) -> optax.GradientTransformation:
-  """`inner`, which does not hear of gradients whose global norm is above `largest`: neither parameters nor moments move."""
+def skip_large_updates(inner: optax.GradientTransformation, max_norm: float) -> optax.GradientTransformation:
+  """Skips the whole update when the global gradient norm exceeds `max_norm`: neither parameters nor moments move."""
 
   def init(params):
     return Skipping(jnp.zeros((), jnp.int32), inner.init(params))
 
   def update(grads, state, params=None):
-    fine = optax.tree.norm(grads) <= largest
+    fine = optax.tree.norm(grads) <= max_norm
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)  # noqa: E731
     updates, after = inner.update(grads, state.inner, params)
     return keep(updates, optax.tree.zeros_like(updates)), Skipping(state.skipped + ~fine, keep(after, state.inner))
@@ -91,3 +107,49 @@ def check_schedule(rate: float, warmup: int) -> None:
   """Raises UsageError for a negative rate or warm-up."""
   if rate < 0 or warmup < 0:
     raise UsageError(f'a schedule with rate {rate} and warmup={warmup}: neither may be negative.')
+
+
+class Average(Protocol):
+  """An average of parameters over the steps of a training, which is what is sampled from. A frozen dataclass."""
+
+  def init(self, params: Tree) -> Tree:
+    """What is kept before the first step, for a player's parameters."""
+    ...
+
+  def update(self, average: Tree, params: Tree, step: Int[Array, ''], batch_size: int) -> Tree:
+    """What is kept after step number `step` (from 0) of `batch_size` images, which made `params`."""
+    ...
+
+  def select(self, average: Tree) -> Tree:
+    """The averaged parameters."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EMA:
+  """Exponential moving average whose half-life is counted in images. Early it is held to 5 % of the images seen (as in EDM,
+  2206.00364)."""
+
+  halflife: float = 10_000.0  # images
+
+  def __post_init__(self):
+    if not 0 < self.halflife < float('inf'):
+      raise UsageError(f'optim.EMA: halflife={self.halflife} must be positive; it is in images.')
+
+  def decay(self, step: Int[Array, ''], batch_size: int) -> Float[Array, '']:
+    """The decay of one step."""
+    seen = (step + 1).astype(jnp.float32) * batch_size
+    return 0.5 ** (batch_size / jnp.minimum(self.halflife, 0.05 * seen))
+
+  def init(self, params: Tree) -> Tree:
+    return params
+
+  def update(self, average: Tree, params: Tree, step: Int[Array, ''], batch_size: int) -> Tree:
+    decay = self.decay(step, batch_size)
+    return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), average, params)
+
+  def select(self, average: Tree) -> Tree:
+    return average
+
+
+AVERAGE = EMA()  # by default

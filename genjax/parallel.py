@@ -11,12 +11,13 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -25,6 +26,7 @@ from genjax.types import Tree
 
 STRATEGIES = ('jit', 'fsdp', 'pmap')
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+NOTHING = FrozenDict()  # frozen
 SMALL = 1024  # elements of arrays that are not worth splitting
 
 
@@ -168,34 +170,36 @@ def use_compilation_cache() -> None:
 
 
 class CompiledStep:
-  """`step(state, batch, key, playing)`: the step compiled once for each set of players; the state is donated.
+  """`step(state, batch, key, turn)`: the step compiled once for each turn; the state is donated.
 
   `compile_seconds` is the time that this took so far.
   """
 
-  def __init__(self, step: Callable, mesh: Mesh, strategy: str):
+  def __init__(self, step: Callable, mesh: Mesh, strategy: str, frozen: Tree):
     self.step, self.mesh, self.strategy = step, mesh, strategy
-    self.compiled: dict[tuple[str, ...], Callable] = {}
+    self.frozen = jax.device_put(frozen, state_sharding(frozen, mesh, strategy)) if frozen else frozen
+    self.compiled: dict[Hashable, Callable] = {}
     self.compile_seconds = 0.0
 
-  def transformed(self, state: Tree, playing: tuple[str, ...]) -> Callable:
-    """The jitted or pmapped step for these players and a state of this layout, not yet compiled."""
-    step = functools.partial(self.step, playing=playing)
+  def transformed(self, state: Tree, turn: Hashable) -> Callable:
+    """The jitted or pmapped step for a turn and a state of this layout, not yet compiled."""
+    step = functools.partial(self.step, turn=turn)
     if self.strategy != 'pmap':
       if self.strategy == 'fsdp':
         step = functools.partial(step, gather=gatherer(self.mesh))
       layout, everywhere = jax.tree.map(lambda x: x.sharding, state), replicated(self.mesh)
-      shardings = (layout, batch_sharding(self.mesh), everywhere)
+      frozen = jax.tree.map(lambda x: x.sharding, self.frozen)
+      shardings = (layout, batch_sharding(self.mesh), everywhere, frozen)
       return jax.jit(step, in_shardings=shardings, out_shardings=(layout, everywhere), donate_argnums=0)
     step = jax.pmap(
       functools.partial(step, axis_name='data'),
       axis_name='data',
-      in_axes=(None, 0, None),
+      in_axes=(None, 0, None, None),
       out_axes=None,
       devices=list(self.mesh.devices.flat),
       donate_argnums=0,
     )
-    return lambda state, batch, key: self.on_all_hosts(step(state, self.on_this_host(batch), key))
+    return lambda state, batch, key, frozen: self.on_all_hosts(step(state, self.on_this_host(batch), key, frozen))
 
   def on_this_host(self, batch: Tree) -> Tree:
     """[B, ...] over all hosts -> [devices, B / all devices, ...] of this one, as pmap wants it."""
@@ -216,25 +220,26 @@ class CompiledStep:
     )
     return jax.tree.map(join, tree) if jax.process_count() > 1 else tree
 
-  def __call__(self, state: Tree, batch: Tree, key: jax.Array, playing: tuple[str, ...]):
-    first = playing not in self.compiled
+  def __call__(self, state: Tree, batch: Tree, key: jax.Array, turn: Hashable):
+    first = turn not in self.compiled
     if first:
-      self.compiled[playing] = self.transformed(state, playing)
+      self.compiled[turn] = self.transformed(state, turn)
     start = time.perf_counter()
-    result = self.compiled[playing](state, batch, key)
+    result = self.compiled[turn](state, batch, key, self.frozen)
     if first:  # this call traced and compiled; running it goes on in the background
       self.compile_seconds += time.perf_counter() - start
     return result
 
 
-def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit') -> CompiledStep:
-  """`step` is `genjax.step.train_step` with its keyword arguments bound but `playing`, `gather` and `axis_name`.
+def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit', frozen: Tree = NOTHING) -> CompiledStep:
+  """`step` is `genjax.step.train_step` with its keyword arguments bound but `turn`, `gather` and `axis_name`.
 
-  The state it is given must lie as `state_sharding` says, and keeps its layout.
+  The state it is given must lie as `state_sharding` says, and keeps its layout. `frozen` are variables of other runs, arguments
+  of the step.
 
   Raises:
     UsageError: an unknown strategy.
   """
   if strategy not in STRATEGIES:
     raise UsageError(f'train.strategy={strategy!r}: give one of {", ".join(STRATEGIES)}.')
-  return CompiledStep(step, mesh, strategy)
+  return CompiledStep(step, mesh, strategy, frozen)

@@ -6,8 +6,10 @@ batch, the run's key and the scalars of that step.
 
 import functools
 import io
+import math
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +18,18 @@ import optax
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
-from genjax import rng
+from genjax import parallel, rng
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
+from genjax.experiment import Experiment
 from genjax.files import write_whole
+from genjax.frozen import read_copies
+from genjax.optim import AVERAGE, Average
 from genjax.parallel import make_mesh, put_everywhere, replicated
-from genjax.run import described_state
-from genjax.step import TrainState, player_keys, playing, train_step
-from genjax.types import Batch, Context
+from genjax.run import average_of, described_state
+from genjax.step import TrainState, Turn, player_keys, train_step, turn_at
+from genjax.types import Batch, Context, Example
 from genjax.workdir import read_config
 
 
@@ -37,14 +42,17 @@ def dump(folder: Path, state: TrainState, batch: Batch, key: jax.Array, metrics:
     batch = multihost_utils.process_allgather(batch, tiled=True)
   if jax.process_index():
     return
-  arrays = {name: np.asarray(value) for name, value in batch._asdict().items()}
+  arrays = {'image': batch.image, 'index': batch.index, 'row': batch.row} | {f'cond/{k}': v for k, v in batch.cond.items()}
+  arrays = {name: np.asarray(value) for name, value in arrays.items()}
   names = np.array(list(metrics))
   file = io.BytesIO()
   np.savez(file, key=jax.random.key_data(key), names=names, values=list(metrics.values()), **arrays)
   write_whole(folder / 'step.npz', file.getvalue())
 
 
-def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Array, dict[str, float]]:
+def load(
+  folder: Path, objective, optimizers, average: Average = AVERAGE
+) -> tuple[TrainState, Batch, jax.Array, dict[str, float]]:
   """State, batch, key and scalars of a step that was not finite, on the first device.
 
   Raises:
@@ -54,17 +62,21 @@ def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Ar
     raise UsageError(f'{folder} holds no step to replay (no step.npz): give a folder like runs/x/nan/step_00000123.')
   try:
     with open(folder / 'step.npz', 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      batch = Batch(*(jnp.asarray(file[name]) for name in Batch._fields))
+      batch = read_batch(file)
       key = jax.random.wrap_key_data(file['key'], impl=rng.IMPL)
       metrics = dict(zip(map(str, file['names'].tolist()), map(float, file['values']), strict=True))
     n = batch.image.shape[:1]
-    if key.shape or batch.image.ndim != 4 or not n[0] or not batch.label.shape == batch.index.shape == n:
+    lengths = {x.shape[:1] for x in jax.tree.leaves(batch)}
+    integers = (batch.index, batch.row, batch.cond.get('label', batch.index))
+    if key.shape or batch.image.ndim != 4 or not n[0] or lengths != {n} or {x.shape for x in integers} != {n}:
       raise ValueError('its arrays are not a batch and a key')
-    if [x.dtype for x in batch] != [jnp.float32, jnp.int32, jnp.int32]:
+    if batch.image.dtype != jnp.float32 or {x.dtype for x in integers} != {jnp.dtype(jnp.int32)}:
       raise ValueError('its arrays have other types')
+    if missing := sorted(set(objective.conditioner.fields) - set(batch.cond)):
+      raise ValueError(f'its arrays have no {missing[0]}')
   except Exception as error:  # NumPy, zipfile and JAX each have their own for bytes that make no sense
     raise UsageError(f'{folder / "step.npz"} is not what train.py wrote ({error}).') from None
-  like = described_state(folder.parent.parent, objective, batch.image.shape[1:], optimizers)
+  like = described_state(folder.parent.parent, objective, example_of_batch(batch), optimizers, average)
   mesh = make_mesh(jax.local_devices()[:1])
   checkpoints = Checkpoints(folder, read_only=True)
   try:
@@ -76,14 +88,31 @@ def load(folder: Path, objective, optimizers) -> tuple[TrainState, Batch, jax.Ar
   return state, put_everywhere(batch, mesh), put_everywhere(key, mesh), metrics
 
 
-def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Array, turn: tuple[str, ...]) -> str:
+def example_of_batch(batch: Batch) -> Example:
+  """Shapes and types of the examples of a batch."""
+  shape = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)  # noqa: E731
+  return Example(shape(batch.image), {name: shape(x) for name, x in batch.cond.items()})
+
+
+def read_batch(file) -> Batch:
+  """The batch in a step.npz; those of schema 1 have no rows, and the label by itself."""
+  cond = {name.removeprefix('cond/'): jnp.asarray(file[name]) for name in file.files if name.startswith('cond/')}
+  cond |= {'label': jnp.asarray(file['label'])} if 'label' in file.files else {}
+  row = file['row'] if 'row' in file.files else np.zeros_like(file['index'])
+  return Batch(jnp.asarray(file['image']), cond, jnp.asarray(file['index']), jnp.asarray(row))
+
+
+def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Array, turn: Turn, **options: Any) -> str:
   """Which player's loss or gradient is not finite at this step, and the first module whose output is not; '' if none.
+
+  `options`: `data_size`, `average` and `frozen` of `train_step`.
 
   Runs op by op, where all arrays are at hand: on one host.
   """
-  step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=1.0)
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, **options)
+  plans, frozen = dict(turn), options.get('frozen', {})
   for i, (name, player) in enumerate(objective.players.items()):
-    if name not in turn:
+    if name not in plans:
       continue
     keys, found = player_keys(key, state.step, batch.index, i), []
 
@@ -94,8 +123,9 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
       return out
 
     def loss(params, name=name, player=player, keys=keys):
-      everyone = {**state.params, name: params}
-      return player.loss(everyone, Context(state.step, state.ema, state.buffers, len(batch.index), turn), batch, keys)
+      everyone = {**state.params, **frozen, name: params}
+      context = Context(state.step, state.ema, state.buffers, len(batch.index), options.get('data_size', 0), plans[name])
+      return player.loss(everyone, context, batch, keys)
 
     with nn.intercept_methods(watch):
       value, aux = loss(state.params[name])
@@ -110,25 +140,53 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
       return f'player {name}: activations are finite, the gradient of {jax.tree_util.keystr(bad[0])} is not'
     if not _finite(optax.tree.norm(grads)):
       return f'player {name}: all gradients are finite, their norm is too large for a float'
-    after, _ = jax.jit(functools.partial(step, playing=tuple(n for n in turn if n.split('/')[0] == name)))(state, batch, key)
+    after, _ = jax.jit(functools.partial(step, turn=((name, plans[name]),)))(state, batch, key)
     state = after.replace(step=state.step)
   return ''
+
+
+def report(
+  folder: Path, experiment: Experiment, state: TrainState, batch: Batch, key: jax.Array, metrics: dict[str, float]
+) -> str:
+  """Dumps a step that was not finite to `folder`, finds out where it went wrong, and describes it.
+
+  `state` is halted: it is the state before the step.
+  """
+  dump(folder, state, batch, key, metrics)
+  parallel.wait_for_all('dump')
+  objective, optimizers, average = experiment.objective, experiment.optimizers, experiment.average
+  options = {'data_size': len(experiment.source), 'average': average, 'frozen': experiment.frozen_variables}
+  state, batch, key, _ = load(folder, objective, optimizers, average)  # whole, on this host's first device
+  step, where = int(state.step), 'the first host says where'
+  if jax.process_index() == 0:
+    where = diagnose(objective, optimizers, state, batch, key, turn_at(objective, step), **options)
+  parallel.wait_for_all('diagnosis')
+  bad = ', '.join(name for name, value in metrics.items() if not math.isfinite(value))
+  return (
+    f'{bad} not finite at step {step + 1}; {where or "not so when taken again"}. To see it: --replay {folder}\n'
+    'Train anew in another --workdir with a lower learning rate or with clip; checkpoints, if any, are of the steps before.'
+  )
 
 
 def replay(folder: Path, allow: Collection[str] = ()) -> None:
   """Takes a step that was not finite again, on the first device, and says what it finds."""
   config = read_config(folder.parent.parent)
   objective, optimizers = build(config['objective'], allow), build(config['optim'], allow)
-  state, batch, key, then = load(folder, objective, optimizers)
-  turn = playing(objective, int(state.step))
-  step = functools.partial(train_step, objective=objective, optimizers=optimizers, playing=turn, ema_halflife=1.0)
+  average = average_of(config['train'], allow)
+  state, batch, key, then = load(folder, objective, optimizers, average)
+  turn = turn_at(objective, int(state.step))
+  options = {'data_size': int(config['data'].get('size', 0)), 'average': average}
+  options['frozen'] = read_copies(folder.parent.parent, config)
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers, turn=turn, **options)
   _, now = jax.jit(step)(state, batch, key)
   if strange := sorted(then.keys() - now.keys()):
     raise UsageError(f'{folder / "step.npz"} holds values of {strange[0]!r}, which this objective does not log.')
-  print(f'step {int(state.step) + 1}, players {", ".join(turn)}; in training, and here on {jax.devices()[0].device_kind}:')
+  print(
+    f'step {int(state.step) + 1}, players {", ".join(dict(turn))}; in training, and here on {jax.devices()[0].device_kind}:'
+  )
   for name, value in then.items():
     print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')
-  print(diagnose(objective, optimizers, state, batch, key, turn) or 'Taken again here, the step is finite.')
+  print(diagnose(objective, optimizers, state, batch, key, turn, **options) or 'Taken again here, the step is finite.')
 
 
 def root_of(module: nn.Module) -> nn.Module:

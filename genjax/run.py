@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,40 +17,56 @@ from jaxtyping import Array, Float
 from genjax import latents, rng
 from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
-from genjax.errors import UsageError
-from genjax.objectives.common import check_scale, labels_or_random
-from genjax.objectives.diffusion.diffusion import Autoguided, Denoising
-from genjax.objectives.gan.gan import GAN
+from genjax.conditioners import can_draw, class_label, complete, num_classes, only
+from genjax.data.sources.base import Source, numbered
+from genjax.errors import UsageError, unknown
+from genjax.frozen import read_copies
+from genjax.objectives.common import check_scale
+from genjax.objectives.diffusion.denoising import Autoguided, Denoising
+from genjax.objectives.gan.gan import AdversarialGame
+from genjax.optim import AVERAGE, EMA, Average
 from genjax.parallel import make_mesh, replicated
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
-from genjax.types import Batch, Objective, Variables, example_batch
+from genjax.types import Batch, Cond, Example, HasLatents, HasPreviews, HasTrajectory, Objective, Variables, example_batch
 from genjax.workdir import read_config, run_id_of
 
 
-def abstract_state(objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
+def abstract_state(objective: Objective, example: Example, optimizers=None, average: Average = AVERAGE) -> TrainState:
   """A TrainState of shapes, nothing computed. Without optimizers its `opt_states` mean nothing."""
   optimizers = optimizers or {name: optax.identity() for name in objective.players}
-  init = functools.partial(init_state, objective, optimizers)
-  return jax.eval_shape(lambda: init(rng.key(0), example_batch(image_shape)))
+  return jax.eval_shape(lambda: init_state(objective, optimizers, rng.key(0), example_batch(example), average))
 
 
-def described_state(path: Path, objective: Objective, image_shape: tuple[int, int, int], optimizers=None) -> TrainState:
+def described_state(
+  path: Path,
+  objective: Objective,
+  example: Example,
+  optimizers=None,
+  average: Average = AVERAGE,
+) -> TrainState:
   """`abstract_state` of a run's config. Raises UsageError for one that classes take and networks cannot work with."""
   try:
-    return abstract_state(objective, image_shape, optimizers)
+    return abstract_state(objective, example, optimizers, average)
   except Exception as error:
     raise UsageError(f'{path}/config.json describes no model that can be made ({first_line(error)}).') from error
 
 
-def grid_labels(objective: Objective, n: int) -> np.ndarray | None:
-  """Labels 0, 1, ..., K - 1, 0, ...: one class per column of a grid that is `grid_columns` wide."""
-  return np.arange(n, dtype=np.int32) % objective.num_classes if objective.num_classes else None
+def grid_cond(objective: Objective, n: int, source: Source | None = None) -> dict[str, np.ndarray]:
+  """Conditions of a grid that is `grid_columns` wide: classes 0, 1, ..., K - 1, 0, ..., one per column; other fields are drawn.
+
+  Conditions that cannot be drawn are those of the first examples of `source`.
+  """
+  if source is not None and not can_draw(objective.conditioner):
+    return only(objective.conditioner, source.read(np.arange(n) % len(source))[1])
+  classes = num_classes(objective.conditioner)
+  return {'label': np.arange(n, dtype=np.int32) % classes} if classes else {}
 
 
 def grid_columns(objective: Objective) -> int:
   """As many columns as classes, if those make a reasonable grid; else 8."""
-  return objective.num_classes if 2 <= objective.num_classes <= 16 else 8
+  classes = num_classes(objective.conditioner)
+  return classes if 2 <= classes <= 16 else 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +78,13 @@ class Run:
   objective: Objective
   variables: Variables
   step: int
+  guide: 'Run | None' = None  # see `guided_by`
 
   def sample(
     self,
     key: jax.Array,
     n: int,
-    label: int | list[int] | None = None,
+    *,
     batch_size: int = 256,
     **options,
   ) -> Float[Array, 'n h w c']:
@@ -76,96 +93,93 @@ class Run:
     Args:
       key: `jax.random.key(seed)`.
       n: how many.
-      label: one class for all, or one for each; None draws them uniformly if the model has classes.
-      batch_size: images computed at a time; one compilation per size and options.
-      **options: the objective's own, see `run.options`.
+      batch_size: images computed at a time. One compilation per size and per structure of the options: another value of a
+        number that is not whole, such as guidance or truncation, compiles nothing.
+      **options: conditions of the model, such as `label='shoes'`, a number, or a list with one for each image (drawn if not
+        set); and the objective's own options, see `run.options`.
 
     Raises:
-      UsageError: no key, an unknown option, a label out of range, an `n` below 1.
+      UsageError: no key, an unknown option, a label that the model does not have, an `n` below 1.
     """
     check_integers(batch_size=batch_size)
     self.check_request(key, n=n)
-    options = self.checked(options)
-    labels = self.labels(label, n, key)
+    cond, options = self.split_request(key, n, options)
     size = min(n, batch_size)
     parts = []
     for start in range(0, n, size):
       index = np.arange(start, start + size, dtype=np.int32)  # past n: padding, cut below
-      part = None if labels is None else jnp.asarray(labels[np.minimum(index, n - 1)])
-      parts.append(_sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, part))
+      part = {name: jnp.asarray(x[np.minimum(index, n - 1)]) for name, x in cond.items()}
+      parts.append(_call(self.objective, options, self.variables, key, index, part))
     return jnp.concatenate(parts)[:n]
 
-  def solve(self, key: jax.Array, n: int, label: int | list[int] | None = None, **options) -> Solution:
-    """As `sample`, in one batch, with the way there: each x_t that the network saw, the x_0 it predicted, how many those were.
+  def solve(self, key: jax.Array, n: int, **options) -> Solution:
+    """As `sample`, in one batch, with its trajectory: each x_t that the network saw, and the x_0 it predicted.
 
-    Raises UsageError as `sample`, and for a model that has no way, such as a GAN.
+    Raises UsageError as `sample`, and for a model without a trajectory, such as a GAN.
     """
-    if not hasattr(self.objective, 'solve'):
-      raise UsageError(f'{type(self.objective).__name__} has no way to its images but one evaluation: take sample(...).')
+    if not isinstance(self.objective, HasTrajectory):
+      raise UsageError(
+        f'{type(self.objective).__name__} makes an image in one evaluation, without a trajectory: use sample(...).'
+      )
     self.check_request(key, n=n)
-    options, labels = self.checked(options), self.labels(label, n, key)
-    index = np.arange(n, dtype=np.int32)
-    return _sample(self.objective, tuple(sorted(options.items())), self.variables, key, index, labels, 'solve')
+    cond, options = self.split_request(key, n, options)
+    return _call(self.objective, options, self.variables, key, np.arange(n, dtype=np.int32), cond, 'solve')
 
   def walk(
-    self, key: jax.Array, stops: int = 8, frames: int = 64, label: int | None = None, truncation: float = 1.0
+    self, key: jax.Array, stops: int = 8, frames: int = 64, *, truncation: float = 1.0, **cond
   ) -> Float[Array, 'f h w c']:
     """`frames` images on a way through the latents of the first `stops` images of `sample(key, ...)`, and back to the first.
 
-    Of GANs, VAEs and adversarial autoencoders; without `label`, all have the class of the first. Raises UsageError for
-    another model, fewer than two stops or than one frame.
+    Of GANs, VAEs and adversarial autoencoders. `cond` is as in `sample`, one for all images; without it, all have the
+    conditions of the first. Raises UsageError for another model, fewer than two stops or than one frame.
     """
     check_integers(2, stops=stops)
     self.check_request(key, frames=frames, stops=stops)
-    return self.through_latents(latents.walk, key, stops, label, frames, truncation)
+    return self.through_latents(latents.walk, key, stops, cond, frames, truncation)
 
-  def mix(
-    self, key: jax.Array, n: int = 6, layer: int = 2, label: int | None = None, truncation: float = 1.0
-  ) -> Float[Array, 'm h w c']:
+  def mix(self, key: jax.Array, n: int = 6, layer: int = 2, *, truncation: float = 1.0, **cond) -> Float[Array, 'm h w c']:
     """n^2 images, n in a row: image n i + j has the coarse styles, below `layer`, of i, and the fine ones of j.
 
     Raises UsageError for a model whose generator has no styles, or a layer that it does not have.
     """
     check_integers(n=n, layer=layer)
     self.check_request(key, **{'n^2': n * n})
-    if not isinstance(self.objective, GAN):
+    if not isinstance(self.objective, AdversarialGame):
       raise UsageError(f'{type(self.objective).__name__} has no generator: mixes are of GANs.')
-    return self.through_latents(latents.mix, key, n, label, layer, truncation)
+    return self.through_latents(latents.mix, key, n, cond, layer, truncation)
 
-  def pictures(
-    self, key: jax.Array, images: Float[Array, 'n h w c'], label: int | list[int] | None = None
-  ) -> dict[str, Float[Array, 'r k h w c']]:
-    """What an autoencoder shows of images in [-1, 1] and their classes: name -> rows and columns of images.
+  def previews(self, key: jax.Array, images: Float[Array, 'n h w c'], **cond) -> dict[str, Float[Array, 'r k h w c']]:
+    """Previews of an autoencoder, for images in [-1, 1] and their conditions: name -> rows and columns of images.
 
     Reconstructions below the images, ways from latent to latent, codes in use: what the model has. Raises UsageError for
     another model, or images that are not like those it was trained on.
     """
-    if not hasattr(self.objective, 'pictures'):
-      raise UsageError(f'{type(self.objective).__name__} encodes no images: pictures are of autoencoders.')
+    if not isinstance(self.objective, HasPreviews):
+      raise UsageError(f'{type(self.objective).__name__} encodes no images: previews are of autoencoders.')
     self.check_request(key)
     images, shape = jnp.asarray(images), tuple(self.config['data']['image_shape'])
     if images.ndim != 4 or images.shape[1:] != shape or not jnp.issubdtype(images.dtype, jnp.floating) or len(images) < 2:
       raise UsageError(f'images: give two or more {shape} in [-1, 1] as floats, not {images.dtype} {images.shape}.')
-    if label is None and self.objective.num_classes:
-      raise UsageError('label: this model knows classes, give those of the images.')
+    for field in self.objective.conditioner.fields:
+      if cond.get(field) is None:
+        raise UsageError(f'{field}: this model is conditioned on it; give that of the images.')
     index = jnp.arange(len(images), dtype=jnp.int32)
-    labels = self.labels(label, len(images), key) if self.objective.num_classes else np.zeros(len(images), np.int32)
-    batch = Batch(images.astype(jnp.float32), jnp.asarray(labels), index)
-    return jax.jit(self.objective.pictures)(self.variables, batch, rng.image_keys(key, index))
+    batch = Batch(images.astype(jnp.float32), self.cond(cond, len(images), key), index, index)
+    return jax.jit(self.objective.previews)(self.variables, batch, rng.image_keys(key, index))
 
   def through_latents(
-    self, function, key: jax.Array, n: int, label: int | None, given: int, truncation: float
+    self, function, key: jax.Array, n: int, cond: Mapping[str, Any], number: int, truncation: float
   ) -> Float[Array, 'm h w c']:
-    """`latents.walk` or `latents.mix` of n images, `given` its frames or its layer."""
-    if getattr(self.objective, 'from_latents', None) is None:
+    """`latents.walk` or `latents.mix` of n images; `number` is its number of frames or its layer."""
+    if not isinstance(self.objective, HasLatents):
       raise UsageError(f'{type(self.objective).__name__} has no latent to walk through: GANs, VAEs and AAEs have.')
-    if label is not None and np.ndim(label):
-      raise UsageError('label: give one class for the whole of it.')
+    for name, value in cond.items():
+      if np.ndim(value):
+        raise UsageError(f'{name}: give one for all images.')
     check_scale('truncation', truncation)
-    labels = self.labels(label, n, key)
-    chosen = None if labels is None else jnp.asarray(labels[0])
+    first = {name: jnp.asarray(x[:1]) for name, x in self.cond(cond, n, key).items()}
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
-    return compiled(self.objective, self.variables, latents.keys_of(key, n), chosen, given, float(truncation))
+    return compiled(self.objective, self.variables, latents.keys_of(key, n), first, number, float(truncation))
 
   def check_request(self, key: Any, **count: int) -> None:
     """Raises UsageError unless `key` is a single key and each `count` of images is a positive integer that fits into memory.
@@ -180,10 +194,10 @@ class Run:
   def checked(self, options: dict[str, Any]) -> dict[str, Any]:
     """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""
     for option in options.keys() - self.options.keys():
-      raise UsageError(f'this model has no option {option!r}; it has {", ".join(self.options) or "none"}.')
+      raise UsageError(unknown('option', option, [*self.objective.conditioner.fields, *self.options]))
     options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
     sampler = getattr(self.objective, 'sampler', None)
-    check(functools.partial(self.objective.sample, None, None, None) if sampler is None else type(sampler), 'sample', options)
+    check(functools.partial(self.objective.sample, None, None, {}) if sampler is None else type(sampler), 'sample', options)
     options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # as from JSON
     if sampler is not None:
@@ -203,33 +217,51 @@ class Run:
         raise UsageError(
           f'{weaker.path} cannot guide {self.path}: {run.path} is of {type(run.objective).__name__}, not a diffusion model.'
         )
-    for name in ('image_shape', 'num_classes'):
+    for name in ('image_shape', 'conditioner'):
       if getattr(main, name) != getattr(weak, name):
         a, b = getattr(weak, name), getattr(main, name)
         raise UsageError(f'{weaker.path} cannot guide {self.path}: its {name} is {a}, not {b}.')
     params, buffers = ({'main': ours, 'weak': theirs} for ours, theirs in zip(self.variables, weaker.variables, strict=True))
-    return dataclasses.replace(self, objective=Autoguided(main, weak), variables=Variables(params, buffers))
+    model = Autoguided(main, weak)
+    return dataclasses.replace(self, objective=model, variables=Variables(params, buffers), guide=weaker)
 
   @property
   def options(self) -> dict[str, Any]:
     """The options that `sample` takes, with their defaults."""
     return sampling_options(self.objective)
 
-  def labels(self, label: int | list[int] | None, n: int, key: jax.Array) -> np.ndarray | None:
-    """Labels int32 [n] for what the user said, checked; drawn from the images' keys if that was None."""
-    classes = self.objective.num_classes
-    if label is None:
-      keys = rng.image_keys(key, np.arange(n, dtype=np.int32))
-      return np.asarray(labels_or_random(None, keys, classes)) if classes else None
-    if not classes:
-      raise UsageError('label: this model was trained without labels.')
-    labels = np.atleast_1d(np.asarray(label))  # int64: checked before it is narrowed
-    if labels.dtype.kind not in 'iu' or labels.ndim != 1 or labels.size not in (1, n):
-      raise UsageError(f'label: give one whole number, or one for each of the {n} images.')
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-      raise UsageError(f'label={wrong[0]}: this model has the classes 0 to {classes - 1}.')
-    return np.broadcast_to(labels.astype(np.int32), (n,))
+  @property
+  def example(self) -> Example:
+    """Shapes and types of the examples that the model was trained on, and the names of their classes."""
+    example, classes = recorded_example(self.config['data'], self.objective), num_classes(self.objective.conditioner)
+    return example if len(example.classes) == classes else example._replace(classes=numbered(classes))
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """The names of the classes; empty for a model without class labels."""
+    return self.example.classes if class_label(self.objective.conditioner) else ()
+
+  def cond(self, values: Mapping[str, Any], n: int, key: jax.Array) -> dict[str, np.ndarray]:
+    """Conditions [n, ...] of what the user set, checked; other fields are drawn from the images' keys.
+
+    Raises:
+      UsageError: a field that the model does not have, or a value that it does not have.
+    """
+    conditioner = self.objective.conditioner
+    for name in values:
+      if name not in conditioner.fields:
+        raise UsageError(f'{name}: this model was trained without {"labels" if name == "label" else name}.')
+    values = {name: value for name, value in values.items() if value is not None}
+    keys = rng.image_keys(key, np.arange(n, dtype=np.int32))
+    found = complete(conditioner, conditioner.encode(values, n, self.example), keys)
+    return {name: np.asarray(x) for name, x in found.items()}
+
+  def split_request(self, key: jax.Array, n: int, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], 'Options']:
+    """Conditions and options among the keywords of a call. Raises UsageError for an unknown one or a wrong value."""
+    fields = {'label', *self.objective.conditioner.fields}
+    values = {name: value for name, value in options.items() if name in fields and value is not None}
+    options = self.checked({name: value for name, value in options.items() if name not in fields})
+    return self.cond(values, n, key), split_options(options, self.options)
 
 
 def check_integers(minimum: int = 1, **values: Any) -> None:
@@ -257,17 +289,55 @@ def check_key(key: Any) -> None:
     raise UsageError(f'key is an array of {np.shape(key)} keys: pass a single key, such as key[0].')
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 6))
-def _sample(objective, options, variables, key, index, labels, how='sample'):
-  return getattr(objective, how)(variables, rng.image_keys(key, index), labels, **dict(options))
+class Options(NamedTuple):
+  """Options of `sample`: those that decide what is compiled, and numbers that may vary without another compilation."""
+
+  static: tuple[tuple[str, Any], ...]
+  traced: dict[str, float]
+
+
+def split_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
+  """A float that is not at its default is traced. At its default something may be off, such as guidance, so that is static."""
+  is_traced = lambda name: isinstance(options[name], float) and options[name] != defaults[name]  # noqa: E731
+  static = tuple(sorted((name, value) for name, value in options.items() if not is_traced(name)))
+  return Options(static, {name: value for name, value in options.items() if is_traced(name)})
+
+
+def _call(objective, options: Options, variables, key, index, cond: Cond, method: str = 'sample'):
+  return _compiled(objective, options.static, method, variables, key, index, cond, options.traced)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(objective, static, method, variables, key, index, cond, traced):
+  return getattr(objective, method)(variables, rng.image_keys(key, index), cond, **dict(static), **traced)
+
+
+def recorded_example(data: Mapping[str, Any], objective: Objective) -> Example:
+  """The `Example` that the section `data` of a run's config records. Runs of earlier versions record no names of classes."""
+  names = tuple(map(str, data.get('classes') or ()))
+  shapes = recorded_shapes(data.get('cond'), num_classes(objective.conditioner))
+  image = jax.ShapeDtypeStruct(tuple(data['image_shape']), np.float32)
+  return Example(image, shapes, names, int(data.get('size') or 0))
+
+
+def recorded_shapes(cond: Any, classes: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and types of conditions, recorded as name -> [type, shape]; a class label alone if nothing is recorded."""
+  if cond is None:
+    return {'label': jax.ShapeDtypeStruct((), np.int32)} if classes else {}
+  return {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (dtype, shape) in cond.items()}
 
 
 def sampling_options(objective: Objective) -> dict[str, Any]:
   """The options that an objective's `sample` takes, with their defaults."""
   if hasattr(objective, 'sampler'):
-    options = dataclasses.asdict(objective.sampler)
-    return options | {'grid': options['grid'] or objective.path.grid}
+    options = {field.name: getattr(objective.sampler, field.name) for field in dataclasses.fields(objective.sampler)}
+    return options | {'grid': options['grid'] or objective.grid}
   return {p.name: p.default for p in parameters(objective.sample).values() if p.kind is p.KEYWORD_ONLY}
+
+
+def average_of(train: Mapping[str, Any], allow: Collection[str] = ()) -> Average:
+  """The average of parameters of a section `train`."""
+  return build(train['average'], allow) if train.get('average') else EMA(train.get('ema_halflife', EMA.halflife))
 
 
 def load(
@@ -298,7 +368,12 @@ def load(
   if not folder.is_dir():
     remedy = 'train it with train.evaluate_every' if best else 'train it first'
     raise UsageError(f'{path} has no {"best " if best else ""}checkpoint yet: {remedy}.')
-  like = described_state(path, objective, tuple(image_shape))
+  try:
+    example = recorded_example(config['data'], objective)
+  except Exception as error:
+    raise UsageError(f"{path}/config.json: its section 'data' describes no examples ({first_line(error)}).") from error
+  average = average_of(config['train'], allow_package)
+  like = described_state(path, objective, example, average=average)
   for _ in range(20):
     try:
       state = _restore(folder, step, like, run_id_of(config))
@@ -309,7 +384,9 @@ def load(
         raise  # else a training in progress went on and deleted it meanwhile
   else:
     raise UsageError(f'{path}: its checkpoints are deleted faster than they are read: raise train.keep.')
-  return Run(path, config, objective, state.variables(ema), int(state.step))
+  params, buffers = state.variables(average if ema else None)
+  params = params | read_copies(path, config)
+  return Run(path, config, objective, Variables(params, buffers), int(state.step))
 
 
 def _restore(folder: Path, step: int | None, like: TrainState, run_id: str) -> TrainState:

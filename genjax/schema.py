@@ -43,7 +43,14 @@ MODULES = {
   'samplers.grids': 'samplers.timesteps',
 }
 CLASSES: dict[str, str] = {}  # module (of schema 2) and old name -> module and name
-FIELDS: dict[str, dict[str, str]] = {}  # class (of schema 2) -> old field -> field
+# Class (of schema 2) -> old field -> field, or '' where the class has none any more.
+FIELDS: dict[str, dict[str, str]] = {
+  'objectives.codes.vqgan.VQGAN': {'quantiser': 'quantizer'},
+  'objectives.codes.vqvae.VQVAE': {'quantiser': 'quantizer'},
+  'objectives.vae.beta_tc.BetaTCVAE': {'images': '', 'free_bits': ''},
+  'objectives.vae.capacity.CapacityVAE': {'beta': '', 'free_bits': ''},
+  'objectives.vae.iwae.IWAE': {'beta': '', 'warmup': '', 'free_bits': ''},
+}
 
 
 def class_name(name: Any) -> Any:
@@ -65,7 +72,19 @@ def migrate_spec(value: Any) -> Any:
     return {key: migrate_spec(item) for key, item in value.items()}
   name = class_name(value['cls'])
   fields = FIELDS.get(name, {}) if isinstance(name, str) else {}
-  return {'cls': name} | {fields.get(key, key): migrate_spec(item) for key, item in value.items() if key != 'cls'}
+  kept = {key: item for key, item in value.items() if key != 'cls' and fields.get(key, key)}
+  return {'cls': name} | {fields.get(key, key): migrate_spec(item) for key, item in kept.items()}
+
+
+def migrate_objective(spec: dict[str, Any]) -> dict[str, Any]:
+  """An objective of schema 1, whose number of classes and rate of hidden labels were its own fields."""
+  classes, dropout = spec.pop('num_classes', None), spec.pop('label_dropout', None)
+  if classes is not None:
+    conditioner = {'cls': 'conditioners.ClassLabel', 'classes': classes} if classes else {'cls': 'conditioners.Unconditional'}
+    spec['conditioner'] = conditioner
+  if dropout is not None:
+    spec['cond_dropout'] = dropout
+  return spec
 
 
 def migrate(config: dict[str, Any]) -> dict[str, Any]:
@@ -79,4 +98,7 @@ def migrate(config: dict[str, Any]) -> dict[str, Any]:
     raise UsageError(f'schema {schema!r} is not known; this version reads 1 to {SCHEMA}: use the version that wrote it.')
   if schema == SCHEMA:
     return config
-  return {'schema': SCHEMA} | {key: migrate_spec(item) for key, item in config.items() if key != 'schema'}
+  migrated = {'schema': SCHEMA} | {key: migrate_spec(item) for key, item in config.items() if key != 'schema'}
+  if isinstance(objective := migrated.get('objective'), dict):
+    migrated['objective'] = migrate_objective(objective)
+  return migrated

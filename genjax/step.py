@@ -5,16 +5,20 @@ computes its loss, the step differentiates it with respect to that player's para
 the result. Everything that changes during training is in `TrainState`; no random state is (see genjax/rng.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int, Key
 
 from genjax import rng
+from genjax.optim import AVERAGE, Average
 from genjax.types import Batch, Context, Objective, Tree, Variables
+
+NOTHING: Mapping[str, Variables] = FrozenDict()  # frozen
 
 
 @struct.dataclass
@@ -25,11 +29,12 @@ class TrainState:
   params: dict[str, Tree]
   buffers: dict[str, Tree]  # non-trained variables: batch statistics, codebooks, ...
   opt_states: dict[str, Tree]
-  ema: dict[str, Tree]
+  ema: dict[str, Tree]  # what the run's `Average` keeps
 
-  def variables(self, ema: bool = True) -> Variables:
-    """What `objective.sample` takes; the moving average of the parameters unless `ema=False`."""
-    return Variables({**self.params, **self.ema} if ema else self.params, self.buffers)
+  def variables(self, average: Average | None = AVERAGE) -> Variables:
+    """What `objective.sample` takes: averaged parameters, or the parameters themselves if `average` is None."""
+    averaged = {name: average.select(tree) for name, tree in self.ema.items()} if average else {}
+    return Variables({**self.params, **averaged}, self.buffers)
 
 
 def init_state(
@@ -37,30 +42,22 @@ def init_state(
   optimizers: Mapping[str, optax.GradientTransformation],
   key: Key[Array, ''],
   batch: Batch,
+  average: Average = AVERAGE,
 ) -> TrainState:
   """The state before the first step. Call it under jit: outside, `ema` and `params` would share their buffers."""
   params, buffers = objective.init(key, batch)
   opt_states = {name: optimizers[name].init(params[name]) for name in objective.players}
-  ema = {name: params[name] for name in objective.players}
+  ema = {name: average.init(params[name]) for name in objective.players}
   return TrainState(jnp.zeros((), jnp.int32), params, buffers, opt_states, ema)
 
 
-def playing(objective: Objective, step: int) -> tuple[str, ...]:
-  """The players whose turn it is at `step`, each followed by the terms of its loss that count, `player/term`.
-
-  Known on the host: a static argument of the compiled step.
-  """
-  turn = []
-  for name, player in objective.players.items():
-    if step % player.every == 0:
-      turn += [name, *(f'{name}/{term}' for term in player.terms(step))]
-  return tuple(turn)
+Turn = tuple[tuple[str, Hashable], ...]  # who plays at a step, each with its plan
 
 
-def ema_decay(step: Int[Array, ''], batch_size: int, halflife: float) -> Float[Array, '']:
-  """Decay per step for a half-life in images. Early it is held to 5 % of the images seen (as in EDM, 2206.00364)."""
-  seen = (step + 1).astype(jnp.float32) * batch_size
-  return 0.5 ** (batch_size / jnp.minimum(halflife, 0.05 * seen))
+def turn_at(objective: Objective, step: int) -> Turn:
+  """The players that play at `step`, and their plans. Known on the host: a static argument of the compiled step."""
+  plans = {name: player.plan(step) for name, player in objective.players.items()}
+  return tuple((name, plan) for name, plan in plans.items() if plan is not None)
 
 
 def player_keys(key: Key[Array, ''], step: Int[Array, ''], index: Int[Array, 'b'], player: int) -> Key[Array, 'b']:
@@ -72,30 +69,34 @@ def train_step(
   state: TrainState,
   batch: Batch,
   key: Key[Array, ''],  # the run's root key; the same at every step
+  frozen: Mapping[str, Variables] = NOTHING,
   *,
   objective: Objective,
   optimizers: Mapping[str, optax.GradientTransformation],  # one per player
-  playing: tuple[str, ...],  # whose turn it is
-  ema_halflife: float,  # images
+  turn: Turn,  # who plays
+  average: Average = AVERAGE,
+  data_size: int = 0,  # examples in the data set
   accumulate: int = 1,  # microbatches, unrolled: one after the other in the same program
   gather: Callable[[Tree], Tree] = lambda params: params,  # set where parameters are split over devices
   axis_name: str | None = None,  # set under pmap, where each device sees its own part of the batch
 ) -> tuple[TrainState, dict[str, Float[Array, '']]]:
   """One step of the game: the new state, and the scalars to log (`<player>/loss`, ... averaged over the batch)."""
   params, opt_states, buffers, metrics = dict(state.params), dict(state.opt_states), dict(state.buffers), {}
+  plans = dict(turn)
+  averaged = {name: average.select(tree) for name, tree in state.ema.items()}
   batch_size = batch.index.shape[0] * (jax.lax.axis_size(axis_name) if axis_name else 1)
 
   def mean_over_devices(tree):
     return jax.lax.pmean(tree, axis_name) if axis_name else tree
 
   for i, (name, player) in enumerate(objective.players.items()):
-    if name not in playing:
+    if name not in plans:
       continue
     keys = player_keys(key, state.step, batch.index, i)
 
     def loss(player_params, buffers, batch, keys, name=name, player=player):
-      context = Context(state.step, state.ema, buffers, batch_size, playing)
-      return player.loss(gather({**params, name: player_params}), context, batch, keys)
+      context = Context(state.step, averaged, buffers, batch_size, data_size, plans[name])
+      return player.loss(gather({**params, **frozen, name: player_params}), context, batch, keys)
 
     parts = []
     for j in range(accumulate):  # rows j, j + k, ...: each device keeps its own rows
@@ -111,8 +112,7 @@ def train_step(
     params[name] = optax.apply_updates(params[name], updates)
     metrics |= logs | {f'{name}/grad_norm': optax.tree.norm(grads)}
 
-  decay = ema_decay(state.step, batch_size, ema_halflife)
-  ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, {name: params[name] for name in state.ema})
+  ema = {name: average.update(tree, params[name], state.step, batch_size) for name, tree in state.ema.items()}
   after = TrainState(state.step + 1, params, buffers, opt_states, ema)
 
   # A step that is not finite halts the game: it leaves the state as it was, its number turned to ~step, and so do all after.

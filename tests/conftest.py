@@ -25,11 +25,13 @@ import pytest
 
 from genjax.build import build, complete
 from genjax.data.prepare import read_idx
+from genjax.data.sources.base import numbered
 from genjax.data.sources.open import open_data
-from genjax.images import save_png
+from genjax.images import save_image
 from genjax.metrics import classifier
+from genjax.optim import EMA
 from genjax.step import init_state, train_step
-from genjax.types import Batch
+from genjax.types import Batch, Example
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -77,10 +79,31 @@ def shrink(spec):
   return {key: cut[key](value) if key in cut else small.get(key, shrink(value)) for key, value in spec.items()}
 
 
+def example_of(config: dict, classes: int = 10) -> Example:
+  """What the data of a config promise, without opening them."""
+  return labeled_example(image_shape(config), classes)
+
+
+def labeled_example(image_shape: tuple[int, int, int], classes: int = 10) -> Example:
+  """Images of this shape, with labels of so many classes (0: without)."""
+  cond = {'label': jax.ShapeDtypeStruct((), jnp.int32)} if classes else {}
+  return Example(jax.ShapeDtypeStruct(image_shape, jnp.float32), cond, numbered(classes), 100)
+
+
+def batch_of(images, labels=None) -> Batch:
+  """A batch of images [B, H, W, C] with these labels (default: 0, 1, ..., 9, 0, ...)."""
+  index = jnp.arange(len(images), dtype=jnp.int32)
+  return Batch(images, {'label': index % 10 if labels is None else jnp.asarray(labels, jnp.int32)}, index, index)
+
+
+UNCONDITIONAL = {'cls': 'conditioners.Unconditional'}
+CLASSES = {'cls': 'conditioners.ClassLabel'}
+
+
 def objects(name: str, small: bool = True, dtype: str = 'float32', **options):
   """Objective and optimisers of a config; `options` replace the objective's own."""
   config = config_of(name)
-  spec = complete(config['objective'] | options, {'image_shape': image_shape(config), 'dtype': dtype})
+  spec = complete(config['objective'] | options, {'image_shape': image_shape(config), 'classes': 10, 'dtype': dtype})
   return build(shrink(spec) if small else spec), build(config['optim'])
 
 
@@ -104,7 +127,7 @@ def family(name):
   optimizers = {player: optax.sgd(0.1) for player in objective.players}
   shape = image_shape(config_of(name))
   image = jnp.tanh(jax.random.normal(jax.random.key(1), (8, *shape)))
-  batch = Batch(image, jnp.arange(8) % 10, jnp.arange(8, dtype=jnp.int32))
+  batch = batch_of(image)
   state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
   leaves, tree = jax.tree.flatten(state.params)
   keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -113,7 +136,9 @@ def family(name):
 
 
 def step_of(objective, optimizers, **options):
-  return functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=100.0, **options)
+  return functools.partial(
+    train_step, objective=objective, optimizers=optimizers, **{'average': EMA(100.0), 'data_size': 100} | options
+  )
 
 
 def noise(n=20, shape=(8, 8, 3), seed=0):
@@ -124,7 +149,7 @@ def noise(n=20, shape=(8, 8, 3), seed=0):
 def write_folder(path, images, labels=None, names='0123456789'):
   """PNG files, in sub-folders by label if there are labels. Returns the path."""
   for i, image in enumerate(images):
-    save_png(path / ('' if labels is None else names[labels[i]]) / f'{i:04}.png', image)
+    save_image(path / ('' if labels is None else names[labels[i]]) / f'{i:04}.png', image)
   return path
 
 

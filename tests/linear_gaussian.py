@@ -4,13 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from genjax.networks.layers import NO_COND
+
 W = np.array([[0.5, 0.3], [0.2, 0.4], [-0.6, -0.1], [0.3, 0.7]])  # linear decoder, 4 pixels from 2 latents
 MEAN, SIGMA = np.array([0.1, -0.2, 0.0, 0.3]), 0.4
 
 
 class Decoder(nn.Module):
   @nn.compact
-  def __call__(self, z, label=None, train=True):
+  def __call__(self, z, cond=NO_COND, train=True):
     mean = self.param('shift', nn.initializers.zeros, (4,)) + jnp.asarray(MEAN, jnp.float32)
     return (z @ jnp.asarray(W.T, jnp.float32) + mean[None]).reshape(-1, 2, 2, 1)
 
@@ -21,7 +23,7 @@ class Encoder(nn.Module):
   z_dim: int = 2
 
   @nn.compact
-  def __call__(self, x, label=None, train=True):
+  def __call__(self, x, cond=NO_COND, train=True):
     precision = np.eye(2) + W.T @ W / SIGMA**2
     mean = (x.reshape(-1, 4) - MEAN[None]) @ (W / SIGMA**2) @ np.linalg.inv(precision)
     log_var = self.param('wider', nn.initializers.zeros, (2,)) - jnp.log(jnp.asarray(np.diag(precision), jnp.float32))

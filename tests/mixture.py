@@ -82,7 +82,7 @@ class ExactNetwork:
   path: str
   always: float | None = None
 
-  def apply(self, variables, x, condition, label):
+  def apply(self, variables, x, condition, cond):
     path = PATHS[self.path]
     t = image(condition) / 1000 * path.end
     if self.prediction == 'Karras':

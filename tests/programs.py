@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.conftest import ROOT, config_of
 
+UNCONDITIONAL = '--config.objective.conditioner.cls=conditioners.Unconditional'
 TINY = {
   'digits_vae': ['--config.objective.encoder.width=8', '--config.objective.decoder.width=8'],
   'digits_gan': ['--config.objective.generator.width=8', '--config.objective.discriminator.width=8'],
@@ -69,4 +70,4 @@ def images_of_which_one_is_empty(path):
   for i in range(24):
     Image.new('L', (8, 8), i).save(path / f'{i:02}.png')
   (path / '13.png').write_bytes(b'')
-  return [f'--config.data.name={path}', '--config.data.memory_gib=0.0', '--config.objective.num_classes=0']
+  return [f'--config.data.name={path}', '--config.data.memory_gib=0.0', UNCONDITIONAL]

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from genjax import rng
+from genjax.conditioners import ClassLabel, Unconditional
 from genjax.errors import UsageError
+from genjax.networks.layers import DIFFUSION, condition_vector
 from genjax.objectives.diffusion import parameterizations, times
 from genjax.objectives.diffusion.augment import AUGMENTATIONS, augment
 from genjax.objectives.diffusion.diffusion import Diffusion
-from genjax.types import Batch
+from tests.conftest import batch_of
 from tests.mixture import CONTEXT, KEYS, NOTHING, PATHS
 
 N, SIDE = 512, 32
@@ -84,23 +86,29 @@ def test_edges_are_mirrored():
 class Told:
   """A network that answers the sum of what it is told."""
 
-  def apply(self, variables, x, condition, label):
-    return jnp.broadcast_to(label.sum(axis=1)[:, None, None, None], x.shape)
+  def apply(self, variables, x, condition, cond):
+    return jnp.broadcast_to(condition_vector(cond, DIFFUSION).sum(axis=1)[:, None, None, None], x.shape)
+
+  def init(self, key, *inputs):
+    return {'params': self.apply({}, *inputs)}
 
 
 @pytest.mark.parametrize('classes', [0, 3])
 def test_samples_are_of_images_to_which_nothing_was_done(classes):
   edm = (PATHS['EDM'], parameterizations.Karras(), times.LogNormal(), (4, 4, 1))
-  of = Diffusion(Told(), *edm, num_classes=classes, augment=0.5, label_dropout=0.0)
-  assert of.hears(jnp.zeros(5, int)).shape == (5, classes + AUGMENTATIONS)
-  batch = Batch(jnp.zeros((64, 4, 4, 1)), jnp.arange(64) % 3, jnp.arange(64))
-  draw = jax.jit(of.draw)(batch, KEYS[:64])
-  assert float(jnp.abs(draw.hears[:, classes:]).sum()) > 1
-  assert (draw.hears[:, :classes].sum(axis=1) == 1).all() or not classes
+  conditioner = ClassLabel(classes) if classes else Unconditional()
+  of = Diffusion(Told(), *edm, conditioner=conditioner, augment=0.5, cond_dropout=0.0)
+  shapes = {name: x.shape for name, x in of.network_cond({'label': jnp.zeros(5, int)}, size=5).items()}
+  assert shapes == {'augmentation': (5, AUGMENTATIONS)} | ({'label': (5, classes)} if classes else {})
+  batch = batch_of(jnp.zeros((64, 4, 4, 1)), jnp.arange(64) % 3)
+  assert of.init(jax.random.key(0), batch).params['model'].shape == batch.image.shape
+  point = jax.jit(of.training_point)(batch, KEYS[:64])
+  assert float(jnp.abs(point.cond['augmentation']).sum()) > 1
+  assert not classes or (point.cond['label'].sum(axis=1) == 1).all()
   assert np.isfinite(float(jax.jit(of.loss)({'model': {}}, CONTEXT, batch, KEYS[:64])[0]))
   # x_0 of F = 1 (the label alone) or 0 (nothing)
-  labels = jnp.zeros(2, int) if classes else None
-  f = of.denoiser(NOTHING, labels)(jnp.zeros((2, 4, 4, 1)), jnp.asarray(0.5))
+  cond = {'label': jnp.zeros(2, int)} if classes else {}
+  f = of.denoiser(NOTHING, cond)(jnp.zeros((2, 4, 4, 1)), jnp.asarray(0.5))
   np.testing.assert_allclose(f, 0.5 * 0.5 / 0.5**0.5 * (classes > 0), rtol=1e-5)
   with pytest.raises(UsageError, match=r'augment=1\.5 is a probability'):
     Diffusion(Told(), *edm, augment=1.5)

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from genjax import rng
+from genjax.conditioners import ClassLabel
 from genjax.errors import UsageError
-from genjax.metrics.evaluation import evaluations
+from genjax.metrics.counting import evaluations
 from genjax.networks.grid import GridDecoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.autoregressive.pixels import Autoregressive
 from genjax.objectives.likelihoods import BinarisedBernoulli, BinarisedPatches, Gaussian, LogisticMixture
-from genjax.types import Batch, Context, Variables, example_batch
+from genjax.types import Context, Variables, example_batch
+from tests.conftest import batch_of, labeled_example
 
 SHAPE = (4, 4, 1)
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(256))
@@ -27,21 +29,20 @@ NETWORKS = {
 }
 
 
-def awake(network, shape, label=None, scale=0.3):
+def awake(network, shape, cond=None, scale=0.3):
   """Parameters of which none is zero."""
-  variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *shape)), label)
+  variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *shape)), cond or {})
   leaves, tree = jax.tree.flatten(variables['params'])
   keys = jax.random.split(jax.random.key(1), len(leaves))
   return jax.tree.unflatten(tree, [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
 
 
 @functools.cache
-def model(name, classes=0):
+def model(name):
   """An objective of two-coloured images, and its variables."""
-  objective = Autoregressive(NETWORKS[name], BinarisedBernoulli(), SHAPE, classes)
-  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(SHAPE))
-  label = jnp.ones((1, classes)) if classes else None
-  return objective, variables._replace(params={'model': awake(NETWORKS[name], SHAPE, label)})
+  objective = Autoregressive(NETWORKS[name], BinarisedBernoulli(), SHAPE)
+  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(labeled_example(SHAPE)))
+  return objective, variables._replace(params={'model': awake(NETWORKS[name], SHAPE)})
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -80,15 +81,15 @@ def test_a_local_network_sees_its_window(reach):
 
 
 @pytest.mark.parametrize('network', [NETWORKS['pixelcnn'], LocalPixelCNN(1, width=6)], ids=['whole', 'local'])
-def test_a_label_may_be_one_of_each_place(network):
+def test_features_of_each_place_are_heard_as_a_label_is(network):
   x = jax.random.normal(jax.random.key(2), (1, *SHAPE))
   label = jnp.asarray([[0.5, -1.0]])
-  params = awake(network, SHAPE, label)
-  answer = jax.jit(lambda label: network.apply({'params': params}, x, label))
-  everywhere = jnp.broadcast_to(label[:, None, None], (1, 4, 4, 2))
-  np.testing.assert_allclose(answer(everywhere), answer(label), rtol=1e-5, atol=1e-5)
-  elsewhere = answer(everywhere.at[0, 1, 2].set(3.0))
-  assert np.abs(elsewhere - answer(label)).max(axis=-1)[0, 1, 2] > 1e-3
+  params = awake(network, SHAPE, {'label': label})
+  answer = jax.jit(lambda cond: network.apply({'params': params}, x, cond))
+  of_label, everywhere = answer({'label': label}), jnp.broadcast_to(label[:, None, None], (1, 4, 4, 2))
+  np.testing.assert_allclose(answer({'features': everywhere}), of_label, rtol=1e-5, atol=1e-5)
+  elsewhere = answer({'features': everywhere.at[0, 1, 2].set(3.0)})
+  assert np.abs(elsewhere - of_label).max(axis=-1)[0, 1, 2] > 1e-3
 
 
 @pytest.mark.slow
@@ -98,7 +99,7 @@ def test_nats_differ_from_those_of_float64_by_rounding_alone():
   objective = Autoregressive(network, BinarisedBernoulli(), SHAPE)
   params = awake(network, SHAPE, scale=1.5)
   x = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (256, *SHAPE)), jnp.float32)
-  batch = Batch(x, jnp.zeros(256, int), jnp.arange(256))
+  batch = batch_of(x)
   nats = np.asarray(jax.jit(objective.nll)(Variables({'model': params}, {}), batch, KEYS), np.float64)
   with jax.enable_x64(True):
     double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), params)
@@ -118,7 +119,7 @@ def test_the_probabilities_of_all_images_sum_to_one(name):
   given = np.where(np.random.default_rng(0).random(8) < 0.5, -1.0, 1.0)
   rows = np.concatenate([np.tile(given, (256, 1)), 2.0 * bits - 1], axis=1)
   x = jnp.asarray(rows.reshape(256, *SHAPE), jnp.float32)
-  batch = Batch(x, jnp.zeros(256, int), jnp.arange(256))
+  batch = batch_of(x)
   log_p = -np.asarray(jax.jit(objective.nll)(variables, batch, KEYS), np.float64)
   out = np.asarray(jax.jit(objective.network.apply)({'params': variables.params['model']}, x[:1]), np.float64).reshape(-1)[:8]
   beginning = -np.log1p(np.exp(-given * out)).sum()
@@ -132,7 +133,7 @@ def test_draws_are_as_frequent_as_their_probabilities(name):
   # The first two pixels: four images of them, each as often as exp(-nll) says.
   objective, variables = model(name)
   n = 1024
-  drawn = jax.jit(lambda keys: objective.sample(variables, keys))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
+  drawn = jax.jit(lambda keys: objective.sample(variables, keys, {}))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
   assert set(np.unique(drawn)) == {-1, 1}
   first = np.asarray(drawn)[:, 0, :2, 0]
   out = jax.jit(lambda x: objective.network.apply({'params': variables.params['model']}, x).reshape(-1))
@@ -146,23 +147,24 @@ def test_draws_are_as_frequent_as_their_probabilities(name):
 @pytest.mark.parametrize(('shape', 'likelihood'), [(SHAPE, BinarisedBernoulli()), ((4, 4, 3), LogisticMixture(2))])
 def test_cached_sampling_is_the_slow_way(shape, likelihood):
   network = PixelTransformer(shape, likelihood.outputs(shape[-1]), width=16, depth=2, heads=2)
-  objective = Autoregressive(network, likelihood, shape, num_classes=3)
-  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(shape))
-  variables = variables._replace(params={'model': awake(network, shape, jnp.ones((1, 3)))})
+  objective = Autoregressive(network, likelihood, shape, conditioner=ClassLabel(3))
+  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(labeled_example(shape)))
+  variables = variables._replace(params={'model': awake(network, shape, {'label': jnp.ones((1, 3))})})
+  cond = {'label': jnp.arange(32) % 3}
   fast, slow = (
-    jax.jit(lambda keys, cached=cached: objective.sample(variables, keys, jnp.arange(32) % 3, cached=cached))(KEYS[:32])
+    jax.jit(lambda keys, cached=cached: objective.sample(variables, keys, cond, cached=cached))(KEYS[:32])
     for cached in (True, False)
   )
   np.testing.assert_array_equal(fast, slow)
   assert float(jnp.abs(fast[0] - fast[3]).max()) > 0.1
   # and its answers are those of one pass over the finished image
-  label, cache = jax.nn.one_hot(jnp.arange(32) % 3, 3), network.cache(32)
+  embedded, cache = {'label': jax.nn.one_hot(cond['label'], 3)}, network.cache(32)
   model, pixels = {'params': variables.params['model']}, fast.reshape(32, -1, shape[-1])
-  whole = jax.jit(network.apply)(model, fast, label).reshape(32, -1, network.outputs)
+  whole = jax.jit(network.apply)(model, fast, embedded).reshape(32, -1, network.outputs)
   step = jax.jit(functools.partial(network.apply, method='step'))
   for place in range(pixels.shape[1]):
     last = pixels[:, place - 1] if place else jnp.zeros_like(pixels[:, 0])
-    out, cache = step(model, last, place, cache, label)
+    out, cache = step(model, last, place, cache, embedded)
     np.testing.assert_allclose(out[:, 0, 0], whole[:, place], rtol=1e-3, atol=1e-4)
 
 
@@ -171,17 +173,17 @@ def test_patches_stand_for_pixels():
   # 4x4 images of two patches of 4x2: of one place 256 probabilities, in which its eight pixels hang together.
   network = PixelCNN(256, width=6, blocks=1, levels=1)
   objective = Autoregressive(network, BinarisedPatches(patch=(4, 2)), SHAPE)
-  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(SHAPE))
+  variables = jax.jit(objective.init)(jax.random.key(0), example_batch(labeled_example(SHAPE)))
   variables = variables._replace(params={'model': awake(network, (1, 2, 8))})
   bits = 2.0 * ((np.arange(256)[:, None] >> np.arange(8)[None]) & 1) - 1
   halves = bits.reshape(256, 4, 2, 1)
   images = jnp.asarray(np.concatenate([np.broadcast_to(halves[:1], halves.shape), halves], axis=2))
   answer = jax.jit(network.apply)({'params': variables.params['model']}, jnp.zeros((1, 1, 2, 8)))[0, 0, 0]
   p = np.asarray(jax.nn.softmax(answer), np.float64)  # of the first patch
-  log_p = -jax.jit(objective.nll)(variables, Batch(images, jnp.zeros(256, int), jnp.arange(256)), KEYS)
+  log_p = -jax.jit(objective.nll)(variables, batch_of(images), KEYS)
   assert np.exp(np.asarray(log_p, np.float64)).sum() == pytest.approx(p[0], rel=1e-4)
   n = 4096
-  drawn = jax.jit(lambda keys: objective.sample(variables, keys))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
+  drawn = jax.jit(lambda keys: objective.sample(variables, keys, {}))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
   assert drawn.shape == (n, *SHAPE)
   found = (np.asarray(drawn)[:, :, :2].reshape(n, 8) > 0) @ (1 << np.arange(8))
   for likely in np.argsort(-p)[:5]:
@@ -198,7 +200,7 @@ def test_evaluations_are_counted():
 
 def test_loss_and_likelihood_are_of_the_same_images():
   objective, variables = model('row_lstm')
-  grey = Batch(jnp.zeros((256, *SHAPE)), jnp.zeros(256, int), jnp.arange(256))
+  grey = batch_of(jnp.zeros((256, *SHAPE)))
   loss, aux = jax.jit(objective.loss)(variables.params, Context(jnp.zeros((), int), {}, {}), grey, KEYS)
   nll = jax.jit(objective.nll)(variables, grey, KEYS)
   assert float(loss) == pytest.approx(float(nll.mean()), rel=1e-5)
@@ -216,7 +218,9 @@ def test_loss_and_likelihood_are_of_the_same_images():
     ),
     (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be drawn from pixel by pixel'),
     (
-      lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(jax.random.key(0), example_batch(SHAPE)),
+      lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(
+        jax.random.key(0), example_batch(labeled_example(SHAPE))
+      ),
       r'objective.network.outputs=1: LogisticMixture reads 15 numbers a place',
     ),
     (

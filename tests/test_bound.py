@@ -12,12 +12,11 @@ from scipy.stats import norm
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.objectives.diffusion import parameterizations, times
-from genjax.objectives.diffusion.diffusion import Diffusion
+from genjax.objectives.diffusion.diffusion import Diffusion, DiffusionModel
 from genjax.objectives.diffusion.learned_variance import LearnedVariance
 from genjax.samplers import elbo, paths, solvers
 from genjax.samplers.sampler import Sampler
-from genjax.types import Batch
-from tests.conftest import sometimes
+from tests.conftest import batch_of, sometimes
 from tests.mixture import (
   CONTEXT,
   KEYS,
@@ -133,7 +132,7 @@ def test_errors_at_high_noise_do_not_count_beyond_the_levels():
 @pytest.mark.slow
 def test_a_model_gives_either_likelihood():
   image = mixture_images(64)
-  batch = Batch(image, jnp.zeros(64, int), jnp.arange(64))
+  batch = batch_of(image)
   of = model('Velocity', 'RectifiedFlow')
   estimators = ('ode', '', 'bound', 'ode_exact')
   found = (jax.jit(functools.partial(of.nll, estimator=e))(NOTHING, batch, KEYS[:64]) for e in estimators)
@@ -157,7 +156,7 @@ class Two:
   path: paths.Discrete
   outputs: int = 2
 
-  def apply(self, variables, x, condition, label):
+  def apply(self, variables, x, condition, cond):
     t = condition[:, None, None, None] / 1000
     x_0, _ = normal_step(self.path, x, t, False)
     eps = (x - self.path.alpha(t) * x_0) / self.path.sigma(t) + variables['params']['off']
@@ -184,7 +183,7 @@ def at(off=0.0, v=0.0):
 
 
 def test_the_bound_s_part_of_the_loss_moves_the_variance_alone():
-  batch = Batch(normal_images(2048), jnp.zeros(2048, int), jnp.arange(2048))
+  batch = batch_of(normal_images(2048))
   fields = {field.name: getattr(learned(), field.name) for field in dataclasses.fields(Diffusion)}
   plain = Diffusion(**fields | {'network': OnlyEps(learned().network)})
   loss = lambda of: jax.jit(jax.value_and_grad(lambda p: of.loss(p, CONTEXT, batch, KEYS[:2048])[0]))(at(0.3))  # noqa: E731
@@ -219,24 +218,24 @@ def test_learned_variance_is_sampled_with():
     assert float(found.x.mean()) == pytest.approx(float(q.keep * 0.7 + q.gain * 0.2), abs=0.01)
   variables = NOTHING._replace(params=at(v=-1.0))
   options = {'solver': 'ancestral', 'steps': 20}
-  found = of.sample(variables, KEYS[:512], **options)
-  plain = Sampler(**options).solve(of.denoiser(variables, None), of.path, rng.normal(rng.fold_in(KEYS[:512], 0), SHAPE),
+  found = of.sample(variables, KEYS[:512], {}, **options)
+  plain = Sampler(**options).solve(of.denoiser(variables, {}), of.path, rng.normal(rng.fold_in(KEYS[:512], 0), SHAPE),
                                    rng.fold_in(KEYS[:512], 2))  # fmt: skip
   np.testing.assert_allclose(found, jnp.clip(plain.x, -1, 1), atol=1e-4)  # at v = -1 it is DDPM's
   assert float(found.mean()) == pytest.approx(MU, abs=0.03)
-  led = lambda worse: of.by(Sampler(guidance=2.0, **options), variables, KEYS[:512], None, worse).x  # noqa: E731
-  np.testing.assert_allclose(led(of.denoiser(variables, None)), found, atol=1e-4)
+  led = lambda guide: of.solve_with(Sampler(guidance=2.0, **options), variables, KEYS[:512], {}, guide).x  # noqa: E731
+  np.testing.assert_allclose(led(of.denoiser(variables, {})), found, atol=1e-4)
   assert float(led(lambda x, t: jnp.full_like(x, MU - 0.2)).mean()) > MU + 0.1  # away from a weaker model
-  other = of.sample(variables, KEYS[:512], solver='heun', steps=40)
+  other = of.sample(variables, KEYS[:512], {}, solver='heun', steps=40)
   assert float(other.std()) == pytest.approx(S, rel=0.1)
 
 
 @pytest.mark.slow
 def test_learned_variance_has_a_lower_bound_at_its_own_variance():
-  batch = Batch(normal_images(512), jnp.zeros(512, int), jnp.arange(512))
+  batch = batch_of(normal_images(512))
   of = learned(20)
   nats = [float(jax.jit(of.nll)(NOTHING._replace(params=at(v=v)), batch, KEYS[:512]).mean()) for v in (-1.0, -0.5, 1.0)]
-  fixed = Diffusion.bound(of, NOTHING._replace(params=at()), batch, KEYS[:512]).mean()
+  fixed = DiffusionModel.bound(of, NOTHING._replace(params=at()), batch, KEYS[:512]).mean()
   assert nats[0] == pytest.approx(float(fixed), rel=1e-3)
   assert nats[1] < nats[0]
   assert list(of.estimators) == ['bound', 'ode', 'ode_exact']

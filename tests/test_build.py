@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from flax import linen as nn
 
-from genjax.build import build, check, complete, defaults, resolve, spec, with_defaults, without_leftovers
+from genjax.build import INFERRED, build, check, complete, defaults, resolve, spec, with_defaults, without_leftovers
+from genjax.conditioners import ClassLabel, Unconditional
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDecoder
 from genjax.networks.unet import UNet
@@ -22,12 +23,15 @@ def test_a_spec_writes_out_every_plain_default():
   assert hash(build({**found, 'multipliers': [1, 2]})) == hash(UNet(width=16, multipliers=(1, 2)))  # JSON's lists
 
 
-def test_given_values_fill_what_a_spec_leaves_out():
-  given = {'image_shape': (8, 8, 1), 'dtype': 'bfloat16'}
-  full = complete({'decoder': {'cls': 'networks.mlp.MLPDecoder', 'dtype': 'float32'}}, given)
-  assert build(full) == {'decoder': MLPDecoder((8, 8, 1), dtype='float32')}
-  with pytest.raises(UsageError, match=r"networks.mlp.MLPDecoder needs 'image_shape'"):
-    build({'cls': 'networks.mlp.MLPDecoder'})
+def test_inferred_values_fill_what_a_spec_leaves_out():
+  inferred = {'image_shape': (8, 8, 1), 'classes': 7, 'dtype': 'bfloat16'}
+  assert set(inferred) == set(INFERRED)
+  specs = {'decoder': {'cls': 'networks.mlp.MLPDecoder', 'dtype': 'float32'}, 'label': spec('conditioners.ClassLabel')}
+  assert build(complete(specs, inferred)) == {'decoder': MLPDecoder((8, 8, 1), dtype='float32'), 'label': ClassLabel(7)}
+  assert build(complete(spec('conditioners.ClassLabel', classes=3), inferred)) == ClassLabel(3)
+  for name, missing in (('networks.mlp.MLPDecoder', 'image_shape'), ('conditioners.ClassLabel', 'classes')):
+    with pytest.raises(UsageError, match=rf"{name} needs '{missing}'"):
+      build({'cls': name})
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,7 @@ def test_given_values_fill_what_a_spec_leaves_out():
     (lambda: spec(7), 'cls=7 is not a name like networks.unet.UNet'),
     (lambda: spec('networks.unet.UNet', widht=3), r"networks.unet.UNet has no parameter 'widht'. Did you mean width"),
     (lambda: spec('objectives.vae.vae.VAE'), r"objectives.vae.vae.VAE needs 'encoder': give encoder=... in the config"),
+    (lambda: spec('conditioners.ClassLabel', clases=3), r"ClassLabel has no parameter 'clases'. Did you mean classes"),
     (lambda: spec('networks.unet.UNet', parent=None), "has no parameter 'parent'"),
     (lambda: build({'cls': 'optim.adam', 'learning_rate': 1e-3, 'beta1': 0.5}), "has no parameter 'beta1'"),
   ],
@@ -54,6 +59,7 @@ def test_mistakes_are_named(call, message):
     'objectives.vae.vae.jax', '__main__.x',
     'networks.unet.UNet.apply', 'networks.layers.lax', 'data.prepare.prepare', 'networks.unet.nn', 'networks.__init__.os',
     'networks.unet._private', '..os.system', 'optim', '', None, 7, ['os', 'system'], 'networks/unet', 'objectives.common.rng',
+    'conditioners.rng', 'conditioners._like', 'conditioners.jax', 'data.sources.open.open_data',
   ],
 )  # fmt: skip
 def test_a_stranger_s_config_reaches_nothing_else(name):
@@ -118,4 +124,8 @@ def test_a_default_that_is_an_object_is_written_out():
   written = {'cls': 'samplers.sampler.Sampler'} | dataclasses.asdict(Sampler())
   assert flow.pop('sampler') == written
   assert with_defaults(flow)['sampler'] == written  # of a run that began before
-  assert build(flow | {'image_shape': (8, 8, 1), 'sampler': written | {'steps': 7}}).sampler == Sampler(steps=7)
+  full = complete(flow | {'sampler': written | {'steps': 7}}, {'image_shape': (8, 8, 1), 'classes': 10})
+  assert build(full).sampler == Sampler(steps=7)
+  unconditional = with_defaults({key: value for key, value in flow.items() if key != 'conditioner'})
+  assert unconditional['conditioner'] == {'cls': 'conditioners.Unconditional'}
+  assert build(complete(unconditional, {'image_shape': (8, 8, 1)})).conditioner == Unconditional()

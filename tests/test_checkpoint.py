@@ -14,11 +14,12 @@ import pytest
 
 from genjax import checkpoint
 from genjax.checkpoint import UNCERTAIN, Checkpoints, DamagedCheckpoint, checksums, offsets, origin_error
+from genjax.config import section_defaults
 from genjax.errors import UsageError
 from genjax.files import write_whole
 from genjax.parallel import make_mesh, replicated
 from genjax.step import TrainState
-from genjax.workdir import open_workdir, section_defaults
+from genjax.workdir import open_workdir
 from tests.conftest import ROOT, same_bits
 from tests.programs import ENV, command, train
 

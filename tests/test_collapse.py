@@ -15,10 +15,11 @@ from scipy.stats import norm
 
 import genjax
 from genjax import rng
+from genjax.conditioners import ClassLabel
 from genjax.data.pipeline import epoch_order
 from genjax.data.prepare import prepare
 from genjax.data.sources import modes as data_modes
-from genjax.data.sources.base import Arrays, Subset
+from genjax.data.sources.base import Subset, labeled
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.latents import slerp
@@ -28,8 +29,9 @@ from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives.gan.augment import AdaptiveAugment
 from genjax.objectives.gan.gan import GAN
 from genjax.parallel import make_mesh, replicated
-from tests.conftest import ROOT
-from tests.programs import ENV, command
+from genjax.types import Variables, example_batch
+from tests.conftest import ROOT, batch_of, labeled_example
+from tests.programs import ENV, UNCONDITIONAL, command
 
 
 def test_the_gaussians_cover_their_own_modes():
@@ -105,7 +107,7 @@ class Given(GAN):
 
   kind: str = 'real'
 
-  def sample(self, variables, keys, labels=None, *, truncation=1.0):
+  def sample(self, variables, keys, cond, *, truncation=1.0):
     images = variables.params['images']
     if self.kind == 'stuck':
       return jnp.broadcast_to(images[:1], images.shape) + 0.01 * rng.normal(keys, images.shape[1:])
@@ -119,16 +121,16 @@ class Given(GAN):
     return images
 
 
-def looked_at(kind: str, num_classes: int = 0, devices: int = 1, **options):
+def looked_at(kind: str, devices: int = 1, **options):
   source = open_data('digits', 8)
   train, other = Subset(source, np.arange(1000)), Subset(source, np.arange(1000, 1500))
-  game = Given(MLPGenerator((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), num_classes=num_classes, kind=kind)
-  pixels, labels = other.read(np.arange(256))
-  batch = collapse.Batch(pixels / np.float32(127.5) - 1, labels, np.arange(256, dtype=np.int32))
+  game = Given(MLPGenerator((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), kind=kind)
+  pixels, cond = other.read(np.arange(256))
+  batch = batch_of(pixels / np.float32(127.5) - 1, cond['label'])
   variables = game.init(jax.random.key(0), batch)
   variables.params['images'] = batch.image
   variables.params['five'] = (
-    jnp.asarray(np.resize(source.images[1000:][source.labels[1000:] < 5], batch.image.shape)) / 127.5 - 1
+    jnp.asarray(np.resize(source.images[1000:][source.cond['label'][1000:] < 5], batch.image.shape)) / 127.5 - 1
   )
   variables.params['training'] = train.read(epoch_order(0, 0, 1000)[500:756])[0] / np.float32(127.5) - 1
   mesh = make_mesh(jax.devices()[:devices])
@@ -149,9 +151,9 @@ def test_the_panel_is_of_samples_by_the_options_that_are_judged():
 
 def test_what_has_no_value_is_left_out():
   # No two images of a class: no distance in one, and nothing else is lost.
-  source, game = open_data('digits', 8), GAN(MLPGenerator((8, 8, 1), 8, 16), MLPDiscriminator(16), num_classes=60)
-  alone = Arrays('few', source.images[:60], np.arange(60, dtype=np.int32), 60)
-  variables = game.init(jax.random.key(0), collapse.Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1)))
+  source, game = open_data('digits', 8), GAN(MLPGenerator((8, 8, 1), 8, 16), MLPDiscriminator(16), conditioner=ClassLabel(60))
+  alone = labeled('few', source.images[:60], np.arange(60, dtype=np.int32), 60)
+  variables = game.init(jax.random.key(0), example_batch(alone.example))
   found = collapse.watcher(game, alone, None, make_mesh(jax.devices()[:1]), images=60)(variables)
   assert found.keys().isdisjoint({'pairwise', 'nearest'})
   assert {'rank', 'labels', 'precision'} < set(found)
@@ -176,7 +178,8 @@ def test_what_has_collapsed_is_flagged(kind, text):
 
 def test_a_class_whose_samples_are_alike_is_flagged_though_classes_differ():
   # Samples with labels: the mean distance within classes counts, not that between them.
-  images, labels = open_data('digits', 8).read(np.arange(400))
+  images, cond = open_data('digits', 8).read(np.arange(400))
+  labels = cond['label']
   one = np.stack([images[np.argmax(labels == label)] for label in labels]).astype(np.float32)
   apart, _ = collapse.distances(jnp.asarray(one), jnp.asarray(labels))
   real, _ = collapse.distances(jnp.asarray(images, jnp.float32), jnp.asarray(labels))
@@ -188,12 +191,12 @@ def test_labels_that_are_not_heard_are_flagged():
   source = open_data('digits', 8)
 
   class Deaf(MLPGenerator):
-    def __call__(self, z, label=None, train=True):
-      return super().__call__(z, 0 * label, train)
+    def __call__(self, z, cond, train=True):
+      return super().__call__(z, {'label': 0 * cond['label']}, train)
 
   for kind, flagged in ((MLPGenerator, False), (Deaf, True)):
-    game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), num_classes=10)
-    variables = game.init(jax.random.key(0), collapse.Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1)))
+    game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), conditioner=ClassLabel(10))
+    variables = game.init(jax.random.key(0), example_batch(source.example))
     found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
     assert any('the labels are not heard' in flag for flag in collapse.flags(found)) == flagged
 
@@ -213,14 +216,14 @@ def test_the_spectrum_is_that_of_the_generators_matrix():
   matrix = jnp.asarray((u * values).T, jnp.float32)
 
   class Straight(MLPGenerator):
-    def __call__(self, z, label=None, train=True):
+    def __call__(self, z, cond=None, train=True):
       return (z @ matrix).reshape(-1, 8, 8, 1)
 
   game = GAN(Straight((8, 8, 1), z_dim=3), MLPDiscriminator(width=8))
   source = open_data('digits', 8)
-  variables = genjax.types.Variables({'generator': {}, 'discriminator': None}, {})
+  variables = Variables({'generator': {}, 'discriminator': None}, {})
   x = jnp.zeros((1, 8, 8, 1))
-  variables.params['discriminator'] = game.discriminator.init(jax.random.key(0), x, None, True)['params']
+  variables.params['discriminator'] = game.discriminator.init(jax.random.key(0), x, {}, True)['params']
   found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=32)(variables)
   assert found['largest'] == pytest.approx(values[0], rel=1e-3)
   assert found['smallest'] == pytest.approx(values[2], rel=1e-3)
@@ -231,7 +234,7 @@ def test_the_spectrum_is_that_of_the_generators_matrix():
 def test_no_device_takes_a_decomposition():
   # Eight CPU devices that wait for each other's: how the suite hung.
   game = GAN(MLPGenerator((8, 8, 1), z_dim=4, width=8), MLPDiscriminator(width=8), augment=AdaptiveAugment())
-  batch = collapse.Batch(jnp.zeros((8, 8, 8, 1)), jnp.zeros(8, jnp.int32), jnp.arange(8, dtype=jnp.int32))
+  batch = example_batch(labeled_example((8, 8, 1)), 8)
   variables = game.init(jax.random.key(0), batch)
   program = jax.jit(functools.partial(collapse.panel, game)).lower(variables, jax.random.key(0), batch, batch).as_text()
   keys = rng.image_keys(jax.random.key(0), batch.index)
@@ -252,7 +255,7 @@ def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
   small = [
     '--config.objective.generator.width=64',
     '--config.objective.discriminator.width=64',
-    '--config.objective.num_classes=0',
+    UNCONDITIONAL,
   ]
   rate = ['--config.optim.generator.learning_rate=1e-2']
   out = subprocess.run(
@@ -441,8 +444,7 @@ def test_walks_and_mixes_of_a_run(style_run, tmp_path):
 
 def test_what_has_no_latents_or_styles_is_refused():
   game = GAN(MLPGenerator((8, 8, 1), z_dim=4, width=8), MLPDiscriminator(width=8))
-  source = Arrays('x', np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32), 0)
-  batch = collapse.Batch(source.images / np.float32(1), source.labels, np.arange(4, dtype=np.int32))
+  batch = example_batch(labeled_example((8, 8, 1), 0), 4)
   run = genjax.run.Run(None, {'data': {'image_shape': [8, 8, 1]}}, game, game.init(jax.random.key(0), batch), 0)
   with pytest.raises(UsageError, match='MLPGenerator has no styles to mix: StyleGAN2Generator has'):
     run.mix(jax.random.key(0))
@@ -459,6 +461,6 @@ def test_stacks_of_real_digits_are_read_as_what_they_are(shared_data, tmp_path, 
   assert stacks.image_shape == (28, 28, 3)
   assert len(stacks) == 10_000
   found = modes.count_modes(stacks.images, data | {'name': 'stacked_mnist'})
-  truth = modes.of_digits(np.stack(np.unravel_index(stacks.labels, (10, 10, 10)), axis=1))
+  truth = modes.of_digits(np.stack(np.unravel_index(stacks.cond['label'], (10, 10, 10)), axis=1))
   assert found['modes'] >= truth['modes'] - 5
   assert found['modes_kl'] == pytest.approx(truth['modes_kl'], abs=0.02)

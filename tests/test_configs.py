@@ -13,9 +13,9 @@ import genjax.networks
 import genjax.objectives
 from genjax import rng
 from genjax.run import abstract_state
-from genjax.step import init_state, playing
-from genjax.types import Batch, Objective, example_batch
-from tests.conftest import CONFIGS, config_of, image_shape, objects, one_level, step_of
+from genjax.step import init_state, turn_at
+from genjax.types import Objective, example_batch
+from tests.conftest import CONFIGS, UNCONDITIONAL, batch_of, config_of, example_of, image_shape, objects, one_level, step_of
 
 
 def classes(spec) -> set[str]:
@@ -58,7 +58,7 @@ def test_config_builds(name):
     *(pytest.param(name, {'dtype': 'float32'}, id=f'{name}-shrunk', marks=pytest.mark.slow) for name in LARGE if name in KINDS),
     *(pytest.param(name, {'dtype': 'bfloat16'}, id=f'{name}-bfloat16', marks=often(name)) for name in KINDS),
     *(
-      pytest.param(name, {'num_classes': 0}, id=f'{name}-unconditional', marks=often(name))
+      pytest.param(name, {'conditioner': UNCONDITIONAL}, id=f'{name}-unconditional', marks=often(name))
       for name in KINDS
       if name not in OF_CLASSES
     ),
@@ -66,19 +66,19 @@ def test_config_builds(name):
 )
 def test_config_takes_a_step(name, options):
   config = config_of(name)
-  shape = image_shape(config)
+  example = example_of(config)
   objective, optimizers = objects(name, small=bool(options), **options)  # full size as it is
-  like = abstract_state(objective, shape, optimizers)
+  like = abstract_state(objective, example, optimizers)
   assert {x.dtype for x in jax.tree.leaves((like.params, like.ema))} == {jnp.dtype('float32')}  # whatever computes
-  batch = jax.eval_shape(lambda: example_batch(shape, config['train']['batch_size']))
-  step = step_of(objective, optimizers, playing=playing(objective, 0))
+  batch = jax.eval_shape(lambda: example_batch(example, config['train']['batch_size']))
+  step = step_of(objective, optimizers, turn=turn_at(objective, 0))
   after, metrics = jax.eval_shape(step, like, batch, jax.eval_shape(lambda: jax.random.key(0)))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), like)
   assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
   images = jax.eval_shape(
-    lambda variables: objective.sample(variables, rng.image_keys(jax.random.key(0), jnp.arange(3))), like.variables()
+    lambda variables: objective.sample(variables, rng.image_keys(jax.random.key(0), jnp.arange(3)), {}), like.variables()
   )
-  assert images.shape == (3, *shape)
+  assert images.shape == (3, *example.image.shape)
   assert images.dtype == jnp.float32
 
 
@@ -88,9 +88,9 @@ def test_config_trains_when_shrunk(name):
   if name not in ('digits_flow', 'cifar10_edm'):  # of which each halves and doubles in its own way
     objective = one_level(objective)
   shape = image_shape(config_of(name))
-  batch = Batch(jax.random.uniform(jax.random.key(1), (4, *shape), minval=-1), jnp.arange(4), jnp.arange(4, dtype=jnp.int32))
+  batch = batch_of(jax.random.uniform(jax.random.key(1), (4, *shape), minval=-1))
   state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
-  step = jax.jit(step_of(objective, optimizers, playing=playing(objective, 0)))
+  step = jax.jit(step_of(objective, optimizers, turn=turn_at(objective, 0)))
   after = state
   for _ in range(2):  # a learning rate that warms up starts at 0
     after, metrics = step(after, batch, jax.random.key(2))
@@ -113,8 +113,8 @@ def test_no_two_players_share_a_section(name):
 def test_every_objective_and_network_is_in_some_config():
   text = ' '.join(str(config_of(name)) for name in CONFIGS)
   for package, helpers in (
-    (genjax.networks, {'layers', 'resample'}),
-    (genjax.objectives, {'common', 'diffusion.augment', 'vae.priors', 'previews'}),
+    (genjax.networks, {'layers', 'resample', 'embeddings', 'cpu_workarounds'}),
+    (genjax.objectives, {'common', 'diffusion.augment', 'diffusion.denoising', 'vae.priors', 'previews'}),
   ):
     for module in pkgutil.walk_packages(package.__path__, f'{package.__name__}.'):
       name = module.name.removeprefix('genjax.')

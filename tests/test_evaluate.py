@@ -664,11 +664,11 @@ def sorted_by_class(samples):
 
 def test_files_of_sample_py_are_read(runs, tmp_path):
   sample.main(['--run', str(runs[0]), '--n', '20', '--npz', str(tmp_path / 's.npz')])
-  source, _ = match(open_generated(tmp_path / 's.npz'), open_data('digits', 8), [])
+  source, _ = match(open_generated(tmp_path / 's.npz'), open_data('digits', 8))
   with np.load(tmp_path / 's.npz') as saved:
-    images, labels = source.read(np.arange(20))
+    images, cond = source.read(np.arange(20))
     assert (images == saved['image']).all()
-    assert (labels == saved['label']).all()
+    assert (cond['label'] == saved['label']).all()
 
 
 def test_options_of_images_are_refused_for_runs(runs, tmp_path):

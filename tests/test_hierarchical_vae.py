@@ -23,14 +23,14 @@ from genjax.objectives.vae.hierarchical import HierarchicalVAE
 from genjax.objectives.vae.pixel_vae import PixelVAE
 from genjax.objectives.vae.vae import VAE
 from genjax.step import init_state
-from genjax.types import Batch, Context, example_batch
-from tests.conftest import config_of, image_shape, objects, step_of
+from genjax.types import Context, example_batch
+from tests.conftest import batch_of, config_of, example_of, objects, step_of
 
 SIDES = {'sides': (2, 1), 'blocks': (1, 2), 'width': 8}
 TINY = HierarchicalVAE(VDVAEEncoder(**SIDES), VDVAEDecoder((2, 2, 1), z_dim=2, **SIDES), Bernoulli())
 PIXELS = PixelVAE(TINY.encoder, TINY.decoder.clone(outputs=3), BinarisedBernoulli(), network=LocalPixelCNN(1, width=6, depth=1))
 ALL = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, 2, 2, 1)  # all binary images
-BATCH = Batch(ALL, jnp.zeros(16, int), jnp.arange(16))
+BATCH = batch_of(ALL)
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(16))
 
 
@@ -59,21 +59,21 @@ def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(obj
   assert p.std() > 0.02
   assert p.sum() == pytest.approx(1, abs=0.03)
   keys = rng.image_keys(jax.random.key(5), jnp.arange(20_000))
-  drawn = np.asarray(jax.jit(objective.sample)(variables, keys)).mean(axis=0)
+  drawn = np.asarray(jax.jit(objective.sample)(variables, keys, {})).mean(axis=0)
   np.testing.assert_allclose(drawn, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
 
 
 @pytest.mark.slow
 def test_a_pixel_follows_from_those_before_it_and_from_z():
   variables, x = awake(PIXELS), ALL[6:7]
-  descent = PIXELS.descend(variables.params, KEYS[:1], None, None)
+  descent = PIXELS.descend(variables.params, KEYS[:1], None, {})
   ours = jax.jit(lambda x, out: PIXELS.answer(variables.params, descent._replace(out=out), x).reshape(-1))
   of_x, of_z = jax.jit(jax.jacfwd(ours, argnums=(0, 1)))(x, descent.out)
   assert not np.triu(of_x.reshape(4, 4)).any()
   assert np.diag(of_x.reshape(4, 4), -1)[[0, 2]].all()  # the pixel on the left
   assert np.abs(of_z.reshape(4, 4, 3)).max(axis=2).diagonal().all()  # the decoder's answer in its own place
   # All pixels' numbers at once are those by which samples were drawn, one after another.
-  drawn = PIXELS.shown(variables.params, descent, KEYS[:1])
+  drawn = PIXELS.sample_pixels(variables.params, descent, KEYS[:1])
   for place, out in enumerate(ours(drawn, descent.out)):
     key = rng.fold_in(rng.fold_in(KEYS[:1], 0), place)
     assert PIXELS.likelihood.sample(out.reshape(1, 1, 1, 1), key) == drawn.reshape(-1)[place]
@@ -90,7 +90,7 @@ def test_the_pixels_of_a_patch_hang_together():
   decoder = params['model']['decoder']
   bias = jax.random.normal(jax.random.key(1), (16,))
   decoder['out'] = {'kernel': jnp.zeros_like(decoder['out']['kernel']), 'bias': bias}
-  out = objective.descend(params, KEYS, None, None).out
+  out = objective.descend(params, KEYS, None, {}).out
   assert out.shape == (16, 1, 1, 16)
   p = np.exp(objective.likelihood.log_prob(out, ALL, {}))
   assert p.sum() == pytest.approx(1, abs=1e-5)
@@ -101,7 +101,7 @@ def test_the_pixels_of_a_patch_hang_together():
 def test_bounds_are_in_order(variables):
   keys = rng.image_keys(jax.random.key(3), jnp.arange(4096))
   image = jnp.broadcast_to(ALL[6], (4096, 2, 2, 1))
-  batch = Batch(image, jnp.zeros(4096, int), jnp.arange(4096))
+  batch = batch_of(image)
   elbo, fifty = (jax.jit(lambda e=e: TINY.nll(variables, batch, keys, e))().mean() for e in ('elbo', 'iwae_50'))
   assert float(fifty) < float(elbo) - 0.1
   loss, aux = jax.jit(TINY.loss)(variables.params, Context(jnp.zeros((), int), {}, {}, 4096), batch, keys)
@@ -133,7 +133,7 @@ def test_the_divergence_of_a_block_is_that_of_its_normal_distributions():
 
 
 def test_temperature(variables):
-  draw = jax.jit(functools.partial(TINY.sample, variables))
+  draw = jax.jit(lambda keys, **options: TINY.sample(variables, keys, {}, **options))
   cold = draw(KEYS, temperature=0.0)
   np.testing.assert_allclose(cold, jnp.broadcast_to(cold[:1], cold.shape), atol=1e-6)
   assert draw(KEYS).std(axis=0).min() > 0.01
@@ -143,7 +143,7 @@ def test_temperature(variables):
 def test_the_paper_s_size():
   name = 'cifar10_vdvae'
   objective, _ = objects(name, small=False)
-  variables = jax.eval_shape(objective.init, jax.random.key(0), example_batch(image_shape(config_of(name))))
+  variables = jax.eval_shape(objective.init, jax.random.key(0), example_batch(example_of(config_of(name))))
   assert round(sum(x.size for x in jax.tree.leaves(variables.params)) / 1e6) == 39
   assert objective.likelihood == LogisticMixture(10)
 
@@ -168,7 +168,7 @@ def test_large_gradients_are_skipped():
 def test_that_all_gradients_are_skipped_is_said(capsys):
   optimizers = {'model': optim.adam(1e-3, skip=1e-3)}
   state = jax.jit(functools.partial(init_state, TINY, optimizers))(jax.random.key(0), BATCH)
-  metrics = jax.jit(step_of(TINY, optimizers, playing=('model',)))(state, BATCH, jax.random.key(0))[1]
+  metrics = jax.jit(step_of(TINY, optimizers, turn=(('model', ()),)))(state, BATCH, jax.random.key(0))[1]
   values = {name: float(value) for name, value in metrics.items()} | {'images_per_second': 1.0}
   assert values['model/skipped'] == 1
   progress = Progress(0, 10, 16)
@@ -201,11 +201,11 @@ def test_mistakes(change, message):
   encoder, decoder = TINY.encoder.clone(**change.get('encoder', {})), TINY.decoder.clone(**change.get('decoder', {}))
   with pytest.raises(UsageError, match=message):
     jax.eval_shape(lambda: HierarchicalVAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH))
-  with pytest.raises(UsageError, match=r'objective.encoder: MLPEncoder has no levels: take networks.vdvae.VDVAEEncoder'):
+  with pytest.raises(UsageError, match=r'objective.encoder: MLPEncoder .*networks.vdvae.VDVAEEncoder'):
     HierarchicalVAE(MLPEncoder(), decoder, Bernoulli()).init(jax.random.key(0), BATCH)
-  with pytest.raises(UsageError, match=r'objective.encoder: VDVAEEncoder answers no mean and variance of one z'):
+  with pytest.raises(UsageError, match=r'objective.encoder: VDVAEEncoder .*mean and variance of one z'):
     VAE(encoder, decoder, Bernoulli()).init(jax.random.key(0), BATCH)
-  with pytest.raises(UsageError, match=r'skip=-1\.0 and clip=0\.0 must not be negative'):
+  with pytest.raises(UsageError, match=r'skip=-1\.0 must not be negative'):
     optim.adam(0.1, skip=-1.0)
 
 
@@ -214,7 +214,7 @@ def test_mistakes(change, message):
   [
     (
       {'network': PixelTransformer((2, 2, 1), 1)},
-      'objective.network=PixelTransformer hears no decoder: take .*LocalPixelCNN',
+      'objective.network=PixelTransformer .*LocalPixelCNN',
     ),
     ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarisedBernoulli reads 1 numbers a place'),
     ({'network': PixelCNN(1, dropout=0.5)}, 'objective.network.dropout=0.5: PixelVAE has no keys for it, set it to 0'),

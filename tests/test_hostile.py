@@ -49,7 +49,8 @@ def read_or_refuse(name):
   if source is None:
     assert str(name) in refusal
     return
-  images, labels = source.read(np.arange(len(source)))
+  images, cond = source.read(np.arange(len(source)))
+  labels = cond.get('label', np.zeros(len(source)))
   assert images.dtype == np.uint8
   assert images.shape == (len(source), 8, 8, images.shape[-1])
   assert images.shape[-1] in (1, 3)
@@ -89,13 +90,16 @@ JSON = st.recursive(
 )
 
 
+RECORDED = {'image_shape': [8, 8, 1], 'size': 1500, 'classes': list('0123456789'), 'cond': {'label': ['int32', []]}}
+
+
 @pytest.mark.slow
 @FUZZ
 @given(st.sampled_from(['digits_vae', 'digits_gan', 'digits_flow']), st.lists(st.integers(0, 30), max_size=5), JSON)
 def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
   config = json.loads(json.dumps(config_of(name)))
-  config['data']['image_shape'] = [8, 8, 1]
-  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'dtype': 'float32'})
+  config['data'] |= RECORDED
+  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
   node = config
   for place in path[:-1]:
     below = [v for _, v in sorted(node.items()) if isinstance(v, dict)]
@@ -111,7 +115,8 @@ def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'num_classes': -1}, r'config.json describes no model that can be made \('),
+    ({'conditioner': {'cls': 'conditioners.ClassLabel', 'classes': -1}}, r'classes=-1 must be 1 or more'),
+    ({'conditioner': {'cls': 'conditioners.ClassLabel', 'classes': 10**30}}, r'no checkpoint yet'),  # nothing is made of each
     ({'encoder': {'cls': 'networks.mlp.MLPEncoder', 'z_dim': 10**30}}, r'config.json describes no model that can be made \('),
     ({'decoder': {'cls': 'networks.mlp.MLPDecoder', 'image_shape': [8, 8, 1], 'dtype': ''}}, r'config.json describes no model'),
     ({'beta': functools.reduce(lambda inner, _: [inner], range(600), 1)}, 'config.json is nested deeper than 30 levels'),
@@ -120,10 +125,33 @@ def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
 def test_a_config_that_classes_take_and_networks_cannot_work_with(tmp_path, change, message):
   config = json.loads(json.dumps(config_of('digits_vae')))
   config['data']['image_shape'] = [8, 8, 1]
-  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'dtype': 'float32'}) | change
+  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'}) | change
   (tmp_path / 'config.json').write_text(json.dumps(config))
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(UsageError, match=message):
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'classes': 5},
+    {'cond': 'label'},
+    {'cond': {'label': 'int32'}},
+    {'cond': {'label': ['nothing', []]}},
+    {'cond': {'label': ['int32', ['a']]}},
+    {'cond': {}},
+    {'size': 'many'},
+    {'image_shape': ['a', 8, 1]},
+  ],
+)
+def test_a_config_that_records_no_examples(tmp_path, change):
+  config = json.loads(json.dumps(config_of('digits_vae')))
+  config['data'] |= RECORDED | change
+  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(UsageError, match=r"config.json: its section 'data' describes no examples|config.json describes no model"):
     load(tmp_path)
 
 
@@ -150,7 +178,7 @@ def test_a_package_that_the_user_allows(tmp_path, monkeypatch):
   (tmp_path / 'mine' / '__init__.py').write_text('')
   (tmp_path / 'mine' / 'vae.py').write_text('from genjax.objectives.vae.vae import VAE\nclass Mine(VAE):\n  pass\n')
   monkeypatch.syspath_prepend(tmp_path)
-  spec = complete(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'dtype': 'float32'}) | {
+  spec = complete(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'classes': 10, 'dtype': 'float32'}) | {
     'cls': 'mine.vae.Mine'
   }
   with pytest.raises(UsageError, match='give --allow_package mine'):

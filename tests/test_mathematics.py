@@ -10,16 +10,17 @@ from flax import linen as nn
 
 from genjax import optim, rng
 from genjax.build import build
+from genjax.conditioners import ClassLabel, complete
 from genjax.errors import UsageError
 from genjax.networks.dit import DiT, positions
-from genjax.networks.layers import Conv, TransposedConv, fourier_embedding, halvings
+from genjax.networks.embeddings import fourier_embedding
+from genjax.networks.layers import NO_COND, Conv, TransposedConv, halvings
 from genjax.networks.unet import ResBlock, UNet, dropout, group_norm
-from genjax.objectives.common import labels_or_random
-from genjax.objectives.gan.gan import GAN
+from genjax.objectives.gan.gan import GAN, Plan
 from genjax.objectives.likelihoods import Gaussian
 from genjax.objectives.vae.vae import VAE
-from genjax.types import Batch, Context
-from tests.conftest import assert_close, config_of
+from genjax.types import Context
+from tests.conftest import assert_close, batch_of, config_of
 from tests.linear_gaussian import MEAN, SIGMA, Decoder, Encoder, W
 
 N = 4096
@@ -30,27 +31,27 @@ class LinearGenerator(nn.Module):
   z_dim: int = 4
 
   @nn.compact
-  def __call__(self, z, label=None, train=True):
+  def __call__(self, z, cond=NO_COND, train=True):
     return (self.param('a', nn.initializers.constant(0.5), ()) * z).reshape(-1, 2, 2, 1)
 
 
 class LinearDiscriminator(nn.Module):
   @nn.compact
-  def __call__(self, x, label=None, train=True):
+  def __call__(self, x, cond=NO_COND, train=True):
     return (self.param('w', nn.initializers.constant(0.3), ()) * x).sum(axis=(1, 2, 3))
 
 
 def test_temperature_and_truncation_scale_the_latent():
   # x = W z + mean in the decoder, x = 0.5 z in the generator: the deviation of samples follows that of z.
   vae, gan = VAE(Encoder(), Decoder(), Gaussian(SIGMA)), GAN(LinearGenerator(), LinearDiscriminator())
-  example = Batch(jnp.zeros((1, 2, 2, 1)), jnp.zeros(1, int), jnp.arange(1))
-  small, half = (vae.sample(vae.init(jax.random.key(0), example), KEYS, temperature=t) for t in (0.1, 0.2))
+  example = batch_of(jnp.zeros((1, 2, 2, 1)))
+  small, half = (vae.sample(vae.init(jax.random.key(0), example), KEYS, {}, temperature=t) for t in (0.1, 0.2))
   np.testing.assert_allclose(half - MEAN.reshape(1, 2, 2, 1), 2 * (small - MEAN.reshape(1, 2, 2, 1)), atol=1e-5)
   assert float(small[:, 0, 0, 0].std()) == pytest.approx(0.1 * np.hypot(*W[0]), rel=0.05)
   variables = gan.init(jax.random.key(0), example)
-  whole = gan.from_latents(variables, gan.latents(KEYS), None, KEYS)
-  np.testing.assert_allclose(gan.sample(variables, KEYS), np.clip(whole, -1, 1), atol=1e-6)
-  np.testing.assert_allclose(gan.sample(variables, KEYS, truncation=0.5), np.clip(0.5 * whole, -1, 1), atol=1e-6)
+  whole = gan.from_latents(variables, gan.latents(KEYS), {}, KEYS)
+  np.testing.assert_allclose(gan.sample(variables, KEYS, {}), np.clip(whole, -1, 1), atol=1e-6)
+  np.testing.assert_allclose(gan.sample(variables, KEYS, {}, truncation=0.5), np.clip(0.5 * whole, -1, 1), atol=1e-6)
 
 
 def test_fourier_features_have_a_gaussian_kernel():
@@ -75,8 +76,8 @@ def test_the_u_net_hears_the_time(fourier):
 
 
 def parameters(network, shape, classes=0):
-  label = jnp.zeros((1, classes)) if classes else None
-  init = lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), label)  # noqa: E731
+  cond = {'label': jnp.zeros((1, classes))} if classes else {}
+  init = lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), cond)  # noqa: E731
   return sum(math.prod(x.shape) for x in jax.tree.leaves(jax.eval_shape(init)))
 
 
@@ -96,10 +97,10 @@ def test_dropout_is_of_each_image_s_own_key():
   x, t, keys = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jnp.full(4, 0.3), KEYS[:4]
   variables = jax.jit(network.init)(jax.random.key(1), x, t)
   variables = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(2), w.shape), variables)
-  all_four = network.apply(variables, x, t, None, keys)
-  np.testing.assert_allclose(all_four[:2], network.apply(variables, x[:2], t[:2], None, keys[:2]), atol=1e-5)
+  all_four = network.apply(variables, x, t, {}, keys)
+  np.testing.assert_allclose(all_four[:2], network.apply(variables, x[:2], t[:2], {}, keys[:2]), atol=1e-5)
   assert float(jnp.abs(all_four - network.apply(variables, x, t)).max()) > 1e-3  # none without keys
-  same = jax.jit(network.apply)(variables, jnp.broadcast_to(x[:1], x.shape), t, None, keys)
+  same = jax.jit(network.apply)(variables, jnp.broadcast_to(x[:1], x.shape), t, {}, keys)
   assert float(jnp.abs(same[0] - same[1]).max()) > 1e-3
 
 
@@ -125,15 +126,15 @@ def test_a_block_starts_as_its_resized_skip(resize):
 
 def test_a_transformer_hears_time_label_and_place():
   network = DiT(width=16, depth=1, heads=2, patch=2)
-  x, t, label = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.array([0.2, 0.7]), jnp.eye(3)[:2]
-  variables = jax.jit(network.init)(jax.random.key(1), x, t, label)
-  assert (network.apply(variables, x, t, label) == 0).all()  # adaLN-Zero
+  x, t, cond = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.array([0.2, 0.7]), {'label': jnp.eye(3)[:2]}
+  variables = jax.jit(network.init)(jax.random.key(1), x, t, cond)
+  assert (network.apply(variables, x, t, cond) == 0).all()  # adaLN-Zero
   variables = jax.tree.map(lambda w: w + 0.2 * jax.random.normal(jax.random.key(2), w.shape), variables)
   same = jnp.broadcast_to(x[:1], x.shape)
-  for other in ((t, label[:1].repeat(2, axis=0)), (t[:1].repeat(2), label)):
+  for other in ((t, {'label': jnp.eye(3)[:1].repeat(2, axis=0)}), (t[:1].repeat(2), cond)):
     found = network.apply(variables, same, *other)
     assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
-  flat = network.apply(variables, jnp.ones_like(x), t, label)[0].reshape(2, 2, 2, 2)
+  flat = network.apply(variables, jnp.ones_like(x), t, cond)[0].reshape(2, 2, 2, 2)
   assert float(jnp.abs(flat[0, :, 0] - flat[1, :, 1]).max()) > 1e-3  # patches of one colour, told apart by where they are
   place = positions(3, 5, 16)
   assert len(np.unique(place.round(5), axis=0)) == 15
@@ -142,7 +143,7 @@ def test_a_transformer_hears_time_label_and_place():
 
 
 def test_drawn_labels_are_uniform():
-  labels = np.asarray(labels_or_random(None, KEYS, 5))
+  labels = np.asarray(complete(ClassLabel(5), {}, KEYS)['label'])
   assert np.bincount(labels, minlength=5).min() > N / 5 - 5 * np.sqrt(N * 0.16)
   assert np.bincount(labels).max() < N / 5 + 5 * np.sqrt(N * 0.16)
 
@@ -150,9 +151,9 @@ def test_drawn_labels_are_uniform():
 def test_gan_losses_and_gradients_of_linear_players():
   gan = GAN(LinearGenerator(), LinearDiscriminator())
   x = np.random.default_rng(0).normal(size=(16, 2, 2, 1)).astype(np.float32)
-  batch = Batch(jnp.asarray(x), jnp.zeros(16, int), jnp.arange(16))
+  batch = batch_of(jnp.asarray(x))
   params, _ = gan.init(jax.random.key(0), batch)
-  context, keys = Context(jnp.zeros((), int), {}, {}), KEYS[:16]
+  context, keys = Context(jnp.zeros((), int), {}, {}, plan=Plan()), KEYS[:16]
   z = np.asarray(rng.normal(keys, (4,)))
   a, w = 0.5, 0.3
   sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731

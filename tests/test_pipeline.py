@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from genjax.data.pipeline import Pipeline, batch_rows
-from genjax.data.sources.base import Arrays
+from genjax.data.sources.base import Source, labeled
+from genjax.data.transforms import Flip
 from genjax.errors import UsageError
 from genjax.parallel import make_mesh
 from tests.conftest import ROOT, noise, same_bits
@@ -19,21 +20,21 @@ KEY = jax.random.key(7)
 
 
 def arrays(n=20):
-  return Arrays('noise', noise(n), np.arange(n, dtype=np.int32) % 5, 5)
+  return labeled('noise', noise(n), np.arange(n) % 5, 5)
 
 
-class Streamed:
+class Streamed(Source):
   """The same images behind the interface of a set too large for memory."""
 
   def __init__(self, source):
     self.source, self.name = source, source.name
-    self.image_shape, self.num_classes = source.image_shape, source.num_classes
 
-  def __len__(self):
-    return len(self.source)
+  @property
+  def example(self):
+    return self.source.example
 
-  def read(self, indices):
-    return self.source.read(indices)
+  def read(self, rows):
+    return self.source.read(rows)
 
 
 def batches(source, steps, devices=1, **options):
@@ -55,18 +56,18 @@ def test_the_order_is_pinned():
   assert batch_rows(0, 0, 8, 20).tolist() == [0, 2, 11, 17, 9, 1, 8, 13]
 
 
-@pytest.mark.parametrize('flip', [False, True])
-def test_batches_after_a_resume_are_those_without(flip):
-  through = batches(arrays(), range(6), flip=flip)
-  resumed = batches(arrays(), range(3, 6), flip=flip)
+@pytest.mark.parametrize('transforms', [(), (Flip(),)])
+def test_batches_after_a_resume_are_those_without(transforms):
+  through = batches(arrays(), range(6), transforms=transforms)
+  resumed = batches(arrays(), range(3, 6), transforms=transforms)
   assert same_bits(through[3:], resumed)
 
 
 def test_batches_do_not_depend_on_devices_or_on_streaming():
-  reference = batches(arrays(), range(4), flip=True)
-  assert same_bits(reference, batches(arrays(), range(4), devices=4, flip=True))
-  assert same_bits(reference, batches(Streamed(arrays()), range(4), flip=True))
-  assert same_bits(reference, batches(Streamed(arrays()), range(4), devices=4, flip=True))
+  reference = batches(arrays(), range(4), transforms=(Flip(),))
+  assert same_bits(reference, batches(arrays(), range(4), devices=4, transforms=(Flip(),)))
+  assert same_bits(reference, batches(Streamed(arrays()), range(4), transforms=(Flip(),)))
+  assert same_bits(reference, batches(Streamed(arrays()), range(4), devices=4, transforms=(Flip(),)))
 
 
 def test_the_halves_of_two_hosts_are_the_whole_of_one(tmp_path):
@@ -79,7 +80,7 @@ def test_the_halves_of_two_hosts_are_the_whole_of_one(tmp_path):
     for i in range(2)
   ]
   assert [host.wait(timeout=120) for host in hosts] == [0, 0]
-  whole = batches(arrays(), range(4), flip=True) * 2  # resident, then streamed
+  whole = batches(arrays(), range(4), transforms=(Flip(),)) * 2  # resident, then streamed
   with np.load(tmp_path / '0.npz') as first, np.load(tmp_path / '1.npz') as second:
     for i, batch in enumerate(whole):
       assert np.array_equal(np.concatenate([first[f'arr_{i}'], second[f'arr_{i}']]), batch.image)
@@ -90,12 +91,14 @@ def test_a_batch_holds_the_images_of_its_rows():
   (batch,) = batches(source, [5])
   rows = batch_rows(3, 5, 8, 20)
   np.testing.assert_allclose(batch.image, source.images[rows] / 127.5 - 1, atol=1e-6)
-  assert (batch.label == source.labels[rows]).all()
+  assert list(batch.cond) == ['label']
+  assert (batch.cond['label'] == source.cond['label'][rows]).all()
+  assert (batch.row == rows).all()
   assert (batch.index == np.arange(8)).all()
 
 
 def test_half_of_the_images_are_mirrored():
-  plain, flipped = batches(arrays(), range(20)), batches(arrays(), range(20), flip=True)
+  plain, flipped = batches(arrays(), range(20)), batches(arrays(), range(20), transforms=(Flip(),))
   mirrored = 0
   for a, b in zip(plain, flipped, strict=True):
     for x, y in zip(a.image, b.image, strict=True):

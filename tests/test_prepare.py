@@ -23,7 +23,7 @@ def test_fashion_mnist_through_tfds(tmp_path, shared_data):
   labels = read_idx(shared_data / 'fashion_mnist' / 'train-labels-idx1-ubyte.gz')
   assert source.images.shape == (300, 28, 28, 1)
   originals = {x.tobytes(): int(y) for x, y in zip(raw[:300], labels[:300], strict=True)}
-  assert {x.tobytes(): int(y) for x, y in zip(source.images, source.labels, strict=True)} == originals
+  assert {x.tobytes(): int(y) for x, y in zip(source.images, source.cond['label'], strict=True)} == originals
 
 
 def test_prepare_from_the_command_line(tmp_path):

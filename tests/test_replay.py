@@ -13,18 +13,19 @@ import pytest
 
 from genjax.errors import UsageError
 from genjax.replay import diagnose, dump, load
-from genjax.step import TrainState, init_state, train_step
-from genjax.types import Aux, Batch, Player, example_batch
-from tests.conftest import objects
+from genjax.step import TrainState, init_state, train_step, turn_at
+from genjax.types import Aux, Player, example_batch
+from tests.conftest import batch_of, labeled_example, objects, same_bits
 
 KEY = jax.random.key(3)
+EXAMPLE = example_batch(labeled_example((8, 8, 1)))
 
 
 def game(name):
   objective, _ = objects(name)
   optimizers = {player: optax.sgd(0.1) for player in objective.players}
-  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), example_batch((8, 8, 1)))
-  return objective, optimizers, state, Batch(jnp.zeros((4, 8, 8, 1)), jnp.arange(4), jnp.arange(4, dtype=jnp.int32))
+  state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), EXAMPLE)
+  return objective, optimizers, state, batch_of(jnp.zeros((4, 8, 8, 1)))
 
 
 def spoil(state, player, *path):
@@ -47,15 +48,16 @@ def spoil(state, player, *path):
 )  # fmt: skip
 def test_the_first_module_is_named(name, player, path, found):
   objective, optimizers, state, batch = game(name)
-  assert diagnose(objective, optimizers, state, batch, KEY, tuple(objective.players)) == ''
-  assert diagnose(objective, optimizers, spoil(state, player, *path), batch, KEY, tuple(objective.players)) == found
+  turn = turn_at(objective, 0)
+  assert diagnose(objective, optimizers, state, batch, KEY, turn) == ''
+  assert diagnose(objective, optimizers, spoil(state, player, *path), batch, KEY, turn) == found
 
 
 def test_a_player_spoilt_by_the_one_before():
   # The discriminator's own step is finite, and takes its weights to where the generator's loss is not.
   objective, optimizers, state, batch = game('digits_gan')
   optimizers['discriminator'] = optax.sgd(1e38)
-  assert diagnose(objective, optimizers, state, batch, KEY, tuple(objective.players)).startswith('player generator: ')
+  assert diagnose(objective, optimizers, state, batch, KEY, turn_at(objective, 0)).startswith('player generator: ')
 
 
 @pytest.mark.parametrize(
@@ -74,14 +76,14 @@ def test_what_is_not_finite_without_a_module(scale, metric, found):
     }
 
   state = TrainState(jnp.asarray(0), {'model': jnp.ones(3)}, {}, {'model': optax.sgd(0.1).init(jnp.ones(3))}, {})
-  batch = Batch(jnp.zeros((4, 8, 8, 1)), jnp.arange(4), jnp.arange(4, dtype=jnp.int32))
-  assert diagnose(Line(), {'model': optax.sgd(0.1)}, state, batch, KEY, ('model',)) == found
+  batch = batch_of(jnp.zeros((4, 8, 8, 1)))
+  assert diagnose(Line(), {'model': optax.sgd(0.1)}, state, batch, KEY, (('model', ()),)) == found
 
 
 def test_a_step_that_is_not_finite_leaves_the_state_and_halts():
   objective, optimizers, state, batch = game('digits_gan')
-  step = functools.partial(train_step, objective=objective, optimizers=optimizers, ema_halflife=10.0)
-  step = jax.jit(functools.partial(step, playing=tuple(objective.players)))
+  step = functools.partial(train_step, objective=objective, optimizers=optimizers)
+  step = jax.jit(functools.partial(step, turn=turn_at(objective, 0)))
   first, _ = step(state, batch, KEY)
   assert int(first.step) == 1
   bad, metrics = step(first, batch._replace(image=batch.image.at[2, 1, 1, 0].set(jnp.nan)), KEY)
@@ -93,11 +95,32 @@ def test_a_step_that_is_not_finite_leaves_the_state_and_halts():
   assert int(after.step) == ~1
 
 
+def test_a_step_that_an_earlier_version_kept(tmp_path):
+  # Schema 1: the label by itself, and no rows.
+  objective, optimizers, state, batch = game('digits_vae')
+  dump(tmp_path, state.replace(step=jnp.asarray(~3)), batch, KEY, {'model/loss': np.nan})
+  arrays = dict(np.load(tmp_path / 'step.npz'))
+  del arrays['row']
+  arrays['label'] = arrays.pop('cond/label')
+  np.savez(tmp_path / 'step.npz', **arrays)
+  _, again, _, _ = load(tmp_path, objective, optimizers)
+  assert same_bits(again, batch._replace(row=jnp.zeros(4, jnp.int32)))
+
+
+def test_all_conditions_of_a_step_are_kept(tmp_path):
+  objective, optimizers, state, batch = game('digits_vae')
+  mask = jax.random.normal(KEY, (4, 8, 8, 1))
+  batch = batch._replace(cond={**batch.cond, 'mask': mask}, row=batch.row + 7)
+  dump(tmp_path, state.replace(step=jnp.asarray(~3)), batch, KEY, {'model/loss': np.nan})
+  _, again, _, _ = load(tmp_path, objective, optimizers)
+  assert same_bits(again, batch)
+
+
 def test_what_is_left_of_a_folder_to_replay(tmp_path):
   objective, optimizers, state, batch = game('digits_vae')
   dump(tmp_path, state.replace(step=jnp.asarray(~3)), batch, KEY, {'model/loss': np.nan})
   _, again, _, metrics = load(tmp_path, objective, optimizers)
-  assert (again.image == batch.image).all()
+  assert same_bits(again, batch)
   assert np.isnan(metrics['model/loss'])
   whole = (tmp_path / 'step.npz').read_bytes()
   for content in (whole[:100], b'', whole.replace(b'label', b'lebal')):
@@ -108,12 +131,18 @@ def test_what_is_left_of_a_folder_to_replay(tmp_path):
   misfits = {
     'key': [np.zeros((2, 2), np.uint32)],
     'index': [np.arange(3, dtype=np.int32)],
+    'row': [np.zeros((4, 1), np.int32), np.arange(4.0, dtype=np.float32)],
+    'cond/label': [np.arange(3, dtype=np.int32), np.zeros((4, 1), np.int32), np.zeros(4, np.float32)],
     'image': [np.zeros((4, 8, 8), 'f'), np.zeros((0, 8, 8, 1), 'f'), np.zeros((4, 8, 8, 1), np.int32)],
   }
   for change in ({name: array} for name, kinds in misfits.items() for array in kinds):
     np.savez(tmp_path / 'step.npz', **arrays | change)
     with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote \(its arrays'):
       load(tmp_path, objective, optimizers)
+  del arrays['cond/label']
+  np.savez(tmp_path / 'step.npz', **arrays)
+  with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote \(its arrays have no label'):
+    load(tmp_path, objective, optimizers)
   (tmp_path / 'step.npz').write_bytes(whole)
   with pytest.raises(UsageError, match=r'config.json describes no model that can be made \('):
     load(tmp_path, objective, {'discriminator': optax.sgd(0.1)})

@@ -12,7 +12,7 @@ import pytest
 from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.parallel import make_mesh, replicated
-from genjax.run import abstract_state
+from genjax.run import abstract_state, recorded_example
 from genjax.workdir import read_config, run_id_of
 from tests.conftest import OBJECTIVES, ROOT
 from tests.programs import ENV, command
@@ -23,7 +23,8 @@ STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 def final_state(path, step=60):
   config = read_config(path)
-  like = abstract_state(build(config['objective']), tuple(config['data']['image_shape']), build(config['optim']))
+  objective = build(config['objective'])
+  like = abstract_state(objective, recorded_example(config['data'], objective), build(config['optim']))
   checkpoints = Checkpoints(path / 'checkpoints', read_only=True, run_id=run_id_of(config))
   assert checkpoints.steps()[-1] == step
   state = checkpoints.restore(step, like, replicated(make_mesh(jax.devices()[:1])))

@@ -14,8 +14,7 @@ from genjax import rng
 from genjax.objectives.diffusion import parameterizations
 from genjax.samplers import ode, paths, solvers, timesteps
 from genjax.samplers.likelihood import log_prob
-from genjax.types import Batch
-from tests.conftest import ROOT, sometimes
+from tests.conftest import ROOT, batch_of, sometimes
 from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, model, quantiles_moved, start
 
 
@@ -289,7 +288,7 @@ def test_an_image_does_not_depend_on_its_batch(solver):
 def test_the_way_is_returned(solver):
   of = model('Velocity', 'RectifiedFlow')
   keys, grid = KEYS[:3], timesteps.uniform(of.path, 5)
-  found = of.solve(NOTHING, keys, solver=solver, steps=5)
+  found = of.solve(NOTHING, keys, {}, solver=solver, steps=5)
   turns = 9 if solver in ('heun', 'langevin') else 5
   assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
   assert (found.evaluations == turns).all() or solver == 'dormand_prince'
@@ -297,7 +296,7 @@ def test_the_way_is_returned(solver):
   for i in (0, -1):  # heun's and langevin's odd turns are at the next time
     t = grid[0] if i == 0 else grid[-2]
     np.testing.assert_allclose(found.x0s[i], exact(of.path)(found.states[i], t), atol=1e-4)
-  np.testing.assert_allclose(found.x, of.sample(NOTHING, keys, solver=solver, steps=5), atol=1e-6)
+  np.testing.assert_allclose(found.x, of.sample(NOTHING, keys, {}, solver=solver, steps=5), atol=1e-6)
 
 
 def test_dormand_and_prince_s_table_is_of_fifth_order():
@@ -351,7 +350,7 @@ def test_the_likelihood_of_8_bit_images():
   of = model('Velocity', 'RectifiedFlow')
   grey = np.linspace(60, 200, 64).round()
   image = jnp.broadcast_to(jnp.asarray(grey / 127.5 - 1)[:, None, None, None], (64, 2, 2, 1))
-  found = jax.jit(of.nll)(NOTHING, Batch(image, jnp.zeros(64, int), jnp.arange(64)), KEYS[:64])
+  found = jax.jit(of.nll)(NOTHING, batch_of(image), KEYS[:64])
   edges = [(grey + half) / 127.5 - 1 for half in (-0.5, 0.5)]
   mass = sum(w * (norm.cdf(edges[1], m, s) - norm.cdf(edges[0], m, s)) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
   assert (np.asarray(found) + 4 * np.log(mass)).mean() / 4 / np.log(2) == pytest.approx(0, abs=1e-2)

@@ -26,7 +26,7 @@ def test_digits_are_those_of_scikit_learn():
   found, data = [open_data('digits', 8, split) for split in ('train', 'test')], load_digits()
   images = np.concatenate([source.images[..., 0] for source in found])
   np.testing.assert_array_equal(images, np.round(data.images * (255 / 16)))
-  np.testing.assert_array_equal(np.concatenate([source.labels for source in found]), data.target)
+  np.testing.assert_array_equal(np.concatenate([source.cond['label'] for source in found]), data.target)
 
 
 def test_digits():
@@ -44,7 +44,7 @@ def test_npz_labels_of_any_whole_kind(tmp_path, kind):
   np.savez(tmp_path / 'x.npz', image=noise(), label=(np.arange(20) % 7).astype(kind))
   source = open_data(str(tmp_path / 'x.npz'), 8)
   assert source.num_classes == 7
-  assert source.labels.dtype == np.int32
+  assert source.cond['label'].dtype == np.int32
 
 
 def test_npz(tmp_path):
@@ -53,8 +53,10 @@ def test_npz(tmp_path):
   source = open_data(str(path), 9)
   assert source.image_shape == (9, 9, 1)
   assert source.num_classes == 3
+  assert source.example.classes == ('0', '1', '2')
   np.savez(path, image=noise(6))
   assert open_data(str(path), 8).num_classes == 0
+  assert open_data(str(path), 8).read(np.arange(2))[1] == {}
   assert open_data(str(path), 4, channels=1).images.shape == (6, 4, 4, 1)
 
 
@@ -100,10 +102,12 @@ def folder(tmp_path, sizes=((8, 8), (10, 8)), mode='RGB'):
 def test_image_folder(tmp_path):
   source = open_data(str(folder(tmp_path)), 8)
   assert source.images.shape == (4, 8, 8, 3)
-  assert source.labels.tolist() == [0, 0, 1, 1]
+  assert source.cond['label'].tolist() == [0, 0, 1, 1]
   assert source.num_classes == 2
+  assert source.example.classes == ('cat', 'dog')
   assert source.images[:, 0, 0, 0].tolist() == [10, 10, 11, 11]
   streamed = open_data(str(tmp_path), 8, memory_gib=0.0)
+  assert streamed.example == source.example
   assert same_bits(streamed.read(np.array([3, 0])), source.read(np.array([3, 0])))
 
 
@@ -157,7 +161,7 @@ def test_classes_of_a_folder_are_numbered_as_those_trained_on(tmp_path):
     path.unlink()
   train, test = real_images(name=str(tmp_path / 'train'), resolution=8)
   assert (train.num_classes, test.num_classes) == (2, 2)
-  assert test.labels.tolist() == [1, 1]  # dogs, though there are no cats before them
+  assert test.cond['label'].tolist() == [1, 1]  # dogs, though there are no cats before them
   (tmp_path / 'test' / 'eel').mkdir()
   Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'eel' / 'a.png')
   with pytest.raises(UsageError, match=r'test.eel: the images trained on have no such sub-folder; they have cat, dog'):
@@ -262,10 +266,11 @@ def test_tfds_by_random_access(tmp_path):
   source = open_data('noise_images', 8, data_dir=str(tmp_path))
   assert source.num_classes == 5
   assert sorted(x.tobytes() for x in source.images) == sorted(x.tobytes() for x in noise(12))
-  assert source.classes == ('0', '1', '2', '3', '4')
+  assert source.example.classes == ('0', '1', '2', '3', '4')
   small = open_data('noise_images', 4, data_dir=str(tmp_path), channels=1)
   assert small.images.shape == (12, 4, 4, 1)
   streamed = open_data('noise_images', 8, data_dir=str(tmp_path), memory_gib=0.0)
+  assert streamed.example == source.example
   assert source.contents() == small.contents() == streamed.contents()  # of what is on disk
   part = open_data('noise_images', 8, 'train[:50%]', data_dir=str(tmp_path))
   assert part.contents() != source.contents()
@@ -584,7 +589,7 @@ def test_files_that_cannot_be_read_are_remembered(tmp_path, decoded, capsys):
   (tmp_path / 'images' / 'cat' / '1.png').write_bytes(b'')
   for _ in range(2):
     source = open_data(str(tmp_path / 'images'), 8, skip=True)
-    assert source.labels.tolist() == [0, 1, 1]
+    assert source.cond['label'].tolist() == [0, 1, 1]
     assert 'skipped 1 of 4 images that cannot be read: cat/1.png' in capsys.readouterr().out
   assert len(decoded) == 6
   with pytest.raises(UsageError, match=r'cat.1.png cannot be read'):
@@ -620,7 +625,7 @@ def test_labels_of_a_test_split_may_be_some_of_those_trained_on(tmp_path):
   np.savez(tmp_path / 'x_train.npz', image=noise(), label=np.arange(20) % 4)
   np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.array([3, 3, 1, 1]))
   train, test = real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
-  assert test.labels.tolist() == [3, 3, 1, 1]
+  assert test.cond['label'].tolist() == [3, 3, 1, 1]
   assert (train.num_classes, test.num_classes) == (4, 4)
   np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.array([3, 3, 1, 2**30]))
   with pytest.raises(UsageError, match=r'x_test.npz'):

@@ -13,9 +13,9 @@ from benchmarks.scaling import measure
 from genjax import rng
 from genjax.checkpoint import Checkpoints
 from genjax.parallel import STRATEGIES, compile_step, make_mesh, put_everywhere, replicated, split_sharding, state_sharding
-from genjax.step import TrainState, init_state, playing
-from genjax.types import Batch, Context, example_batch
-from tests.conftest import FEW, assert_close, config_of, family, image_shape, objects, step_of
+from genjax.step import TrainState, init_state, turn_at
+from genjax.types import Context, example_batch
+from tests.conftest import FEW, assert_close, batch_of, config_of, example_of, family, labeled_example, objects, step_of
 
 
 def tolerance(before, after):
@@ -32,9 +32,9 @@ OF_THE_BATCH = ('fashion_mnist_beta_tc',)  # whose loss is no mean over images, 
 @pytest.mark.parametrize('accumulate', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_microbatches_give_the_same_gradient(name, accumulate):
   objective, optimizers, batch, state = family(name)
-  everyone = playing(objective, 0)
-  whole, _ = jax.jit(step_of(objective, optimizers, playing=everyone))(state, batch, jax.random.key(3))
-  split, _ = jax.jit(step_of(objective, optimizers, playing=everyone, accumulate=accumulate))(state, batch, jax.random.key(3))
+  everyone = turn_at(objective, 0)
+  whole, _ = jax.jit(step_of(objective, optimizers, turn=everyone))(state, batch, jax.random.key(3))
+  split, _ = jax.jit(step_of(objective, optimizers, turn=everyone, accumulate=accumulate))(state, batch, jax.random.key(3))
   assert_close(whole.params, split.params, tolerance(state, whole))
 
 
@@ -53,7 +53,7 @@ def test_eight_devices_train_as_one(name, strategy):
   # large (VDM's schedule: a squared bound, normalised between its ends) so are the gradient and what is lost of it.
   objective, optimizers, batch, state = family(name)
   step = step_of(objective, optimizers)
-  one, _ = jax.jit(functools.partial(step, playing=playing(objective, 0)))(state, batch, jax.random.key(3))
+  one, _ = jax.jit(functools.partial(step, turn=turn_at(objective, 0)))(state, batch, jax.random.key(3))
   within = tolerance(state, one)
   mesh = make_mesh()
   assert mesh.size == 8
@@ -61,7 +61,7 @@ def test_eight_devices_train_as_one(name, strategy):
   state = jax.device_put(jax.tree.map(jnp.copy, state), layout)
   compiled = compile_step(step, mesh, strategy)
   batch = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))
-  eight, metrics = compiled(state, batch, put_everywhere(jax.random.key(3), mesh), playing(objective, 0))
+  eight, metrics = compiled(state, batch, put_everywhere(jax.random.key(3), mesh), turn_at(objective, 0))
   assert_close(one.params, eight.params, within)
   assert_close(one.ema, eight.ema, within)
   assert all(np.isfinite(float(m)) for m in metrics.values())
@@ -81,7 +81,7 @@ def test_fsdp_is_born_split_and_its_memory_falls_with_the_devices():
   objective, optimizers = objects('fashion_mnist_vae')
   optimizers = {'model': optax.adam(1e-3)}
   init = functools.partial(init_state, objective, optimizers)
-  example = example_batch((28, 28, 1), 8)
+  example = example_batch(labeled_example((28, 28, 1)), 8)
   like = jax.eval_shape(lambda: init(jax.random.key(0), example))
   whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
   held = {}
@@ -102,9 +102,10 @@ def test_a_checkpoint_of_eight_devices_opens_on_any_number(tmp_path):
   objective, _ = objects('digits_gan', small=False)
   optimizers = {player: optax.adam(1e-3) for player in objective.players}
   init = functools.partial(init_state, objective, optimizers)
-  like = jax.eval_shape(init, jax.random.key(0), example_batch((8, 8, 1)))
+  example = example_batch(labeled_example((8, 8, 1)))
+  like = jax.eval_shape(init, jax.random.key(0), example)
   eight = make_mesh()
-  state = jax.jit(init, out_shardings=state_sharding(like, eight, 'fsdp'))(jax.random.key(0), example_batch((8, 8, 1)))
+  state = jax.jit(init, out_shardings=state_sharding(like, eight, 'fsdp'))(jax.random.key(0), example)
   checkpoints = Checkpoints(tmp_path)
   checkpoints.save(state)
   checkpoints.close()
@@ -123,8 +124,7 @@ def test_remat_saves_memory_and_changes_nothing(name):
   objective, _ = objects(name)
   again, _ = objects(name)
   again = dataclasses.replace(again, network=again.network.clone(remat=True))
-  shape = image_shape(config_of(name))
-  batch = example_batch(shape, 8)
+  batch = example_batch(example_of(config_of(name)), 8)
   params = jax.jit(objective.init)(jax.random.key(0), batch).params
   params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape), params)
   context, keys = Context(jnp.zeros((), int), {}, {}), rng.image_keys(jax.random.key(2), batch.index)
@@ -143,10 +143,11 @@ def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
   # Over a mesh the compiler normalises with the whole batch; pmap and microbatches with their part of it.
   objective, _ = objects('fashion_mnist_gan')
   optimizers = {player: optax.sgd(0.1) for player in objective.players}
-  batch = Batch(jax.random.uniform(jax.random.key(1), (8, 28, 28, 1)), jnp.arange(8), jnp.arange(8, dtype=jnp.int32))
+  batch = batch_of(jax.random.uniform(jax.random.key(1), (8, 28, 28, 1)))
   state = jax.jit(functools.partial(init_state, objective, optimizers))(jax.random.key(0), batch)
-  step = step_of(objective, optimizers)
-  one, _ = jax.jit(functools.partial(step, playing=('discriminator',)))(state, batch, jax.random.key(3))
+  step, turn = step_of(objective, optimizers), turn_at(objective, 0)[:1]
+  assert [name for name, _ in turn] == ['discriminator']
+  one, _ = jax.jit(functools.partial(step, turn=turn))(state, batch, jax.random.key(3))
   mesh = make_mesh()
   key = jax.device_put(jax.random.key(3), replicated(mesh))
   split = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))
@@ -156,10 +157,10 @@ def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
 
   for strategy in ('jit', 'pmap'):
     everywhere = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
-    other, _ = compile_step(step, mesh, strategy)(everywhere, split, key, ('discriminator',))
+    other, _ = compile_step(step, mesh, strategy)(everywhere, split, key, turn)
     assert (largest_difference(other) < 1e-5) == (strategy == 'jit')
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(other.buffers)} == {8}
-  other, _ = jax.jit(functools.partial(step, playing=('discriminator',), accumulate=2))(state, batch, jax.random.key(3))
+  other, _ = jax.jit(functools.partial(step, turn=turn, accumulate=2))(state, batch, jax.random.key(3))
   assert largest_difference(other) > 1e-5
 
 
@@ -170,17 +171,17 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in _SLOW]
 @pytest.mark.parametrize('name', ['digits_vae', *SLOW])
 def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   objective, optimizers = objects(name, small=name == 'cifar10_flow')
-  shape = image_shape(config_of(name))
-  one = measure(objective, optimizers, shape, 16, 1, 'jit')
+  example = example_of(config_of(name))
+  one = measure(objective, optimizers, example, 16, 1, 'jit')
   assert one['moved_bytes'] == {}
   # A discriminator with batch statistics sees real and generated images one after the other. The CPU's compiler reduces its
   # two gradients before it adds them; the GPU's has a pass that adds first (docs/scaling.md). Statistics are moved too.
-  variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), example_batch(shape)))
+  variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), example_batch(example)))
   normalised = 'discriminator' in variables.buffers
   twice = normalised * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables.params.get('discriminator', {})))
   statistics = 16 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables.buffers))
   for strategy in ('jit', 'fsdp'):
-    eight = measure(objective, optimizers, shape, 16, 8, strategy)
+    eight = measure(objective, optimizers, example, 16, 8, strategy)
     reduced = eight['moved_bytes']['all-reduce'] + eight['moved_bytes'].get('reduce-scatter', 0)
     scalars = 64 + 4 * len(jax.tree.leaves(variables.params))  # to log; of each array its part of the norm
     assert reduced <= eight['gradient_bytes'] + twice + statistics + scalars

@@ -1,5 +1,6 @@
 """train.py as its user meets it: mistakes, dry run, going on, a loss that is not finite."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -13,32 +14,36 @@ import pytest
 
 import genjax
 from configs import gaussians_wgan_gp
-from genjax.commandline import config_path
+from genjax.commandline import refuse_shared_steps
+from genjax.conditioners import ClassLabel, Together, Unconditional
+from genjax.data.sources.base import Arrays
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
+from genjax.experiment import build_experiment, check_fit
 from genjax.logging import read_metrics
+from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.parallel import start_hosts
 from genjax.workdir import read_config
-from tests.conftest import ROOT, sometimes
+from tests.conftest import CLASSES, ROOT, UNCONDITIONAL, config_of, sometimes
 from tests.programs import ENV, command, images_of_which_one_is_empty, train
-from train import refuse_shared_steps
+from tests.test_conditioners import Tint
 
 
 @pytest.mark.parametrize(
   ('more', 'message'),
   sometimes(
     [
-      (['--config.train.stepz=5'], 'Did you mean "steps"'),
+      (['--config.train.stepz=5'], 'Did you mean steps'),
       (['--config.data.name=digit'], 'Did you mean digits?'),
       (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
       (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, fsdp, pmap"),
-      (['--config.objective.num_classes=5'], 'digits has 10 classes, config.objective.num_classes=5: set it to 10'),
+      (['--config.objective.conditioner.cls=conditioners.ClassLable'], 'Did you mean conditioners.ClassLabel'),
       (['--config=configs/digit_vae.py'], "there is no config file 'configs/digit_vae.py'"),
-      (['--config.train.steps=many'], '--config.train.steps=many: invalid literal for int'),
-      (['--confg=x'], "Unknown command line flag 'confg'"),
+      (['--config.train.steps=many'], '--config.train.steps=many: it takes a whole number'),
+      (['--confg=x'], '--confg=x'),
       (['--config.optim.model.learning_rate=1e-4'], '--config.optim.model.learning_rate is a section: override a value in it'),
       (['--config.data.memory_gib=-1.0'], 'data.memory_gib=-1.0 must not be negative'),
-      (['stray'], "'stray' is not an option"),
+      (['stray'], 'stray'),
       (['--config.train.accumulate=3'], 'train.batch_size=8 must be a multiple of train.accumulate=3'),
       (['--config.objective.encoder.width=-4'], 'networks.mlp.MLPEncoder: width=-4 must be 1 or more'),
       (['--config.data.split=val'], "digits has no split 'val': give data.split=train or test"),
@@ -130,6 +135,49 @@ def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
   assert f'resuming from step {reached}' in text
 
 
+def objects_of(name, path, conditioner=None, **data):
+  """What train.py makes of a config with another data set or conditioner."""
+  config = config_of(name)
+  np.savez(path, image=np.zeros((8, 8, 8), np.uint8), **data)
+  config['data']['name'] = str(path)
+  config['objective'] |= {'conditioner': conditioner} if conditioner else {}
+  return build_experiment(config, [], path.parent / 'run')
+
+
+def test_the_number_of_classes_follows_from_the_data(tmp_path):
+  for label in (np.arange(8) % 3, np.arange(8)):
+    made = objects_of('digits_vae', tmp_path / 'x.npz', label=label)
+    classes = label.max() + 1
+    assert made.objective.conditioner == ClassLabel(classes)
+    assert made.resolved['objective']['conditioner'] == {'cls': 'conditioners.ClassLabel', 'classes': classes}
+    assert made.resolved['data']['classes'] == [str(i) for i in range(classes)]
+    assert made.resolved['data']['cond'] == {'label': ['int32', []]}
+  unlabeled = objects_of('digits_vae', tmp_path / 'x.npz', UNCONDITIONAL)
+  assert unlabeled.objective.conditioner == Unconditional()
+  assert (unlabeled.resolved['data']['classes'], unlabeled.resolved['data']['cond']) == ([], {})
+
+
+def test_conditions_that_data_or_networks_do_not_have_are_refused_with_a_remedy(tmp_path):
+  path, remedy = tmp_path / 'x.npz', '--config.objective.conditioner.cls=conditioners.Unconditional'
+  label = np.arange(8) % 3
+  with pytest.raises(UsageError, match=rf'x.npz.*no labels.*{remedy}'):
+    objects_of('digits_vae', path)
+  with pytest.raises(UsageError, match=rf'x.npz.*3 classes.*classes=5: leave it out.*{remedy}'):
+    objects_of('digits_vae', path, CLASSES | {'classes': 5}, label=label)
+  made = objects_of('digits_vq', path, CLASSES, label=label)
+  both = dataclasses.replace(made.objective, conditioner=Together((ClassLabel(3), Tint())))
+  source = Arrays('x', made.source.images, made.source.cond | {'tint': np.ones((8, 3), np.float32)}, made.source.classes)
+  with pytest.raises(UsageError, match=r'no tint'):
+    check_fit(both, made.optimizers, made.source)
+  with pytest.raises(UsageError, match=rf"'tint'.*no network of VQVAE reads.*{remedy}"):
+    check_fit(both, made.optimizers, source)
+  check_fit(dataclasses.replace(both, prior=Tinted(both.prior.image_shape, 64)), made.optimizers, source)  # one is enough
+
+
+class Tinted(PixelTransformer):
+  fields = ('label', 'tint')
+
+
 def test_an_override_that_would_change_the_number_of_steps_is_refused():
   config = gaussians_wgan_gp.get_config()
   refuse_shared_steps(config, ['train.steps', 'train.seed', 'optim.generator.learning_rate.steps', 'objective.nothing.here'])
@@ -157,7 +205,6 @@ def test_a_game_that_ends_before_it_has_grown_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_without_arguments_it_is_the_digits_flow():
-  assert config_path(['train.py']) is None
   done = subprocess.run([sys.executable, 'train.py', '--dry_run'], cwd=ROOT, env=ENV, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert '"name": "digits"' in done.stdout

@@ -12,12 +12,12 @@ from flax import linen as nn
 
 from genjax import rng
 from genjax.errors import UsageError
+from genjax.networks.layers import NO_COND
 from genjax.networks.monotone import Monotone
 from genjax.objectives.diffusion.vdm import VDM
 from genjax.samplers import paths, timesteps
 from genjax.step import init_state
-from genjax.types import Batch
-from tests.conftest import step_of
+from tests.conftest import batch_of, step_of
 from tests.mixture import CONTEXT, KEYS, MU, SHAPE, S, cost_of_levels, log_mass, normal_images
 
 
@@ -25,7 +25,7 @@ class ExactEps(nn.Module):
   """eps of normal data at gamma = 8 times what it is told, plus a parameter."""
 
   @nn.compact
-  def __call__(self, z, told, label=None):
+  def __call__(self, z, told, cond=NO_COND):
     gamma = 8 * told[:, None, None, None]
     a, b = (jnp.sqrt(jax.nn.sigmoid(s * gamma)) for s in (-1, 1))
     x_0 = MU + a * S**2 / (a**2 * S**2 + b**2) * (z - a * MU)
@@ -33,7 +33,7 @@ class ExactEps(nn.Module):
 
 
 VDM_ = VDM(ExactEps(), Monotone(32), SHAPE)
-BATCH = Batch(normal_images(2048), jnp.zeros(2048, int), jnp.arange(2048))
+BATCH = batch_of(normal_images(2048))
 VARIABLES = VDM_.init(jax.random.key(3), BATCH)
 
 
@@ -42,7 +42,7 @@ def test_the_schedule_rises_from_end_to_end():
   gamma = np.asarray(VDM_.gamma(VARIABLES.params, t))
   assert (np.diff(gamma) > 0).all()
   assert gamma[[0, -1]] == pytest.approx([-13.3, 5.0], abs=1e-4)
-  path = VDM_.path_of(VARIABLES)
+  path = VDM_.noise_path(VARIABLES)
   np.testing.assert_allclose(-paths.log_snr(path, t[1:]), gamma[1:], atol=2e-3)
   np.testing.assert_allclose(path.time(paths.ratio(path, t[1:])), t[1:], atol=2e-3)
   assert float(path.time(jnp.zeros(()))) == 0
@@ -69,9 +69,9 @@ def test_the_schedule_lowers_the_variance_and_not_the_bound():
   bad = {name: jnp.full_like(x, steep[name]) for name, x in state.params['schedule'].items()}
   state = state.replace(params={**state.params, 'schedule': bad})
   nats = jax.jit(lambda params: VDM_.diffusion(params, many, rng.image_keys(jax.random.key(7), many.index)))
-  many = Batch(jnp.tile(BATCH.image, (8, 1, 1, 1)), jnp.zeros(8 * 2048, int), jnp.arange(8 * 2048))
+  many = batch_of(jnp.tile(BATCH.image, (8, 1, 1, 1)))
   before = np.asarray(nats(state.params))
-  step = jax.jit(step_of(VDM_, optimizers, playing=('schedule',)))
+  step = jax.jit(step_of(VDM_, optimizers, turn=(('schedule', ()),)))
   for _ in range(40):
     state, _ = step(state, BATCH, jax.random.key(1))
   after = np.asarray(nats(state.params))
@@ -95,7 +95,7 @@ def test_the_bound_moves_the_ends():
 @pytest.mark.slow
 def test_samples_of_vdm_are_the_data():
   for options in ({'steps': 100}, {'solver': 'ancestral', 'steps': 500}):
-    x = jax.jit(functools.partial(VDM_.sample, **options))(VARIABLES, KEYS[:1024])
+    x = jax.jit(functools.partial(VDM_.sample, **options))(VARIABLES, KEYS[:1024], {})
     assert (float(x.mean()), float(x.std())) == (pytest.approx(MU, abs=0.02), pytest.approx(S, rel=0.05))
 
 
@@ -103,8 +103,8 @@ def test_samples_of_vdm_are_the_data():
   ('call', 'message'),
   [
     (lambda: dataclasses.replace(VDM_, gamma_0=6.0), 'gamma_0=6.0 must be below gamma_1=5.0'),
-    (lambda: dataclasses.replace(VDM_, label_dropout=-0.1), 'label_dropout=-0.1 is a probability'),
-    (lambda: VDM_.sample(VARIABLES, KEYS, guidance=2.0), 'guidance needs a class-conditional model'),
+    (lambda: dataclasses.replace(VDM_, cond_dropout=-0.1), 'cond_dropout=-0.1 is a probability'),
+    (lambda: VDM_.sample(VARIABLES, KEYS, {}, guidance=2.0), 'guidance needs a conditional model'),
   ],
 )
 def test_values_out_of_range_are_refused(call, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genjax import rng
+from genjax.conditioners import ClassLabel
 from genjax.errors import UsageError
 from genjax.networks.dcgan import DCGANDiscriminator, PatchDiscriminator
 from genjax.networks.grid import GridDecoder, GridEncoder
@@ -16,17 +17,18 @@ from genjax.objectives.codes.vqgan import VQGAN, perceptual_distance
 from genjax.objectives.gan.losses import RelativisticPairing
 from genjax.objectives.gan.penalties import R1, PathLength
 from genjax.objectives.likelihoods import Gaussian
-from genjax.types import Batch, Context
+from genjax.types import Context
+from tests.conftest import batch_of
 
-BATCH = Batch(jnp.tanh(jax.random.normal(jax.random.key(1), (6, 8, 8, 1))), jnp.arange(6) % 3, jnp.arange(6))
+BATCH = batch_of(jnp.tanh(jax.random.normal(jax.random.key(1), (6, 8, 8, 1))), jnp.arange(6) % 3)
 KEYS = rng.image_keys(jax.random.key(0), BATCH.index)
 
 
 def made(**options):
   parts = {
     'encoder': GridEncoder(4, width=8, levels=1, blocks=1), 'decoder': GridDecoder((8, 8, 1), 8, 1, 1),
-    'prior': PixelTransformer((4, 4, 4), 8, 16, 1, 2), 'likelihood': Gaussian(0.5), 'quantiser': Codebook(8, 4),
-    'discriminator': PatchDiscriminator(8, 1), 'perceptual': 3.0, 'num_classes': 3,
+    'prior': PixelTransformer((4, 4, 4), 8, 16, 1, 2), 'likelihood': Gaussian(0.5), 'quantizer': Codebook(8, 4),
+    'discriminator': PatchDiscriminator(8, 1), 'perceptual': 3.0, 'conditioner': ClassLabel(3),
   }  # fmt: skip
   return VQGAN(**parts | options)
 
@@ -35,15 +37,15 @@ def made(**options):
 def test_the_last_layer_hears_both_sides_alike(adversarial):
   model = made(**({'adversarial': adversarial} if adversarial else {}), adversarial_weight=0.5)
   variables = jax.jit(model.init)(jax.random.key(0), BATCH)
-  params, label = variables.params, jax.nn.one_hot(BATCH.label, 3)
+  params, embedded = variables.params, model.conditioner.embed(BATCH.cond)
   at = lambda buffers, step=1: Context(jnp.int32(step), {}, buffers, 6)  # noqa: E731
 
   def terms(decoder):
     """What reconstructs, and what plays, as the paper writes them."""
     x, index, own = model.codes(params, variables.buffers, BATCH, rng.fold_in(KEYS, 0))
-    out = model.decode({'model': {'decoder': decoder}}, model.quantiser.vector(index, own))
+    out = model.decode({'model': {'decoder': decoder}}, model.quantizer.vector(index, own))
     image = model.likelihood.mean(out)
-    judged = [model.judge(params, variables.buffers, a, label) for a in (image, x)]
+    judged = [model.judge(params, variables.buffers, a, embedded) for a in (image, x)]
     apart = perceptual_distance(judged[0][1], judged[1][1]).mean()
     rebuilt = -model.likelihood.log_prob(out, x, {}).mean() + 3.0 * apart
     return rebuilt, model.adversarial.generator(judged[1][0].ravel(), judged[0][0].ravel())

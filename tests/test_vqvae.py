@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genjax import rng
+from genjax.conditioners import ClassLabel
 from genjax.errors import UsageError
 from genjax.networks.grid import GridDecoder, GridEncoder
 from genjax.networks.pixel_transformer import PixelTransformer
@@ -14,35 +15,36 @@ from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.codes.quantizers import FSQ, Codebook
 from genjax.objectives.codes.vqvae import VQVAE
 from genjax.objectives.likelihoods import Bernoulli, BinarisedPatches, SharedGaussian
-from genjax.types import Batch, Context
+from genjax.types import Context
+from tests.conftest import batch_of
 from tests.test_autoregressive import awake
 
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(64))
 Z = jax.random.normal(jax.random.key(1), (5, 3, 2, 4))
 
 
-def made(quantiser=None, **options):
-  quantiser = quantiser or Codebook(8, 4)
-  dim = quantiser.dim
+def made(quantizer=None, **options):
+  quantizer = quantizer or Codebook(8, 4)
+  dim = quantizer.dim
   parts = {
     'encoder': GridEncoder(dim, width=8, levels=1, blocks=1), 'decoder': GridDecoder((4, 4, 1), 8, 1, 1),
-    'prior': PixelTransformer((2, 2, dim), quantiser.size, 16, 1, 2), 'likelihood': Bernoulli()
+    'prior': PixelTransformer((2, 2, dim), quantizer.size, 16, 1, 2), 'likelihood': Bernoulli()
   }  # fmt: skip
-  return VQVAE(**parts | {'quantiser': quantiser} | options)
+  return VQVAE(**parts | {'quantizer': quantizer} | options)
 
 
 def test_the_nearest_code_is_taken_and_its_gradient_is_that_of_z():
   book = Codebook(16, 4, commitment=0.25)
   own = book.buffers()
-  e, index, cost = book.quantise(Z, own)
+  e, index, cost = book.quantize(Z, own)
   apart = np.linalg.norm(np.asarray(Z)[..., None, :] - np.asarray(book.codes(own)), axis=-1)
   np.testing.assert_array_equal(index, apart.argmin(axis=-1))
   np.testing.assert_allclose(e, np.asarray(book.codes(own))[index], atol=1e-6)
   np.testing.assert_allclose(cost, 0.25 * np.square(apart.min(axis=-1)).sum(axis=(1, 2)), rtol=1e-4)
   weights = jax.random.normal(jax.random.key(2), Z.shape)
-  slope = jax.grad(lambda z: (weights * book.quantise(z, own)[0]).sum())(Z)
+  slope = jax.grad(lambda z: (weights * book.quantize(z, own)[0]).sum())(Z)
   np.testing.assert_allclose(slope, weights, atol=1e-6)  # as if nothing had been rounded
-  pull = jax.grad(lambda z: book.quantise(z, own)[2].sum())(Z)
+  pull = jax.grad(lambda z: book.quantize(z, own)[2].sum())(Z)
   np.testing.assert_allclose(pull, 0.5 * (Z - e), atol=1e-5)  # and to the code
 
 
@@ -69,7 +71,7 @@ def test_the_codes_do_not_depend_on_how_a_batch_is_split():
   step = jax.jit(lambda z, own: book.updated(z, book.index(z, own), own))
   for i in range(30):
     z = jax.random.normal(jax.random.key(i), (8, 4, 4, 2)) + 1.0
-    whole, split = book.restarted(whole), book.restarted(split)
+    whole, split = book.reset_dead_codes(whole), book.reset_dead_codes(split)
     whole, parts = step(z, whole), [step(z[j::4], split) for j in range(4)]
     split = jax.tree.map(lambda *own: sum(own) / 4, *parts)
   assert float(whole['share'].min()) < 0.3 / 8 or len(np.unique(np.asarray(whole['share']).round(4))) > 4
@@ -80,12 +82,12 @@ def test_a_dead_code_goes_to_where_there_is_most_to_do():
   book = Codebook(4, 2, restart=0.1)
   codes = jnp.asarray([[5.0, 5], [1, 0], [9, 9], [0, 1]])
   share = jnp.asarray([0.6, 0.3, 0.001, 0.099])
-  after = book.restarted({'share': share, 'sums': codes * share[:, None]})
+  after = book.reset_dead_codes({'share': share, 'sums': codes * share[:, None]})
   np.testing.assert_allclose(after['share'], [0.3, 0.3, 0.3, 0.099])
   assert 0 < float(jnp.abs(book.codes(after)[2] - codes[0]).max()) < 0.5
   np.testing.assert_allclose(book.codes(after)[jnp.array([0, 1, 3])], codes[jnp.array([0, 1, 3])], rtol=1e-6)
   alive = {'share': jnp.full(4, 0.25), 'sums': codes / 4}
-  np.testing.assert_array_equal(book.codes(book.restarted(alive)), codes)
+  np.testing.assert_array_equal(book.codes(book.reset_dead_codes(alive)), codes)
 
 
 @pytest.mark.slow
@@ -97,26 +99,26 @@ def test_finite_scalars_are_all_reached_and_numbered():
   assert len(np.unique(vectors, axis=0)) == 60
   assert sorted({round(float(x), 3) for x in vectors[:, 0]}) == [-1, -0.5, 0, 0.5]
   assert sorted({round(float(x), 3) for x in vectors[:, 2]}) == [-1, -0.5, 0, 0.5, 1]
-  e, same, cost = fsq.quantise(z.reshape(80, 10, 10, 3), {})
+  e, same, cost = fsq.quantize(z.reshape(80, 10, 10, 3), {})
   np.testing.assert_array_equal(same.ravel(), index)
   np.testing.assert_allclose(e.reshape(-1, 3), vectors[index], atol=1e-6)
   assert not cost.any()
-  slope = jax.grad(lambda z: fsq.quantise(z, {})[0].sum())(jnp.zeros((1, 1, 1, 3)))
+  slope = jax.grad(lambda z: fsq.quantize(z, {})[0].sum())(jnp.zeros((1, 1, 1, 3)))
   assert (slope > 0.5).all()
 
 
 @pytest.mark.parametrize(
-  'quantiser', [Codebook(8, 4), pytest.param(FSQ((3, 3)), marks=pytest.mark.slow)], ids=['codebook', 'fsq']
+  'quantizer', [Codebook(8, 4), pytest.param(FSQ((3, 3)), marks=pytest.mark.slow)], ids=['codebook', 'fsq']
 )
-def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
-  vq = made(quantiser)
-  batch = Batch(jnp.tanh(jax.random.normal(KEYS[0], (64, 4, 4, 1))), jnp.zeros(64, int), jnp.arange(64))
+def test_the_prior_is_a_distribution_and_moves_no_code(quantizer):
+  vq = made(quantizer)
+  batch = batch_of(jnp.tanh(jax.random.normal(KEYS[0], (64, 4, 4, 1))))
   variables = jax.jit(vq.init)(jax.random.key(0), batch)
   params, buffers = variables
-  params = params | {'prior': awake(vq.prior, (2, 2, quantiser.dim))}
-  grids = jnp.stack(jnp.meshgrid(*[jnp.arange(quantiser.size)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
+  params = params | {'prior': awake(vq.prior, (2, 2, quantizer.dim))}
+  grids = jnp.stack(jnp.meshgrid(*[jnp.arange(quantizer.size)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
   own = buffers.get('codebook', {})
-  log_p = jax.jit(lambda index: vq.log_prior(params, index, own, jnp.zeros(len(index), int)))(grids)
+  log_p = jax.jit(lambda index: vq.log_prior(params, index, own, {}))(grids)
   assert float(jnp.exp(log_p).sum()) == pytest.approx(1, abs=1e-3)
   context = Context(jnp.zeros((), int), {}, buffers)
   slopes = jax.jit(jax.grad(lambda params: vq.prior_loss(params, context, batch, KEYS)[0]))(params)
@@ -125,54 +127,57 @@ def test_the_prior_is_a_distribution_and_moves_no_code(quantiser):
   _, logs = jax.jit(vq.loss)(params, context, batch, KEYS)
   bound = jax.jit(vq.nll)(variables._replace(params=params), batch, KEYS)
   assert float(bound.mean()) == pytest.approx(float(aux.metrics['prior_nats'] + logs.metrics['reconstruction_nats']), rel=1e-4)
-  assert 1 <= float(logs.metrics['codes_used']) <= quantiser.size
+  assert 1 <= float(logs.metrics['codes_used']) <= quantizer.size
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('network', [PixelCNN(8, width=6, blocks=1, levels=2), PixelRNN(8, width=6, depth=1)])
 def test_any_network_of_pixels_is_a_prior(network):
   vq = made(prior=network)
-  batch = Batch(jnp.zeros((4, 4, 4, 1)), jnp.zeros(4, int), jnp.arange(4))
+  batch = batch_of(jnp.zeros((4, 4, 4, 1)))
   variables = jax.jit(vq.init)(jax.random.key(0), batch)
-  assert jax.jit(vq.sample)(variables, KEYS[:4]).shape == (4, 4, 4, 1)
+  assert jax.jit(vq.sample)(variables, KEYS[:4], {}).shape == (4, 4, 4, 1)
   assert np.isfinite(jax.jit(vq.nll)(variables, batch, KEYS[:4])).all()
 
 
-def test_pictures_of_codes_begin_with_what_is_used_most():
+def test_previews_of_codes_begin_with_what_is_used_most():
   model = made(FSQ((3, 3)))
-  batch = Batch(jnp.tanh(jax.random.normal(jax.random.key(1), (8, 4, 4, 1))), jnp.zeros(8, int), jnp.arange(8))
+  batch = batch_of(jnp.tanh(jax.random.normal(jax.random.key(1), (8, 4, 4, 1))))
   variables = jax.jit(model.init)(jax.random.key(0), batch)
-  found = jax.jit(model.pictures)(variables, batch, KEYS[:8])
+  found = jax.jit(model.previews)(variables, batch, KEYS[:8])
   index = np.asarray(jax.jit(model.codes)(*variables, batch, KEYS[:8])[1])
   count = np.bincount(index.ravel(), minlength=9)
   assert found['codes'].shape == (1, 16, 4, 4, 1)
   tiles = np.asarray(found['codes'])[0]
   assert (tiles[(count > 0).sum() :] == -1).all()
   grid = jnp.full((1, 2, 2), int(count.argmax()))
-  expected = model.likelihood.mean(model.decode(variables.params, model.quantiser.vector(grid, {})))
+  expected = model.likelihood.mean(model.decode(variables.params, model.quantizer.vector(grid, {})))
   np.testing.assert_allclose(tiles[0], expected[0], atol=1e-5)
   assert found['reconstructions'].shape == (2, 8, 4, 4, 1)
 
 
 @pytest.mark.slow
 def test_drawn_codes_are_as_frequent_as_the_prior_says():
-  vq = made(num_classes=3)
-  example = Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), jnp.arange(1))
+  vq = made(conditioner=ClassLabel(3))
+  example = batch_of(jnp.zeros((1, 4, 4, 1)))
   variables = jax.jit(vq.init)(jax.random.key(0), example)
-  params = variables.params | {'prior': awake(vq.prior, (2, 2, 4), jnp.ones((1, 3)))}
-  label, n = jnp.full(4000, 1), 4000
+  params = variables.params | {'prior': awake(vq.prior, (2, 2, 4), {'label': jnp.ones((1, 3))})}
+  label, n = jnp.full(4000, 1, jnp.int32), 4000
   keys = rng.image_keys(jax.random.key(5), jnp.arange(n))
-  images = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, label))(keys)
-  slow = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, label[:32], cached=False))(keys[:32])
+  images = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, {'label': label}))(keys)
+  few = {'label': label[:32]}
+  slow = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, few, cached=False))(keys[:32])
   np.testing.assert_allclose(images[:32], slow, atol=1e-4)
   # Whole grids, told by the image that each makes, are as frequent as the prior says.
   own = variables.buffers['codebook']
   grids = jnp.stack(jnp.meshgrid(*[jnp.arange(8)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
-  of_grid = jax.jit(lambda grid: vq.likelihood.mean(vq.decode(params, vq.quantiser.vector(grid, own))))(grids)
+  of_grid = jax.jit(lambda grid: vq.likelihood.mean(vq.decode(params, vq.quantizer.vector(grid, own))))(grids)
   tile = lambda images: np.asarray(images, np.float64).reshape(len(images), -1)  # noqa: E731
   apart = np.square(tile(of_grid)).sum(axis=1) - 2 * tile(images) @ tile(of_grid).T
   drawn = np.asarray(grids)[apart.argmin(axis=1)].reshape(n, 4)
-  p = np.exp(jax.jit(lambda grid: vq.log_prior(params, grid, own, jnp.ones(len(grid), int)))(grids)).reshape(8, 8, 8, 8)
+  p = np.exp(jax.jit(lambda grid: vq.log_prior(params, grid, own, {'label': jnp.ones(len(grid), int)}))(grids)).reshape(
+    8, 8, 8, 8
+  )
   for place in range(4):
     share = p.sum(axis=tuple(other for other in range(4) if other != place))
     np.testing.assert_allclose(np.bincount(drawn[:, place], minlength=8) / n, share, atol=4 * np.sqrt(0.25 / n))
@@ -192,13 +197,13 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
     (lambda: made(prior=PixelCNN(8, dropout=0.1)), 'objective.prior.dropout=0.1: VQVAE has no keys for it, set it to 0'),
     (lambda: made(prior=GridEncoder(8)), r'objective.prior.outputs=None: Codebook has 8'),
     (lambda: made(prior=GridDecoder((2, 2, 4), outputs=8)), 'objective.prior: GridDecoder may see what it predicts'),
-    (lambda: made(likelihood=SharedGaussian()), 'SharedGaussian learns, which VQVAE has no place for'),
+    (lambda: made(likelihood=SharedGaussian()), 'SharedGaussian .*VQVAE'),
     (
-      lambda: made().init(jax.random.key(0), Batch(jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int), jnp.arange(1))),
+      lambda: made().init(jax.random.key(0), batch_of(jnp.zeros((1, 8, 8, 1)))),
       r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4, 4\), set that',
     ),
     (
-      lambda: made(likelihood=BinarisedPatches()).init(jax.random.key(0), Batch(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, int), 0)),
+      lambda: made(likelihood=BinarisedPatches()).init(jax.random.key(0), batch_of(jnp.zeros((1, 4, 4, 1)))),
       r'BinarisedPatches reads 16 numbers a place and the decoder answers 1: set its outputs=16',
     ),
     (

@@ -10,22 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genjax.config import refuse_another_config, section_defaults
 from genjax.data import contents
 from genjax.data.sources import folder
 from genjax.data.sources.open import open_data
+from genjax.environment import write_environment
 from genjax.errors import UsageError
 from genjax.files import NotWritten, write_whole
 from genjax.metrics import card
 from genjax.schema import SCHEMA
-from genjax.workdir import (
-  keep_background,
-  open_workdir,
-  read_config,
-  refuse_another_config,
-  run_id_of,
-  section_defaults,
-  write_environment,
-)
+from genjax.workdir import keep_background, open_workdir, read_config, run_id_of
 from tests.conftest import CONFIGS, config_of, noise
 
 
@@ -276,7 +270,7 @@ def test_run_ids_are_unique_and_permanent(tmp_path):
   assert read_config(tmp_path / 'b') == config | {'schema': SCHEMA, 'run_id': run_id_of(read_config(tmp_path / 'b'))}
 
 
-@pytest.mark.parametrize('name', ['evaluation', 'checkpoints', 'samples', 'pictures/reconstructions', 'nan'])
+@pytest.mark.parametrize('name', ['evaluation', 'checkpoints', 'samples', 'previews/reconstructions', 'nan'])
 def test_a_link_in_place_of_a_folder_is_refused(name, tmp_path):
   config = json.loads(json.dumps(config_of('digits_flow')))
   (tmp_path / 'elsewhere').mkdir()

@@ -18,6 +18,7 @@ RECORDED = (
   'size',
   'hash',
   'classes',
+  'cond',
   'files',
 )  # keys in the section `data` of a run's config that are not options
 SMALL = 64 * 2**20  # bytes of image files up to which a folder is hashed completely; larger folders are sampled
@@ -40,19 +41,23 @@ class Contents(NamedTuple):
 
 @runtime_checkable
 class HasContents(Protocol):
-  """A source with the names of its classes (empty if they have no names) and `contents`."""
-
-  classes: tuple[str, ...]
+  """A source that identifies its content."""
 
   def contents(self) -> Contents: ...
 
 
-def hash_arrays(images: np.ndarray, labels: np.ndarray) -> Contents:
-  """Hashes all bytes of images and labels."""
+def hash_arrays(images: np.ndarray, cond: Mapping[str, np.ndarray]) -> Contents:
+  """Hashes all bytes of images and conditions."""
   digest = hashlib.sha256(f'{images.dtype} {images.shape}'.encode())
-  for array in (images, labels.astype(np.int64)):
+  for array in (images, *arrays_of(cond, len(images), np.int64)):
     digest.update(np.ascontiguousarray(array).data)
   return Contents(digest.hexdigest()[:16])
+
+
+def arrays_of(cond: Mapping[str, np.ndarray], n: int, dtype: type) -> list[np.ndarray]:
+  """What is hashed of the conditions of `n` examples: labels in `dtype`, zeros if there are none, then other fields by name."""
+  labels = np.asarray(cond['label'], dtype) if 'label' in cond else np.zeros(n, dtype)
+  return [labels, *(np.asarray(cond[name]) for name in sorted(cond) if name != 'label')]
 
 
 def hash_files(root: Path, files: Sequence[Path], sizes: Sequence[int]) -> Contents:
@@ -88,17 +93,24 @@ def hash_examples(examples: Sequence[bytes], size: int) -> Contents:
   return Contents(digest.hexdigest()[:16])
 
 
-def describe(source) -> tuple[tuple[str, ...], Contents]:
-  """Class names and contents of a source. For a source without `contents`: no names, and a hash of SAMPLE images."""
+def describe(source) -> Contents:
+  """The contents of a source. For a source without `contents`: a hash of SAMPLE examples."""
   if isinstance(source, HasContents):
-    return source.classes, source.contents()
-  return (), hash_arrays(*source.read(np.linspace(0, len(source) - 1, min(len(source), SAMPLE)).astype(int)))
+    return source.contents()
+  return hash_arrays(*source.read(np.linspace(0, len(source) - 1, min(len(source), SAMPLE)).astype(int)))
+
+
+def unnumbered(classes: Sequence[str] | None) -> list[str]:
+  """Names of classes, or an empty list if these are '0', '1', ..., which classes without names have."""
+  names = list(map(str, classes or ()))
+  return [] if names == [str(i) for i in range(len(names))] else names
 
 
 def recorded(source) -> dict[str, Any]:
   """What the section `data` of a run's config records of the source, in addition to its options."""
-  classes, contents = describe(source)
-  record = {'image_shape': source.image_shape, 'size': len(source), 'hash': contents.hash, 'classes': list(classes)}
+  contents, classes = describe(source), list(source.example.classes)
+  record = {'image_shape': source.image_shape, 'size': len(source), 'hash': contents.hash, 'classes': classes}
+  record['cond'] = {name: [x.dtype.name, list(x.shape)] for name, x in source.example.cond.items()}
   return record | ({'files': contents.files} if contents.files else {})
 
 
@@ -119,8 +131,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, list[s
   notes = [f'the data had {sizes[0]} images and has {sizes[1]}.'] if sizes[0] != sizes[1] else []
   if 'hash' not in old:
     return '', [*notes, 'this run is from a version without hashes of the data, so the data were not checked.']
-  if old.get('classes') != new['classes']:
-    was, now = (', '.join(map(str, data.get('classes') or ['without names'])) for data in (old, new))
+  names = [unnumbered(data.get('classes')) for data in (old, new)]
+  if names[0] != names[1]:
+    was, now = (', '.join(part or ['without names']) for part in names)
     return f'its data had the classes {was}, and {new["name"]} has {now}', []
   if old.get('name') != new['name']:
     notes.insert(0, f'its data have moved from {old.get("name")} to {new["name"]}.')

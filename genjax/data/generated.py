@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from genjax.data import contents
 from genjax.data.listing import image_files
 from genjax.data.photos import supported_formats
-from genjax.data.sources.base import Read, Source, from_arrays
+from genjax.data.sources.base import Read, Source, example_of, from_arrays
 from genjax.data.sources.npz import check_pixels, read_arrays
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
+from genjax.types import Example
 
 
 class Generated(NamedTuple):
@@ -57,10 +57,9 @@ def open_generated(path: Path, resolution: int = 0, channels: int = 0) -> Genera
     raise UsageError(f'{path}: the images are {width} x {height} pixels. {NOT_SQUARE}')
   if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
     raise UsageError(f"{path}: '{label}' is {labels.dtype}{list(labels.shape)}; it must be whole numbers [{len(images)}].")
-  given_labels = np.zeros(len(images), np.int32) if labels is None else labels
   size = (1, 0) if is_points else (resolution or height, channels)
   source = from_arrays(str(path), images, np.zeros(len(images)), 0, *size)
-  return Generated(dataclasses.replace(source, labels=given_labels), [], labels is not None)
+  return Generated(source if labels is None else dataclasses.replace(source, cond={'label': labels}), [], labels is not None)
 
 
 NOT_SQUARE = 'They must be square: --resolution N resizes the central square to N pixels.'
@@ -93,8 +92,8 @@ def folder_resolution(root: Path, files: Sequence[Path], resolution: int, channe
   return width
 
 
-def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[Source, list[str]]:
-  """Matches labels and channels to `train`, whose classes have these names. Returns the images, and notes on them.
+def match(generated: Generated, train: Source) -> tuple[Source, list[str]]:
+  """Matches labels and channels to `train`. Returns the images, and notes on them.
 
   Without matching labels `num_classes` is 0. A sub-folder is matched to a class by its name, ignoring case and punctuation, or
   by its number. RGB images with equal channels are converted to grayscale if `train` is grayscale.
@@ -102,10 +101,10 @@ def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[So
   Raises:
     UsageError: `train` does not have these labels, or its images have another shape.
   """
-  source, folders, classes = generated.source, generated.folders, train.num_classes
+  source, folders, classes, names = generated.source, generated.folders, train.num_classes, train.example.classes
   notes, table = [], None
   if generated.labeled and classes:
-    labels = source.labels
+    labels = source.cond['label']
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
       raise UsageError(
         f'{source.name}: labels run from {labels.min()} to {labels.max()}, and those of {train.name} from 0 to {classes - 1}: '
@@ -121,7 +120,7 @@ def match(generated: Generated, train: Source, names: Sequence[str]) -> tuple[So
   channels = source.image_shape[-1]
   if (channels, train.image_shape[-1]) == (3, 1) and is_gray(source):
     channels = 1
-  matched = Matched(source, table, 0 if table is None else classes, channels)
+  matched = Matched(source, table, () if table is None else train.example.classes, channels)
   if matched.image_shape != train.image_shape:
     remedy = '--channels 1 compares them as grayscale, --channels 3 as RGB.'
     if 2 in (channels, train.image_shape[-1]):
@@ -143,12 +142,6 @@ def class_table(folders: Sequence[str], names: Sequence[str], classes: int) -> n
   return None
 
 
-def class_names(source: Source) -> list[str]:
-  """The names of a data set's classes, or their numbers if they have no names."""
-  names = source.classes if isinstance(source, contents.HasContents) else ()
-  return list(names) or [str(i) for i in range(source.num_classes)]
-
-
 def is_gray(source: Source) -> bool:
   """Whether the three channels of all images are equal, as torchvision.utils.save_image writes grayscale images."""
   starts = range(0, len(source), 1024)
@@ -157,12 +150,12 @@ def is_gray(source: Source) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Matched:
+class Matched(Source):
   """The first `channels` channels of a source's images, with labels that `table` maps to the classes of the real images."""
 
   source: Source
   table: np.ndarray | None  # None: without labels
-  num_classes: int
+  classes: tuple[str, ...]  # of the real images
   channels: int
 
   @property
@@ -170,13 +163,11 @@ class Matched:
     return self.source.name
 
   @property
-  def image_shape(self) -> tuple[int, int, int]:
-    return (*self.source.image_shape[:2], self.channels)
+  def example(self) -> Example:
+    shape = (*self.source.image_shape[:2], self.channels)
+    cond = {} if self.table is None else {'label': self.table}
+    return example_of(shape, cond, self.classes, len(self.source))
 
-  def __len__(self) -> int:
-    return len(self.source)
-
-  def read(self, indices: np.ndarray) -> Read:
-    images, labels = self.source.read(indices)
-    labels = np.zeros(len(images), np.int32) if self.table is None else self.table[labels]
-    return images[..., : self.channels], labels
+  def read(self, rows: np.ndarray) -> Read:
+    images, cond = self.source.read(rows)
+    return images[..., : self.channels], {} if self.table is None else {'label': self.table[cond['label']]}

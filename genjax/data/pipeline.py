@@ -7,19 +7,20 @@ read by threads a few steps ahead. Both give the same batches.
 
 import functools
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from genjax import rng
 from genjax.data.sources.base import Arrays, Source
+from genjax.data.transforms import Transform
 from genjax.images import to_float
 from genjax.parallel import batch_sharding, check_batch_size, put_everywhere
-from genjax.types import Batch
+from genjax.types import Batch, Tree
 
 
 @functools.lru_cache(maxsize=2)
@@ -35,14 +36,13 @@ def batch_rows(seed: int, step: int, batch_size: int, size: int) -> Int64[np.nda
   return np.concatenate([epoch_order(seed, int(e), size)[places[epochs == e]] for e in np.unique(epochs)])
 
 
-def finish(images, labels, index, key, step, flip: bool) -> Batch:
-  """uint8 images to a Batch; half of them mirrored, each as its own key says (stream 0 of genjax/step.py)."""
-  images = to_float(images)
-  if flip:
-    keys = rng.fold_in(rng.image_keys(jax.random.fold_in(key, step), index), 0)
-    mirrored = rng.bernoulli(keys, 0.5)[:, None, None, None]
-    images = jnp.where(mirrored, images[:, :, ::-1], images)
-  return Batch(images, labels, index)
+def finish(images, cond, index, rows, key, step, transforms: Sequence[Transform] = ()) -> Batch:
+  """uint8 images and their conditions to a transformed Batch; the keys are those of stream 0 (genjax/step.py)."""
+  batch = Batch(to_float(images), cond, index, rows)
+  keys = rng.fold_in(rng.image_keys(jax.random.fold_in(key, step), index), 0)
+  for i, transform in enumerate(transforms):
+    batch = transform(batch, rng.fold_in(keys, i) if i else keys)
+  return batch
 
 
 class Pipeline:
@@ -53,14 +53,21 @@ class Pipeline:
     batch_size: images per step over all devices.
     key: the run's root key, for augmentation.
     seed: of the order of the images.
-    flip: mirror half of the images, left to right.
+    transforms: applied on the device in this order (genjax/data/transforms.py).
 
   Raises:
     UsageError: the devices do not divide the batch size.
   """
 
   def __init__(
-    self, source: Source, batch_size: int, key: jax.Array, seed: int, mesh: Mesh, flip: bool = False, ahead: int = 3
+    self,
+    source: Source,
+    batch_size: int,
+    key: jax.Array,
+    seed: int,
+    mesh: Mesh,
+    transforms: Sequence[Transform] = (),
+    ahead: int = 3,
   ):
     check_batch_size(batch_size, mesh)
     self.source, self.batch_size, self.seed, self.ahead = source, batch_size, seed, ahead
@@ -72,17 +79,21 @@ class Pipeline:
     finish_jit = functools.partial(jax.jit, out_shardings=self.sharding)
     self.resident = isinstance(source, Arrays)
     if self.resident:
-      self.arrays = put_everywhere((source.images, source.labels), mesh)
-      self.take = finish_jit(
-        lambda arrays, rows, index, key, step: finish(arrays[0][rows], arrays[1][rows], index, key, step, flip)
-      )
+      self.arrays = put_everywhere((source.images, dict(source.cond)), mesh)
+
+      def take(arrays, rows, index, key, step):
+        images, cond = jax.tree.map(lambda x: x[rows], arrays)
+        return finish(images, cond, index, rows, key, step, transforms)
+
+      self.take = finish_jit(take)
     else:
-      self.finish = finish_jit(functools.partial(finish, flip=flip))
+      self.finish = finish_jit(functools.partial(finish, transforms=transforms))
       self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
       self.pending: dict[int, Future] = {}
 
-  def put(self, local: np.ndarray) -> jax.Array:
-    return jax.make_array_from_process_local_data(self.sharding, local)
+  def put(self, local: Tree) -> Tree:
+    """Arrays of this process's part of a batch, as arrays of the whole batch over the mesh."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.sharding, x), local)
 
   def rows(self, step: int) -> np.ndarray:
     return batch_rows(self.seed, step, self.batch_size, len(self.source))
@@ -93,8 +104,9 @@ class Pipeline:
     for soon in range(step, step + 1 + self.ahead):
       if soon not in self.pending:
         self.pending[soon] = self.pool.submit(self.source.read, self.rows(soon)[self.mine])
-    images, labels = self.pending.pop(step).result()
-    return self.finish(self.put(images), self.put(labels), self.index, self.key, np.int32(step))
+    images, cond = self.pending.pop(step).result()
+    rows = self.rows(step)[self.mine].astype(np.int32)
+    return self.finish(*map(self.put, (images, cond)), self.index, self.put(rows), self.key, np.int32(step))
 
   def close(self) -> None:
     """Stops the reading threads; batches already read are dropped."""

@@ -29,7 +29,10 @@ from typing import Any
 import jax
 
 from genjax.build import resolve
+from genjax.conditioners import can_draw
+from genjax.config import differences, differences_that_matter
 from genjax.data.sources.base import Source, data_hash
+from genjax.environment import PACKAGES, git
 from genjax.errors import UsageError
 from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics
@@ -37,7 +40,7 @@ from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import Floor, estimate_floor
 from genjax.metrics.reference import Reference
 from genjax.types import Objective
-from genjax.workdir import PACKAGES, differences, differences_that_matter, git, read_config, run_id_of
+from genjax.workdir import read_config, run_id_of
 
 NUMBER = (int, float)
 SCHEMA = {
@@ -89,6 +92,13 @@ def protocol(
     'precision, recall': '3rd neighbour, of 10,000 at most',
     'density, coverage': '5th neighbour, of 10,000 at most',
   }
+
+
+def conditions_of(objective: Objective, split: str) -> tuple[str, ...]:
+  """The origin of conditions that cannot be drawn, for `protocol`; () if all can."""
+  if can_draw(objective.conditioner):
+    return ()
+  return (f'those of the examples of the {split} split, in random order',)
 
 
 def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **more: Any) -> dict[str, Any]:

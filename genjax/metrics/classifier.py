@@ -80,8 +80,8 @@ def train(source: Source, num_classes: int, recipe: Recipe) -> Tree:
 
   state = optimizer.init(params)
   for t in range(recipe.steps):
-    images, labels = source.read(batch_rows(recipe.seed, t, recipe.batch_size, len(source)))
-    params, state = step(params, state, images, labels)
+    images, cond = source.read(batch_rows(recipe.seed, t, recipe.batch_size, len(source)))
+    params, state = step(params, state, images, cond['label'])
   return params
 
 
@@ -91,9 +91,9 @@ def accuracy(params: Tree, source: Source, num_classes: int, recipe: Recipe, bat
   predict = jax.jit(lambda params, images: network.apply({'params': params}, to_float(images))[1].argmax(axis=-1))
   right = 0
   for start in range(0, len(source), batch_size):
-    images, labels = source.read(np.arange(start, min(start + batch_size, len(source))))
+    images, cond = source.read(np.arange(start, min(start + batch_size, len(source))))
     padded = np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
-    right += int((np.asarray(predict(params, padded))[: len(labels)] == labels).sum())
+    right += int((np.asarray(predict(params, padded))[: len(images)] == cond['label']).sum())
   return right / len(source)
 
 

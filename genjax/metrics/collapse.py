@@ -16,13 +16,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.conditioners import num_classes, only
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Source
 from genjax.images import to_float, to_uint8
 from genjax.metrics.manifold import copies, manifold, nearest
 from genjax.metrics.modes import of_gaussians
-from genjax.objectives.common import one_hot
-from genjax.objectives.gan.gan import GAN, collections
+from genjax.objectives.gan.gan import AdversarialGame, collections
 from genjax.parallel import put_everywhere, replicated
 from genjax.types import Batch, Images, Labels, Variables
 
@@ -37,7 +37,7 @@ GAN_VARIETY, GAN_LOWEST_VARIETY = 0.8, 0.5
 
 
 def panel(
-  objective: GAN, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None, **options: Any
+  objective: AdversarialGame, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None, **options: Any
 ) -> tuple[dict[str, Float[Array, '']], Float[Array, 'n pixels z'], Images]:
   """Scalars, dG/dz at a few latents, and the samples; pure. `real` are training images, `held_out` others, samples have
   `real`'s labels, and the `options` of `objective.sample`, which dG/dz has not.
@@ -50,30 +50,30 @@ def panel(
   d_error: standard error of d_train - d_held_out.
   """
   keys = rng.image_keys(key, real.index)
-  labels = real.label if objective.num_classes else None
-  samples = objective.sample(variables, keys, labels, **options)
-  classes = real.label if objective.num_classes else jnp.zeros_like(real.label)
+  count, cond = num_classes(objective.conditioner), only(objective.conditioner, real.cond)
+  samples = objective.sample(variables, keys, cond, **options)
+  classes = cond['label'] if count else jnp.zeros_like(real.index)
   near, far = (distances(images, classes) for images in (samples, real.image))
   found = {'pairwise': near[0] / far[0], 'nearest': near[1] / far[1]}
-  if objective.num_classes:
-    others = objective.sample(variables, keys, (labels + 1) % objective.num_classes, **options)
-    whole, _ = distances(real.image, jnp.zeros_like(real.label))
+  if count:
+    others = objective.sample(variables, keys, {**cond, 'label': (classes + 1) % count}, **options)
+    whole, _ = distances(real.image, jnp.zeros_like(real.index))
     found['labels'] = jnp.sqrt(jnp.square(samples - others).sum(axis=(1, 2, 3))).mean() / whole
 
   few = keys[:JACOBIANS]
-  label = one_hot(real.label, objective.num_classes)
+  embed = objective.conditioner.embed
 
   def jacobian(latent):
     z, key, row = latent
-    row = None if row is None else row[None]
+    row = jax.tree.map(lambda x: x[None], row)
     return jax.jacfwd(lambda z: objective.from_latents(variables, z[None], row, key[None])[0].ravel())(z)
 
-  latents = objective.latents(few), few, None if label is None else label[:JACOBIANS]
+  latents = objective.latents(few), few, jax.tree.map(lambda x: x[:JACOBIANS], embed(cond))
   jacobians = jax.lax.map(jacobian, latents)  # one after the other: each is as many images as z has numbers
 
   def answer(images, batch):
-    given = one_hot(batch.label, objective.num_classes)
-    out = objective.discriminator.apply(collections(variables, 'discriminator'), images, given, False)
+    embedded = embed(only(objective.conditioner, batch.cond))
+    out = objective.discriminator.apply(collections(variables, 'discriminator'), images, embedded, False)
     return out if out.ndim == 1 else out[:, 0]
 
   known = answer(real.image, real)
@@ -133,7 +133,7 @@ def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[A
 
 
 def watcher(
-  objective: GAN,
+  objective: AdversarialGame,
   train: Source,
   test: Source | None,
   mesh: Mesh,
@@ -149,8 +149,9 @@ def watcher(
     return source.read(epoch_order(0, 0, len(source))[: min(count, len(source))])
 
   def batch(source):
-    pixels, labels = first(source, images)
-    return Batch(to_float(pixels), labels, np.arange(len(labels), dtype=np.int32))
+    rows = epoch_order(0, 0, len(source))[: min(images, len(source))]
+    pixels, cond = source.read(rows)
+    return Batch(to_float(pixels), cond, np.arange(len(pixels), dtype=np.int32), rows.astype(np.int32))
 
   training = first(train, TRAINING)[0]
   beside, unseen = training[:images], first(test, images)[0] if test else None

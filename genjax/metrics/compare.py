@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
+from genjax.config import MAY_CHANGE, differences
 from genjax.errors import UsageError
 from genjax.metrics import classifier
 from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, is_external, load, load_likelihoods, measured, settings, tag
-from genjax.workdir import MAY_CHANGE, differences, read_config
+from genjax.workdir import read_config
 
 BETTER = {
   'fid': '↓', 'fid_infinity': '↓', 'kid': '↓', 'inception_score': '↑', 'precision': '↑', 'recall': '↑', 'density': '↑',

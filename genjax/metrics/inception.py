@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.metrics import torchfile
+from genjax.metrics import import_weights
 
 FILE = 'pt_inception-2015-12-05-6726825d.pth'  # as pytorch-fid publishes it; the name ends in its hash's beginning
 SHA256 = '6726825d'
@@ -156,7 +156,7 @@ class InceptionV3(nn.Module):
 def convert(tensors: Mapping[str, np.ndarray]) -> dict:
   """Parameters of InceptionV3 from the arrays of the PyTorch checkpoint, by name. Raises UsageError if they are others."""
   norm_of = lambda name: f'{name.removesuffix(".conv")}.bn' if name.endswith('.conv') else None  # noqa: E731
-  return torchfile.convert(InceptionV3(), 299, tensors, norm_of, FILE)
+  return import_weights.convert(InceptionV3(), 299, tensors, norm_of, FILE)
 
 
 def resize_tensorflow(x: Float[Array, 'b h w c'], size: int = 299) -> Float[Array, 'b s s c']:

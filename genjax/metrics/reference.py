@@ -1,6 +1,7 @@
 """Features of real images: computed once for each set, split and extractor, and cached under the hash of all three."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int32, Int64
 from tqdm import tqdm
 
+from genjax.build import parameters, resolve
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Source, data_hash
-from genjax.data.sources.open import open_data, sibling
+from genjax.data.sources.open import open_section, sibling
 from genjax.errors import UsageError
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.moments import Moments, RunningMoments
@@ -86,26 +88,28 @@ def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_si
   compute = jax.jit(lambda params, images: extractor.function(params, images)[0], in_shardings=(everywhere, split))
   params = jax.device_put(extractor.params, everywhere)
   for start in tqdm(range(0, len(rows), batch_size), 'features', delay=10, leave=False, disable=None):
-    images, labels = source.read(rows[start : start + batch_size])
+    images, cond = source.read(rows[start : start + batch_size])
     padded = np.pad(images, ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
-    yield compute(params, padded)[: len(images)], labels
+    yield compute(params, padded)[: len(images)], cond.get('label', np.zeros(len(images), np.int32))
 
 
 def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:
-  """The images that a run was trained on, and those of the split `test` where there is another; options of `open_data`."""
-  train = open_data(split=split, **data)
-  return train, None if split.startswith('test') else test_images(train, **data)
+  """The images that a run was trained on, and those of the split `test` where there is another; options of `open_section`."""
+  train = open_section(split=split, **data)
+  return train, None if split.startswith('test') else held_out_images(train, **data)
 
 
-def test_images(train: Source, name: str, **data) -> Source | None:
+def held_out_images(train: Source, name: str, source: Mapping[str, Any] | None = None, **data) -> Source | None:
   """The images of the split `test`, where there is one, beside those trained on.
 
   Raises:
     UsageError: the test images beside a path cannot be read, or are of another shape or of classes that training has not.
   """
-  beside = sibling(Path(name).expanduser(), 'test') if name else None
+  if source and 'split' not in parameters(resolve(source['cls'], data.get('allow', ()))):
+    return None
+  beside = sibling(Path(name).expanduser(), 'test') if name and not source else None
   try:
-    test = open_data(name, **data | {'split': 'test'})
+    test = open_section(name=name, source=source, **data | {'split': 'test'})
   except UsageError:
     if beside:
       raise

@@ -9,16 +9,18 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from genjax.build import as_spec
+from genjax.config import Training
 from genjax.data.sources.base import Source
 from genjax.errors import UsageError
 from genjax.metrics import card, collapse
-from genjax.metrics.evaluation import compare_sets, draw, evaluations
+from genjax.metrics.counting import evaluations
+from genjax.metrics.evaluation import compare_sets, draw
 from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
-from genjax.metrics.reference import reference, test_images
+from genjax.metrics.reference import held_out_images, reference
 from genjax.run import sampling_options
 from genjax.types import Objective, Variables
-from genjax.workdir import Training
 
 
 def judge_of(
@@ -37,7 +39,7 @@ def judge_of(
   if jax.process_count() > 1:
     raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
   try:
-    extractor = open_features(train.evaluate_features, '', source, test_images(source, **data), data, allow)
+    extractor = open_features(train.evaluate_features, '', source, held_out_images(source, allow=allow, **data), data, allow)
   except UsageError as error:
     raise UsageError(f'train.evaluate_features={train.evaluate_features}: {error}') from None
   real = reference(source, data['split'], extractor, mesh, cache_folder())
@@ -45,13 +47,17 @@ def judge_of(
 
   def judge(variables, step):
     begin = time.perf_counter()
-    samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples)
+    samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples, source=source)
     options = sampling_options(objective)
-    more = {'options': options, 'evaluations': evaluations(objective, variables, options), 'seed': 0}
+    more = {
+      'options': {name: as_spec(value) for name, value in options.items()},
+      'evaluations': evaluations(objective, variables, options, source),
+      'seed': 0,
+    }
     metrics = samples.metrics | compare_sets(samples, real)
     found = {
       'metrics': metrics,
-      'protocol': card.protocol(extractor, real, train.evaluate_samples, None),
+      'protocol': card.protocol(extractor, real, train.evaluate_samples, None, *card.conditions_of(objective, data['split'])),
       'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
       'floor': floor._asdict(),

@@ -21,8 +21,11 @@ def save_tree(path: Path, tree: Tree) -> None:
   write_whole(path, file.getvalue(), 'set GENJAX_CACHE to another folder')
 
 
-def load_tree(path: Path, keys: Collection[str]) -> Tree | None:
-  """The tree whose first level is `keys`; None if there is no such file. Raises UsageError if there is another one."""
+def load_tree(path: Path, keys: Collection[str] = ()) -> Tree | None:
+  """The tree, whose first level is `keys` if there are any; None if there is no such file.
+
+  Raises UsageError if the file holds something else.
+  """
   if not path.is_file():
     return None
   tree = {}
@@ -36,6 +39,6 @@ def load_tree(path: Path, keys: Collection[str]) -> Tree | None:
         node[last] = file[name]
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise UsageError(f'{path} cannot be read ({error}): delete it, it will be made again.') from None
-  if set(tree) != set(keys):
+  if keys and set(tree) != set(keys):
     raise UsageError(f'{path} holds {", ".join(sorted(tree)) or "nothing"}, not {", ".join(sorted(keys))}: delete it.')
   return tree

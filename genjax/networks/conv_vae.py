@@ -4,7 +4,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import Conv, LatentInput, TransposedConv, concat_label, halvings, square_side
+from genjax.networks.layers import (
+  LABEL,
+  NO_COND,
+  Conv,
+  LatentInput,
+  TransposedConv,
+  concat_label,
+  condition_vector,
+  halvings,
+  square_side,
+)
+from genjax.types import Cond
 
 
 class ConvEncoder(nn.Module):
@@ -15,8 +26,11 @@ class ConvEncoder(nn.Module):
   hidden: int = 256
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     h = concat_label(x, label)
     for level in range(halvings(square_side(x.shape[1:], 'ConvEncoder'))):
       h = nn.silu(Conv(self.width << level, (4, 4), strides=2, dtype=self.dtype)(h))
@@ -33,8 +47,11 @@ class ConvDecoder(nn.Module):
   dtype: str = 'float32'
   outputs: int | None = None  # numbers a pixel: the image's channels, unless set
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     side = square_side(self.image_shape, 'ConvDecoder')
     levels = halvings(side)
     base, features = side >> levels, self.width << (levels - 1)

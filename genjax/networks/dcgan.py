@@ -9,7 +9,19 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv, TransposedConv, Verdict, concat_label, halvings, spectral, square_side
+from genjax.networks.layers import (
+  LABEL,
+  NO_COND,
+  Conv,
+  TransposedConv,
+  Verdict,
+  concat_label,
+  condition_vector,
+  halvings,
+  spectral,
+  square_side,
+)
+from genjax.types import Cond
 
 INIT = nn.initializers.normal(0.02)
 
@@ -26,8 +38,11 @@ class DCGANGenerator(nn.Module):
   width: int = 64
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     side = square_side(self.image_shape, 'DCGANGenerator')
     levels = halvings(side)
     base, features = side >> levels, self.width << (levels - 1)
@@ -54,8 +69,11 @@ class DCGANDiscriminator(nn.Module):
   conditioning: str = 'concat'
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     levels = halvings(square_side(x.shape[1:], 'DCGANDiscriminator'))
     if self.norm not in ('batch', 'layer', 'spectral', 'none'):
       raise UsageError(f'DCGANDiscriminator: norm={self.norm!r} is none of batch, layer, spectral, none.')
@@ -82,8 +100,11 @@ class PatchDiscriminator(nn.Module):
   levels: int = 2
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     h = concat_label(x, label)
     for level in range(self.levels + 1):
       strides = 2 if level < self.levels else 1

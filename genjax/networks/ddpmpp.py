@@ -5,9 +5,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv
+from genjax.networks.layers import DIFFUSION, NO_COND, Conv, condition_vector
 from genjax.networks.unet import Attention, Embedding, ResBlock, check_attention, group_norm
-from genjax.types import Keys
+from genjax.types import Cond, Keys
 
 
 class DDPMpp(nn.Module):
@@ -26,14 +26,17 @@ class DDPMpp(nn.Module):
   remat: bool = False
   dtype: str = 'float32'
 
+  fields = DIFFUSION
+
   @nn.compact
   def __call__(
     self,
     x: Float[Array, 'b h w c'],
     t: Float[Array, 'b *k'],
-    label: Float[Array, 'b k'] | None = None,
+    cond: Cond = NO_COND,
     keys: Keys | None = None,
   ) -> Float[Array, 'b h w c']:
+    label = condition_vector(cond, self.fields)
     channels, factor = x.shape[-1], 1 << (len(self.multipliers) - 1)
     if x.shape[1] % factor or x.shape[2] % factor:
       raise UsageError(f'DDPMpp of {len(self.multipliers)} multipliers needs sides that {factor} divides: set data.resolution.')

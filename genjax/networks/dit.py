@@ -7,7 +7,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import from_patches, sinusoidal_embedding, to_patches
+from genjax.networks.embeddings import sinusoidal_embedding
+from genjax.networks.layers import DIFFUSION, NO_COND, condition_vector, from_patches, to_patches
+from genjax.types import Cond
 
 ZEROS = nn.initializers.zeros
 XAVIER = nn.initializers.xavier_uniform()
@@ -46,7 +48,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-  """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C]; arguments as those of UNet. At the start it is 0.
+  """(x_t, t, cond) -> an image-shaped prediction, float32 [B, H, W, C]; arguments as those of UNet. At the start it is 0.
 
   Sizes of table 1: S 384, 12, 6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16 (width, depth, heads).
   """
@@ -59,10 +61,11 @@ class DiT(nn.Module):
   remat: bool = False
   dtype: str = 'float32'
 
+  fields = DIFFUSION
+
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'b h w c'], t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None = None
-  ) -> Float[Array, 'b h w c']:
+  def __call__(self, x: Float[Array, 'b h w c'], t: Float[Array, 'b *k'], cond: Cond = NO_COND) -> Float[Array, 'b h w c']:
+    label = condition_vector(cond, self.fields)
     b, height, width, channels = x.shape
     p, d = self.patch, self.width
     if height % p or width % p:

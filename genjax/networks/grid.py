@@ -5,7 +5,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv, TransposedConv, concat_label
+from genjax.networks.layers import LABEL, NO_COND, Conv, TransposedConv, concat_label, condition_vector
+from genjax.types import Cond
 
 Grid = Float[Array, 'b h w d']
 
@@ -30,8 +31,11 @@ class GridEncoder(nn.Module):
   blocks: int = 2
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> Grid:
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND) -> Grid:
+    label = condition_vector(cond, self.fields)
     if any(side % (1 << self.levels) for side in x.shape[1:3]):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels} times: set objective.encoder.levels lower.')
     h = concat_label(x, label)
@@ -53,8 +57,11 @@ class GridDecoder(nn.Module):
   dtype: str = 'float32'
   outputs: int | None = None  # numbers a pixel: the image's channels, unless set
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Grid, label: Float[Array, 'b k'] | None = None) -> Float[Array, 'b h w o']:
+  def __call__(self, z: Grid, cond: Cond = NO_COND) -> Float[Array, 'b h w o']:
+    label = condition_vector(cond, self.fields)
     h = Conv(self.width, (3, 3), dtype=self.dtype)(concat_label(z, label))
     for _ in range(self.blocks):
       h = Residual(self.dtype)(h)

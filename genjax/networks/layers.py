@@ -1,35 +1,19 @@
 """Pieces that several networks share."""
 
-import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
-from jax.scipy.special import ndtri
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
+from genjax.networks.cpu_workarounds import convolve
+from genjax.types import Cond
 
-
-def convolve(x, kernel, window_strides=(1, 1), padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **options) -> Array:
-  """`lax.conv_general_dilated`; on CPU a large one in up to eight pieces of the batch, of eight images or more each.
-
-  The gradient with respect to the kernel, for which XLA on CPU takes the batch as channels, leaves the processor's caches
-  when the batch is large: of 64 images [28, 28, 64] it takes 0.9 s whole and 0.13 s in pieces. The images of a piece come from
-  all devices alike. Of smaller ones it would save half at most, and cost the time to compile the pieces.
-  """
-  whole = lambda x: lax.conv_general_dilated(  # noqa: E731
-    x, kernel, window_strides, padding, dimension_numbers=dimension_numbers, **options
-  )
-  local = len(x) // jax.device_count()
-  if jax.default_backend() != 'cpu' or local < 16 or max(x.size, x.size // x.shape[-1] * kernel.shape[-1]) < 1 << 20:
-    return whole(x)
-  pieces = max(n for n in range(1, min(8, local // 8) + 1) if local % n == 0)
-  parts = x.reshape(-1, pieces, *x.shape[1:])
-  y = jnp.stack([whole(parts[:, i]) for i in range(pieces)], axis=1)
-  return y.reshape(len(x), *y.shape[2:])
+NO_COND: Cond = FrozenDict()  # no conditions
+LABEL = ('label',)  # the fields that most networks read
+DIFFUSION = ('label', 'augmentation')  # those that networks of diffusion models read
 
 
 class Conv(nn.Conv):
@@ -101,6 +85,12 @@ def square_side(image_shape: tuple[int, int, int], network: str) -> int:
   return image_shape[0]
 
 
+def condition_vector(cond: Cond, fields: tuple[str, ...]) -> Float[Array, 'b k'] | None:
+  """The `fields` that there are, vectors [B, K] of each, side by side; None if there are none."""
+  vectors = [cond[name] for name in fields if name in cond]
+  return jnp.concatenate(vectors, axis=1) if len(vectors) > 1 else vectors[0] if vectors else None
+
+
 def concat_label(x: Float[Array, 'b *d c'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b *d ck']:
   """`x` with the one-hot label as further channels, constant over the image."""
   if label is None:
@@ -165,22 +155,3 @@ class LatentInput(nn.Module):
     if label is not None:
       h = h + nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.normal(1.0), dtype=self.dtype)(label)
     return h
-
-
-def sinusoidal_embedding(t: Float[Array, 'b'], features: int, max_period: float = 10_000.0) -> Float[Array, 'b d']:
-  """cos and sin of t at `features / 2` geometric frequencies from 1 to 1 / max_period (1706.03762, section 3.5)."""
-  half = features // 2
-  frequencies = jnp.exp(-math.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
-  angles = t.astype(jnp.float32)[:, None] * frequencies[None]
-  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-def fourier_embedding(t: Float[Array, 'b'], features: int, scale: float) -> Float[Array, 'b d']:
-  """cos and sin of 2 pi f t at `features / 2` frequencies f of N(0, scale^2) (2006.10739, section 5; of times, 2011.13456).
-
-  The frequencies are quantiles of |f| instead of draws (-f would add nothing): nothing to seed, nothing to save.
-  """
-  half = features // 2
-  frequencies = scale * ndtri(0.5 + (jnp.arange(half) + 0.5) / (2 * half))
-  angles = 2 * math.pi * t.astype(jnp.float32)[:, None] * frequencies[None]
-  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

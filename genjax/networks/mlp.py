@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import LatentInput, Verdict, concat_label
+from genjax.networks.layers import LABEL, NO_COND, LatentInput, Verdict, concat_label, condition_vector
+from genjax.types import Cond
 
 
 class Hidden(nn.Module):
@@ -31,8 +32,11 @@ class MLPEncoder(nn.Module):
   depth: int = 2
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     h = concat_label(x.reshape(x.shape[0], -1), label)
     h = Hidden(self.width, self.depth, self.dtype)(h)
     return jnp.split(nn.Dense(2 * self.z_dim)(h.astype(jnp.float32)), 2, axis=-1)
@@ -47,8 +51,11 @@ class MLPDecoder(nn.Module):
   dtype: str = 'float32'
   outputs: int | None = None  # numbers a pixel: the image's channels, unless set
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     h = nn.leaky_relu(LatentInput(self.width, self.dtype)(z, label), 0.2)
     h = Hidden(self.width, self.depth - 1, self.dtype)(h)
     shape = (*self.image_shape[:2], self.outputs or self.image_shape[2])
@@ -64,9 +71,11 @@ class MLPGenerator(nn.Module):
   depth: int = 2
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
-    return jnp.tanh(MLPDecoder(self.image_shape, self.width, self.depth, self.dtype)(z, label))
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    return jnp.tanh(MLPDecoder(self.image_shape, self.width, self.depth, self.dtype)(z, cond))
 
 
 class MLPDiscriminator(nn.Module):
@@ -77,7 +86,10 @@ class MLPDiscriminator(nn.Module):
   conditioning: str = 'concat'
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     h = concat_label(x.reshape(x.shape[0], -1), label if self.conditioning == 'concat' else None)
     return Verdict(self.conditioning)(Hidden(self.width, self.depth, self.dtype)(h), label)

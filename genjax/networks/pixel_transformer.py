@@ -8,6 +8,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from genjax.errors import UsageError
+from genjax.networks.layers import LABEL, NO_COND, condition_vector
+from genjax.types import Cond
 
 Rows = Float[Array, 'b n d']
 
@@ -69,6 +71,8 @@ class PixelTransformer(nn.Module):
   dtype: str = 'float32'
   causal = True  # answers from what comes before a place alone
 
+  fields = LABEL
+
   def setup(self):
     if self.width % self.heads:
       raise UsageError(f'objective.network.width={self.width} is no multiple of heads={self.heads}.')
@@ -80,10 +84,10 @@ class PixelTransformer(nn.Module):
     self.blocks = [CausalBlock(self.width, self.heads, self.depth, self.dtype) for _ in range(self.depth)]
     self.norm, self.head = nn.LayerNorm(dtype=self.dtype), nn.Dense(self.outputs)
 
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> Float[Array, 'b h w o']:
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND) -> Float[Array, 'b h w o']:
     b, h, w, c = x.shape
     last = jnp.pad(x.reshape(b, h * w, c), ((0, 0), (1, 0), (0, 0)))[:, :-1]  # each place hears the pixel before it
-    rows = self.embed(last, self.places()[None], label)
+    rows = self.embed(last, self.places()[None], cond)
     for block in self.blocks:
       rows = block(rows)
     return self.answer(rows).reshape(b, h, w, self.outputs)
@@ -94,9 +98,9 @@ class PixelTransformer(nn.Module):
     shape = (self.depth, batch, self.image_shape[0] * self.image_shape[1], self.heads, self.width // self.heads)
     return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
-  def step(self, last: Float[Array, 'b c'], place: Int[Array, ''], cache: Cache, label: Float[Array, 'b k'] | None = None):
+  def step(self, last: Float[Array, 'b c'], place: Int[Array, ''], cache: Cache, cond: Cond = NO_COND):
     """The answer [B, 1, 1, outputs] at `place`, `last` being the pixel before it (0 at the first), and the new cache."""
-    rows, found = self.embed(last[:, None], self.places()[place][None, None], label), []
+    rows, found = self.embed(last[:, None], self.places()[place][None, None], cond), []
     for block, keys, values in zip(self.blocks, *cache, strict=True):
       rows, *kept = block.step(rows, place, keys, values)
       found.append(kept)
@@ -106,7 +110,8 @@ class PixelTransformer(nn.Module):
     rows, columns = self.image_shape[:2]
     return (self.row[:, None] + self.column[None]).reshape(rows * columns, self.width)
 
-  def embed(self, last: Float[Array, 'b n c'], places: Float[Array, 'l n d'], label: Float[Array, 'b k'] | None) -> Rows:
+  def embed(self, last: Float[Array, 'b n c'], places: Float[Array, 'l n d'], cond: Cond) -> Rows:
+    label = condition_vector(cond, self.fields)
     rows = self.pixel(last) + jnp.broadcast_to(places, (len(last), *places.shape[1:])).astype(self.dtype)
     return rows if label is None else rows + self.label(label)[:, None]
 

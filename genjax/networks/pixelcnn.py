@@ -14,9 +14,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv
+from genjax.networks.layers import LABEL, NO_COND, Conv, condition_vector
+from genjax.networks.resample import double
 from genjax.networks.unet import dropout
-from genjax.types import Keys
+from genjax.types import Cond, Keys
 
 Stream = Float[Array, 'b h w c']
 PADS = {'down': ((1, 0), (1, 1)), 'right': ((1, 0), (1, 0))}  # of a 2x3 and a 2x2 kernel: nothing from below or from the right
@@ -30,6 +31,14 @@ def shift(x: Stream, rows: int, columns: int) -> Stream:
 def concat_elu(x: Stream) -> Stream:
   """ELU of x and of -x, twice the channels (1701.05517, section 3)."""
   return nn.elu(jnp.concatenate([x, -x], axis=-1))
+
+
+def place_condition(cond: Cond) -> Float[Array, 'b h w k'] | None:
+  """`features` [B, H, W, K], or else the label [B, 1, 1, K]; None if there is neither."""
+  if 'features' in cond:
+    return cond['features']
+  label = condition_vector(cond, LABEL)
+  return None if label is None else label[:, None, None]
 
 
 class CausalConv(nn.Module):
@@ -73,7 +82,7 @@ class PixelCNN(nn.Module):
   """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
 
   Before means above, or to the left in the same row. `levels` is how often the side is halved, `blocks` how many gated blocks
-  each resolution has on either way. A label may be one of each place, [B, H, W, K].
+  each resolution has on either way. `cond` may have `label`, one-hot [B, K], or `features` of each place, [B, H, W, K].
   """
 
   outputs: int
@@ -84,10 +93,11 @@ class PixelCNN(nn.Module):
   dtype: str = 'float32'
   causal = True  # answers from what comes before a place alone
 
+  fields = ('label', 'features')
+
   @nn.compact
-  def __call__(self, x: Stream, label: Float[Array, 'b ...'] | None = None, keys: Keys | None = None) -> Stream:
-    if label is not None and label.ndim == 2:
-      label = label[:, None, None]
+  def __call__(self, x: Stream, cond: Cond = NO_COND, keys: Keys | None = None) -> Stream:
+    label = place_condition(cond)
     if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from grey
@@ -115,8 +125,7 @@ class PixelCNN(nn.Module):
         kept.append((u, ul))
     for level in range(self.levels):
       if level:
-        twice = lambda h: jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)  # noqa: E731
-        u, ul = (CausalConv(self.width, s, self.dtype)(twice(h)) for s, h in (('down', u), ('right', ul)))
+        u, ul = (CausalConv(self.width, s, self.dtype)(double(h)) for s, h in (('down', u), ('right', ul)))
       for _ in range(self.blocks + 1):
         u, ul = gated(u, ul, kept.pop())
     return nn.Dense(self.outputs)(jax.nn.elu(ul).astype(jnp.float32))
@@ -135,15 +144,18 @@ class LocalPixelCNN(nn.Module):
   dtype: str = 'float32'
   causal = True  # answers from what comes before a place alone
 
+  fields = ('label', 'features')
+
   @nn.compact
-  def __call__(self, x: Stream, label: Float[Array, 'b ...'] | None = None) -> Stream:
+  def __call__(self, x: Stream, cond: Cond = NO_COND) -> Stream:
+    label = place_condition(cond)
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)
     n, dense = self.reach, functools.partial(nn.Dense, self.width, dtype=self.dtype)
     above = Conv(self.width, (n, 2 * n + 1), padding=((n - 1, 0), (n, n)), dtype=self.dtype)(x)
     left = Conv(self.width, (1, n), padding=((0, 0), (n - 1, 0)), dtype=self.dtype)(x)
     h = shift(above, 1, 0) + shift(left, 0, 1)
     if label is not None:
-      h = h + dense(use_bias=False)(label if label.ndim == 4 else label[:, None, None])
+      h = h + dense(use_bias=False)(label)
     for _ in range(self.depth):
       h = h + dense()(nn.gelu(dense()(nn.gelu(h))))
     return nn.Dense(self.outputs)(nn.gelu(h).astype(jnp.float32))

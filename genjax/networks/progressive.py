@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import concat_label, halvings, square_side
-from genjax.networks.sngan import doubled, halved
+from genjax.networks.layers import LABEL, NO_COND, concat_label, condition_vector, halvings, square_side
+from genjax.networks.resample import double, halve
 from genjax.networks.stylegan2 import Ending, EqualConv, EqualDense, activate, channels
+from genjax.types import Cond
 
 
 def shares(growth: Float[Array, ''], levels: int) -> list[Float[Array, '']]:
@@ -31,8 +32,8 @@ def blended(images: Float[Array, 'b h w c'], growth: Float[Array, ''], levels: i
   for level, share in reversed(list(enumerate(shares(growth, levels)))):
     large = small
     for _ in range(levels - level):
-      large = doubled(large)
-    total, small = total + share * large, halved(small) if level else small
+      large = double(large)
+    total, small = total + share * large, halve(small) if level else small
   return total
 
 
@@ -50,28 +51,31 @@ class ProgressiveGenerator(nn.Module):
   max_width: int = 512
   top: int | None = None
   dtype: str = 'float32'
-  normalises: ClassVar[bool] = True  # z, with its label
+  normalizes: ClassVar[bool] = True  # z, with its label
+
+  fields = LABEL
 
   @property
   def levels(self) -> int:
     return halvings(square_side(self.image_shape, 'ProgressiveGenerator'))
 
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     levels, base = self.levels, self.image_shape[0] >> self.levels
     share = shares(self.variable('growth', 'level', lambda: jnp.zeros(())).value, levels)
     h, image = unit(concat_label(z, label)), 0.0
     for level in range((levels if self.top is None else self.top) + 1):
       n = channels(levels - level, self.width, self.max_width)
       if level:
-        h = unit(activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(doubled(h))))
+        h = unit(activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(double(h))))
       else:
         h = EqualDense(base * base * n, dtype=self.dtype, name='0_first')(h).reshape(-1, base, base, n)
         h = unit(activate(h))
       h = unit(activate(EqualConv(n, dtype=self.dtype, name=f'{level}_second')(h)))
       rgb = EqualConv(self.image_shape[-1], 1, dtype=self.dtype, name=f'{level}_rgb')(h).astype(jnp.float32)
       for _ in range(levels - level):
-        rgb = doubled(rgb)
+        rgb = double(rgb)
       image = image + share[level] * rgb
     return image
 
@@ -86,19 +90,22 @@ class ProgressiveDiscriminator(nn.Module):
   top: int | None = None
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @property
-  def mixes_images(self) -> bool:
+  def uses_batch_statistics(self) -> bool:
     return self.stddev_group > 1
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     levels = halvings(square_side(x.shape[1:], 'ProgressiveDiscriminator'))
     top = levels if self.top is None else self.top
     growth = self.variable('growth', 'level', lambda: jnp.zeros(())).value
     x = concat_label(x, label if self.conditioning == 'concat' else None)
     pyramid = [x]  # the smallest first
     for _ in range(levels):
-      pyramid.insert(0, halved(pyramid[0]))
+      pyramid.insert(0, halve(pyramid[0]))
     h = None
     for level in reversed(range(top + 1)):
       n = channels(levels - level, self.width, self.max_width)
@@ -110,5 +117,5 @@ class ProgressiveDiscriminator(nn.Module):
       if level:
         h = activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(h))
         m = channels(levels - level + 1, self.width, self.max_width)
-        h = halved(activate(EqualConv(m, dtype=self.dtype, name=f'{level}_second')(h)))
+        h = halve(activate(EqualConv(m, dtype=self.dtype, name=f'{level}_second')(h)))
     return Ending(self.stddev_group, self.conditioning, self.dtype)(h, label)

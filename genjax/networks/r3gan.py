@@ -11,14 +11,15 @@ the projection alone, and the filter [1, 2, 1]).
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import Conv, Verdict, concat_label, convolve, halvings, square_side
+from genjax.networks.cpu_workarounds import grouped_convolve
+from genjax.networks.layers import LABEL, NO_COND, Conv, Verdict, concat_label, condition_vector, halvings, square_side
 from genjax.networks.resample import downsample, upsample
 from genjax.networks.stylegan2 import channels
+from genjax.types import Cond
 
 GAIN = 2 / (1 + 0.2**2)  # of LeakyReLU's variance
 
@@ -28,10 +29,7 @@ def scaled(gain: float) -> nn.initializers.Initializer:
 
 
 class GroupedConv(nn.Module):
-  """3x3 convolution in groups of `group` channels, without bias: [B, H, W, C] -> [B, H, W, C].
-
-  On CPU, where the gradient of grouped convolutions is slow, each group's is a convolution of its own.
-  """
+  """3x3 convolution in groups of `group` channels, without bias: [B, H, W, C] -> [B, H, W, C]."""
 
   group: int
   gain: float
@@ -42,11 +40,7 @@ class GroupedConv(nn.Module):
     c = x.shape[-1]
     size = math.gcd(self.group, c)
     kernel = self.param('kernel', scaled(self.gain), (3, 3, size, c)).astype(self.dtype)
-    x = x.astype(self.dtype)
-    if jax.default_backend() != 'cpu':
-      return convolve(x, kernel, feature_group_count=c // size)
-    own = [slice(start, start + size) for start in range(0, c, size)]
-    return jnp.concatenate([convolve(x[..., i], kernel[..., i]) for i in own], axis=-1)
+    return grouped_convolve(x.astype(self.dtype), kernel, c // size)
 
 
 class BiasedLeakyReLU(nn.Module):
@@ -86,8 +80,11 @@ class R3GANGenerator(nn.Module):
   group: int = 16
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     levels = halvings(square_side(self.image_shape, 'R3GANGenerator'))
     base, n = self.image_shape[0] >> levels, channels(levels, self.width, self.max_width, self.growth)
     if label is not None:
@@ -114,8 +111,11 @@ class R3GANDiscriminator(nn.Module):
   conditioning: str = 'projection'
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     levels = halvings(square_side(x.shape[1:], 'R3GANDiscriminator'))
     x = concat_label(x, label if self.conditioning == 'concat' else None)
     h = Conv(self.width, (1, 1), use_bias=False, dtype=self.dtype)(x)

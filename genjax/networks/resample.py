@@ -1,11 +1,23 @@
-"""Twice and half the resolution through the filter [1, 3, 3, 1] / 8 in both directions (1912.04958; 0 beyond the edges).
+"""Twice and half the resolution: by repeating and averaging pixels, or through the filter [1, 3, 3, 1] / 8 in both directions
+(1912.04958; 0 beyond the edges).
 
-Written as sums of shifted images, each output phase from what it sees: the same numbers as inserting zeros and convolving,
-without a convolution.
+The filter is written as sums of shifted images, each output phase from what it sees: the same numbers as inserting zeros and
+convolving, without a convolution.
 """
 
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float
+
+
+def halve(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
+  """The mean of each 2x2 pixels."""
+  return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def double(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
+  """Each pixel four times."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:

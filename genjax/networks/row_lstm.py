@@ -5,6 +5,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from genjax.networks.layers import LABEL, NO_COND, condition_vector
+from genjax.types import Cond
+
 Images = Float[Array, 'b h w c']
 
 
@@ -63,8 +66,11 @@ class PixelRNN(nn.Module):
   dtype: str = 'float32'
   causal = True  # answers from what comes before a place alone
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Images, label: Float[Array, 'b k'] | None = None) -> Images:
+  def __call__(self, x: Images, cond: Cond = NO_COND) -> Images:
+    label = condition_vector(cond, self.fields)
     x = x.astype(self.dtype)
     left = before(moved(x, 1), 3)  # the mask A of the first layer: what is strictly before
     above = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]

@@ -10,19 +10,21 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv, Verdict, concat_label, halvings, spectral, square_side
+from genjax.networks.layers import (
+  LABEL,
+  NO_COND,
+  Conv,
+  Verdict,
+  concat_label,
+  condition_vector,
+  halvings,
+  spectral,
+  square_side,
+)
+from genjax.networks.resample import double, halve
+from genjax.types import Cond
 
 INIT = nn.initializers.glorot_uniform()
-
-
-def doubled(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """Each pixel four times."""
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def halved(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """Means of 2x2 pixels."""
-  return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 def check_attention(attention: tuple[int, ...], sides: list[int], player: str) -> None:
@@ -79,8 +81,11 @@ class ResNetGenerator(nn.Module):
   attention: tuple[int, ...] = ()  # sides at which there is self-attention
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     side = square_side(self.image_shape, 'ResNetGenerator')
     levels = halvings(side)
     base = side >> levels
@@ -88,8 +93,8 @@ class ResNetGenerator(nn.Module):
     conv = lambda n, size: Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype)  # noqa: E731
     h = nn.Dense(base * base * self.width, kernel_init=INIT, dtype=self.dtype)(z).reshape(-1, base, base, self.width)
     for _ in range(levels):
-      skip = conv(self.width, 1)(doubled(h))
-      h = conv(self.width, 3)(doubled(ConditionalNorm(self.dtype)(h, label, train)))
+      skip = conv(self.width, 1)(double(h))
+      h = conv(self.width, 3)(double(ConditionalNorm(self.dtype)(h, label, train)))
       h = skip + conv(self.width, 3)(ConditionalNorm(self.dtype)(h, label, train))
       if h.shape[1] in self.attention:
         h = SelfAttention(train, self.dtype)(h)
@@ -108,20 +113,23 @@ class ResNetDiscriminator(nn.Module):
   conditioning: str = 'projection'
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     side = square_side(x.shape[1:], 'ResNetDiscriminator')
     check_attention(self.attention, [side // 2, side // 2 if side % 4 else side // 4], 'discriminator')
     conv = lambda n, size: spectral(train)(Conv(n, (size, size), kernel_init=INIT, dtype=self.dtype))  # noqa: E731
     h = concat_label(x, label if self.conditioning == 'concat' else None)
     for i in range(4):
-      down = halved if i < 2 and h.shape[1] % 2 == 0 else lambda h: h
+      down = halve if i < 2 and h.shape[1] % 2 == 0 else lambda h: h
       skip = h
       h = conv(self.width, 3)(nn.relu(h) if i else h)  # the image itself is not rectified
       h = down(conv(self.width, 3)(nn.relu(h)))
       if i == 0:
         skip = conv(self.width, 1)(down(skip))
-      elif down is halved:
+      elif down is halve:
         skip = down(conv(self.width, 1)(skip))
       h = h + skip
       if h.shape[1] in self.attention:

@@ -15,8 +15,10 @@ from jaxtyping import Array, Float, Key
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.layers import Verdict, concat_label, convolve, halvings, square_side
+from genjax.networks.cpu_workarounds import convolve
+from genjax.networks.layers import LABEL, NO_COND, Verdict, concat_label, condition_vector, halvings, square_side
 from genjax.networks.resample import downsample, upsample
+from genjax.types import Cond
 
 MEAN_OF = 256  # latents, of which truncation takes the mean w
 
@@ -136,7 +138,8 @@ class StyleGAN2Generator(nn.Module):
   mixing: float = 0.9
   dtype: str = 'float32'
 
-  noisy = True  # takes keys
+  has_noise_input = True
+  fields = LABEL
 
   @property
   def levels(self) -> int:
@@ -159,7 +162,8 @@ class StyleGAN2Generator(nn.Module):
     self.to_rgb = [ModulatedConv(self.image_shape[-1], 1, False, self.dtype) for _ in range(self.levels + 1)]
     self.rgb_bias = self.param('rgb_bias', nn.initializers.zeros, (self.levels + 1, self.image_shape[-1]))
 
-  def __call__(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, train: bool, keys: Key[Array, 'b']):
+  def __call__(self, z: Float[Array, 'b z'], cond: Cond, train: bool, keys: Key[Array, 'b']):
+    label = condition_vector(cond, self.fields)
     w = self.to_w(z, label)
     if not train:
       return self.synthesis(w, keys)
@@ -170,11 +174,12 @@ class StyleGAN2Generator(nn.Module):
     mixed = jnp.arange(self.num_ws)[None] >= first[:, None]
     return self.synthesis(jnp.where(mixed[:, :, None], second[:, None], w[:, None]), noise)
 
-  def mapping(self, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, truncation: float = 1.0) -> Float[Array, 'b w']:
+  def mapping(self, z: Float[Array, 'b z'], cond: Cond, truncation: float = 1.0) -> Float[Array, 'b w']:
     """w, drawn towards the mean of its label's by `truncation` below 1 (1812.04948, appendix B).
 
     Of all labels alike the mean would be none of them: images would lose their class (2202.11777, section 3).
     """
+    label = condition_vector(cond, self.fields)
     w = self.to_w(z, label)
     if isinstance(truncation, int | float) and truncation == 1:
       return w
@@ -239,12 +244,15 @@ class StyleGAN2Discriminator(nn.Module):
   conditioning: str = 'projection'
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @property
-  def mixes_images(self) -> bool:
+  def uses_batch_statistics(self) -> bool:
     return self.stddev_group > 1
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None, train: bool = True):
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
+    label = condition_vector(cond, self.fields)
     levels = halvings(square_side(x.shape[1:], 'StyleGAN2Discriminator'))
     h = concat_label(x, label if self.conditioning == 'concat' else None)
     h = activate(EqualConv(channels(0, self.width, self.max_width), 1, dtype=self.dtype)(h))

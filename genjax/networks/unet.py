@@ -15,8 +15,10 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError, UsageWarning
-from genjax.networks.layers import Conv, fourier_embedding, sinusoidal_embedding
-from genjax.types import Keys
+from genjax.networks.embeddings import fourier_embedding, sinusoidal_embedding
+from genjax.networks.layers import DIFFUSION, NO_COND, Conv, condition_vector, from_patches, to_patches
+from genjax.networks.resample import double, halve
+from genjax.types import Cond, Keys
 
 
 def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
@@ -31,16 +33,6 @@ def dropout(x: Float[Array, 'b h w c'], rate: float, keys: Keys | None, number: 
     return x
   kept = rng.bernoulli(rng.fold_in(keys, number), 1 - rate, x.shape[1:])
   return jnp.where(kept, x / (1 - rate), 0.0).astype(x.dtype)
-
-
-def halve(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """The mean of each 2x2 pixels."""
-  return nn.avg_pool(x, (2, 2), (2, 2))
-
-
-def double(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """Each pixel four times."""
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 class ResBlock(nn.Module):
@@ -123,11 +115,11 @@ def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
 
 
 class UNet(nn.Module):
-  """(x_t, t, label) -> an image-shaped prediction, float32 [B, H, W, C].
+  """(x_t, t, cond) -> an image-shaped prediction, float32 [B, H, W, C].
 
-  `t` is [B], or [B, T] for T times, as genjax/objectives/diffusion/parameterizations.py tells them; `label` one-hot [B, K],
-  zeros for the null label, or None; `keys` one for each image, in training, for dropout. The first prediction is 0. The
-  smallest maps always have attention.
+  `t` is [B], or [B, T] for T times, as genjax/objectives/diffusion/parameterizations.py tells them; `cond` may have
+  `label`, one-hot [B, K], and `augmentation` [B, N]; `keys` one for each image, in training, for dropout. The first
+  prediction is 0. The smallest maps always have attention.
   """
 
   width: int = 64  # channels at full resolution
@@ -144,15 +136,18 @@ class UNet(nn.Module):
   remat: bool = False  # compute each block's activations again in the backward pass rather than keep them
   dtype: str = 'float32'
 
+  fields = DIFFUSION
+
   @nn.compact
   def __call__(
     self,
     x: Float[Array, 'b h w c'],
     t: Float[Array, 'b *k'],
-    label: Float[Array, 'b k'] | None = None,
+    cond: Cond = NO_COND,
     keys: Keys | None = None,
   ) -> Float[Array, 'b h w c']:
-    b, height, width, channels = x.shape
+    label = condition_vector(cond, self.fields)
+    _, height, width, channels = x.shape
     if not self.multipliers:
       raise UsageError('a UNet needs at least one of multipliers.')
     if self.fourier < 0:
@@ -188,9 +183,7 @@ class UNet(nn.Module):
       conv = Conv(h.shape[-1], (3, 3), strides=2 if how == 'halve' else 1, dtype=self.dtype)
       return conv(h if how == 'halve' else double(h))
 
-    h = x.reshape(b, height // p, p, width // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
-    h = h.reshape(b, height // p, width // p, p * p * channels)
-    h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
+    h = Conv(self.width, (3, 3), dtype=self.dtype)(to_patches(x, p, p))
     skips = [h]
     for level, multiplier in enumerate(self.multipliers):
       if level:
@@ -211,5 +204,4 @@ class UNet(nn.Module):
 
     h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
     h = Conv(p * p * self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
-    h = h.reshape(b, height // p, width // p, p, p, -1).transpose(0, 1, 3, 2, 4, 5)
-    return h.reshape(b, height, width, -1)
+    return from_patches(h, p, p)

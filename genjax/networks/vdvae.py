@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.networks.layers import Conv, concat_label, from_patches, to_patches
-from genjax.types import Keys
+from genjax.networks.layers import LABEL, NO_COND, Conv, concat_label, condition_vector, from_patches, to_patches
+from genjax.types import Cond, Keys
 
 Grid = Float[Array, 'b s s c']
 
@@ -101,8 +101,11 @@ class VDVAEEncoder(nn.Module):
   patch: int = 1  # side of the squares of pixels that the first side's pixels are
   dtype: str = 'float32'
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], label: Float[Array, 'b k'] | None = None) -> dict[int, Grid]:
+  def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND) -> dict[int, Grid]:
+    label = condition_vector(cond, self.fields)
     check(self.sides, self.blocks, x.shape[1], self.patch, 'encoder')
     h = to_patches(concat_label(x, label), self.patch, self.patch)
     h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
@@ -129,10 +132,11 @@ class VDVAEDecoder(nn.Module):
   outputs: int | None = None  # numbers a place: the image's channels, unless set
   place: tuple[int, int] = (1, 1)  # rows and columns of pixels that are one place of the answer, as the likelihood's `patch`
 
+  fields = LABEL
+
   @nn.compact
-  def __call__(
-    self, keys: Keys, seen: dict[int, Grid] | None, label: Float[Array, 'b k'] | None = None, temperature: float = 1.0
-  ) -> Descent:
+  def __call__(self, keys: Keys, seen: dict[int, Grid] | None, cond: Cond = NO_COND, temperature: float = 1.0) -> Descent:
+    label = condition_vector(cond, self.fields)
     check(self.sides, self.blocks, self.image_shape[0], self.patch, 'decoder')
     if any(self.patch % side for side in self.place):
       raise UsageError(f'objective.decoder.place={self.place} must divide its patch={self.patch}.')

@@ -1,21 +1,14 @@
-"""What objectives share about labels and dropout."""
+"""What objectives share about conditions, dropout and units."""
 
 import math
 from numbers import Real
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax import rng
 from genjax.errors import UsageError
-from genjax.types import Images, Keys, Labels
-
-
-def one_hot(labels: Labels, num_classes: int) -> Float[Array, 'b k'] | None:
-  """What networks take: one-hot rows [B, K], zeros for the null label `num_classes`; None if K = 0."""
-  return jax.nn.one_hot(labels, num_classes) if num_classes else None
+from genjax.types import Images, Keys
 
 
 def check_scale(name: str, value: float) -> None:
@@ -44,23 +37,6 @@ def check_outputs(network: nn.Module, answers: int = 1) -> None:
     raise UsageError(f'objective.network.outputs={given}: this objective reads {answers}, set outputs={answers}.')
 
 
-def drop_labels(keys: Keys, labels: Labels, rate: float, num_classes: int) -> Labels:
-  """The null label `num_classes` in the place of a part `rate` of the labels, for classifier-free guidance (2207.12598)."""
-  return jnp.where(rng.bernoulli(keys, rate), num_classes, labels)
-
-
-def labels_or_null(labels: Labels | None, images: int, num_classes: int) -> Labels:
-  """The labels given, else the null label for all `images`."""
-  return jnp.full(images, num_classes) if labels is None else labels
-
-
 def bits_per_dim(nats: Float[Array, '*b'], image: Images) -> Float[Array, '*b']:
   """Nats an image in bits for each of the numbers of `image` [B, H, W, C]."""
   return nats / math.prod(image.shape[1:]) / math.log(2)
-
-
-def labels_or_random(labels: Labels | None, keys: Keys, num_classes: int) -> Labels | None:
-  """The labels given, else uniform ones from stream 1 of the images' keys; None for an unconditional model."""
-  if labels is None and num_classes:
-    return rng.labels(rng.fold_in(keys, 1), num_classes)
-  return labels

@@ -1,8 +1,8 @@
 """Observation models p(x|z). Images x are in [-1, 1]; log-likelihoods are nats per image, [B].
 
 A `Likelihood`, a frozen dataclass, says in `measures` of what images its nats are, turns images into those (`observe`, which
-an encoder sees, too), and reads `outputs(channels)` numbers from a decoder for each pixel or patch of pixels. What it learns
-(`params`, trained with the model's) or follows (`buffers`) it is given as `own`.
+an encoder sees, too), and reads `outputs(channels)` numbers from a decoder for each pixel or patch of pixels. Its learned
+parameters (`params`, trained with the model's) and running buffers (`buffers`) are passed to it as `state`.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int
 
 from genjax import rng
 from genjax.errors import UsageError
@@ -18,15 +18,6 @@ from genjax.networks.layers import from_patches, to_patches
 from genjax.types import Images, Keys
 
 LEVEL = 2 / 255  # from one 8-bit level to the next
-
-
-def checksum(x: Images) -> UInt32[Array, 'b']:
-  """A number for each image that follows from its 8-bit levels alone, spread over all of uint32."""
-  levels = jnp.round((x.reshape(x.shape[0], -1) + 1) / LEVEL).astype(jnp.uint32)
-  odd = 2 * jnp.arange(levels.shape[1], dtype=jnp.uint32) + 1
-  total = (levels * (odd * jnp.uint32(2654435761))[None]).sum(axis=1, dtype=jnp.uint32)
-  total = (total ^ (total >> 16)) * jnp.uint32(0x85EBCA6B)  # MurmurHash3's last mixing, in the public domain
-  return (total ^ (total >> 13)) * jnp.uint32(0xC2B2AE35)
 
 
 class Likelihood:
@@ -39,14 +30,14 @@ class Likelihood:
     """How many numbers a place are read, of images of so many channels."""
     return channels
 
-  def check(self, given: tuple[int, ...], image: tuple[int, ...]) -> None:
-    """Raises UsageError unless a decoder that answers an array of shape `given` for images of shape `image` can be read."""
+  def check(self, out: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Raises UsageError unless arrays of shape `out` can be read as answers for images of shape `image`."""
     kind, patch = type(self).__name__, self.patch
-    if (read := self.outputs(image[-1])) != given[-1]:
-      raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {given[-1]}: set its outputs={read}.')
-    if given[1:3] != (image[1] // patch[0], image[2] // patch[1]):
+    if (read := self.outputs(image[-1])) != out[-1]:
+      raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {out[-1]}: set its outputs={read}.')
+    if out[1:3] != (image[1] // patch[0], image[2] // patch[1]):
       raise UsageError(
-        f'{kind} reads patches of {patch} and the decoder answers {given[1:3]} places of {image[1:3]} pixels.'
+        f'{kind} reads patches of {patch} and the decoder answers {out[1:3]} places of {image[1:3]} pixels.'
         + ' VDVAEDecoder has a field `place`.' * (patch != (1, 1))
       )
 
@@ -56,14 +47,14 @@ class Likelihood:
   def buffers(self) -> dict[str, Array]:
     return {}
 
-  def observe(self, x: Images, keys: Keys) -> Images:
-    """The images of which `log_prob` is."""
+  def observe(self, x: Images, keys: Keys, row: Int[Array, 'b']) -> Images:
+    """The images of which `log_prob` is; `row` are their places in the data set."""
     return x
 
-  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
+  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
     raise NotImplementedError
 
-  def updated(self, out: Float[Array, 'b h w o'], x: Images, own: dict[str, Array]) -> dict[str, Array]:
+  def updated(self, out: Float[Array, 'b h w o'], x: Images, state: dict[str, Array]) -> dict[str, Array]:
     """The buffers after this batch."""
     return {}
 
@@ -82,7 +73,7 @@ class Bernoulli(Likelihood):
 
   measures = 'binarised images'
 
-  def log_prob(self, out: Float[Array, 'b h w c'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
+  def log_prob(self, out: Float[Array, 'b h w c'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
     p = (x + 1) / 2
     log_prob = p * jax.nn.log_sigmoid(out) + (1 - p) * jax.nn.log_sigmoid(-out)
     return log_prob.sum(axis=(1, 2, 3))
@@ -95,8 +86,8 @@ class Bernoulli(Likelihood):
 class BinarisedBernoulli(Bernoulli):
   """Binary pixels of images that are binarised before anyone sees them, -1 or 1, 1 with probability (x + 1) / 2.
 
-  Anew each time, from the image's key (dynamic binarisation, as in 1509.00519, section 5), or `static`: once and for all, from
-  a key that follows from the image itself.
+  Anew each time, from the image's key (dynamic binarization, as in 1509.00519, section 5), or `static`: once and for all, from
+  a key that follows from the image's place in the data set.
   """
 
   static: bool = False
@@ -105,9 +96,9 @@ class BinarisedBernoulli(Bernoulli):
   def measures(self) -> str:
     return f'{"statically" if self.static else "dynamically"} binarised images'
 
-  def observe(self, x: Images, keys: Keys) -> Images:
+  def observe(self, x: Images, keys: Keys, row: Int[Array, 'b']) -> Images:
     if self.static:
-      keys = rng.image_keys(rng.key(0), checksum(x))
+      keys = rng.image_keys(rng.key(0), row)
     return jnp.where(rng.uniform(keys, x.shape[1:]) < (x + 1) / 2, 1.0, -1.0)
 
   def sample(self, out: Float[Array, 'b h w c'], keys: Keys) -> Images:
@@ -128,7 +119,7 @@ class BinarisedPatches(BinarisedBernoulli):
       raise UsageError(f'patch={self.patch} of {channels} channels has 2^{pixels} patterns: take patches of 1 to 8 numbers.')
     return 2**pixels
 
-  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
+  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
     bits = to_patches(x, *self.patch) > 0
     index = (bits * 2 ** jnp.arange(bits.shape[-1])[None, None, None]).sum(axis=-1)
     return jnp.take_along_axis(jax.nn.log_softmax(out), index[..., None], axis=-1).sum(axis=(1, 2, 3))
@@ -161,15 +152,15 @@ class Gaussian(Likelihood):
     if self.sigma <= 0:
       raise UsageError(f'sigma={self.sigma} must be positive.')
 
-  def observe(self, x: Images, keys: Keys) -> Images:
+  def observe(self, x: Images, keys: Keys, row: Int[Array, 'b']) -> Images:
     return x + LEVEL * rng.uniform(keys, x.shape[1:], -0.5, 0.5)
 
-  def log_prob(self, out: Float[Array, 'b h w c'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
-    log_sigma = self.log_sigma(own)
+  def log_prob(self, out: Float[Array, 'b h w c'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
+    log_sigma = self.log_sigma(state)
     log_density = -0.5 * ((x - out) * jnp.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
     return (log_density + math.log(LEVEL)).sum(axis=(1, 2, 3))
 
-  def log_sigma(self, own: dict[str, Array]) -> Float[Array, '']:
+  def log_sigma(self, state: dict[str, Array]) -> Float[Array, '']:
     return jnp.log(jnp.float32(self.sigma))
 
 
@@ -182,8 +173,8 @@ class SharedGaussian(Gaussian):
   def params(self) -> dict[str, Array]:
     return {'log_sigma': jnp.log(jnp.float32(self.sigma))}
 
-  def log_sigma(self, own: dict[str, Array]) -> Float[Array, '']:
-    return jax.nn.softplus(own['log_sigma'] + 6) - 6  # not below -6: the paper's appendix
+  def log_sigma(self, state: dict[str, Array]) -> Float[Array, '']:
+    return jax.nn.softplus(state['log_sigma'] + 6) - 6  # not below -6: the paper's appendix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,11 +190,11 @@ class CalibratedGaussian(Gaussian):
   def buffers(self) -> dict[str, Array]:
     return {'mse': jnp.float32(self.sigma) ** 2}
 
-  def log_sigma(self, own: dict[str, Array]) -> Float[Array, '']:
-    return 0.5 * jnp.log(own['mse'])
+  def log_sigma(self, state: dict[str, Array]) -> Float[Array, '']:
+    return 0.5 * jnp.log(state['mse'])
 
-  def updated(self, out: Float[Array, 'b h w c'], x: Images, own: dict[str, Array]) -> dict[str, Array]:
-    return {'mse': own['mse'] + 0.01 * (jnp.square(x - out).mean() - own['mse'])}
+  def updated(self, out: Float[Array, 'b h w c'], x: Images, state: dict[str, Array]) -> dict[str, Array]:
+    return {'mse': state['mse'] + 0.01 * (jnp.square(x - out).mean() - state['mse'])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +226,7 @@ class LogisticMixture(Likelihood):
     first = len(before) * (len(before) - 1) // 2
     return sum(coefficients[..., first + i] * value for i, value in enumerate(before))
 
-  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, own: dict[str, Array]) -> Float[Array, 'b']:
+  def log_prob(self, out: Float[Array, 'b h w o'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
     c = x.shape[-1]
     logits, means, log_scales, coefficients = self.parts(out, c)
     total = jax.nn.log_softmax(logits)

@@ -1,4 +1,4 @@
-"""What an autoencoder shows of itself: pictures [rows, columns, H, W, C] of a few images and of what it makes of them."""
+"""Previews of an autoencoder: grids [rows, columns, H, W, C] of a few images and of what it makes of them."""
 
 from collections.abc import Callable
 
@@ -6,34 +6,40 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.types import Images
+from genjax.types import Cond, Images
 
-Picture = Float[Array, 'r k h w c']
+Preview = Float[Array, 'r k h w c']
 COLUMNS = 10  # of ways through latents
 
 
-def reconstructions(x: Images, ours: Images) -> Picture:
+def reconstructions(x: Images, ours: Images) -> Preview:
   """Images as they were observed, and below each what was made of it."""
   return jnp.stack([x, ours])
 
 
 def of_latents(
-  decode: Callable[[Float[Array, 'n z'], Float[Array, 'n k'] | None], Images],
+  decode: Callable[[Float[Array, 'n z'], Cond], Images],
   x: Images,
   z: Float[Array, 'b z'],
-  label: Float[Array, 'b k'] | None,
-) -> dict[str, Picture]:
-  """`reconstructions`; `interpolation`, straight ways from one image's latent (and label) to the next one's; and `traversal`
+  embedded: Cond,
+) -> dict[str, Preview]:
+  """Previews of one latent vector for each image.
+
+  `reconstructions`; `interpolation`, straight ways from one image's latent (and conditions) to the next one's; and `traversal`
   (beta-VAE's panels): a row for each of the eight latents that differ most between the images (1509.00519, section 5), which
   goes from -2.5 to 2.5 in the first image's place.
   """
-  t = jnp.linspace(0, 1, COLUMNS)[None, :, None]
-  way = lambda a: ((1 - t) * a[:-1:2, None] + t * a[1::2, None]).reshape(-1, a.shape[-1])  # noqa: E731
-  between = decode(way(z), None if label is None else way(label))
+  t = jnp.linspace(0, 1, COLUMNS)
+
+  def way(a):
+    part = t.reshape(1, -1, *[1] * (a.ndim - 1))
+    return ((1 - part) * a[:-1:2, None] + part * a[1::2, None]).reshape(-1, *a.shape[1:])
+
+  between = decode(way(z), jax.tree.map(way, embedded))
   order = jnp.argsort(-z.var(axis=0))[:8]
   one = jax.nn.one_hot(order, z.shape[1])[:, None]  # [8, 1, z]
   moved = (z[0][None, None] * (1 - one) + jnp.linspace(-2.5, 2.5, COLUMNS)[None, :, None] * one).reshape(-1, z.shape[1])
-  traversed = decode(moved, None if label is None else jnp.broadcast_to(label[:1], (len(moved), label.shape[1])))
+  traversed = decode(moved, jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (len(moved), *x.shape[1:])), embedded))
   rows = lambda images: images.reshape(-1, COLUMNS, *images.shape[1:])  # noqa: E731
-  shown = reconstructions(x, decode(z, label))
+  shown = reconstructions(x, decode(z, embedded))
   return {'reconstructions': shown, 'interpolation': rows(between), 'traversal': rows(traversed)}

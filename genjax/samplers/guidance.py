@@ -6,19 +6,19 @@ from genjax.samplers.paths import Path, deviation, ratio
 from genjax.samplers.solvers import Denoiser
 
 
-def guided(denoise: Denoiser, worse: Denoiser, scale: float, path: Path, interval: tuple[float, ...] = ()) -> Denoiser:
-  """Away from a worse denoiser: D_w + scale (D - D_w). 1 is no guidance, 0 the worse one alone.
+def guided(denoise: Denoiser, guide: Denoiser, scale: float, path: Path, interval: tuple[float, ...] = ()) -> Denoiser:
+  """Away from another denoiser, the guide: D_g + scale (D - D_g). 1 is no guidance, 0 the guide alone.
 
-  Classifier-free guidance (2207.12598) if `worse` is the unconditional model; autoguidance (2406.02507, eq. 3) if it is a
+  Classifier-free guidance (2207.12598) if `guide` is the unconditional model; autoguidance (2406.02507, eq. 3) if it is a
   smaller or less trained one under the same condition.
 
   Args:
     interval: (low, high): guide where low < sigma / alpha <= high alone (2404.07724); (): everywhere.
   """
 
-  def guide(x, t):
-    d, d_w = denoise(x, t), worse(x, t)
-    mixed = d_w + scale * (d - d_w)
+  def denoise_guided(x, t):
+    d, d_g = denoise(x, t), guide(x, t)
+    mixed = d_g + scale * (d - d_g)
     if not interval:
       return mixed
     low, high = interval
@@ -26,7 +26,7 @@ def guided(denoise: Denoiser, worse: Denoiser, scale: float, path: Path, interva
     within = (low < level) & (level <= high)
     return jnp.where(within[:, None, None, None] if level.ndim else within, mixed, d)
 
-  return guide
+  return denoise_guided
 
 
 def on_path(denoise: Denoiser, own: Path, path: Path) -> Denoiser:

@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError, unknown
 from genjax.samplers.paths import Path
-from genjax.samplers.solvers import SOLVERS, Denoiser, Solution
+from genjax.samplers.solvers import SOLVERS, Denoiser, Solution, Solver
 from genjax.samplers.timesteps import GRIDS, karras
 from genjax.types import Images, Keys
 
@@ -21,7 +23,7 @@ class Sampler:
     UsageError: an unknown solver or grid, values out of range, options that do not go together.
   """
 
-  solver: str = 'heun'  # a name in genjax/samplers/solvers.py
+  solver: str | Solver = 'heun'  # a name in genjax/samplers/solvers.py, or a solver with options of its own
   steps: int = 25  # of the time grid; heun and langevin evaluate twice in each, dormand_prince's own only pass through them
   grid: str = ''  # a name in genjax/samplers/timesteps.py; '': the one that suits the path
   rho: float = 7.0  # of grid 'karras': higher is finer towards the data
@@ -36,10 +38,12 @@ class Sampler:
   clip_denoised: bool = False  # hold each predicted x_0 within [-1, 1]
 
   def __post_init__(self):
-    if self.solver not in SOLVERS:
-      raise UsageError(f'solver={self.solver!r} is not there.' + did_you_mean(self.solver, SOLVERS, 'There are'))
+    if any(isinstance(value, jax.core.Tracer) for value in vars(self).values()):
+      return  # checked before it was traced
+    if isinstance(self.solver, str) and self.solver not in SOLVERS:
+      raise UsageError(unknown('solver', self.solver, SOLVERS))
     if self.grid and self.grid not in GRIDS:
-      raise UsageError(f'grid={self.grid!r} is not there.' + did_you_mean(self.grid, GRIDS, 'There are'))
+      raise UsageError(unknown('grid', self.grid, GRIDS))
     if self.steps < 1:
       raise UsageError(f'steps={self.steps}: a solver takes at least 1.')
     if not 0 <= self.eta <= 1 or (self.eta and self.solver != 'ddim'):
@@ -61,12 +65,16 @@ class Sampler:
         f'churn_interval={self.churn_interval}, churn_noise={self.churn_noise}: churn=0 is none, give churn too, as churn=40.'
       )
 
+  @property
+  def is_guided(self) -> bool:
+    return differs(self.guidance, 1)
+
   def times(self, path: Path) -> Float[Array, 's']:
     """The grid on this path. Raises UsageError for a rho that it does not have."""
     grid = self.grid or path.grid
     if grid == 'karras':
       return karras(path, self.steps, self.rho)
-    if self.rho != Sampler.rho:
+    if differs(self.rho, Sampler.rho):
       raise UsageError(f"rho={self.rho}: with grid 'karras' alone; {path} has {grid!r} unless told otherwise.")
     return GRIDS[grid](path, self.steps)
 
@@ -75,8 +83,8 @@ class Sampler:
     if self.clip_denoised:
       free = denoise
       denoise = lambda x, t: jnp.clip(free(x, t), -1, 1)  # noqa: E731
-    given = {'eta': self.eta} if self.eta else {}
-    if self.churn:
+    given = {'eta': self.eta} if differs(self.eta, 0) else {}
+    if differs(self.churn, 0):
       low, high = self.churn_interval or (0.0, float('inf'))
       given = {'churn': self.churn, 'churn_min': low, 'churn_max': high, 'churn_noise': self.churn_noise}
     if self.solver == 'langevin':
@@ -84,4 +92,10 @@ class Sampler:
     if self.solver == 'dormand_prince':
       given = {'rtol': self.tolerance, 'atol': self.tolerance}
     times = self.times(path)
-    return functools.partial(SOLVERS[self.solver], **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)
+    solver = SOLVERS[self.solver] if isinstance(self.solver, str) else self.solver
+    return functools.partial(solver, **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)
+
+
+def differs(value: Any, default: float) -> bool:
+  """Whether an option has another value than its default, which means that something is off; a traced option has."""
+  return isinstance(value, jax.core.Tracer) or value != default

@@ -74,7 +74,8 @@ def ddim(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | No
   EDM's), and needs no keys; eta = 1 samples DDPM's posterior q(x_s | x_t, x_0) (2006.11239, eq. 7), for any path.
   """
   of = _keeping_eps(path, times, eta)
-  return _multistep(denoise, x, times, keys, of if eta else of._replace(noise=None))
+  deterministic = isinstance(eta, int | float) and eta == 0
+  return _multistep(denoise, x, times, keys, of._replace(noise=None) if deterministic else of)
 
 
 def _keeping_eps(path: Path, times: Times, eta: float) -> Coefficients:
@@ -229,7 +230,7 @@ def heun(
   steps = len(times) - 1
   alpha, noise_ratio = path.alpha(times[:-1]), ratio(path, times[:-1])
   within = (churn_min <= noise_ratio) & (noise_ratio <= churn_max) & jnp.isfinite(noise_ratio)
-  gamma = jnp.where(within, min(churn / steps, 2**0.5 - 1), 0.0)
+  gamma = jnp.where(within, jnp.minimum(churn / steps, 2**0.5 - 1), 0.0)
   raised = path.time(jnp.where(within, noise_ratio * (1 + gamma), 1.0))
   start = jnp.where(gamma > 0, jnp.minimum(raised, path.end), times[:-1])  # t_hat
   scale = jnp.where(gamma > 0, path.alpha(start) / alpha, 1.0)
@@ -245,7 +246,7 @@ def heun(
   def step(carry, turn):
     x, base, slope = carry
     n, second, t, ds, scale, added = turn
-    if churn:
+    if not (isinstance(churn, int | float) and churn == 0):
       fresh = scale * x + added * rng.normal(rng.fold_in(keys, n + 1), x.shape[1:])
       x = jnp.where(second, x, fresh)
     x_0 = denoise(x, t)
@@ -313,6 +314,8 @@ def dormand_prince(
   x0s = jax.lax.map(lambda at: denoise(*at), (states, passed))
   return Solution(denoise(flat.reshape(shape), end), evaluations + 1, states, x0s)
 
+
+Solver = Callable[[Denoiser, Path, Images, Times, Keys], Solution]
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
   'ddim': ddim,

@@ -15,14 +15,15 @@ from genjax.data import contents, decoded
 from genjax.data.contents import Contents
 from genjax.data.listing import image_files, print_ignored
 from genjax.data.photos import read_photo
-from genjax.data.sources.base import Arrays, Read, Source
+from genjax.data.sources.base import Read, Source, example_of, labeled
 from genjax.errors import UsageError
+from genjax.types import Example
 
 DECODER_VERSION = 1  # increased when decoding changes the pixels
 CACHED_FILES, CACHED_BYTES = 1000, 8 * 2**20  # a folder with fewer files and bytes is not cached: decoding takes about a second
 
 
-class ImageFolder:
+class ImageFolder(Source):
   """Image files below a folder. Its sub-folders, sorted by name, are the labels; without any there are no labels.
 
   Hidden files and folders are ignored; broken links and links to folders or out of the folder are errors. Images are rotated by
@@ -49,7 +50,7 @@ class ImageFolder:
       raise UsageError(f'{root / unknown[0]}: the images trained on have no such sub-folder; they have {have}.')
     if folders and not listing.folders:
       raise UsageError(f'{root}: its images are in no sub-folder, those trained on are: in {", ".join(folders)}.')
-    self.num_classes, self.classes, self.files = len(folders), tuple(folders), listing.files
+    self.classes, self.files = tuple(folders), listing.files
     self.options = {'resolution': resolution, 'channels': channels, 'background': background}
     statuses = [path.stat() for path in self.files]
     self.origin = contents.hash_files(root, self.files, [status.st_size for status in statuses])
@@ -61,10 +62,14 @@ class ImageFolder:
     first = next((image for path in self.files if (image := self.load(path, skip)) is not None), None)
     if first is None:
       raise UsageError(f'{root}: none of its {len(self.files)} images can be read.')
-    self.image_shape = first.shape
+    self.shape = first.shape
 
-  def __len__(self) -> int:
-    return len(self.files)
+  @property
+  def example(self) -> Example:
+    return example_of(self.shape, self.cond(self.labels), self.classes, len(self.files))
+
+  def cond(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+    return {'label': labels} if self.classes else {}
 
   def contents(self) -> Contents:
     return self.origin
@@ -79,21 +84,21 @@ class ImageFolder:
       return None
 
   def check_channels(self, path: Path, image: np.ndarray) -> None:
-    if image.shape[-1] != self.image_shape[-1]:
+    if image.shape[-1] != self.shape[-1]:
       raise UsageError(
         f'{path} has {image.shape[-1]} channel{"s"[: image.shape[-1] - 1]}, the first image '
-        f'{self.image_shape[-1]}: set data.channels=3 or 1.'
+        f'{self.shape[-1]}: set data.channels=3 or 1.'
       )
 
-  def read(self, indices: np.ndarray) -> Read:
-    images = [self.load(self.files[i]) for i in indices]
-    for i, image in zip(indices, images, strict=True):
+  def read(self, rows: np.ndarray) -> Read:
+    images = [self.load(self.files[i]) for i in rows]
+    for i, image in zip(rows, images, strict=True):
       self.check_channels(self.files[i], image)
-    return np.stack(images), self.labels[indices]
+    return np.stack(images), self.cond(self.labels[rows])
 
   def into_memory(self, memory: float) -> Source:
     """Decodes the images into memory if they take at most `memory` bytes; with `skip`, drops those that cannot be read."""
-    shape = (len(self), *self.image_shape)
+    shape = (len(self), *self.shape)
     if not (keep := np.prod(shape, dtype=np.int64) <= memory) and not self.skip:
       return self
     make = functools.partial(self.decode, keep)
@@ -107,15 +112,15 @@ class ImageFolder:
       print(
         f'{self.root}: skipped {len(left_out)} of {len(files)} images that cannot be read{": " * bool(examples)}{examples}.'
       )
-      empty = {files[i].relative_to(self.root).parts[0] for i in left_out if self.num_classes}
+      empty = {files[i].relative_to(self.root).parts[0] for i in left_out if self.classes}
       empty -= {path.relative_to(self.root).parts[0] for path in self.files}
       if empty:
         raise UsageError(f'{self.root / min(empty)}: none of the images of this class can be read; repair or remove them.')
-    return Arrays(self.name, images, self.labels, self.num_classes, self.classes, self.origin) if keep else self
+    return labeled(self.name, images, self.labels, self.classes, self.origin) if keep else self
 
   def decode(self, keep: bool) -> tuple[UInt8[np.ndarray, 'n h w c'], np.ndarray]:
     """Decodes all images in threads. Returns them (none unless `keep`), and the indices of those that cannot be read."""
-    images, left_out = np.empty((len(self) if keep else 0, *self.image_shape), np.uint8), []
+    images, left_out = np.empty((len(self) if keep else 0, *self.shape), np.uint8), []
     with (
       ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
       tqdm(total=len(self), desc='reading images', delay=2, leave=False, disable=None) as progress,

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
-from genjax.data.sources.base import Arrays
+from genjax.data.sources.base import Arrays, labeled
 from genjax.data.sources.tfds import Tfds
 from genjax.errors import UsageError
 
@@ -41,6 +41,7 @@ def with_modes(name: str, split: str, resolution: int, channels: int, data_dir: 
   if name == 'gaussians_25':
     if resolution != 1:
       raise UsageError(f'data.resolution={resolution}: gaussians_25 are points, images of one pixel: give 1.')
-    return Arrays(name, *gaussians(split), 25)
+    return labeled(name, *gaussians(split), 25)
   mnist = Tfds('mnist', split, resolution, 1, data_dir)
-  return Arrays(name, *stacked(*mnist.read(np.arange(len(mnist))), {'train': 0, 'test': 1}[split]), 1000)
+  images, cond = mnist.read(np.arange(len(mnist)))
+  return labeled(name, *stacked(images, cond['label'], {'train': 0, 'test': 1}[split]), 1000)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.data.sources.base import Arrays, from_arrays
+from genjax.data.sources.base import MAX_CLASSES, Arrays, from_arrays
 from genjax.errors import UsageError
 
 
@@ -36,6 +36,8 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
       'without gaps: save numpy.unique(label, return_inverse=True)[1].'
     )
   classes = int(labels.max()) + 1 if len(labels) else 0
+  if classes > MAX_CLASSES:
+    raise UsageError(f'{path}: labels run up to {classes - 1}; they must be below {MAX_CLASSES:,}.')
   return from_arrays(str(path), images, labels, classes, resolution, channels, background)
 
 

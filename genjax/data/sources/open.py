@@ -1,10 +1,13 @@
 """Opens a data set by its name: digits, a set with countable modes, TensorFlow Datasets, a folder or an npz file."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ImageColor
 
+from genjax.build import build, parameters, resolve
 from genjax.data import contents
 from genjax.data.listing import image_files
 from genjax.data.sources import modes
@@ -81,11 +84,35 @@ def open_data(
   if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
     return source
   images = np.empty((len(source), *source.image_shape), np.uint8)
-  labels = np.empty(len(source), np.int32)
+  cond = {name: np.empty((len(source), *x.shape), x.dtype) for name, x in source.example.cond.items()}
   for start in range(0, len(source), 1024):
     part = np.arange(start, min(start + 1024, len(source)))
-    images[part], labels[part] = source.read(part)
-  return Arrays(source.name, images, labels, source.num_classes, *contents.describe(source))
+    images[part], read = source.read(part)
+    for name, array in cond.items():
+      array[part] = read[name]
+  return Arrays(source.name, images, cond, source.example.classes, contents.describe(source))
+
+
+def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None = None, **options) -> Source:
+  """The source of a section `data`: `open_data(**options)`, or the one that `source` describes, a spec of a user's class.
+
+  A class with a parameter `split` gets that of the section.
+
+  Args:
+    allow: packages beside genjax that the spec may name.
+    source: the spec; None for `open_data`.
+
+  Raises:
+    UsageError: as `open_data`, or the spec makes no `Source`.
+  """
+  if source is None:
+    return open_data(**options)
+  if 'split' in parameters(resolve(source['cls'], allow)):
+    source = {**source, 'split': options.get('split', 'train')}
+  made = build(source, allow)
+  if not isinstance(made, Source):
+    raise UsageError(f'data.source is {type(made).__name__}: it must be a subclass of genjax.data.sources.base.Source.')
+  return made
 
 
 def is_known(name: str) -> bool:

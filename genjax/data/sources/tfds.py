@@ -10,12 +10,13 @@ from PIL import Image
 from genjax.data import contents
 from genjax.data.contents import Contents
 from genjax.data.photos import MODES, to_array
-from genjax.data.sources.base import Read
+from genjax.data.sources.base import Read, Source, example_of
 from genjax.errors import UsageError
 from genjax.images import resize
+from genjax.types import Example
 
 
-class Tfds:
+class Tfds(Source):
   """An image data set of TensorFlow Datasets, prepared as ArrayRecord and read by random access without TensorFlow."""
 
   def __init__(self, name: str, split: str, resolution: int, channels: int, data_dir: str, background: str = 'white'):
@@ -43,7 +44,6 @@ class Tfds:
     if not image:
       raise UsageError(f'{name} has no image feature; it has {", ".join(builder.info.features)}.')
     self.image_key, self.label_key = image[0], label[0] if label else None
-    self.num_classes = builder.info.features[label[0]].num_classes if label else 0
     self.classes = tuple(builder.info.features[label[0]].names) if label else ()
     self.background = background
     try:
@@ -57,18 +57,22 @@ class Tfds:
     own = builder.info.features[image[0]].shape[-1]
     self.channels = channels or (1 if own == 1 else 3)
     self.resolution = resolution
-    self.image_shape = (resolution, resolution, self.channels)
 
-  def __len__(self) -> int:
-    return len(self.examples)
+  @property
+  def example(self) -> Example:
+    shape = (self.resolution, self.resolution, self.channels)
+    cond = {'label': np.zeros(0, np.int32)} if self.label_key else {}
+    return example_of(shape, cond, self.classes, len(self.examples))
 
-  def read(self, indices: np.ndarray) -> Read:
-    examples = self.examples.__getitems__([int(i) for i in indices])
+  def read(self, rows: np.ndarray) -> Read:
+    examples = self.examples.__getitems__([int(i) for i in rows])
     images = np.stack([resize(self.as_channels(e[self.image_key]), self.resolution) for e in examples])
-    labels = np.array([e[self.label_key] if self.label_key else 0 for e in examples], np.int32)
+    if not self.label_key:
+      return images, {}
+    labels = np.array([e[self.label_key] for e in examples], np.int32)
     if labels.min(initial=0) < 0:
       raise UsageError(f'{self.name} has images without a label (-1) in this split: choose another data.split.')
-    return images, labels
+    return images, {'label': labels}
 
   def contents(self) -> Contents:
     """Hashes some examples: labels, and bytes of JPEG files or pixels of PNG files, whose bytes vary with the encoder."""

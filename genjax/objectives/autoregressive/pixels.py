@@ -12,11 +12,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from genjax import rng
+from genjax.conditioners import Unconditional, complete
 from genjax.errors import UsageError
 from genjax.networks.layers import from_patches, to_patches
-from genjax.objectives.common import bits_per_dim, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import bits_per_dim, dropout_keys
 from genjax.objectives.likelihoods import Likelihood
-from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 
 def check_causal(part: str, network: nn.Module) -> None:
@@ -33,7 +34,7 @@ def check_causal(part: str, network: nn.Module) -> None:
 class Autoregressive:
   """A game of one player, 'model': minimise -log p(x), exact, in nats per image.
 
-  `network(x, label) -> the likelihood's numbers` at each pixel, which follow from the pixels before it alone. One with a `step`
+  `network(x, cond) -> what the likelihood reads` at each pixel, which follow from the pixels before it alone. One with a `step`
   and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels. A likelihood of
   patches makes those the network's pixels: H / rows x W / columns of them, of rows x columns x C channels.
   """
@@ -41,7 +42,9 @@ class Autoregressive:
   network: nn.Module
   likelihood: Likelihood
   image_shape: tuple[int, int, int]
-  num_classes: int = 0  # 0: unconditional
+  conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
+
+  nll_is_expensive = False
 
   def __post_init__(self):
     if any(p < 1 or side % p for side, p in zip(self.image_shape, self.patch, strict=False)):
@@ -52,7 +55,7 @@ class Autoregressive:
         f'objective.network.image_shape={given}: in patches of {self.patch} images are {self.patched}, set that.'
       )
     check_causal('network', self.network)
-    check_drawn(self.likelihood)
+    check_samples_pixels(self.likelihood)
 
   @property
   def patch(self) -> tuple[int, int]:
@@ -71,8 +74,8 @@ class Autoregressive:
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     check_outputs(self.network, self.likelihood, batch.image)
-    x, label = to_patches(batch.image, *self.patch), one_hot(batch.label, self.num_classes)
-    return Variables({'model': self.network.init(key, x, label)['params']}, {})
+    x, embedded = to_patches(batch.image, *self.patch), self.conditioner.embed(batch.cond)
+    return Variables({'model': self.network.init(key, x, embedded)['params']}, {})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(x), the mean over the batch."""
@@ -80,10 +83,10 @@ class Autoregressive:
     nats = -self.log_prob(params, batch, x_keys, dropout_keys(self.network, network_keys)).mean()
     return nats, Aux({'nll_nats': nats, 'bits_per_dim': bits_per_dim(nats, batch.image)})
 
-  def log_prob(self, params: dict, batch: Batch, keys: Keys, more: tuple[Keys, ...] = ()) -> Float[Array, 'b']:
-    x = self.likelihood.observe(batch.image, keys)
-    seen, label = to_patches(x, *self.patch), one_hot(batch.label, self.num_classes)
-    out = self.network.apply({'params': params['model']}, seen, label, *more)
+  def log_prob(self, params: dict, batch: Batch, keys: Keys, dropout: tuple[Keys, ...] = ()) -> Float[Array, 'b']:
+    x = self.likelihood.observe(batch.image, keys, batch.row)
+    patches, embedded = to_patches(x, *self.patch), self.conditioner.embed(batch.cond)
+    out = self.network.apply({'params': params['model']}, patches, embedded, *dropout)
     return self.likelihood.log_prob(out, x, {})
 
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'exact') -> Float[Array, 'b']:
@@ -94,17 +97,21 @@ class Autoregressive:
   def estimators(self) -> dict[str, str]:
     return {'exact': f'exact, of {self.likelihood.measures}'}
 
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, cached: bool = True) -> Images:
-    """x ~ p(x), pixel i from stream i of each image's key. Without labels a conditional model draws them uniformly.
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, *, cached: bool = True) -> Images:
+    """x ~ p(x), pixel i from stream i of each image's key. Fields that `cond` lacks are drawn.
 
     `cached=False`: the whole network for each pixel, where it has a `step`, too.
     """
-    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
+    embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
     params, pixel_keys = variables.params['model'], rng.fold_in(keys, 0)
-    return drawn(self.network, params, self.likelihood, self.patched, label, pixel_keys, cached)
+    return sample_pixels(self.network, params, self.likelihood, self.patched, embedded, pixel_keys, cached)
+
+  def evaluations(self, variables: Variables) -> int:
+    """One for each pixel or patch."""
+    return self.patched[0] * self.patched[1]
 
 
-def check_drawn(likelihood: Likelihood) -> None:
+def check_samples_pixels(likelihood: Likelihood) -> None:
   """Raises UsageError for a likelihood whose pixels cannot be drawn one by one."""
   if not hasattr(likelihood, 'sample') or likelihood.params() or likelihood.buffers():
     kind = type(likelihood).__name__
@@ -118,25 +125,25 @@ def check_outputs(network: nn.Module, likelihood: Likelihood, image: Images) -> 
     raise UsageError(f'objective.network.outputs={network.outputs}: {kind} reads {read} numbers a place, set it to that.')
 
 
-def drawn(
+def sample_pixels(
   network: nn.Module,
   params: dict,
   likelihood: Likelihood,
   shape: tuple[int, int, int],
-  given: Float[Array, 'b ...'] | None,
+  embedded: Cond,
   keys: Keys,
   cached: bool = True,
 ) -> Images:
-  """Images whose pixels, or patches, `shape` of them, were drawn one after another: `row_by_row`, place i from stream i."""
+  """Images whose pixels, or patches, `shape` of them, are drawn one after another: `row_by_row`, place i from stream i."""
   draw = lambda out, place: to_patches(likelihood.sample(out, rng.fold_in(keys, place)), *likelihood.patch)  # noqa: E731
-  return from_patches(row_by_row(network, params, shape, given, draw, len(keys), cached), *likelihood.patch)
+  return from_patches(row_by_row(network, params, shape, embedded, draw, len(keys), cached), *likelihood.patch)
 
 
 def row_by_row(
   network: nn.Module,
   params: dict,
   shape: tuple[int, int, int],
-  label: Float[Array, 'b ...'] | None,
+  embedded: Cond,
   draw: Callable[[Float[Array, 'b 1 1 o'], Int[Array, '']], Float[Array, 'b 1 1 c']],
   batch: int,
   cached: bool = True,
@@ -147,12 +154,12 @@ def row_by_row(
 
   def step(carry, place):
     last, cache = carry
-    out, cache = network.apply(model, last, place, cache, label, method='step')
+    out, cache = network.apply(model, last, place, cache, embedded, method='step')
     pixel = draw(out, place)[:, 0, 0]
     return (pixel, cache), pixel
 
   def whole(x, place):
-    out = network.apply(model, x, label)
+    out = network.apply(model, x, embedded)
     row, column = place // columns, place % columns
     here = jax.lax.dynamic_slice(out, (0, row, column, 0), (batch, 1, 1, out.shape[-1]))
     return jax.lax.dynamic_update_slice(x, draw(here, place), (0, row, column, 0)), None

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from genjax import rng
 from genjax.errors import UsageError
 
-Own = dict[str, Array]
+State = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,52 +38,52 @@ class Codebook:
         f'Codebook: decay={self.decay} and restart={self.restart} must be in [0, 1), commitment={self.commitment} not negative.'
       )
 
-  def buffers(self) -> Own:
+  def buffers(self) -> State:
     """Codes on a small sphere around 0, all chosen alike."""
     codes = jax.random.normal(rng.key(0), (self.size, self.dim)) / math.sqrt(self.dim)
     share = jnp.full(self.size, 1 / self.size)
     return {'share': share, 'sums': codes * share[:, None]}
 
-  def codes(self, own: Own) -> Float[Array, 'n d']:
+  def codes(self, state: State) -> Float[Array, 'n d']:
     """All of them, a row each: the mean vector of what chose it."""
-    return own['sums'] / jnp.maximum(own['share'], 1e-8)[:, None]
+    return state['sums'] / jnp.maximum(state['share'], 1e-8)[:, None]
 
-  def index(self, z: Float[Array, '*n d'], own: Own) -> Int[Array, '*n']:
+  def index(self, z: Float[Array, '*n d'], state: State) -> Int[Array, '*n']:
     """The nearest code."""
-    codes = self.codes(own)
+    codes = self.codes(state)
     flat = z.reshape(-1, self.dim)
     apart = jnp.square(codes).sum(axis=1)[None] - 2 * jnp.matmul(flat, codes.T, precision='highest')
     return apart.argmin(axis=1).reshape(z.shape[:-1])
 
-  def vector(self, index: Int[Array, '*n'], own: Own) -> Float[Array, '*n d']:
-    return self.codes(own)[index]
+  def vector(self, index: Int[Array, '*n'], state: State) -> Float[Array, '*n d']:
+    return self.codes(state)[index]
 
-  def quantise(
-    self, z: Float[Array, 'b h w d'], own: Own
+  def quantize(
+    self, z: Float[Array, 'b h w d'], state: State
   ) -> tuple[Float[Array, 'b h w d'], Int[Array, 'b h w'], Float[Array, 'b']]:
     """The codes, whose gradient is that of z (straight through); which; and what the distance costs, of each image."""
-    index = self.index(jax.lax.stop_gradient(z), own)
-    e = jax.lax.stop_gradient(self.vector(index, own))
+    index = self.index(jax.lax.stop_gradient(z), state)
+    e = jax.lax.stop_gradient(self.vector(index, state))
     return z + jax.lax.stop_gradient(e - z), index, self.commitment * jnp.square(z - e).sum(axis=(1, 2, 3))
 
-  def updated(self, z: Float[Array, 'b h w d'], index: Int[Array, 'b h w'], own: Own) -> Own:
+  def updated(self, z: Float[Array, 'b h w d'], index: Int[Array, 'b h w'], state: State) -> State:
     """After a batch."""
     flat, chosen = jax.lax.stop_gradient(z).reshape(-1, self.dim), jax.nn.one_hot(index.ravel(), self.size)
-    share = own['share'] + (1 - self.decay) * (chosen.mean(axis=0) - own['share'])
-    sums = own['sums'] + (1 - self.decay) * (chosen.T @ flat / len(flat) - own['sums'])
+    share = state['share'] + (1 - self.decay) * (chosen.mean(axis=0) - state['share'])
+    sums = state['sums'] + (1 - self.decay) * (chosen.T @ flat / len(flat) - state['sums'])
     return {'share': share, 'sums': sums}
 
-  def restarted(self, own: Own) -> Own:
+  def reset_dead_codes(self, state: State) -> State:
     """With the dead codes beside the most chosen ones: the i-th least with the i-th most. Of buffers alone, before a batch."""
-    order = jnp.argsort(own['share'])  # stable
+    order = jnp.argsort(state['share'])  # stable
     least, most = order[: self.size // 2], order[::-1][: self.size // 2]
-    dead = own['share'][least] < self.restart / self.size
-    half, half_sums, middle = own['share'][most] / 2, own['sums'][most] / 2, self.codes(own)[most]
+    dead = state['share'][least] < self.restart / self.size
+    half, half_sums, middle = state['share'][most] / 2, state['sums'][most] / 2, self.codes(state)[most]
     aside = 1e-2 * jax.random.normal(rng.key(1), middle.shape) * jnp.abs(middle).mean()
     pick = lambda new, old: jnp.where(dead.reshape(-1, *[1] * (old.ndim - 1)), new, old)  # noqa: E731
-    share = own['share'].at[least].set(pick(half, own['share'][least])).at[most].set(pick(half, own['share'][most]))
-    moved = pick((middle + aside) * half[:, None], own['sums'][least])
-    sums = own['sums'].at[least].set(moved).at[most].set(pick(half_sums, own['sums'][most]))
+    share = state['share'].at[least].set(pick(half, state['share'][least])).at[most].set(pick(half, state['share'][most]))
+    moved = pick((middle + aside) * half[:, None], state['sums'][least])
+    sums = state['sums'].at[least].set(moved).at[most].set(pick(half_sums, state['sums'][most]))
     return {'share': share, 'sums': sums}
 
 
@@ -105,7 +105,7 @@ class FSQ:
   def dim(self) -> int:
     return len(self.levels)
 
-  def buffers(self) -> Own:
+  def buffers(self) -> State:
     return {}
 
   def bounded(self, z: Float[Array, '*n d']) -> Float[Array, '*n d']:
@@ -116,29 +116,29 @@ class FSQ:
     offset, half, shape = (a.reshape(*[1] * (z.ndim - 1), -1) for a in (offset, half, jnp.arctanh(offset / half)))
     return jnp.tanh(z + shape) * half - offset
 
-  def index(self, z: Float[Array, '*n d'], own: Own) -> Int[Array, '*n']:
+  def index(self, z: Float[Array, '*n d'], state: State) -> Int[Array, '*n']:
     whole = jnp.round(self.bounded(z)).astype(jnp.int32) + self._low(z.ndim)
     return (whole * self._places(z.ndim)).sum(axis=-1)
 
-  def vector(self, index: Int[Array, '*n'], own: Own) -> Float[Array, '*n d']:
+  def vector(self, index: Int[Array, '*n'], state: State) -> Float[Array, '*n d']:
     """The levels, scaled to [-1, 1]."""
     ndim = index.ndim + 1
     levels = jnp.asarray(self.levels).reshape(*[1] * index.ndim, -1)
     whole = index[..., None] // self._places(ndim) % levels
     return (whole - self._low(ndim)) / self._low(ndim).astype(jnp.float32)
 
-  def quantise(
-    self, z: Float[Array, 'b h w d'], own: Own
+  def quantize(
+    self, z: Float[Array, 'b h w d'], state: State
   ) -> tuple[Float[Array, 'b h w d'], Int[Array, 'b h w'], Float[Array, 'b']]:
     bounded = self.bounded(z)
     whole = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
-    return whole / self._low(z.ndim).astype(jnp.float32), self.index(z, own), jnp.zeros(len(z))
+    return whole / self._low(z.ndim).astype(jnp.float32), self.index(z, state), jnp.zeros(len(z))
 
-  def updated(self, z, index, own: Own) -> Own:
+  def updated(self, z, index, state: State) -> State:
     return {}
 
-  def restarted(self, own: Own) -> Own:
-    return own
+  def reset_dead_codes(self, state: State) -> State:
+    return state
 
   def _low(self, ndim: int) -> Int[Array, '...']:
     """By how much the lowest level lies below 0."""

@@ -13,11 +13,10 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.codes.vqvae import VQVAE
-from genjax.objectives.common import one_hot
+from genjax.objectives.codes.vqvae import CodeModel
 from genjax.objectives.gan.losses import Adversarial, Hinge
 from genjax.objectives.gan.penalties import GeneratorPenalty, Penalty
-from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
+from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Player, Variables
 
 
 class Balance(NamedTuple):
@@ -34,11 +33,11 @@ class Balance(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class VQGAN(VQVAE):
-  """A game of three: 'model' reconstructs so that 'discriminator' takes it for real, 'prior' as in `VQVAE`.
+class VQGAN(CodeModel):
+  """A game of three: 'model' reconstructs so that 'discriminator' takes it for real, 'prior' as in `CodeModel`.
 
   L = -log p(x|e) + commitment + perceptual d(x, x') + adversarial_weight lambda L_G, lambda = |grad L_rec| / |grad L_G| of the
-  decoder's last layer (eq. 7), which must be a convolution `out`. `discriminator(x, label, train) -> logits`, [B] or of patches
+  decoder's last layer (eq. 7), which must be a convolution `out`. `discriminator(x, cond, train) -> logits`, [B] or of patches
   [B, h, w], plays for `adversarial` with `penalties` as in a GAN. Two departures: the norms are those of the step before,
   since a ratio of one batch's would depend on how it is split; and d, the paper's LPIPS, compares what the discriminator's own
   convolutions answer (1512.09300, section 2.3; each place's channels on the unit sphere, as in 1801.03924, eq. 1).
@@ -72,16 +71,16 @@ class VQGAN(VQVAE):
     if out is None:
       kind = type(self.decoder).__name__
       raise UsageError(f'objective.decoder: {kind} has no last convolution named out, as GridDecoder has.')
-    mine = self.discriminator.init(jax.random.fold_in(key, 3), batch.image, one_hot(batch.label, self.num_classes), True)
+    mine = self.discriminator.init(jax.random.fold_in(key, 3), batch.image, self.conditioner.embed(batch.cond), True)
     params['discriminator'] = mine.pop('params')
     more = {'balance': Balance(jnp.zeros_like(out), jnp.zeros_like(out))._asdict()}
     return Variables(params, buffers | more | ({'discriminator': mine} if mine else {}))
 
-  def judge(self, params: dict, buffers: dict, x: Images, label) -> tuple[Float[Array, 'b p'], list[Array], dict]:
+  def judge(self, params: dict, buffers: dict, x: Images, embedded: Cond) -> tuple[Float[Array, 'b p'], list[Array], dict]:
     """Logits of each image's patches; what convolutions answer, but for logits; and the discriminator's new buffers."""
     mine = buffers.get('discriminator', {})
     logits, found = self.discriminator.apply(
-      {'params': params['discriminator'], **mine}, x, label, True,
+      {'params': params['discriminator'], **mine}, x, embedded, True,
       capture_intermediates=lambda module, _: isinstance(module, nn.Conv), mutable=['intermediates', *mine],
     )  # fmt: skip
     found = dict(found)
@@ -90,7 +89,7 @@ class VQGAN(VQVAE):
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """The model's L, above."""
-    label, balance = one_hot(batch.label, self.num_classes), Balance(**context.buffers['balance'])
+    embedded, balance = self.conditioner.embed(batch.cond), Balance(**context.buffers['balance'])
     vq, aux, x, e = self.reconstruction(params, context, batch, keys)
     decoder = params['model']['decoder']
 
@@ -99,14 +98,14 @@ class VQGAN(VQVAE):
       return self.decode({'model': {'decoder': {**decoder, 'out': out}}}, e)
 
     def played(image):
-      logits = self.judge(params, context.buffers, image, label)[0].ravel()
-      real = self.judge(params, context.buffers, x, label)[0].ravel() if self.adversarial.paired else None
+      logits = self.judge(params, context.buffers, image, embedded)[0].ravel()
+      real = self.judge(params, context.buffers, x, embedded)[0].ravel() if self.adversarial.paired else None
       return self.adversarial.generator(real, logits)
 
     def rebuilt(out):
       value = -self.likelihood.log_prob(out, x, {}).mean()
       if self.perceptual:
-        ours, theirs = (self.judge(params, context.buffers, image, label)[1] for image in (self.likelihood.mean(out), x))
+        ours, theirs = (self.judge(params, context.buffers, image, embedded)[1] for image in (self.likelihood.mean(out), x))
         value += self.perceptual * perceptual_distance(ours, theirs).mean()
       return value
 
@@ -127,15 +126,15 @@ class VQGAN(VQVAE):
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """L_D of images and their reconstructions, and the penalties."""
-    label = one_hot(batch.label, self.num_classes)
-    x, index, own = self.codes(params, context.buffers, batch, rng.fold_in(keys, 0))
-    fake = self.likelihood.mean(self.decode(params, self.quantiser.vector(index, own)))
-    (real, _, buffers), (generated, _, _) = (self.judge(params, context.buffers, image, label) for image in (x, fake))
+    embedded = self.conditioner.embed(batch.cond)
+    x, index, state = self.codes(params, context.buffers, batch, rng.fold_in(keys, 0))
+    fake = self.likelihood.mean(self.decode(params, self.quantizer.vector(index, state)))
+    (real, _, buffers), (generated, _, _) = (self.judge(params, context.buffers, image, embedded) for image in (x, fake))
     loss = self.adversarial.discriminator(real.ravel(), generated.ravel())
     metrics = {'d_real': real.mean(), 'd_fake': generated.mean()}
 
     def critic(images, keys):
-      return self.judge(params, context.buffers, images, label)[0].mean(axis=1)
+      return self.judge(params, context.buffers, images, embedded)[0].mean(axis=1)
 
     for i, (name, penalty) in enumerate(self.penalties.items()):
       metrics[f'discriminator/{name}'] = penalty(critic, x, fake, rng.fold_in(keys, i + 1))

@@ -9,13 +9,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.conditioners import Unconditional, complete, only
 from genjax.errors import UsageError
-from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, dropout_keys
 from genjax.objectives.diffusion.parameterizations import Karras
 from genjax.objectives.diffusion.times import LogNormal
 from genjax.samplers.paths import EDM
 from genjax.samplers.solvers import Solution
-from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 NEAREST = 1e-3  # beyond, the difference of f at both times is lost in float32, and at last is 0 / 0
 
@@ -24,14 +25,14 @@ NEAREST = 1e-3  # beyond, the difference of f at both times is lost in float32, 
 class Consistency:
   """A game of one player, 'model': f(x_t, t) = f(x_r, r) along the flow, with f(x_0, 0) = x_0 by EDM's preconditioning.
 
-  `network(x, condition, label) -> F` as for genjax/objectives/diffusion/diffusion.py. r starts at 0, which is training a
+  `network(x, c_noise, cond) -> F` as for genjax/objectives/diffusion/diffusion.py. r starts at 0, which is training a
   denoiser, and nears t stage by stage (section 3.2).
   """
 
   network: nn.Module
   image_shape: tuple[int, int, int]
   stage: int  # steps until 1 - r / t is divided by q
-  num_classes: int = 0  # 0: unconditional
+  conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
   q: float = 2.0
   k: float = 8.0  # of n(t) = 1 + k sigmoid(-b t)
   b: float = 1.0
@@ -39,7 +40,7 @@ class Consistency:
   P_std: float = 2.0
   huber: float = 0.00054  # c / sqrt(D) of the pseudo-Huber distance (2310.14189, section 3.3); 0 would be ECT's L2
   sigma_data: float = 0.5
-  label_dropout: float = 0.0  # how often the label is hidden in training, for samples of the null label
+  cond_dropout: float = 0.0  # how often conditions are hidden in training, for samples without
 
   no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
 
@@ -50,8 +51,8 @@ class Consistency:
       raise UsageError(
         f'k={self.k} must not be negative, P_std={self.P_std} and sigma_data={self.sigma_data} must be positive.'
       )
-    if not 0 <= self.label_dropout <= 1:
-      raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
+    if not 0 <= self.cond_dropout <= 1:
+      raise UsageError(f'cond_dropout={self.cond_dropout} is a probability: from 0 to 1.')
     check_outputs(self.network)
 
   @property
@@ -63,21 +64,20 @@ class Consistency:
     return {'model': Player(self.loss)}
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    label = one_hot(batch.label, self.num_classes)
-    t = jnp.zeros(batch.image.shape[0])
-    return Variables({'model': self.network.init(key, batch.image, t, label)['params']}, {})
+    embedded, t = self.conditioner.embed(batch.cond), jnp.zeros(batch.image.shape[0])
+    return Variables({'model': self.network.init(key, batch.image, t, embedded)['params']}, {})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """E d(f(x_t, t), sg f(x_r, r)) / (t - r), both of the same eps (eq. 7 and section 3.3)."""
-    t_keys, eps_keys, inside_keys = rng.split(keys, 3)
-    inside = dropout_keys(self.network, inside_keys)  # the same for both, as the label
-    label = drop_labels(rng.fold_in(keys, 3), batch.label, self.label_dropout, self.num_classes)
+    t_keys, eps_keys, network_keys = rng.split(keys, 3)
+    dropout = dropout_keys(self.network, network_keys)  # the same for both, as the conditions
+    cond = self.conditioner.drop(rng.fold_in(keys, 3), only(self.conditioner, batch.cond), self.cond_dropout)
     t = LogNormal(self.P_mean, self.P_std)(self.path, t_keys)
     r = self.before(t, context.step)
     eps = rng.normal(eps_keys, batch.image.shape[1:])
     t_image, r_image = (s[:, None, None, None] for s in (t, r))
-    later = self.f(params, batch.image + t_image * eps, t, label, *inside)
-    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), label, *inside)
+    later = self.f(params, batch.image + t_image * eps, t, cond, *dropout)
+    nearer = self.f(params, batch.image + r_image * eps, jnp.where(r > 0, r, t), cond, *dropout)
     nearer = jax.lax.stop_gradient(jnp.where(r_image > 0, nearer, batch.image))
     squared = ((later - nearer) ** 2).sum(axis=(1, 2, 3))
     c = self.huber * math.sqrt(math.prod(batch.image.shape[1:]))
@@ -89,33 +89,29 @@ class Consistency:
     n = 1 + self.k * jax.nn.sigmoid(-self.b * t)
     return t * (1 - jnp.clip(n / self.q ** (step // self.stage).astype(jnp.float32), NEAREST, 1.0))
 
-  def f(self, params: dict, x: Images, t: Float[Array, 'b'], label: Labels | None, *inside: Keys) -> Images:
+  def f(self, params: dict, x: Images, t: Float[Array, 'b'], cond: Cond, *dropout_keys: Keys) -> Images:
     prediction, t = Karras(self.sigma_data), t[:, None, None, None]
-    condition = prediction.condition(self.path, t)[:, 0, 0, 0]
+    c_noise = prediction.condition(self.path, t)[:, 0, 0, 0]
     scaled = prediction.scale(self.path, t) * x
-    answer = self.network.apply({'params': params['model']}, scaled, condition, one_hot(label, self.num_classes), *inside)
-    return prediction.x0(self.path, t, x, answer)
+    out = self.network.apply({'params': params['model']}, scaled, c_noise, self.conditioner.embed(cond), *dropout_keys)
+    return prediction.x0(self.path, t, x, out)
 
-  def sample(
-    self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1, middle: float = 0.821
-  ) -> Images:
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1, middle: float = 0.821) -> Images:
     """f from pure noise; with steps=2 again from noise of deviation `middle` added to that (2303.01469, algorithm 1)."""
-    return self.solve(variables, keys, labels, steps=steps, middle=middle).x
+    return self.solve(variables, keys, cond, steps=steps, middle=middle).x
 
-  def solve(
-    self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1, middle: float = 0.821
-  ) -> Solution:
+  def solve(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1, middle: float = 0.821) -> Solution:
     """As `sample`, with the way to the images: each x_t and f(x_t, t)."""
     if steps not in (1, 2):
       raise UsageError(f'steps={steps}: a consistency model takes 1 or 2.')
-    if not 0 < middle <= self.path.end:
+    if isinstance(middle, int | float) and not 0 < middle <= self.path.end:
       raise UsageError(f'middle={middle} must be above 0 and at most {self.path.end}.')
-    labels = labels_or_random(labels, keys, self.num_classes)
+    cond = complete(self.conditioner, cond, keys)
     noise = lambda i: rng.normal(rng.fold_in(keys, i), self.image_shape)  # noqa: E731
     end = self.path.end
     states = [end * noise(0)]
-    x0s = [self.f(variables.params, states[0], jnp.full(keys.shape, end), labels)]
+    x0s = [self.f(variables.params, states[0], jnp.full(keys.shape, end), cond)]
     if steps == 2:
       states.append(x0s[0] + middle * noise(2))
-      x0s.append(self.f(variables.params, states[1], jnp.full(keys.shape, middle), labels))
+      x0s.append(self.f(variables.params, states[1], jnp.full(keys.shape, middle), cond))
     return Solution(jnp.clip(x0s[-1], -1, 1), jnp.full(keys.shape, steps), jnp.stack(states), jnp.stack(x0s))

@@ -8,19 +8,20 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import bits_per_dim, labels_or_null
-from genjax.objectives.diffusion.diffusion import EVALUATIONS, Diffusion, finished
+from genjax.objectives.common import bits_per_dim
+from genjax.objectives.diffusion.denoising import EVALUATIONS, postprocess
+from genjax.objectives.diffusion.diffusion import DiffusionModel
 from genjax.samplers.elbo import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
 from genjax.samplers.paths import Discrete, posterior
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution, learned_ancestral
-from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Variables
+from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class LearnedVariance(Diffusion):
-  """Minimise L_hybrid = L_simple + lambda L_vlb (eq. 16), whose L_vlb, in bits per dimension, moves the variance alone.
+class LearnedVariance(DiffusionModel):
+  """Minimizes L_hybrid = L_simple + lambda L_vlb (eq. 16), whose L_vlb, in bits per dimension, moves the variance alone.
 
   `network` has `outputs=2`: F, and v in -1, ..., 1 between the log of the posterior's variance and that of the step
   forward (eq. 15). The path and its times are discrete. Solvers other than 'ancestral' use F alone.
@@ -28,8 +29,8 @@ class LearnedVariance(Diffusion):
 
   vlb_weight: float = 1e-3  # lambda
 
-  answers = 2
-  estimators = {name: Diffusion.estimators[name] for name in ('bound', 'ode', 'ode_exact')}
+  num_outputs = 2
+  estimators = {name: DiffusionModel.estimators[name] for name in ('bound', 'ode', 'ode_exact')}
 
   def __post_init__(self):
     super().__post_init__()
@@ -42,20 +43,20 @@ class LearnedVariance(Diffusion):
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """L_hybrid; L_vlb from the one time that is drawn, T times its term."""
-    draw = self.draw(batch, keys)
-    f, v = self.both(params, draw.x_t, draw.t, draw.hears, *draw.inside)
-    found = self.prediction.x0(self.path, draw.t, draw.x_t, jax.lax.stop_gradient(f))
-    nats = step_nats(self.path, draw.t, draw.x_0, draw.x_t, found, self.log_variance(draw.t, v))
+    point = self.training_point(batch, keys)
+    f, v = self.both(params, point.x_t, point.t, point.cond, *point.dropout_keys)
+    x_0 = self.prediction.x0(self.path, point.t, point.x_t, jax.lax.stop_gradient(f))
+    nats = step_nats(self.path, point.t, point.x_0, point.x_t, x_0, self.log_variance(point.t, v))
     bits = bits_per_dim(self.path.T * nats.mean(), batch.image)
-    return self.error(f, draw) + self.vlb_weight * bits, Aux({'vlb_bits': bits})
+    return self.error(f, point) + self.vlb_weight * bits, Aux({'vlb_bits': bits})
 
-  def both(self, params: dict, *told) -> tuple[Images, Images]:
-    """F and v, of the arguments of `network_of`."""
-    answer = super().network_of(params, *told)
-    return answer[..., : answer.shape[-1] // 2], answer[..., answer.shape[-1] // 2 :]
+  def both(self, params: dict, *inputs) -> tuple[Images, Images]:
+    """F and v, of the arguments of `apply_network`."""
+    out = self.apply_network(params, *inputs)
+    return out[..., : out.shape[-1] // 2], out[..., out.shape[-1] // 2 :]
 
-  def network_of(self, params: dict, *told) -> Images:
-    return self.both(params, *told)[0]
+  def output(self, params: dict, *inputs) -> Images:
+    return self.both(params, *inputs)[0]
 
   def log_variance(self, t: Float[Array, 'b 1 1 1'], v: Images) -> Images:
     """Of the step from t to t - 1/T (eq. 15)."""
@@ -63,18 +64,18 @@ class LearnedVariance(Diffusion):
     part = 0.5 * (1 + v)
     return part * jnp.log(q.forward) + (1 - part) * log_clipped(self.path, t, q)
 
-  def predict(self, variables: Variables, labels: Labels | None):
+  def predict(self, variables: Variables, cond: Cond):
     """(x_t, t) -> x_0 and v."""
 
     def predict(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
-      f, v = self.both(variables.params, x, t, self.hears(labels_or_null(labels, len(x), self.num_classes)))
+      f, v = self.both(variables.params, x, t, self.network_cond(cond, size=len(x)))
       return self.prediction.x0(self.path, t, x, f), v
 
     return predict
 
   def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
-    predict = self.predict(variables, batch.label if self.num_classes else None)
+    predict = self.predict(variables, batch.cond)
 
     def with_variance(x, t):
       x_0, v = predict(x, t)
@@ -82,22 +83,22 @@ class LearnedVariance(Diffusion):
 
     return discrete(with_variance, self.path, batch.image, keys, EVALUATIONS)
 
-  def by(
-    self, sampler: Sampler, variables: Variables, keys: Keys, labels: Labels | None, worse: Denoiser | None = None
+  def solve_with(
+    self, sampler: Sampler, variables: Variables, keys: Keys, cond: Cond, guide: Denoiser | None = None
   ) -> Solution:
-    """As Diffusion's; by 'ancestral' with the learned variance, of longer steps too (section 4)."""
+    """As Diffusion's; with solver 'ancestral' with the learned variance, of longer steps too (section 4)."""
     if sampler.solver != 'ancestral':
-      return super().by(sampler, variables, keys, labels, worse)
-    predict = self.predict(variables, labels)
-    if sampler.guidance != 1:
-      worse = worse or self.worse(variables, labels)
+      return super().solve_with(sampler, variables, keys, cond, guide)
+    predict = self.predict(variables, cond)
+    if sampler.is_guided:
+      guide = guide or self.unconditional_denoiser(variables, cond)
 
-    def led(x, t):
+    def predict_guided(x, t):
       x_0, v = predict(x, t)
-      if sampler.guidance != 1:
-        x_0 = guided(lambda x, t: x_0, worse, sampler.guidance, self.path, sampler.guidance_interval)(x, t)
+      if sampler.is_guided:
+        x_0 = guided(lambda x, t: x_0, guide, sampler.guidance, self.path, sampler.guidance_interval)(x, t)
       return (jnp.clip(x_0, -1, 1) if sampler.clip_denoised else x_0), v
 
     times, noise = sampler.times(self.path), rng.normal(rng.fold_in(keys, 0), self.image_shape)
-    solution = learned_ancestral(led, self.path, self.path.sigma(times[0]) * noise, times, rng.fold_in(keys, 2))
-    return finished(solution, sampler)
+    solution = learned_ancestral(predict_guided, self.path, self.path.sigma(times[0]) * noise, times, rng.fold_in(keys, 2))
+    return postprocess(solution, sampler)

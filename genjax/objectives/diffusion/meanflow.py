@@ -8,24 +8,25 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.conditioners import Unconditional, complete, is_null, only
 from genjax.errors import UsageError
-from genjax.objectives.common import check_outputs, drop_labels, dropout_keys, labels_or_random, one_hot
+from genjax.objectives.common import check_outputs, dropout_keys
 from genjax.samplers.solvers import Solution
-from genjax.types import Aux, Batch, Context, Images, Keys, Labels, Player, Variables
+from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 
 @dataclasses.dataclass(frozen=True)
 class MeanFlow:
   """A game of one player, 'model': u(z_t, r, t) is the mean over [r, t] of the velocity of the straight path's flow.
 
-  `network(z, condition, label) -> u` with condition [B, 2] = (t, t - r), the best of table 1c: not in
+  `network(z, times, cond) -> u` with times [B, 2] = (t, t - r), the best of table 1c: not in
   1000 steps as elsewhere, since the target holds du/dt (2410.11081, section 4.1).
   """
 
   network: nn.Module
   image_shape: tuple[int, int, int]
-  num_classes: int = 0  # 0: unconditional
-  label_dropout: float = 0.1
+  conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
+  cond_dropout: float = 0.1
   guidance: float = 1.0  # omega of eq. 13, trained in: sampling does not pay for it
   apart: float = 0.25  # part of the images with r != t (table 1a)
   mean: float = -0.4  # t and r are logit-normal (table 1d)
@@ -36,13 +37,13 @@ class MeanFlow:
   no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
 
   def __post_init__(self):
-    for name in ('label_dropout', 'apart'):
+    for name in ('cond_dropout', 'apart'):
       if not 0 <= getattr(self, name) <= 1:
         raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
-    if self.guidance != 1 and not self.num_classes:
-      raise UsageError(f'guidance={self.guidance} needs a class-conditional model: set num_classes.')
-    if self.guidance != 1 and not self.label_dropout:
-      raise UsageError(f'guidance={self.guidance}: with label_dropout=0 there is no unconditional model to lead away from.')
+    if self.guidance != 1 and not self.conditioner.fields:
+      raise UsageError(f'guidance={self.guidance} needs a conditional model: set objective.conditioner.')
+    if self.guidance != 1 and not self.cond_dropout:
+      raise UsageError(f'guidance={self.guidance}: with cond_dropout=0 there is no unconditional model to lead away from.')
     check_outputs(self.network)
     if self.std <= 0 or self.c <= 0:
       raise UsageError(f'std={self.std} and c={self.c} must be positive.')
@@ -52,52 +53,48 @@ class MeanFlow:
     return {'model': Player(self.loss)}
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    condition = jnp.zeros((batch.image.shape[0], 2))
-    label = one_hot(batch.label, self.num_classes)
-    return Variables({'model': self.network.init(key, batch.image, condition, label)['params']}, {})
+    times, embedded = jnp.zeros((batch.image.shape[0], 2)), self.conditioner.embed(batch.cond)
+    return Variables({'model': self.network.init(key, batch.image, times, embedded)['params']}, {})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """E w |u(z_t, r, t) - sg(v - (t - r) (v d_z u + d_t u))|^2 (eqs. 10 and 11, algorithm 1), v the velocity eps - x_0."""
-    t_keys, r_keys, apart_keys, eps_keys, label_keys, inside_keys = rng.split(keys, 6)
-    inside = dropout_keys(self.network, inside_keys)
+    t_keys, r_keys, apart_keys, eps_keys, cond_keys, network_keys = rng.split(keys, 6)
+    dropout = dropout_keys(self.network, network_keys)
     pair = [jax.nn.sigmoid(self.mean + self.std * rng.normal(k, ())) for k in (t_keys, r_keys)]
     t, r = jnp.maximum(*pair), jnp.minimum(*pair)
     r = jnp.where(rng.bernoulli(apart_keys, self.apart), r, t)
     eps = rng.normal(eps_keys, batch.image.shape[1:])
-    label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
+    cond = self.conditioner.drop(cond_keys, only(self.conditioner, batch.cond), self.cond_dropout)
     t_image = t[:, None, None, None]
     z, v = (1 - t_image) * batch.image + t_image * eps, eps - batch.image
     if self.guidance != 1:
-      null = jax.lax.stop_gradient(self.u(params, z, t, t, jnp.full_like(label, self.num_classes), *inside))
-      v = jnp.where(
-        (label == self.num_classes)[:, None, None, None], v, self.guidance * v + (1 - self.guidance) * null
-      )  # eq. 13
+      null = jax.lax.stop_gradient(self.u(params, z, t, t, self.conditioner.null(cond), *dropout))
+      dropped = is_null(self.conditioner, cond)[:, None, None, None]
+      v = jnp.where(dropped, v, self.guidance * v + (1 - self.guidance) * null)  # eq. 13
     ones = jnp.ones_like(t)
-    u, du_dt = jax.jvp(lambda z, r, t: self.u(params, z, r, t, label, *inside), (z, r, t), (v, 0 * ones, ones))
+    u, du_dt = jax.jvp(lambda z, r, t: self.u(params, z, r, t, cond, *dropout), (z, r, t), (v, 0 * ones, ones))
     error = u - jax.lax.stop_gradient(v - (t - r)[:, None, None, None] * du_dt)
     squared = (error**2).sum(axis=(1, 2, 3))
     weight = jax.lax.stop_gradient((squared + self.c) ** -self.p)
     return jnp.mean(weight * squared), Aux({'squared_error': jnp.mean(error**2)})
 
-  def u(
-    self, params: dict, z: Images, r: Float[Array, 'b'], t: Float[Array, 'b'], label: Labels | None, *inside: Keys
-  ) -> Images:
-    condition = jnp.stack([t, t - r], axis=1)
-    return self.network.apply({'params': params['model']}, z, condition, one_hot(label, self.num_classes), *inside)
+  def u(self, params: dict, z: Images, r: Float[Array, 'b'], t: Float[Array, 'b'], cond: Cond, *dropout_keys: Keys) -> Images:
+    times = jnp.stack([t, t - r], axis=1)
+    return self.network.apply({'params': params['model']}, z, times, self.conditioner.embed(cond), *dropout_keys)
 
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1) -> Images:
-    """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal parts; without labels they are drawn."""
-    return self.solve(variables, keys, labels, steps=steps).x
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1) -> Images:
+    """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal parts. Fields that `cond` lacks are drawn."""
+    return self.solve(variables, keys, cond, steps=steps).x
 
-  def solve(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, steps: int = 1) -> Solution:
+  def solve(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1) -> Solution:
     """As `sample`, with the way to the images; its x_0 is z_t - t u(z_t, r, t), where the step would lead if it went on."""
     if steps < 1:
       raise UsageError(f'steps={steps}: at least 1.')
-    labels = labels_or_random(labels, keys, self.num_classes)
+    cond = complete(self.conditioner, cond, keys)
 
     def step(z, t):
       now = jnp.full(keys.shape, t)
-      u = self.u(variables.params, z, now - 1 / steps, now, labels)
+      u = self.u(variables.params, z, now - 1 / steps, now, cond)
       return z - u / steps, (z, z - t * u)
 
     times = 1 - jnp.arange(steps) / steps

@@ -8,14 +8,15 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.conditioners import Unconditional, only
 from genjax.errors import UsageError
-from genjax.objectives.common import bits_per_dim, check_outputs, drop_labels, dropout_keys, labels_or_null, one_hot
-from genjax.objectives.diffusion.diffusion import Denoising
+from genjax.objectives.common import bits_per_dim, check_outputs, dropout_keys
+from genjax.objectives.diffusion.denoising import Denoising
 from genjax.samplers.elbo import prior_nats, reconstruction_nats
 from genjax.samplers.paths import VPLearned
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser
-from genjax.types import Aux, Batch, Context, Keys, Labels, Player, Variables
+from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 PerImage = Float[Array, 'b']
 
@@ -26,7 +27,7 @@ class VDM(Denoising):
 
   'model' minimises the bound in continuous time, on which the way between the ends has no influence (section 5.1), by its
   network and both ends; 'schedule' minimises the variance of its estimate by the way between them (appendix I.2). The bound
-  reads pixels as 256 levels. `network(z, gamma / 8, label) -> eps`, `schedule(t) -> [0, 1]`.
+  reads pixels as 256 levels. `network(z, gamma / 8, cond) -> eps`, `schedule(t) -> [0, 1]`.
   """
 
   network: nn.Module
@@ -34,15 +35,16 @@ class VDM(Denoising):
   image_shape: tuple[int, int, int]
   gamma_0: float = -13.3  # where the ends begin (appendix H)
   gamma_1: float = 5.0
-  num_classes: int = 0  # 0: unconditional
-  label_dropout: float = 0.1
+  conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
+  cond_dropout: float = 0.1
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen
 
   estimators = {name: Denoising.estimators[name] for name in ('bound', 'ode', 'ode_exact')}
+  grid = VPLearned.grid
 
   def __post_init__(self):
-    if not 0 <= self.label_dropout <= 1:
-      raise UsageError(f'label_dropout={self.label_dropout} is a probability: from 0 to 1.')
+    if not 0 <= self.cond_dropout <= 1:
+      raise UsageError(f'cond_dropout={self.cond_dropout} is a probability: from 0 to 1.')
     check_outputs(self.network)
     if self.gamma_0 >= self.gamma_1:
       raise UsageError(f'gamma_0={self.gamma_0} must be below gamma_1={self.gamma_1}.')
@@ -53,9 +55,9 @@ class VDM(Denoising):
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     network_key, schedule_key = jax.random.split(key)
-    gamma, label = jnp.zeros(batch.image.shape[0]), one_hot(batch.label, self.num_classes)
+    gamma, embedded = jnp.zeros(batch.image.shape[0]), self.conditioner.embed(batch.cond)
     params = {
-      'network': self.network.init(network_key, batch.image, gamma, label)['params'],
+      'network': self.network.init(network_key, batch.image, gamma, embedded)['params'],
       'gamma_0': jnp.asarray(self.gamma_0),
       'gamma_1': jnp.asarray(self.gamma_1),
     }
@@ -87,31 +89,31 @@ class VDM(Denoising):
 
   def diffusion(self, params: dict, batch: Batch, keys: Keys) -> PerImage:
     """1/2 gamma'(t) |eps - eps_hat(z_t)|^2 at one time of each image (eq. 17), in nats."""
-    t_keys, eps_keys, label_keys, inside_keys = rng.split(keys, 4)
+    t_keys, eps_keys, cond_keys, network_keys = rng.split(keys, 4)
     t = rng.uniform(t_keys)
     gamma, slope = jax.jvp(lambda t: self.gamma(params, t), (t,), (jnp.ones_like(t),))
     alpha, sigma = (jnp.sqrt(jax.nn.sigmoid(s * gamma))[:, None, None, None] for s in (-1, 1))
     eps = rng.normal(eps_keys, batch.image.shape[1:])
-    label = drop_labels(label_keys, batch.label, self.label_dropout, self.num_classes)
-    error = eps - self.eps(params, alpha * batch.image + sigma * eps, gamma, label, *dropout_keys(self.network, inside_keys))
+    cond = self.conditioner.drop(cond_keys, only(self.conditioner, batch.cond), self.cond_dropout)
+    z = alpha * batch.image + sigma * eps
+    error = eps - self.eps(params, z, gamma, cond, *dropout_keys(self.network, network_keys))
     return 0.5 * slope * (error**2).sum(axis=(1, 2, 3))
 
-  def eps(self, params: dict, z, gamma: PerImage, label: Labels | None, *inside: Keys):
-    label = one_hot(label, self.num_classes)
-    return self.network.apply({'params': params['model']['network']}, z, gamma / 8, label, *inside)
+  def eps(self, params: dict, z: Images, gamma: PerImage, cond: Cond, *dropout_keys: Keys) -> Images:
+    embedded = self.conditioner.embed(cond)
+    return self.network.apply({'params': params['model']['network']}, z, gamma / 8, embedded, *dropout_keys)
 
-  def path_of(self, variables: Variables) -> VPLearned:
+  def noise_path(self, variables: Variables) -> VPLearned:
     ends = variables.params['model']
     return VPLearned(lambda t: self.gamma(variables.params, t.reshape(-1)).reshape(t.shape), ends['gamma_0'], ends['gamma_1'])
 
-  def denoiser(self, variables: Variables, labels: Labels | None) -> Denoiser:
-    path = self.path_of(variables)
+  def denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
+    path = self.noise_path(variables)
 
     def denoise(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])
       gamma = self.gamma(variables.params, t)
-      label = labels_or_null(labels, len(x), self.num_classes)
       t = t[:, None, None, None]
-      return (x - path.sigma(t) * self.eps(variables.params, x, gamma, label)) / path.alpha(t)
+      return (x - path.sigma(t) * self.eps(variables.params, x, gamma, cond)) / path.alpha(t)
 
     return denoise

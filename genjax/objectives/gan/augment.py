@@ -18,12 +18,12 @@ from genjax.types import Images, Keys
 Memory = dict[str, Float[Array, '']]
 
 
-def mirrored(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+def mirror(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
   """Left to right, half of the time."""
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-def shifted(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Array, 'h w c']:
+def shift(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Array, 'h w c']:
   """By whole pixels, up to an eighth of a side in both directions; grey comes in, or what `jnp.pad` knows as `mode`."""
   h, w, _ = image.shape
   far = round(h / 8), round(w / 8)
@@ -53,7 +53,7 @@ def cut_out(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
   return jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
 
 
-POLICIES = {'color': coloured, 'translation': shifted, 'cutout': cut_out}
+POLICIES = {'color': coloured, 'translation': shift, 'cutout': cut_out}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ class DiffAugment:
 class AdaptiveAugment:
   """Each transformation with a probability p that grows while the discriminator overfits (ADA, 2006.06676).
 
-  r = E sign D(x) on real images (of what the loss has in its place, `Adversarial.sureness`), remembered over some ten steps; p
-  moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and colour
+  r = E sign D(x) on real images (of what the loss has in its place, `Adversarial.ada_signal`), remembered over some ten
+  steps; p moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and colour
   transformations of appendix B ("bgc"), in its order; colours of
   grey images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/diffusion/augment.py.
   """
@@ -114,18 +114,18 @@ def _adapted(key, image: Float[Array, 'h w c'], p: Float[Array, '']) -> Float[Ar
   on = jax.random.bernoulli(keys[0], p, (11,))
   u, n = jax.random.uniform(keys[1], (4,), minval=-1), jax.random.normal(keys[2], (7,))
   # Pixels move, none is read between others.
-  image = jnp.where(on[0], mirrored(keys[3], image), image)
+  image = jnp.where(on[0], mirror(keys[3], image), image)
   if image.shape[0] == image.shape[1]:
     quarters = jax.random.randint(keys[4], (), 0, 4) * on[1]
     image = jax.lax.select_n(quarters, *(jnp.rot90(image, k) for k in range(4)))
-  image = jnp.where(on[2], shifted(keys[5], image, 'reflect'), image)
+  image = jnp.where(on[2], shift(keys[5], image, 'reflect'), image)
   # Scaled, rotated, stretched, rotated again, shifted. Two rotations, each with 1 - sqrt(1 - p): one at least with p.
   turns = jax.random.bernoulli(keys[6], 1 - jnp.sqrt(1 - p), (2,))
   before, after = (_rotation(jnp.pi * turns[i] * u[i]) for i in range(2))
   scale, stretch = 2.0 ** (0.2 * on[3] * n[0]), 2.0 ** (0.2 * on[4] * n[1])
   linear = after @ jnp.diag(jnp.stack([stretch, 1 / stretch])) @ before * scale
-  shift = 0.125 * on[5] * n[2:4]
-  warped = warp(image, linear, shift)
+  offset = 0.125 * on[5] * n[2:4]
+  warped = warp(image, linear, offset)
   image = jnp.where(turns.any() | on[3] | on[4] | on[5], warped, image)
   # Colours.
   image = image + 0.2 * on[6] * n[4]

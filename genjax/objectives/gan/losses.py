@@ -26,7 +26,7 @@ class Adversarial(abc.ABC):
   @abc.abstractmethod
   def generator(self, real: Logits | None, fake: Logits) -> Scalar: ...
 
-  def sureness(self, real: Logits, fake: Logits) -> Logits:
+  def ada_signal(self, real: Logits, fake: Logits) -> Logits:
     """Positive where a real image is taken for real: what ADA takes the signs of (2006.06676, section 3.1)."""
     return real
 
@@ -69,7 +69,7 @@ class LeastSquares(Adversarial):
   def generator(self, real: Logits | None, fake: Logits) -> Scalar:
     return 0.5 * jnp.square(fake - 1).mean()
 
-  def sureness(self, real: Logits, fake: Logits) -> Logits:
+  def ada_signal(self, real: Logits, fake: Logits) -> Logits:
     return real - 0.5  # half way between its targets
 
 
@@ -87,7 +87,7 @@ class Wasserstein(Adversarial):
   def generator(self, real: Logits | None, fake: Logits) -> Scalar:
     return -fake.mean()
 
-  def sureness(self, real: Logits, fake: Logits) -> Logits:
+  def ada_signal(self, real: Logits, fake: Logits) -> Logits:
     return real - fake  # a constant added to D changes nothing
 
 
@@ -117,5 +117,5 @@ class RelativisticPairing(Adversarial):
   def generator(self, real: Logits, fake: Logits) -> Scalar:
     return jax.nn.softplus(real - fake).mean()
 
-  def sureness(self, real: Logits, fake: Logits) -> Logits:
+  def ada_signal(self, real: Logits, fake: Logits) -> Logits:
     return real - fake

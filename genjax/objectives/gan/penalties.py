@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.gan.augment import mirrored, shifted
+from genjax.objectives.gan.augment import mirror, shift
 from genjax.types import Images, Keys
 
 Scalar = Float[Array, '']
@@ -42,7 +42,7 @@ class Penalty:
 class GeneratorPenalty(Penalty):
   """One of the generator, called with what `init` gave or the call before returned."""
 
-  of_styles: ClassVar[bool] = False  # of w where the generator has a mapping, else of z ~ N(0, I)
+  wrt_w: ClassVar[bool] = False  # of w where the generator has a mapping, else of z ~ N(0, I)
 
   def init(self) -> Array:
     """What is remembered: a mean over images, so that it may be taken of parts of a batch."""
@@ -122,7 +122,7 @@ class Consistency(Penalty):
     keys, again = rng.split(keys, 2)
 
     def apart(images):
-      moved = jax.vmap(lambda key, image: mirrored(key, shifted(jax.random.fold_in(key, 0), image, 'reflect')))(again, images)
+      moved = jax.vmap(lambda key, image: mirror(key, shift(jax.random.fold_in(key, 0), image, 'reflect')))(again, images)
       return jnp.square(critic(images, keys) - critic(moved, keys)).mean()
 
     return self.weight * apart(real) + (self.generated * apart(fake) if self.generated else 0.0)
@@ -137,7 +137,7 @@ class PathLength(GeneratorPenalty):
 
   weight: float = 2.0
   every: int = 4
-  of_styles: ClassVar[bool] = True
+  wrt_w: ClassVar[bool] = True
 
   def __call__(self, generate: Generate, latents: Float[Array, 'b d'], keys: Keys, a: Scalar) -> tuple[Scalar, Scalar]:
     image, back = jax.vjp(generate, latents)

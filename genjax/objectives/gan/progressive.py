@@ -8,13 +8,13 @@ from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
 from genjax.networks.progressive import blended
-from genjax.objectives.gan.gan import GAN
-from genjax.types import Batch, Context, Player
+from genjax.objectives.gan.gan import AdversarialGame
+from genjax.types import Batch, Context
 
 
 @dataclasses.dataclass(frozen=True)
-class ProgressiveGAN(GAN):
-  """`GAN` of a ProgressiveGenerator and a ProgressiveDiscriminator (genjax/networks/progressive.py).
+class ProgressiveGAN(AdversarialGame):
+  """A game between a ProgressiveGenerator and a ProgressiveDiscriminator (genjax/networks/progressive.py).
 
   Each level is held for `hold_steps`, then the next fades in over `fade_steps`. The step is compiled once for each level, and
   computes no level that has not begun. Images of the levels to come stay as they are: nothing is lost, nothing added.
@@ -41,30 +41,21 @@ class ProgressiveGAN(GAN):
     fading = jnp.maximum(step - whole * stage - self.hold_steps, 0) / self.fade_steps
     return jnp.minimum((whole + fading).astype(jnp.float32), float(self.generator.levels))
 
-  def level(self, step: int) -> int:
+  def top(self, step: int) -> int:
     """The highest level that has begun at `step`."""
     stage = self.hold_steps + self.fade_steps
     return min(step // stage + (step % stage > self.hold_steps), self.generator.levels)
 
-  @property
-  def players(self) -> dict[str, Player]:
-    def terms(player):
-      return lambda step: (*player.terms(step), f'level:{self.level(step)}')
-
-    return {name: player._replace(terms=terms(player)) for name, player in super().players.items()}
-
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys):
-    return GAN.discriminator_loss(*self.grown(params, context, batch, 'discriminator'), keys)
+    return AdversarialGame.discriminator_loss(*self.grown(params, context, batch), keys)
 
   def generator_loss(self, params: dict, context: Context, batch: Batch, keys):
-    return GAN.generator_loss(*self.grown(params, context, batch, 'generator'), keys)
+    return AdversarialGame.generator_loss(*self.grown(params, context, batch), keys)
 
-  def grown(self, params: dict, context: Context, batch: Batch, player: str) -> tuple['ProgressiveGAN', dict, Context, Batch]:
+  def grown(self, params: dict, context: Context, batch: Batch) -> tuple['ProgressiveGAN', dict, Context, Batch]:
     """The game as it is at this step: networks that compute what has begun, `growth` in their buffers, real images of it."""
     growth = self.growth(context.step)
-    tops = [int(term.split(':')[1]) for term in context.playing if term.startswith(f'{player}/level:')]
-    top = tops[0] if tops else self.generator.levels
-    parts = {name: getattr(self, name).clone(top=top) for name in ('generator', 'discriminator')}
+    parts = {name: getattr(self, name).clone(top=context.plan.top) for name in ('generator', 'discriminator')}
     buffers = {name: context.buffers[name] | {'growth': {'level': growth}} for name in parts}
     batch = batch._replace(image=blended(batch.image, growth, self.generator.levels))
     return dataclasses.replace(self, **parts), params, context._replace(buffers=context.buffers | buffers), batch

@@ -1,5 +1,6 @@
 """Adversarial autoencoder (Makhzani et al. 1511.05644): a discriminator, not a KL, leads the codes of images to the prior."""
 
+import abc
 import dataclasses
 from typing import NamedTuple
 
@@ -7,20 +8,23 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from genjax import rng
+from genjax.conditioners import Unconditional, num_classes
 from genjax.errors import UsageError
-from genjax.objectives.common import one_hot
-from genjax.objectives.likelihoods import Likelihood, checksum
-from genjax.objectives.previews import Picture, of_latents
-from genjax.objectives.vae.priors import Latents
+from genjax.objectives.gan.losses import NonSaturating
+from genjax.objectives.likelihoods import Likelihood
+from genjax.objectives.previews import Preview, of_latents
+from genjax.objectives.vae.priors import NormalPrior
 from genjax.objectives.vae.vae import Posterior
-from genjax.types import Aux, Batch, Context, Images, Keys, Player, Variables
+from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
+
+ADVERSARIAL = NonSaturating()  # eq. 1 of the paper, D = sigmoid(logit)
 
 
 class Code(NamedTuple):
-  """Of an image: the image as observed, its style z, and what it says of the class (logits; None if it is not asked)."""
+  """Of an image: the image as observed, its style z, and logits of its class (None if the encoder predicts none)."""
 
   x: Images
   z: Float[Array, 'b z']
@@ -28,20 +32,19 @@ class Code(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class AAE(Latents):
-  """A game of two: 'discriminator' tells z ~ N(0, I) from codes z ~ q(z|x), 'model' reconstructs and makes codes pass for z.
+class AdversarialAutoencoder(NormalPrior):
+  """Abstract: 'discriminator' tells z ~ N(0, I) from codes z ~ q(z|x); 'model' reconstructs and makes codes pass for z.
 
-  `encoder(x) -> mean, log-variance`, `decoder(z, label) -> the likelihood's numbers`, `discriminator(z) -> logit` [B]. With
-  classes the decoder hears the label, and z keeps the style, what the label leaves open (section 4, the supervised form).
-  Reconstruction and regularisation, two steps in the paper, are one of `model` here, the sum of both gradients. The form in
-  which the discriminator hears the label, and each class has its part of the prior (section 2.3), is not here.
+  `encoder(x) -> mean, log-variance`, `decoder(z, cond) -> what the likelihood reads`, `discriminator(z) -> logit` [B].
+  Reconstruction and regularization, two steps in the paper, are one of `model` here, the sum of both gradients. The form in
+  which the discriminator is conditioned on the label, and each class has its part of the prior (section 2.3), is not here.
   """
 
   encoder: nn.Module
   decoder: nn.Module
   discriminator: nn.Module
   likelihood: Likelihood
-  num_classes: int = 0  # 0: unconditional
+  conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
   weight: float = 1.0  # of the codes, in nats beside those of the image
 
   def __post_init__(self):
@@ -49,22 +52,25 @@ class AAE(Latents):
       raise UsageError(f'objective.weight={self.weight} must not be negative.')
     if self.likelihood.params() or self.likelihood.buffers():
       raise UsageError(
-        f'{type(self.likelihood).__name__} learns, which AAE has no place for: take Gaussian or BinarisedBernoulli.'
+        f'{type(self.likelihood).__name__} has learned parameters, which {type(self).__name__} does not train: '
+        'use Gaussian or BinarisedBernoulli.'
       )
 
-  @property
-  def players(self) -> dict[str, Player]:
-    return {'discriminator': Player(self.discriminator_loss), 'model': Player(self.loss)}
+  @abc.abstractmethod
+  def encode(self, params: dict, batch: Batch, keys: Keys) -> Code: ...
 
-  @property
-  def z_dim(self) -> int:
-    """Of the style."""
-    return self.encoder.z_dim
+  @abc.abstractmethod
+  def code_condition(self, code: Code, batch: Batch) -> Cond:
+    """What the decoder is conditioned on."""
+
+  @abc.abstractmethod
+  def extra_loss(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''] | float, dict]:
+    """What is added to the loss of 'model', and to its logs."""
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     keys, n = jax.random.split(key, 4), len(batch.image)
-    z, label = jnp.zeros((n, self.z_dim)), one_hot(batch.label, self.num_classes)
-    answer, decoder = self.decoder.init_with_output(keys[2], z, label)
+    z = jnp.zeros((n, self.z_dim))
+    answer, decoder = self.decoder.init_with_output(keys[2], z, self.conditioner.embed(batch.cond))
     self.likelihood.check(answer.shape, batch.image.shape)
     params = {
       'discriminator': self.discriminator.init(keys[0], as_image(z))['params'],
@@ -73,81 +79,101 @@ class AAE(Latents):
     return Variables(params, {})
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """-E log D(z) - E log(1 - D(q(z|x))), z ~ N(0, I) (eq. 1 of the paper, D = sigmoid(logit))."""
+    """-E log D(z) - E log(1 - D(q(z|x))), z ~ N(0, I) (eq. 1 of the paper)."""
     prior = rng.normal(rng.fold_in(keys, 1), (self.z_dim,))
-    return told_apart(*(self.judge(params, z) for z in (prior, self.encode(params, batch.image, keys).z))), Aux({})
+    logits = (self.logit(params, z) for z in (prior, self.encode(params, batch, keys).z))
+    return ADVERSARIAL.discriminator(*logits), Aux({})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log p(x|z), and -log D(z) `weight` times."""
-    code = self.encode(params, batch.image, keys)
-    nll = -self.likelihood.log_prob(self.decode(params, code.z, self.label(code, batch)), code.x, {}).mean()
-    fooled = jax.nn.softplus(-self.judge(params, code.z)).mean()
-    more, metrics = self.more(params, code, batch)
-    metrics = {'reconstruction_nats': nll, 'd_codes': fooled} | metrics
-    return nll + self.weight * fooled + more, Aux(metrics)
+    code = self.encode(params, batch, keys)
+    nll = -self.likelihood.log_prob(self.decode(params, code.z, self.code_condition(code, batch)), code.x, {}).mean()
+    fooled = ADVERSARIAL.generator(None, self.logit(params, code.z))
+    extra, extra_metrics = self.extra_loss(params, code, batch)
+    metrics = {'reconstruction_nats': nll, 'd_codes': fooled} | extra_metrics
+    return nll + self.weight * fooled + extra, Aux(metrics)
 
-  def label(self, code: Code, batch: Batch) -> Float[Array, 'b k'] | None:
-    """What the decoder hears of the class."""
-    return one_hot(batch.label, self.num_classes)
+  def decode(self, params: dict, z: Float[Array, 'b z'], embedded: Cond) -> Float[Array, 'b h w o']:
+    return self.decoder.apply({'params': params['model']['decoder']}, z, embedded)
 
-  def more(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''] | float, dict]:
-    """What a variant adds to the loss of 'model', and to its logs."""
-    return 0.0, {}
-
-  def encode(self, params: dict, images: Images, keys: Keys) -> Code:
-    z_keys, x_keys = rng.split(rng.fold_in(keys, 0), 2)
-    x = self.likelihood.observe(images, x_keys)
-    found = Posterior(x, *self.encoder.apply({'params': params['model']['encoder']}, x))
-    return Code(x, found.draw(z_keys), None)
-
-  def decode(self, params: dict, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b h w o']:
-    return self.decoder.apply({'params': params['model']['decoder']}, z, label)
-
-  def judge(self, params: dict, z: Float[Array, 'b z']) -> Float[Array, 'b']:
+  def logit(self, params: dict, z: Float[Array, 'b z']) -> Float[Array, 'b']:
     return self.discriminator.apply({'params': params['discriminator']}, as_image(z))
 
-  def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
-    """Of codes that the encoder draws: see genjax/objectives/previews.py."""
-    code = self.encode(variables.params, batch.image, keys)
-    decode = lambda z, label: self.from_latents(variables, z, label, keys)  # noqa: E731
-    return of_latents(decode, code.x, code.z, self.label(code, batch))
+  def previews(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Preview]:
+    """Of codes drawn by the encoder: see genjax/objectives/previews.py."""
+    code = self.encode(variables.params, batch, keys)
+    decode = lambda z, embedded: self.from_latents(variables, z, embedded, keys)  # noqa: E731
+    return of_latents(decode, code.x, code.z, self.code_condition(code, batch))
 
 
 @dataclasses.dataclass(frozen=True)
-class SemiSupervisedAAE(AAE):
-  """A game of three: the encoder also says the class, soft, and 'class_discriminator' tells it from one-hot ones (section 5).
+class AAE(AdversarialAutoencoder):
+  """With conditions the decoder gets them, and z keeps the style, what they leave open (section 4, the supervised form)."""
 
-  Labels are shown of a part `labelled` of the images, always the same ones, whose cross-entropy counts. The last `num_classes`
-  of the encoder's means are the logits. `unshown_accuracy` in the logs is of the training images whose labels are not shown;
-  of others, see `classify`.
+  @property
+  def players(self) -> dict[str, Player]:
+    return {'discriminator': Player(self.discriminator_loss), 'model': Player(self.loss)}
+
+  @property
+  def z_dim(self) -> int:
+    return self.encoder.z_dim
+
+  def encode(self, params: dict, batch: Batch, keys: Keys) -> Code:
+    z_keys, x_keys = rng.split(rng.fold_in(keys, 0), 2)
+    x = self.likelihood.observe(batch.image, x_keys, batch.row)
+    posterior = Posterior(x, *self.encoder.apply({'params': params['model']['encoder']}, x))
+    return Code(x, posterior.sample(z_keys), None)
+
+  def code_condition(self, code: Code, batch: Batch) -> Cond:
+    return self.conditioner.embed(batch.cond)
+
+  def extra_loss(self, params: dict, code: Code, batch: Batch) -> tuple[float, dict]:
+    return 0.0, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiSupervisedAAE(AdversarialAutoencoder):
+  """The encoder also predicts the class, and 'class_discriminator' tells predictions from one-hot rows (section 5).
+
+  The labels of a part `labelled` of the images count by their cross-entropy, always of the same images. The last numbers of the
+  encoder's mean, one for each class, are the logits. `unshown_accuracy` in the logs is of the training images whose labels do
+  not count; of others, see `classify`.
   """
 
-  class_discriminator: nn.Module | None = None  # y -> logit [B]; one like `discriminator` unless given
+  class_discriminator: nn.Module | None = None  # y -> logit [B]; one like `discriminator` unless set
   labelled: float = 0.05
 
   def __post_init__(self):
     super().__post_init__()
     if not 0 < self.labelled <= 1:
       raise UsageError(f'objective.labelled={self.labelled} must be above 0 and 1 at most.')
-    if self.num_classes < 2 or self.encoder.z_dim <= self.num_classes:
+    if self.classes < 2 or self.encoder.z_dim <= self.classes:
       raise UsageError(
-        f'objective.encoder.z_dim={self.encoder.z_dim}: of a style and {self.num_classes} classes, which must be two or more.'
+        f'objective.encoder.z_dim={self.encoder.z_dim} must exceed the number of classes, {self.classes}, which must be two or '
+        "more: set objective.conditioner.cls='conditioners.ClassLabel'."
       )
 
   @property
+  def classes(self) -> int:
+    return num_classes(self.conditioner)
+
+  @property
   def players(self) -> dict[str, Player]:
-    mine = {'class_discriminator': Player(self.class_discriminator_loss)}
-    return {'discriminator': Player(self.discriminator_loss)} | mine | {'model': Player(self.loss)}
+    return {
+      'discriminator': Player(self.discriminator_loss),
+      'class_discriminator': Player(self.class_discriminator_loss),
+      'model': Player(self.loss),
+    }
 
   @property
   def z_dim(self) -> int:
-    return self.encoder.z_dim - self.num_classes
+    return self.encoder.z_dim - self.classes
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     params, buffers = super().init(key, batch)
-    y = as_image(jnp.zeros((len(batch.image), self.num_classes)))
-    mine = {'class_discriminator': self.of_classes.init(jax.random.fold_in(key, 1), y)['params']}
-    return Variables(params | mine, buffers)
+    y = as_image(jnp.zeros((len(batch.image), self.classes)))
+    discriminator = {'class_discriminator': self.of_classes.init(jax.random.fold_in(key, 1), y)['params']}
+    return Variables(params | discriminator, buffers)
 
   @property
   def of_classes(self) -> nn.Module:
@@ -155,45 +181,41 @@ class SemiSupervisedAAE(AAE):
 
   def class_discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-E log D(y) - E log(1 - D(q(y|x))), y uniform."""
-    prior = one_hot(rng.labels(rng.fold_in(keys, 1), self.num_classes), self.num_classes)
-    said = jax.nn.softmax(self.encode(params, batch.image, keys).classes)
-    return told_apart(*(self.judge_class(params, y) for y in (prior, said))), Aux({})
+    prior = jax.nn.one_hot(rng.labels(rng.fold_in(keys, 1), self.classes), self.classes)
+    predicted = jax.nn.softmax(self.encode(params, batch, keys).classes)
+    return ADVERSARIAL.discriminator(*(self.class_logit(params, y) for y in (prior, predicted))), Aux({})
 
-  def judge_class(self, params: dict, y: Float[Array, 'b k']) -> Float[Array, 'b']:
+  def class_logit(self, params: dict, y: Float[Array, 'b k']) -> Float[Array, 'b']:
     return self.of_classes.apply({'params': params['class_discriminator']}, as_image(y))
 
-  def encode(self, params: dict, images: Images, keys: Keys) -> Code:
+  def encode(self, params: dict, batch: Batch, keys: Keys) -> Code:
     z_keys, x_keys = rng.split(rng.fold_in(keys, 0), 2)
-    x = self.likelihood.observe(images, x_keys)
+    x = self.likelihood.observe(batch.image, x_keys, batch.row)
     mean, log_var = self.encoder.apply({'params': params['model']['encoder']}, x)
-    return Code(x, Posterior(x, mean[:, : self.z_dim], log_var[:, : self.z_dim]).draw(z_keys), mean[:, self.z_dim :])
+    posterior = Posterior(x, mean[:, : self.z_dim], log_var[:, : self.z_dim])
+    return Code(x, posterior.sample(z_keys), mean[:, self.z_dim :])
 
-  def label(self, code: Code, batch: Batch) -> Float[Array, 'b k']:
-    return jax.nn.softmax(code.classes)
+  def code_condition(self, code: Code, batch: Batch) -> Cond:
+    return {'label': jax.nn.softmax(code.classes)}
 
-  def classify(self, variables: Variables, images: Images, keys: Keys) -> Float[Array, 'b k']:
-    """Probabilities of the classes of images in [-1, 1]; `keys`, one for each, draw what is observed where that is a draw."""
-    return jax.nn.softmax(self.encode(variables.params, images, keys).classes)
+  def classify(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b k']:
+    """Probabilities of the classes of images in [-1, 1]; `keys` draw what is observed where that is a draw."""
+    return jax.nn.softmax(self.encode(variables.params, batch, keys).classes)
 
-  def more(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''], dict]:
-    fooled = jax.nn.softplus(-self.judge_class(params, jax.nn.softmax(code.classes))).mean()
-    shown, wrong = self.shown(batch.image), optax.softmax_cross_entropy_with_integer_labels(code.classes, batch.label)
+  def extra_loss(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''], dict]:
+    fooled = ADVERSARIAL.generator(None, self.class_logit(params, jax.nn.softmax(code.classes)))
+    label, shown = batch.cond['label'], self.shown(batch.row)
+    wrong = optax.softmax_cross_entropy_with_integer_labels(code.classes, label)
     supervised = (wrong * shown).mean() / self.labelled  # a mean over images, however they are split
-    right = ((code.classes.argmax(axis=1) == batch.label) & ~shown).sum() / jnp.maximum((~shown).sum(), 1)
+    right = ((code.classes.argmax(axis=1) == label) & ~shown).sum() / jnp.maximum((~shown).sum(), 1)
     metrics = {'d_classes': fooled, 'class_nats': supervised, 'unshown_accuracy': right.astype(jnp.float32)}
     return self.weight * fooled + supervised, metrics
 
-  def shown(self, images: Images) -> Bool[Array, 'b']:
-    """Whose labels count: a function of the image itself, or of its mirror image."""
-    both = checksum(images) + checksum(images[:, :, ::-1])  # of uint32, evenly spread again
-    return both.astype(jnp.float32) / 2.0**32 < self.labelled
+  def shown(self, row: Int[Array, 'b']) -> Bool[Array, 'b']:
+    """Whose labels count: a function of the place in the data set."""
+    return rng.uniform(rng.image_keys(rng.key(0), row)) < self.labelled
 
 
 def as_image(z: Float[Array, 'b z']) -> Float[Array, 'b 1 1 z']:
   """What discriminators take."""
   return z[:, None, None]
-
-
-def told_apart(real: Float[Array, 'b'], fake: Float[Array, 'b']) -> Float[Array, '']:
-  """-E log D(real) - E log(1 - D(fake))."""
-  return jax.nn.softplus(-real).mean() + jax.nn.softplus(fake).mean()

@@ -1,5 +1,6 @@
 """Hierarchical VAE: p(z) = prod_i p(z_i | z_<i), and q(z|x) likewise (1602.02282; deep ones: VDVAE, 2011.10650)."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,15 +9,23 @@ import jax
 from jaxtyping import Array, Float
 
 from genjax import rng
+from genjax.conditioners import complete
 from genjax.errors import UsageError
 from genjax.networks.vdvae import Descent
-from genjax.objectives.common import check_scale, labels_or_random, one_hot
-from genjax.objectives.previews import Picture, reconstructions
-from genjax.objectives.vae.vae import VAE
-from genjax.types import Batch, Images, Keys, Labels, Variables
+from genjax.objectives.common import check_scale
+from genjax.objectives.previews import Preview, reconstructions
+from genjax.objectives.vae.vae import (
+  ElboTerms,
+  VariationalAutoencoder,
+  check_not_negative,
+  elbo_metrics,
+  warmup_weight,
+  weighted_kl,
+)
+from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Variables
 
 
-class Found(NamedTuple):
+class EncodedImages(NamedTuple):
   """Images as they were observed, and what the decoder made of them."""
 
   x: Images
@@ -29,66 +38,91 @@ class Found(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class HierarchicalVAE(VAE):
-  """A VAE whose `encoder(x, label)` answers all that its `decoder(keys, seen, label, temperature) -> Descent` looks at.
+class LadderVAE(VariationalAutoencoder):
+  """Abstract: a VAE with latents in many blocks, whose KL is weighted as in `VAE`.
 
-  `free_bits` are nats of each block.
+  `encoder(x, cond)` returns all that `decoder(keys, seen, cond, temperature) -> Descent` looks at. A subclass says what the
+  likelihood reads at x (`answer`), and which images stand for p(x|z) (`sample_pixels`).
   """
 
-  z_dim = latents = from_latents = None  # there is no one z
+  beta: float = 1.0
+  warmup: int = 0  # images over which beta rises from 0 (1602.02282, section 2.3)
+  free_bits: float = 0.0  # nats of each block that cost nothing, in the mean of the batch or of a part (1606.04934, eq. 15)
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_not_negative(self, 'beta', 'warmup', 'free_bits')
+
+  @abc.abstractmethod
+  def answer(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
+    """What the likelihood reads at x."""
+
+  @abc.abstractmethod
+  def sample_pixels(self, params: dict, descent: Descent, keys: Keys) -> Images:
+    """The images that stand for p(x|z)."""
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     for part in ('encoder', 'decoder'):
       if not hasattr(getattr(self, part), 'sides'):
         kind = type(getattr(self, part)).__name__
-        raise UsageError(f'objective.{part}: {kind} has no levels: take networks.vdvae.VDVAE{part.capitalize()}.')
+        raise UsageError(f'objective.{part}: {kind} has no levels: use networks.vdvae.VDVAE{part.capitalize()}.')
     if (sides := self.encoder.sides) != self.decoder.sides:
       raise UsageError(f'objective.encoder.sides={sides} and objective.decoder.sides={self.decoder.sides} must be the same.')
     encoder_key, decoder_key = jax.random.split(key)
-    label, keys = one_hot(batch.label, self.num_classes), rng.image_keys(key, batch.index)
-    seen, encoder = self.encoder.init_with_output(encoder_key, batch.image, label)
-    params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, seen, label)['params']}
-    descent = jax.eval_shape(self.descend, {'model': params}, keys, seen, label)
+    embedded, keys = self.conditioner.embed(batch.cond), rng.image_keys(key, batch.index)
+    seen, encoder = self.encoder.init_with_output(encoder_key, batch.image, embedded)
+    params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, seen, embedded)['params']}
+    descent = jax.eval_shape(self.descend, {'model': params}, keys, seen, embedded)
     return self.with_likelihood(params, descent.out.shape, batch.image.shape)
 
-  def descend(self, params: dict, keys: Keys, seen: dict | None, label: Float[Array, 'b k'] | None, temperature=1.0) -> Descent:
-    return self.decoder.apply({'params': params['model']['decoder']}, keys, seen, label, temperature)
+  def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
+    """-ELBO, with `beta` times the KL."""
+    encoded, _, out, log_prob = self.elbo_terms(params, context.buffers, batch, keys)
+    value = weighted_kl(encoded.kl, self.beta * warmup_weight(self.warmup, context), self.free_bits)
+    nll, metrics = elbo_metrics(encoded.kl, log_prob, batch.image)
+    return nll + value, Aux(metrics, self.update_buffers(params, context.buffers, encoded.x, out))
+
+  def descend(self, params: dict, keys: Keys, seen: dict | None, embedded: Cond, temperature=1.0) -> Descent:
+    return self.decoder.apply({'params': params['model']['decoder']}, keys, seen, embedded, temperature)
+
+  def elbo_terms(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> ElboTerms:
+    z_keys, x_keys = rng.split(keys, 2)
+    x, seen = self.encoded(params, batch, x_keys)
+    descent = self.descend(params, z_keys, seen, self.conditioner.embed(batch.cond))
+    out = self.answer(params, descent, x)
+    return ElboTerms(EncodedImages(x, descent), None, out, self.likelihood.log_prob(out, x, self.state(params, buffers)))
+
+  def log_importance_weight(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
+    z_keys, x_keys = rng.split(keys, 2)
+    x, seen = self.encoded(params, batch, x_keys)
+
+    def log_weight(i: int) -> Float[Array, 'b']:
+      descent = self.descend(params, rng.fold_in(z_keys, i), seen, self.conditioner.embed(batch.cond))
+      out = self.answer(params, descent, x)
+      return self.likelihood.log_prob(out, x, self.state(params, buffers)) - descent.log_ratio
+
+    return log_weight
+
+  def previews(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Preview]:
+    """Reconstructions, of one draw of q(z|x)."""
+    encoded = self.elbo_terms(*variables, batch, keys).posterior
+    pixels = self.sample_pixels(variables.params, encoded.descent, rng.fold_in(keys, 2))
+    return {'reconstructions': reconstructions(encoded.x, pixels)}
+
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, *, temperature: float = 1.0) -> Images:
+    """`sample_pixels` for z of the prior, whose deviations are `temperature` times as large."""
+    check_scale('temperature', temperature)
+    embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
+    descent = self.descend(variables.params, rng.fold_in(keys, 0), None, embedded, temperature)
+    return self.sample_pixels(variables.params, descent, rng.fold_in(keys, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class HierarchicalVAE(LadderVAE):
+  """p(x|z) with independent pixels; the images that stand for it are its mean."""
 
   def answer(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
-    """The likelihood's numbers at x."""
     return descent.out
 
-  def shown(self, params: dict, descent: Descent, keys: Keys) -> Images:
-    """The images that stand for p(x|z): its mean."""
+  def sample_pixels(self, params: dict, descent: Descent, keys: Keys) -> Images:
     return self.likelihood.mean(descent.out)
-
-  def terms(self, params: dict, buffers: dict, batch: Batch, keys: Keys):
-    """As VAE's, without z."""
-    z_keys, x_keys = rng.split(keys, 2)
-    x, seen = self.encoded(params, batch, x_keys)
-    descent = self.descend(params, z_keys, seen, one_hot(batch.label, self.num_classes))
-    out = self.answer(params, descent, x)
-    return Found(x, descent), None, out, self.likelihood.log_prob(out, x, self.own(params, buffers))
-
-  def weigher(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
-    z_keys, x_keys = rng.split(keys, 2)
-    x, seen = self.encoded(params, batch, x_keys)
-
-    def weigh(i: int) -> Float[Array, 'b']:
-      descent = self.descend(params, rng.fold_in(z_keys, i), seen, one_hot(batch.label, self.num_classes))
-      out = self.answer(params, descent, x)
-      return self.likelihood.log_prob(out, x, self.own(params, buffers)) - descent.log_ratio
-
-    return weigh
-
-  def pictures(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Picture]:
-    """Reconstructions, of one draw of q(z|x)."""
-    found = self.terms(*variables, batch, keys)[0]
-    return {'reconstructions': reconstructions(found.x, self.shown(variables.params, found.descent, rng.fold_in(keys, 2)))}
-
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
-    """`shown` for z of the prior, whose deviations are `temperature` times as large."""
-    check_scale('temperature', temperature)
-    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
-    descent = self.descend(variables.params, rng.fold_in(keys, 0), None, label, temperature)
-    return self.shown(variables.params, descent, rng.fold_in(keys, 1))

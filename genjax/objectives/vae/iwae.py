@@ -1,4 +1,4 @@
-"""Importance-weighted autoencoder (Burda et al. 1509.00519), doubly reparameterised (Tucker et al. 1810.04152)."""
+"""Importance-weighted autoencoder (Burda et al. 1509.00519), doubly reparameterized (Tucker et al. 1810.04152)."""
 
 import dataclasses
 import math
@@ -9,16 +9,16 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.objectives.common import bits_per_dim, one_hot
-from genjax.objectives.vae.vae import VAE, Posterior
+from genjax.objectives.common import bits_per_dim
+from genjax.objectives.vae.vae import GaussianVAE, Posterior
 from genjax.types import Aux, Batch, Context, Keys
 
 
 @dataclasses.dataclass(frozen=True)
-class IWAE(VAE):
-  """A VAE whose loss is the bound of `k` draws, -log 1/k sum_i p(x, z_i) / q(z_i|x) (1509.00519, eq. 8): -ELBO for k = 1.
+class IWAE(GaussianVAE):
+  """Minimizes the bound of `k` draws, -log 1/k sum_i p(x, z_i) / q(z_i|x) (1509.00519, eq. 8): -ELBO for k = 1.
 
-  `doubly`: the encoder's gradient is sum_i w_i^2 d log w_i / dz_i dz_i / dphi, w_i the normalised weights (1810.04152, eq. 9):
+  `doubly`: the encoder's gradient is sum_i w_i^2 d log w_i / dz_i dz_i / dphi, w_i the normalized weights (1810.04152, eq. 9):
   the same in expectation, and its noise does not drown it as k grows.
   """
 
@@ -29,20 +29,18 @@ class IWAE(VAE):
     super().__post_init__()
     if self.k < 1:
       raise UsageError(f'k={self.k} must be 1 or more.')
-    if (self.beta, self.warmup, self.free_bits) != (1, 0, 0):
-      raise UsageError('The bound of k draws has no KL apart, so that IWAE takes no beta, warmup or free_bits.')
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """-log 1/k sum_i w_i, and the gradient."""
     z_keys, x_keys = rng.split(keys, 2)
-    found, label = self.encode(params, batch, x_keys), one_hot(batch.label, self.num_classes)
-    posterior = jax.tree.map(lambda a: jnp.repeat(a, self.k, axis=0), found)  # [B k, ...]
-    label = None if label is None else jnp.repeat(label, self.k, axis=0)
-    noise = rng.normal(z_keys, (self.k, *found.mean.shape[1:])).reshape(posterior.mean.shape)
+    one = self.encode(params, batch, x_keys)
+    repeat = lambda tree: jax.tree.map(lambda a: jnp.repeat(a, self.k, axis=0), tree)  # noqa: E731 - [B, ...] -> [B k, ...]
+    posterior, embedded = repeat(one), repeat(self.conditioner.embed(batch.cond))
+    noise = rng.normal(z_keys, (self.k, *one.mean.shape[1:])).reshape(posterior.mean.shape)
     z = posterior.mean + jnp.exp(0.5 * posterior.log_var) * noise
 
     def log_weights(z: Float[Array, 'n z'], posterior: Posterior) -> Float[Array, 'b k']:
-      return self.log_weights(params, context.buffers, posterior, z, label).reshape(-1, self.k)
+      return self.log_weights(params, context.buffers, posterior, z, embedded).reshape(-1, self.k)
 
     if self.doubly:
       fixed = jax.tree.map(jax.lax.stop_gradient, posterior)
@@ -53,8 +51,8 @@ class IWAE(VAE):
     bound = (jax.nn.logsumexp(log_w, axis=1) - math.log(self.k)).mean()
     metrics = {'iwae_nats': bound, 'elbo_nats': log_w.mean(), 'bits_per_dim': bits_per_dim(-bound, batch.image)}
     metrics['effective_draws'] = (1 / jnp.square(jax.nn.softmax(log_w, axis=1)).sum(axis=1)).mean()
-    out = self.decode(params, z, label)
-    return -bound, Aux(metrics, self.followed(params, context.buffers, posterior.x, out))
+    out = self.decode(params, z, embedded)
+    return -bound, Aux(metrics, self.update_buffers(params, context.buffers, posterior.x, out))
 
 
 def scale_gradient(x: Array, scale: Array) -> Array:

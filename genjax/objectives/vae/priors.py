@@ -1,27 +1,42 @@
-"""What autoencoders with one latent vector draw from its prior."""
+"""Sampling of autoencoders whose prior is z ~ N(0, I), one vector for each image."""
+
+import abc
 
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.objectives.common import check_scale, labels_or_random, one_hot
-from genjax.types import Images, Keys, Labels, Variables
+from genjax.conditioners import complete
+from genjax.objectives.common import check_scale
+from genjax.objectives.likelihoods import Likelihood
+from genjax.types import Cond, Conditioner, Images, Keys, Variables
 
 
-class Latents:
-  """Of an autoencoder whose prior is z ~ N(0, I), with `z_dim`, `decode(params, z, label)`, `likelihood` and `num_classes`."""
+class NormalPrior(abc.ABC):
+  """Of an autoencoder with a `conditioner`, a `likelihood`, latents of `z_dim` numbers, and a `decode`."""
 
-  def sample(self, variables: Variables, keys: Keys, labels: Labels | None = None, *, temperature: float = 1.0) -> Images:
-    """The mean of p(x|z) for z ~ N(0, temperature^2 I). Without labels a conditional model draws them uniformly."""
+  conditioner: Conditioner
+  likelihood: Likelihood
+
+  @property
+  @abc.abstractmethod
+  def z_dim(self) -> int: ...
+
+  @abc.abstractmethod
+  def decode(self, params: dict, z: Float[Array, 'b z'], embedded: Cond) -> Float[Array, 'b h w o']:
+    """What the likelihood reads."""
+
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, *, temperature: float = 1.0) -> Images:
+    """The mean of p(x|z) for z ~ N(0, temperature^2 I). Fields that `cond` lacks are drawn."""
     check_scale('temperature', temperature)
-    label = one_hot(labels_or_random(labels, keys, self.num_classes), self.num_classes)
-    return self.from_latents(variables, self.latents(keys), label, keys, temperature)
+    embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
+    return self.from_latents(variables, self.latents(keys), embedded, keys, temperature)
 
   def latents(self, keys: Keys) -> Float[Array, 'b z']:
     """z as `sample` draws it."""
     return rng.normal(rng.fold_in(keys, 0), (self.z_dim,))
 
   def from_latents(
-    self, variables: Variables, z: Float[Array, 'b z'], label: Float[Array, 'b k'] | None, keys: Keys, temperature: float = 1.0
+    self, variables: Variables, z: Float[Array, 'b z'], embedded: Cond, keys: Keys, temperature: float = 1.0
   ) -> Images:
-    """The means of p(x|z) of latents that the caller chose, `temperature` times as long."""
-    return self.likelihood.mean(self.decode(variables.params, temperature * z, label))
+    """The means of p(x|z) of given latents, `temperature` times as long."""
+    return self.likelihood.mean(self.decode(variables.params, temperature * z, embedded))

@@ -1,0 +1,25 @@
+"""Transforms of batches on the device: `transform(batch, keys) -> batch`, with one key per example.
+
+A transform sees all fields of an example, so that what belongs together changes together, and examples stay independent.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from genjax import rng
+from genjax.types import Batch, Keys
+
+Transform = Callable[[Batch, Keys], Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip:
+  """Mirrors half of the examples left to right: the image, and every condition that is an image, [B, H, W, C]."""
+
+  def __call__(self, batch: Batch, keys: Keys) -> Batch:
+    flipped = rng.bernoulli(keys, 0.5)[:, None, None, None]
+    mirror = lambda x: jnp.where(flipped, x[:, :, ::-1], x) if x.ndim == 4 else x  # noqa: E731
+    return batch._replace(image=mirror(batch.image), cond=jax.tree.map(mirror, dict(batch.cond)))

@@ -1,0 +1,50 @@
+"""Weights of a PyTorch network as parameters of a Flax one."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from genjax import rng
+from genjax.errors import UsageError
+
+
+def convert(
+  network: nn.Module, side: int, tensors: Mapping[str, np.ndarray], norm_of: Callable[[str], str | None], file: str
+) -> dict:
+  """Parameters of a Flax network whose modules have the names of the PyTorch one, batch normalisation (eps 1e-3) folded in.
+
+  Args:
+    network: of images [B, side, side, 3], its modules named as the tensors are, up to '.weight' and '.bias'.
+    norm_of: name of a convolution -> that of the normalisation after it; None for a dense layer.
+    file: what the tensors should have come from, for the error.
+
+  Raises:
+    UsageError: an array is missing or has another shape.
+  """
+  like = jax.eval_shape(network.init, rng.key(0), jnp.zeros((1, side, side, 3)))['params']
+
+  def array(name):
+    if name not in tensors:
+      raise UsageError(f'the weights have no array {name}: not the file {file}.')
+    return np.asarray(tensors[name], np.float64)
+
+  def value(path, leaf):
+    *modules, kind = (part.key for part in path)
+    name = '.'.join(modules)
+    norm = norm_of(name)
+    if norm is None:
+      found = array(f'{name}.weight').T if kind == 'kernel' else array(f'{name}.bias')
+    else:
+      scale = array(f'{norm}.weight') / np.sqrt(array(f'{norm}.running_var') + 1e-3)
+      if kind == 'kernel':
+        found = array(f'{name}.weight').transpose(2, 3, 1, 0) * scale
+      else:
+        found = array(f'{norm}.bias') - array(f'{norm}.running_mean') * scale
+    if found.shape != leaf.shape:
+      raise UsageError(f'the weights have {name} of shape {found.shape}, not {leaf.shape}: not the file {file}.')
+    return found.astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(value, like)

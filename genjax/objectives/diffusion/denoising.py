@@ -1,0 +1,157 @@
+"""What follows from a denoiser x_0(x_t, t): samples, guidance, likelihood."""
+
+import abc
+import dataclasses
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from genjax import rng
+from genjax.conditioners import complete
+from genjax.errors import UsageError, unknown
+from genjax.samplers.elbo import continuous, discrete
+from genjax.samplers.guidance import guided, on_path
+from genjax.samplers.likelihood import log_prob
+from genjax.samplers.paths import Discrete, Path
+from genjax.samplers.sampler import Sampler
+from genjax.samplers.solvers import Denoiser, Solution
+from genjax.types import Batch, Cond, Conditioner, Images, Keys, Variables
+
+EVALUATIONS = 128  # of an image, for its variational bound
+
+
+class Denoising(abc.ABC):
+  """Abstract: what follows from a denoiser x_0(x_t, t): samples, guidance, likelihood. A subclass is a frozen dataclass."""
+
+  image_shape: tuple[int, int, int]
+  conditioner: Conditioner
+  cond_dropout: float  # how often conditions are replaced by their null values in training
+  sampler: Sampler  # what `sample` does by default
+
+  @abc.abstractmethod
+  def noise_path(self, variables: Variables) -> Path:
+    """The path on which the model was trained."""
+
+  @property
+  @abc.abstractmethod
+  def grid(self) -> str:
+    """The time grid that suits the path."""
+
+  @abc.abstractmethod
+  def denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
+    """The function (x_t, t) -> x_0, with t one for all images or one for each."""
+
+  def unconditional_denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
+    """The denoiser without conditions. Raises UsageError where there is no other."""
+    if not self.conditioner.fields:
+      raise UsageError('guidance needs a conditional model, or a guide: run.guided_by(...), --guide.')
+    if not self.cond_dropout:
+      raise UsageError(
+        'guidance: with cond_dropout=0 no unconditional model was trained. Train with some, or use a guide: --guide.'
+      )
+    return self.denoiser(variables, self.conditioner.null(cond))
+
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Images:
+    """Images from noise; `options` are those of `sampler`. Fields that `cond` lacks are drawn."""
+    return self.solve(variables, keys, cond, **options).x
+
+  def solve(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Solution:
+    """As `sample`, with the way to the images."""
+    cond = complete(self.conditioner, cond, keys)
+    return self.solve_with(dataclasses.replace(self.sampler, **options), variables, keys, cond)
+
+  def solve_with(
+    self, sampler: Sampler, variables: Variables, keys: Keys, cond: Cond, guide: Denoiser | None = None
+  ) -> Solution:
+    """`solve` with this sampler and these conditions.
+
+    Guidance leads away from `guide`; None: the unconditional model. Raises UsageError where there is neither.
+    """
+    path, denoise = self.noise_path(variables), self.denoiser(variables, cond)
+    if sampler.is_guided:
+      guide = guide or self.unconditional_denoiser(variables, cond)
+      denoise = guided(denoise, guide, sampler.guidance, path, sampler.guidance_interval)
+    noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws conditions
+    solution = sampler.solve(denoise, path, noise, rng.fold_in(keys, 2))
+    return postprocess(solution, sampler)
+
+  estimators = {
+    'ode': 'by the probability-flow ODE, of 8-bit images, dequantised uniformly',
+    'ode_exact': 'by the probability-flow ODE with exact divergence, of 8-bit images, dequantised uniformly',
+    'bound': 'a bound, the variational one, of 8-bit images',
+  }
+  nll_is_expensive = True
+
+  def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = '') -> Float[Array, 'b']:
+    """-log p(x) of the 8-bit images, in nats, up to an expectation, or an upper bound of it: `estimators`.
+
+    By the ODE, with Hutchinson's estimator or, for small images, exactly (genjax/samplers/likelihood.py), hundreds of
+    evaluations an image; they are dequantised uniformly (1511.01844, section 3.1). By the variational bound
+    (genjax/samplers/elbo.py) EVALUATIONS. Raises UsageError for another estimator, and for images too large for 'ode_exact'.
+    """
+    estimator = estimator or next(iter(self.estimators))
+    if estimator not in self.estimators:
+      raise UsageError(unknown('estimator', estimator, self.estimators))
+    if estimator == 'bound':
+      return self.bound(variables, batch, keys)
+    path, denoise = self.noise_path(variables), self.denoiser(variables, batch.cond)
+    level, dimensions = 2 / 255, math.prod(self.image_shape)
+    noise_keys, sign_keys = rng.split(keys, 2)
+    x = batch.image + level * rng.uniform(noise_keys, self.image_shape, -0.5, 0.5)
+    log_p, _ = log_prob(denoise, path, x, sign_keys, exact=estimator == 'ode_exact')
+    return -(log_p + dimensions * math.log(level))
+
+  def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
+    """Of the path's steps if they are counted, with the posterior's variance; else in continuous time."""
+    path, denoise = self.noise_path(variables), self.denoiser(variables, batch.cond)
+    if isinstance(path, Discrete):
+      return discrete(lambda x, t: (denoise(x, t), None), path, batch.image, keys, EVALUATIONS)
+    return continuous(denoise, path, batch.image, keys, EVALUATIONS)
+
+
+def postprocess(solution: Solution, sampler: Sampler) -> Solution:
+  """Its images within [-1, 1], both networks of guidance counted."""
+  networks = 2 if sampler.is_guided else 1
+  return solution._replace(x=jnp.clip(solution.x, -1, 1), evaluations=networks * solution.evaluations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoguided:
+  """Samples of a model guided by a weaker one (2406.02507): guidance leads away from that instead of the unconditional.
+
+  Variables are those of both, under 'main' and 'weak'. Paths may differ: the weak model is asked at the same noise.
+  """
+
+  main: Denoising
+  weak: Denoising
+
+  no_nll = 'guided samples are of no density that is known: judge the model alone, without --guide'
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return self.main.image_shape
+
+  @property
+  def conditioner(self) -> Conditioner:
+    return self.main.conditioner
+
+  @property
+  def sampler(self) -> Sampler:
+    return self.main.sampler
+
+  @property
+  def grid(self) -> str:
+    return self.main.grid
+
+  def sample(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Images:
+    """As the main model's. Raises UsageError where guidance is 1, and the guide would have no effect."""
+    return self.solve(variables, keys, cond, **options).x
+
+  def solve(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Solution:
+    cond, sampler = complete(self.conditioner, cond, keys), dataclasses.replace(self.sampler, **options)
+    if not sampler.is_guided:
+      raise UsageError('guidance=1 does not lead away from the guide: use more, such as guidance=2.')
+    main, weak = (Variables(variables.params[name], variables.buffers[name]) for name in ('main', 'weak'))
+    guide = on_path(self.weak.denoiser(weak, cond), self.weak.noise_path(weak), self.main.noise_path(main))
+    return self.main.solve_with(sampler, main, keys, cond, guide)

@@ -1,0 +1,139 @@
+"""What a training does every so many steps: samples, previews, the collapse panel, an evaluation, the best checkpoint."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from genjax import parallel, rng
+from genjax.checkpoint import Checkpoints
+from genjax.conditioners import can_draw
+from genjax.experiment import Experiment
+from genjax.images import save_grid, to_float, to_uint8
+from genjax.logging import Silent, read_metrics
+from genjax.metrics import collapse
+from genjax.metrics.reference import held_out_images
+from genjax.metrics.training import judge_of, told
+from genjax.objectives.gan.gan import AdversarialGame
+from genjax.run import grid_columns, grid_cond
+from genjax.step import TrainState
+from genjax.types import Batch, HasPreviews, Variables
+
+ROWS = 8  # of a grid of samples
+
+
+class Due(NamedTuple):
+  """What is due at a step."""
+
+  show: bool  # samples, previews and the collapse panel
+  evaluate: bool
+
+
+class Previews:
+  """Samples of the same latents each time, one class a column; previews, a collapse panel if there is any, and evaluations.
+
+  Args:
+    experiment: what is trained.
+    workdir: the run directory.
+    mesh: the devices.
+    step: the step that the training begins with.
+    run_id: the run's identity, which its best checkpoint carries.
+    allow: packages beside genjax that the config may name.
+  """
+
+  def __init__(self, experiment: Experiment, workdir: Path, mesh: Mesh, step: int, run_id: str, allow: list[str]):
+    self.train, self.objective, self.workdir = experiment.train, experiment.objective, workdir
+    self.logged = read_metrics(workdir, step)
+    self.columns = grid_columns(self.objective)
+    self.experiment, self.mesh, self.run_id, self.allow = experiment, mesh, run_id, allow
+    self.notice_given = False
+
+  def due(self, step: int) -> Due:
+    """What is due after `step` steps."""
+    last, every = step == self.train.steps, 1000 * self.train.evaluate_every
+    crossed = every and step * self.train.batch_size // every > (step - 1) * self.train.batch_size // every
+    return Due(step % self.train.sample_every == 0 or last, bool(every) and (crossed or last))
+
+  def owed(self, step: int) -> Due:
+    """What was due at the step resumed from and is missing, because the run was ended between its save and that."""
+    done = {name.split('/')[0] for line in self.logged if line['step'] == step for name in line}
+    shown = self.picture(step).exists() and ('collapse' in done or not isinstance(self.objective, AdversarialGame))
+    due = self.due(step) if 0 < step <= self.train.steps else Due(False, False)
+    return Due(parallel.any_process(due.show and not shown), parallel.any_process(due.evaluate and 'evaluation' not in done))
+
+  def picture(self, step: int) -> Path:
+    """The grid of samples at a step."""
+    return self.workdir / 'samples' / f'step_{step:08d}.png'
+
+  def open(self, metrics: Any, say: Any) -> None:
+    """Prepares sampling and evaluation. `metrics` is written to; `say` prints a line on the first process."""
+    self.metrics, self.say = metrics, say
+    experiment, objective, mesh = self.experiment, self.objective, self.mesh
+    evaluates = bool(self.train.evaluate_every)
+    judge_options = (self.workdir, self.train, objective, experiment.source, experiment.data, mesh, self.allow)
+    self.judge = judge_of(*judge_options) if evaluates else None
+    self.best_checkpoints = Checkpoints(self.workdir / 'best', keep=1, run_id=self.run_id) if evaluates else Silent()
+    self.best = min((line['evaluation/fid'] for line in self.logged if line.get('evaluation/fid')), default=math.inf)
+    needs_images = isinstance(objective, AdversarialGame | HasPreviews) or not can_draw(objective.conditioner)
+    held_out = held_out_images(experiment.source, allow=self.allow, **experiment.data) if needs_images else None
+    self.watch = None
+    if isinstance(objective, AdversarialGame):
+      self.watch = collapse.watcher(objective, experiment.source, held_out, mesh)
+    source = held_out or experiment.source
+    n, cond = ROWS * self.columns, grid_cond(objective, ROWS * self.columns, source)
+    keys = lambda index: rng.image_keys(experiment.keys()[2], index)  # noqa: E731
+
+    def sample(variables: Variables):
+      return to_uint8(objective.sample(variables, keys(np.arange(n)), cond))
+
+    def previews(variables: Variables):
+      rows = np.arange(min(10, len(source)), dtype=np.int32)
+      images, given = source.read(rows)
+      batch = Batch(to_float(images), given, rows, rows)
+      return {name: to_uint8(grid) for name, grid in objective.previews(variables, batch, keys(rows)).items()}
+
+    on_all = parallel.replicated(mesh)
+    self.sample = jax.jit(sample, out_shardings=on_all)
+    self.previews = jax.jit(previews, out_shardings=on_all) if isinstance(objective, HasPreviews) else lambda variables: {}
+
+  def __call__(self, state: TrainState, step: int, due: Due) -> None:
+    """Does what is due."""
+    variables = self.experiment.variables(state)
+    if due.evaluate:
+      self.evaluate(state, variables, step)
+    if due.show:
+      self.show(variables, step)
+
+  def evaluate(self, state: TrainState, variables: Variables, step: int) -> None:
+    """A card, its metrics in the log, and the checkpoint if its FID is the lowest."""
+    card = self.judge(variables, step)
+    if (fid := card['metrics']['fid']) < self.best:
+      self.best = fid
+      self.best_checkpoints.save(state)
+      self.best_checkpoints.wait()  # before its line is written: what is logged is kept
+    self.metrics.write(step, {f'evaluation/{name}': value for name, value in card['metrics'].items()})
+    self.say(f'step {step}: FID {fid:.4g}, lowest {self.best:.4g} ({told(card)})')
+
+  def show(self, variables: Variables, step: int) -> None:
+    """Grids of samples and previews, and the collapse panel."""
+    images, previews = np.asarray(self.sample(variables)), jax.device_get(self.previews(variables))
+    if jax.process_index() == 0:
+      for name, grid in previews.items():
+        path = self.workdir / 'previews' / name / self.picture(step).name
+        save_grid(path, grid.reshape(-1, *grid.shape[2:]), grid.shape[1])
+      save_grid(self.picture(step), images, self.columns)
+    if self.watch:
+      panel = self.watch(variables)
+      self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})
+      messages = collapse.flags(panel)
+      if not self.notice_given and (notice := collapse.notice(panel)):  # once: it holds for long
+        messages, self.notice_given = [*messages, notice], True
+      for text in messages:
+        self.say(f'step {step}: {text}.')
+
+  def close(self) -> None:
+    """Waits for the best checkpoint."""
+    self.best_checkpoints.close()

@@ -1,0 +1,9 @@
+from forked.configs import common
+
+from genjax.build import spec
+
+
+def get_config():
+  config = common.gan()
+  config.objective.loss = spec('forked.loss.Symmetric')
+  return config

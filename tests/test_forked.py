@@ -1,0 +1,96 @@
+"""A package outside genjax adds each kind of part in one file and a config, and nothing inside genjax is edited.
+
+The parts are in tests/forked/. Each config trains three steps, samples, and is evaluated.
+"""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import evaluate
+import genjax
+from genjax import rng
+from genjax.errors import UsageError
+from tests.conftest import ROOT, sometimes
+from tests.programs import ENV
+
+ALLOW = '--allow_package=forked'
+PARTS = {  # config -> the class of the user's that config.json names
+  'pairs': 'forked.pairs.Pairs',
+  'solver': 'forked.solver.Damped',
+  'weighting': 'forked.weighting.Constant',
+  'loss': 'forked.loss.Symmetric',
+  'discriminator': 'forked.discriminator.Small',
+  'noise_path': 'forked.noise_path.Squared',
+  'average': 'forked.average.Mean',
+}
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """`runs(name)`: the run directory of a config of tests/forked/, trained once."""
+  folder, env = tmp_path_factory.mktemp('forked'), ENV | {'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}'}
+
+  def run(name):
+    path = folder / name
+    if not path.exists():
+      words = [f'--config=tests/forked/configs/{name}.py', f'--workdir={path}', ALLOW]
+      done = subprocess.run([sys.executable, 'train.py', *words], cwd=ROOT, env=env, capture_output=True, text=True)
+      assert done.returncode == 0, done.stdout + done.stderr
+    return path
+
+  return run
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / 'tests'))
+
+
+@pytest.mark.parametrize('name', sometimes(PARTS, 0, 1))
+def test_a_part_of_the_user_s_trains_samples_and_is_evaluated(name, runs, cache, monkeypatch):
+  path = runs(name)
+  assert PARTS[name] in (path / 'config.json').read_text()
+  run = genjax.load(path, allow_package=['forked'])
+  assert run.step == 3
+  cond = {} if name != 'pairs' else {'source': np.full((8, 8, 1), 0.5)}
+  images = np.asarray(run.sample(jax.random.key(0), 4, **cond))
+  assert images.shape == (4, 8, 8, 1)
+  assert np.isfinite(images).all()
+  features = ['--features', 'forked.features.projections'] if name == 'pairs' else []
+  metric = 'forked.sharpness.relative_sharpness'
+  evaluate.main(['--run', str(path), '--samples', '120', ALLOW, '--metric', metric, *features])
+  (card,) = [json.loads(file.read_text()) for file in (path / 'evaluation').glob('*.json')]
+  assert card['metrics'][metric] > 0
+  assert card['custom_metrics'][metric]
+  assert np.isfinite(card['metrics']['fid'])
+  if name == 'pairs':
+    assert card['protocol']['labels'] == 'those of the examples of the train split, in random order'
+  if name == 'solver':
+    assert card['model']['options']['solver'] == {'cls': 'forked.solver.Damped', 'fraction': 0.9}
+    assert card['model']['evaluations'] == 4
+
+
+def test_source_images_cannot_be_drawn(runs):
+  run = genjax.load(runs('pairs'), allow_package=['forked'])
+  with pytest.raises(UsageError, match='source'):
+    run.sample(jax.random.key(0), 2)
+  with pytest.raises(UsageError, match=r'source.*\[8, 8, 1\]'):
+    run.sample(jax.random.key(0), 2, source=np.zeros((8, 8)))
+
+
+def test_a_source_image_decides_the_sample(runs):
+  run = genjax.load(runs('pairs'), allow_package=['forked'])
+  sources = np.stack([np.zeros((8, 8, 1)), np.ones((8, 8, 1))])
+  both = run.sample(rng.key(0), 2, source=sources)
+  np.testing.assert_allclose(both[1:], run.sample(rng.key(0), 1, source=sources[1]), atol=1e-5)
+  assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+def test_nothing_of_the_user_s_runs_unless_it_is_allowed(runs):
+  with pytest.raises(UsageError, match=r'--allow_package forked'):
+    genjax.load(runs('solver'))
