@@ -5,6 +5,7 @@ External images: python evaluate.py --images DIR_OR_NPZ --data fashion_mnist   (
 Side by side:  python evaluate.py compare runs/a runs/b --out comparison
               python evaluate.py compare runs/a runs/b --metrics likelihood
 A read-only run directory: python evaluate.py --run /shared/a --out a; python evaluate.py compare a runs/b
+Data that have moved since training: python evaluate.py --run runs/x --data NEW_PATH
 
 Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
 """
@@ -33,39 +34,46 @@ from genjax.commandline import Parser, check_guide, open_run, options_help, pars
 from genjax.conditioners import class_label
 from genjax.data import contents
 from genjax.data.generated import match, open_generated
+from genjax.data.photos import MAX_SIDE
 from genjax.data.sources.base import Source
-from genjax.errors import UsageError
-from genjax.files import write_whole, writing
+from genjax.data.sources.open import is_known
+from genjax.errors import DataError, UsageError
+from genjax.files import check_writable, write_whole, writing
 from genjax.images import encode_image, grid_image, save_grid, to_uint8
+from genjax.memory import check_images
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import notice, watcher
 from genjax.metrics.counting import evaluations
 from genjax.metrics.evaluation import draw, read_samples
-from genjax.metrics.evaluator import Evaluator, class_notes, first_images
+from genjax.metrics.evaluator import Evaluator, class_notes, first_images, may_be_drawn
 from genjax.metrics.extractors import cache_folder, open_classifier, open_metric
 from genjax.metrics.likelihood import likelihood
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan.gan import AdversarialGame
-from genjax.run import grid_columns, grid_cond, load
-from genjax.signals import exit_on_interrupt
+from genjax.run import Run, grid_columns, grid_cond, load
+from genjax.signals import OnInterrupt, exit_on_interrupt
 from genjax.types import HasLikelihood, HasNoLikelihood
+
+ON_INTERRUPT = OnInterrupt('stopped.')
 
 
 def main(argv: list[str]) -> None:
   if argv[:1] == ['compare']:
     return side_by_side(argv[1:])
   parser = run_parser(__doc__)
-  parser.add_argument('--images', type=Path, help='instead of --run: a folder of images, or an npz file with image and label')
+  parser.add_argument('--images', help='instead of --run: a folder of images, or an npz file with image and label')
   parser.add_argument(
-    '--data', help='with --images: the real images, as data.name in a config: digits, a folder, an npz file, ...'
+    '--data',
+    help='with --images: the real images, as data.name in a config: digits, a folder, an npz file, ...; '
+    'with --run: the new path of the data that it was trained on, if they have moved',
   )
   parser.add_argument('--resolution', type=int, help='with --images: resize --images and --data (default: that of --images)')
   parser.add_argument(
     '--channels', type=int, help='with --images: convert --images and --data to 1 grayscale, 3 RGB (as they are)'
   )
-  parser.add_argument('--data_dir', help='with --images: folder of TensorFlow Datasets')
+  parser.add_argument('--data_dir', help='folder of TensorFlow Datasets (with --run: that of the training)')
   parser.add_argument('--metrics', default='all', help='all (default), or likelihood: alone, of the test split')
   parser.add_argument('--samples', type=int, help='how many images are drawn, or taken from --images (10000, or all if fewer)')
   parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
@@ -85,8 +93,14 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ...; without, the first')
   parser.add_argument('--out', default='', help='a folder for cards and images (the run itself; with --images evaluation/NAME)')
   args, rest = parser.parse_known_args(argv)
-  if args.images:
-    return evaluate_images(parser, args, rest)
+  try:
+    return evaluate_run(parser, argv) if args.images is None else evaluate_images(parser, args, rest)
+  except DataError as error:
+    raise UsageError(error.in_evaluation) from None
+
+
+def evaluate_run(parser: Parser, argv: list[str]) -> None:
+  """Evaluates samples of a run, its likelihood, or both."""
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -120,14 +134,16 @@ def main(argv: list[str]) -> None:
   seeds = parse_seeds(args.seeds)
   args.samples = 10_000 if args.samples is None else args.samples
   check_counts(args)
+  check_images(min(args.batch_size, args.samples), run.config['data']['image_shape'], '--batch_size', jax.device_count())
   out = card.open_folder(run.path, run.config, args.out)
   location = {'run': str(run.path.resolve())} if args.out else {}
 
   # Real images.
   mesh = parallel.make_mesh()
   data = contents.options(run.config['data'])
-  train, test = real_images(allow=args.allow_package, **data)
-  contents.check_same(run.path, run.config['data'], train)
+  data |= {name: value for name, value in (('name', args.data), ('data_dir', args.data_dir)) if value is not None}
+  train, test = open_trained_on(run, data, args.allow_package)
+  contents.check_same(run.path, run.config['data'], train, data.get('name', ''))
   check_split(args, test)
   if args.cas and not (run.classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
@@ -148,14 +164,20 @@ def main(argv: list[str]) -> None:
     return print(card.save_likelihood(out, found))
 
   # One card a seed.
-  evaluator = open_evaluator(args, data, train, test, mesh, args.samples)
+  real = test if args.split == 'test' else train
+  labels = card.origin_of_labels(run.objective.conditioner, real.num_classes, args.split)
+  evaluator = open_evaluator(args, data, train, test, mesh, labels, isinstance(run.objective, AdversarialGame))
+  floor = card.fid_floor(evaluator.real, args.samples, labels == card.AS_REFERENCE)
   network_evaluations = evaluations(run.objective, run.variables, options, train)
   begin = time.perf_counter()
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
   once = {'likelihood_seconds': round(time.perf_counter() - begin, 3)} if images else {}
   kind = f'{likelihood_kind(run.objective, estimator)}, {images} of the test split' if images else None
   watch = watcher(run.objective, train, test, mesh, options=options) if isinstance(run.objective, AdversarialGame) else None
-  for seed in seeds:
+  for number, seed in enumerate(seeds):
+    if number:
+      written, left = (','.join(map(str, part)) for part in (seeds[:number], seeds[number:]))
+      ON_INTERRUPT.text = f'stopped. Cards are written for --seeds {written}; pass --seeds {left} for the others.'
     begin = time.perf_counter()
     samples = draw(
       run.objective,
@@ -175,8 +197,7 @@ def main(argv: list[str]) -> None:
       panel = watch(variables, seed)
       extra_metrics = nats | {f'collapse_{k}': v for k, v in panel.items()}
       notes = [text] if (text := notice(panel)) else []
-    labels = card.conditions_of(run.objective, args.split)
-    found = evaluator.measure(samples, args.samples, extra_metrics, notes, *labels) | location
+    found = evaluator.measure(samples, args.samples, floor, extra_metrics, notes) | location
     written = {name: as_spec(value) for name, value in options.items()}
     found['model'] = judged | {'likelihood': kind, 'options': written, 'evaluations': network_evaluations, 'seed': seed}
     found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
@@ -184,8 +205,23 @@ def main(argv: list[str]) -> None:
     evaluator.save(out / 'evaluation', found, samples)
 
 
-def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh, count: int) -> Evaluator:
-  """The evaluator that the command line specifies, for `count` samples and the real images of `open_data(**data)`."""
+def open_trained_on(run: Run, data: dict[str, Any], allow: list[str]) -> tuple[Source, Source | None]:
+  """The images that a run was trained on and their test split, opened by the options `data`; names the remedy if they moved."""
+  try:
+    return real_images(allow=allow, **data)
+  except UsageError as error:
+    option, name = ('--data_dir', 'data_dir') if is_known(data.get('name', '')) else ('--data', 'name')
+    if not data.get(name) or os.path.exists(os.path.expanduser(data[name])):
+      raise
+    can_record = 'hash' in run.config['data']
+    record = f' To record it, repeat the train.py command of the run with --config.data.{name}=NEW.' if can_record else ''
+    raise UsageError(f'{error}\nIf the data of {run.path} have moved, add {option} NEW, their new path.{record}') from None
+
+
+def open_evaluator(
+  args, data: dict[str, Any], train: Source, test: Source | None, mesh: Mesh, labels: str, is_gan: bool = False
+) -> Evaluator:
+  """The evaluator that the command line specifies, with the real images of `open_data(**data)`."""
   extractor = open_features(args.features, args.weights, train, test, data, args.allow_package)
   options = {'images': args.reference_images, 'batch_size': args.batch_size}
   view = functools.partial(reference, extractor=extractor, mesh=mesh, cache=cache_folder(), **options)
@@ -193,15 +229,10 @@ def open_evaluator(args, data: dict[str, Any], train: Source, test: Source | Non
   real = held_out if args.split == 'test' else training
   cas = open_classifier(train, test, recipe_for(train)).details if args.cas else None
   custom = {name: open_metric(name, args.allow_package) for name in args.metric}
-  return Evaluator(data, train, test, extractor, training, held_out, real, card.fid_floor(real, count), custom, cas)
+  return Evaluator(data, train, test, extractor, training, held_out, real, custom, cas, labels, is_gan)
 
 
-IMAGES_OPTIONS = (  # only with --images
-  'data',
-  'resolution',
-  'channels',
-  'data_dir',
-)
+IMAGES_OPTIONS = ('resolution', 'channels')  # only with --images
 RUN_OPTIONS = (  # not with --images
   'run',
   'step',
@@ -223,21 +254,24 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   unsupported = [f'--{name}' for name in RUN_OPTIONS if getattr(args, name) != parser.get_default(name)] + rest
   if unsupported:
     raise UsageError(f'{unsupported[0]} has no effect with --images, which does not draw samples; remove it.')
+  if not args.images:
+    raise UsageError('--images is empty: give a folder of images, or an npz file.')
   if not args.data:
     raise UsageError('--images needs the real images to compare with: add --data NAME, a data set, a folder or an .npz file.')
   if (Path(args.data).expanduser() / 'config.json').is_file():
     raise UsageError(f'--data {args.data} is a run directory: use the data that it was trained on (data.name in its config).')
-  if args.resolution is not None and args.resolution < 1:
-    raise UsageError(f'--resolution {args.resolution} must be 1 or more, in pixels.')
+  if args.resolution is not None and not 1 <= args.resolution <= MAX_SIDE:
+    raise UsageError(f'--resolution {args.resolution} must be from 1 to {MAX_SIDE:,} pixels.')
   if args.channels not in (None, 1, 3):
     raise UsageError(f'--channels {args.channels} must be 1 (grayscale) or 3 (RGB).')
   check_counts(args)
-  path = args.images.expanduser()
+  path = Path(args.images).expanduser()
   out = Path(args.out or Path('evaluation') / path.resolve().name.removesuffix('.npz')).expanduser()
   if out.resolve().is_relative_to(path.resolve()):
     raise UsageError(f'--out {out} lies in the folder of the images; use another folder.')
   if (out / 'config.json').exists():
     raise UsageError(f'--out {out} is a run directory; use another folder.')
+  check_writable(out, 'use another folder with --out DIR')
   parallel.use_compilation_cache()
   begin = time.perf_counter()
   mesh = parallel.make_mesh()
@@ -255,10 +289,11 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
     raise UsageError(f'{source.name} holds {len(source)} images; metrics need at least 100.')
   if count > len(source):
     raise UsageError(f'--samples {count}: {source.name} holds {len(source)} images.')
-  evaluator = open_evaluator(args, data, train, test, mesh, count)
+  evaluator = open_evaluator(args, data, train, test, mesh, card.OF_IMAGES if source.num_classes else card.NO_LABELS)
   samples = read_samples(source, evaluator.extractor, evaluator.real, mesh, count, args.batch_size)
   notes += class_notes(samples.labels, evaluator.real.classes)
-  result = evaluator.measure(samples, count, {}, notes, 'of the images' if source.num_classes else 'none')
+  floor = card.fid_floor(evaluator.real, count, may_be_drawn(samples.labels, evaluator.real.classes))
+  result = evaluator.measure(samples, count, floor, {}, notes)
   result['model'] = card.external_model(path, source)
   result['cost'] = samples.cost | {'seconds': round(time.perf_counter() - begin, 3)}
   grid = card.grid_path(evaluator.save(out, result, samples))
@@ -277,6 +312,7 @@ def side_by_side(argv: list[str]) -> None:
   args = parser.parse_args(argv)
   if args.metrics == 'likelihood':
     return print(compare.markdown(compare.likelihoods(args.runs)))
+  check_writable(args.out, 'use another folder with --out DIR')
   rows = compare.rows_of(args.runs, args.features)
   pictures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
@@ -362,7 +398,7 @@ def likelihood_estimator(asked: str, objective) -> str:
   """One of the objective's; '' if it has no likelihood."""
   known = objective.estimators if isinstance(objective, HasLikelihood) else {}
   if asked and asked not in known:
-    more = ' and iwae_k of any k from 1' if 'iwae_50' in known else ''
+    more = ' and iwae_k of any k from 1 to 999,999' if 'iwae_50' in known else ''
     raise UsageError(f'--estimator {asked}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}{more}.')
   return asked or next(iter(known), '')
 
@@ -379,7 +415,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 if __name__ == '__main__':
-  exit_on_interrupt('stopped. The cards of finished seeds are written; pass the other seeds with --seeds.')
+  exit_on_interrupt(ON_INTERRUPT)
   try:
     main(sys.argv[1:])
   except UsageError as error:

@@ -23,11 +23,11 @@ from absl import logging
 from genjax import parallel, rng
 from genjax.commandline import check_guide, open_run, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
-from genjax.files import write_whole
+from genjax.files import check_writable, write_whole
 from genjax.images import ENCODINGS, check_finite, not_finite, save_grid, save_image, to_uint8
 from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_cond
-from genjax.signals import exit_on_interrupt
+from genjax.signals import OnInterrupt, exit_on_interrupt
 
 
 def main(argv: list[str]) -> None:
@@ -53,6 +53,9 @@ def main(argv: list[str]) -> None:
   suffixes = (*ENCODINGS, *MOVING) if args.walk is not None else tuple(ENCODINGS)
   if args.out and not args.out.lower().endswith(suffixes):
     raise UsageError(f'--out {args.out}: use a name that ends in {", ".join(dict.fromkeys(suffixes))}.')
+  for option in ('out', 'npz'):
+    if path := getattr(args, option):
+      check_writable(Path(path).parent, f'use another path for --{option}')
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax's warnings
   run = open_run(args)
@@ -136,7 +139,7 @@ def parse_class(text: str, run) -> int | str:
 
 
 if __name__ == '__main__':
-  exit_on_interrupt('stopped.')
+  exit_on_interrupt(OnInterrupt('stopped.'))
   try:
     main(sys.argv[1:])
   except UsageError as error:

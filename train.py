@@ -28,13 +28,14 @@ from genjax.commandline import Parser, config_of_run, load_config, split_overrid
 from genjax.data.pipeline import Pipeline
 from genjax.environment import write_environment
 from genjax.errors import UsageError
-from genjax.experiment import Experiment, build_experiment, dry_run, parameter_report, resolve_specs
+from genjax.experiment import Experiment, build_experiment, bytes_of, dry_run, parameter_report, resolve_specs
 from genjax.files import DISK_FULL, NotWritten
 from genjax.frozen import write_copies
 from genjax.logging import Metrics, Progress, Silent, StepMetrics
+from genjax.memory import check_images, check_state
 from genjax.preview import Previews
 from genjax.run import abstract_state
-from genjax.signals import StopRequest
+from genjax.signals import EVALUATION, SAMPLES, STEP, StopRequest
 from genjax.step import TrainState, init_state, turn_at
 from genjax.transfer import start_from, with_variables
 from genjax.types import Grows, example_batch
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
   experiment = build_experiment(keep_background(workdir, loaded.config, overrides), args.allow_package, workdir)
   train, source, objective = experiment.train, experiment.source, experiment.objective
   mesh = parallel.make_mesh()
+  check_images(train.batch_size, source.image_shape, 'train.batch_size', mesh.size)
   key = parallel.put_everywhere(experiment.keys()[1], mesh)
   compiled_step = experiment.compile_step(mesh)
   pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, experiment.transforms)
@@ -74,6 +76,7 @@ def main(argv: list[str]) -> None:
     )
   if args.dry_run:
     return dry_run(experiment, like, compiled_step)
+  check_state(bytes_of(like), mesh.size if train.strategy == 'fsdp' else 1)
 
   # The run directory, and the state: from the newest checkpoint, or new.
   def config_at(steps):
@@ -140,6 +143,8 @@ def main(argv: list[str]) -> None:
       last = done == train.steps or stopping
       log, save = (done % every == 0 or last for every in (train.log_every, train.checkpoint_every))
       due = previews.due(done)
+      if any(due) and not stopping:
+        stop_request.after = EVALUATION if due.evaluate else SAMPLES
       if not (log or save or any(due)):
         step_metrics.wait()
         continue
@@ -157,6 +162,7 @@ def main(argv: list[str]) -> None:
         break
       with step_metrics.paused():  # evaluating and sampling are not training
         previews(state, done, due)
+      stop_request.after = STEP
   if stopping:
     number = stop_request.signal or signal.SIGTERM  # another host received it
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')

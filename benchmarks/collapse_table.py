@@ -90,9 +90,10 @@ def load_card(out: Path, name: str, seed: int, samples: int) -> dict:
 def row(name: str, seed: int, card: dict) -> str:
   """A row of the table."""
   metrics, values = card['metrics'], collapse.collapse_metrics(card['metrics'])
-  others = {name: value for name, value in values.items() if name not in FEATURES}
-  pixels = collapse.flags(others)
-  features = [name for name in FEATURES if name in values and collapse.feature_flags(others | {name: values[name]})]
+  others = {name: value for name, value in values.items() if name not in FEATURES and not name.startswith('copies_')}
+  is_gan = card['model']['objective'] == 'GAN'
+  pixels = collapse.flags(others, is_gan)
+  features = [name for name in FEATURES if name in values and collapse.feature_flags(others | {name: values[name]}, is_gan)]
   cells = [f'{metrics[name]:.3g}' for name in ('fid', 'precision', 'recall', 'coverage')]
   cells += [f'{values[name]:.2f}' if name in values else '' for name in FEATURES]
   return f'| {" | ".join([name, str(seed), *cells, str(len(pixels) or ""), ", ".join(features)])} |'

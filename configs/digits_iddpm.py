@@ -1,10 +1,10 @@
 """Improved DDPM (Nichol & Dhariwal 2102.09672) on digits: configs/digits_flow.py, cosine steps, eps and learned variance.
 
 python train.py --config configs/digits_iddpm.py
-python evaluate.py --run runs/digits_iddpm --likelihood 297
+python evaluate.py --run runs/digits_iddpm --metrics likelihood --likelihood 297
 
-Measured 2026-11-22 on 2 CPU cores (Python 3.12, jax 0.12.0.1, commit 20e43ac): 1.6 minutes. Trained again 2026-11-29
-(commit 98d0618): loss over the last 100 steps 0.137. Grid: docs/gallery/. FID: not measured.
+Measured 2026-11-30 on 2 CPU cores beside other work (Python 3.11, jax 0.10.2, commit 71eced9): 3.6 minutes; 4.39 bits per
+dimension, the bound of the 297 test images (card in docs/comparison/likelihood/). Grid: docs/gallery/. FID: not measured.
 """
 
 from configs import digits_flow

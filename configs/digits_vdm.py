@@ -1,11 +1,11 @@
 """Variational diffusion (Kingma et al. 2107.00630) on digits, whose schedule is learned: the network of configs/digits_flow.py.
 
-Measured 2026-11-22 on 2 CPU cores beside other work (Python 3.12, jax 0.12.0.1, commit 87f6d31): some 7 minutes; the bound over
-the last 100 steps of training 4.61 bits per dimension.
-Grid: docs/gallery/. FID: not measured.
+Measured 2026-11-30 on 2 CPU cores beside other work (Python 3.11, jax 0.10.2, commit 71eced9, evaluated at 259949d): 4.7
+minutes; 4.12 bits per dimension, the bound of the 297 test images (card in docs/comparison/likelihood/). Grid: docs/gallery/.
+FID: not measured.
 
 python train.py --config configs/digits_vdm.py
-python evaluate.py --run runs/digits_vdm --likelihood 297
+python evaluate.py --run runs/digits_vdm --metrics likelihood --likelihood 297
 """
 
 from configs import digits_flow

@@ -7,8 +7,8 @@ Each of the three blocks of latents has two nats that cost nothing in training, 
 PixelCNN learns first and the latents say nothing (LOG.md). The likelihood has no such allowance.
 
 Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 4d160df): 64 minutes; -ELBO 81.62 nats
-[81.23, 82.01] of the 10,000 test images, of which the latents have 6.4 (card in docs/comparison/likelihood/). Its first 5,643
-steps had the schedule of 11,000 steps. Grid: docs/gallery/.
+[81.23, 82.01] of the 10,000 test images (card in docs/comparison/likelihood/). Its first 5,643 steps had the schedule of 11,000
+steps. Grid: docs/gallery/.
 """
 
 from configs.common import base

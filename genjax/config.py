@@ -96,9 +96,10 @@ def refuse_another_config(
   new: dict[str, Any],
   allow: Collection[str] = (),
   config_at: Callable[[int], dict[str, Any]] | None = None,
-) -> None:
+) -> list[str]:
   """Once there is a checkpoint, only MAY_CHANGE may differ, and values that the config computes from `train.steps`.
 
+  Returns messages about the latter, of what changes if training goes on.
   An option that genjax did not have when the run began counts as its default, which must do what was done before.
   """
   steps = old['train'].get('steps')
@@ -107,12 +108,10 @@ def refuse_another_config(
   old |= {section: options | old[section] for section, options in section_defaults().items()}
   refusal, notes = contents.changes(old['data'], new['data'])
   may_change = MAY_CHANGE | ({'data.name'} if 'hash' in old['data'] else set())  # the content decides, not the path
-  found = differences_that_matter(old, new, may_change)
+  found, explained = differences_that_matter(old, new, may_change), []
   if found and config_at and isinstance(steps, int) and steps > 0:
     unexplained = {name for name, _, _ in differences_that_matter(old, json.loads(json.dumps(config_at(steps))), may_change)}
-    for name, before, after in found:
-      if name not in unexplained:
-        print(f'{workdir}: {name} changes from {before} to {after} with train.steps.')
+    explained = [f'{name} changes from {a} to {b} with train.steps.' for name, a, b in found if name not in unexplained]
     found = [d for d in found if d[0] in unexplained]
   if found:
     shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
@@ -122,3 +121,4 @@ def refuse_another_config(
     raise UsageError(f'{workdir}: {refusal}. Restore the data that it was trained on, or use another --workdir.')
   for note in notes:
     print(f'{workdir}: {note}')
+  return explained

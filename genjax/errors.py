@@ -8,6 +8,14 @@ class UsageError(ValueError):
   """Something the user wrote or supplied is wrong. The text names the thing and the remedy, in one or two lines."""
 
 
+class DataError(UsageError):
+  """An error in the data that an option of train.py can remedy. `in_evaluation` is its text where that option is missing."""
+
+  def __init__(self, problem: str, remedy: str, remedy_in_evaluation: str):
+    super().__init__(f'{problem}{remedy}.')
+    self.in_evaluation = f'{problem}{remedy_in_evaluation}.'
+
+
 class UsageWarning(UserWarning):
   """A setting that works but is probably unintended. The text names it and the remedy; scripts print it in one line."""
 

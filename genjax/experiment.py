@@ -163,6 +163,10 @@ def network_fields(objective: Objective) -> set[str]:
   return fields
 
 
+def bytes_of(like: TrainState) -> int:
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
+
+
 def parameter_report(like: TrainState) -> str:
   """The number of parameters of each player."""
   sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in like.params.items()}
@@ -178,4 +182,4 @@ def dry_run(experiment: Experiment, like: TrainState, compiled_step: parallel.Co
   step = functools.partial(compiled_step.step, turn=turn_at(experiment.objective, 0))
   lowered = jax.jit(step).lower(like, batch, key)
   print(f'FLOPs per step {lowered.cost_analysis()["flops"]:.4g} (before optimization by the compiler; all players)')
-  print(f'bytes of state {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)):,}')
+  print(f'bytes of state {bytes_of(like):,}')

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,8 +31,25 @@ def refuse_links(folder: Path, name: str = '') -> None:
       raise UsageError(f'{path} is a symbolic link: replace it with a folder, or link the whole run directory.')
 
 
+def check_writable(folder: Path, remedy: str) -> None:
+  """Raises NotWritten with `remedy` unless files can be written to a folder, or it can be made. Makes neither."""
+  with writing(folder, remedy):
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    with tempfile.TemporaryFile(dir=nearest):
+      pass
+
+
 class NotWritten(UsageError):
   """A file could not be written: the disk is full, or permission is missing."""
+
+
+@contextlib.contextmanager
+def optional(consequence: str) -> Iterator[None]:
+  """For files that save time only, such as caches: if its block cannot write them, prints the reason and `consequence`."""
+  try:
+    yield
+  except (NotWritten, OSError) as error:
+    print(f'{error}\n{consequence}', flush=True)
 
 
 @contextlib.contextmanager

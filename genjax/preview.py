@@ -128,7 +128,7 @@ class Previews:
     if self.watch:
       panel = self.watch(variables)
       self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})
-      messages = collapse.flags(panel)
+      messages = collapse.flags(panel, is_gan=True)
       if not self.notice_given and (notice := collapse.notice(panel)):  # once: it holds for long
         messages, self.notice_given = [*messages, notice], True
       for text in messages:

@@ -5,7 +5,8 @@ place in the GLOBAL batch. What an image gets therefore depends neither on the b
 devices, hosts or microbatches. Keys are typed key arrays of shape [B].
 
 Keys use Threefry, independently of `JAX_DEFAULT_PRNG_IMPL`. With JAX's other generators (`rbg`, `unsafe_rbg`) the values of
-one key under `vmap` depend on the other keys, so an image would depend on its batch.
+one key under `vmap` depend on the other keys, so an image would depend on its batch. What Threefry makes of a key depends on
+`jax_threefry_partitionable`, which this module turns on, JAX's default, whatever `JAX_THREEFRY_PARTITIONABLE` says.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from genjax.errors import UsageError
 
 IMPL = 'threefry2x32'
+jax.config.update('jax_threefry_partitionable', True)
 
 
 def key(seed: int) -> Key[Array, '']:
@@ -26,7 +28,12 @@ def key(seed: int) -> Key[Array, '']:
 
 
 def check_key(key: Any) -> None:
-  """Raises UsageError unless `key` is a typed key of the generator that genjax uses, or an array of them."""
+  """Raises UsageError unless `key` is a typed key of the generator that genjax uses, or an array of them.
+
+  Also if the generator's values have been changed since genjax was imported.
+  """
+  if not jax.config.jax_threefry_partitionable:
+    raise UsageError('jax_threefry_partitionable is off, and the same key gives other images: leave it on.')
   if not jnp.issubdtype(getattr(key, 'dtype', type(key)), jax.dtypes.prng_key):
     seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
     raise UsageError(f'key={key!r} is not a random key: use jax.random.key({seed}).')

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import math
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ from genjax.conditioners import can_draw, class_label, complete, num_classes, on
 from genjax.data.sources.base import Source, numbered
 from genjax.errors import UsageError, unknown
 from genjax.frozen import read_copies
+from genjax.memory import check_images
 from genjax.objectives.common import check_scale
 from genjax.objectives.diffusion.denoising import Autoguided, Denoising
 from genjax.objectives.gan.gan import AdversarialGame
@@ -189,7 +188,7 @@ class Run:
     check_key(key)
     check_integers(**count)
     for name, n in count.items():
-      check_memory(n, self.config['data']['image_shape'], name)
+      check_images(n, self.config['data']['image_shape'], name)
 
   def checked(self, options: dict[str, Any]) -> dict[str, Any]:
     """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""
@@ -269,17 +268,6 @@ def check_integers(minimum: int = 1, **values: Any) -> None:
   for name, value in values.items():
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
       raise UsageError(f'{name}={value!r} must be an integer of at least {minimum}.')
-
-
-def check_memory(n: int, image_shape: Sequence[int], name: str) -> None:
-  """Raises UsageError if `n` float32 images and a copy of them exceed the memory of the device or the machine."""
-  needed = 2 * 4 * n * math.prod(image_shape)
-  limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', math.inf)
-  available = min(limit, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
-  if needed > available or n >= 2**31:  # indices of images have 32 bits
-    raise UsageError(
-      f'{name}={n}: the images take {needed // 10**9:,} GB of {available // 10**9:,} GB available. Request fewer at a time.'
-    )
 
 
 def check_key(key: Any) -> None:

@@ -4,6 +4,7 @@ Python runs signal handlers in the main thread, between two bytecode instruction
 compiled program, so here a signal wakes another thread, which handles it.
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -47,9 +48,19 @@ def print_notice(number: int, text: str) -> None:
   print(f'{start}{signal.Signals(number).name}: {text}', file=sys.stderr, flush=True)
 
 
-def exit_on_interrupt(text: str) -> None:
-  """Makes Ctrl-C exit the process at once, with `text` and status 130."""
-  handle_signals(lambda number: exit_now(number, text), signal.SIGINT)
+@dataclasses.dataclass
+class OnInterrupt:
+  """What Ctrl-C prints; scripts change it as they finish parts of their work."""
+
+  text: str
+
+
+def exit_on_interrupt(notice: OnInterrupt) -> None:
+  """Makes Ctrl-C exit the process at once, with the current text of `notice` and status 130."""
+  handle_signals(lambda number: exit_now(number, notice.text), signal.SIGINT)
+
+
+STEP, SAMPLES, EVALUATION = 'this step', 'these samples', 'this evaluation'
 
 
 class StopRequest:
@@ -57,12 +68,13 @@ class StopRequest:
 
   Attributes:
     signal: the number of the first signal; 0 if there was none.
+    after: what is finished before the training stops, for the message.
     started: to be set after the first step. Before it, a signal exits at once, since there is nothing to save; with several
       hosts, which wait for each other, only until they are connected.
   """
 
   def __init__(self):
-    self.signal, self.started = 0, False
+    self.signal, self.started, self.after = 0, False, STEP
     handle_signals(self.handle, signal.SIGINT, signal.SIGTERM)
 
   def reinstall(self) -> None:
@@ -75,5 +87,5 @@ class StopRequest:
     if not self.started and not jax.distributed.is_initialized():
       exit_now(number, 'stopped before the first step.')
     self.signal = number
-    when = 'when all hosts have the signal' if jax.distributed.is_initialized() else 'after this step'
+    when = 'when all hosts have the signal' if jax.distributed.is_initialized() else f'after {self.after}'
     print_notice(number, f'stopping {when}; a second signal stops at once.')

@@ -97,11 +97,15 @@ def open_workdir(
         f'{workdir} had a checkpoint and has none: restore {workdir}/checkpoints, or train anew in another --workdir.'
       )
     old = read_config(workdir) if path.exists() and newest else {}
+    finished = bool(old) and newest >= config['train']['steps']
     if old:
-      refuse_another_config(workdir, old, config, allow, config_at)
+      changes = refuse_another_config(workdir, old, config, allow, config_at)
+      for change in () if finished else changes:
+        print(f'{workdir}: {change}')
     resolved = config
-    if old and newest >= config['train']['steps']:  # a finished run keeps its config, except for the path of its data
-      resolved = old | {'data': old['data'] | {name: value for name, value in config['data'].items() if name == 'name'}}
+    if finished:  # it keeps its config, except for the path of its data
+      paths = {name: value for name, value in config['data'].items() if name in ('name', 'data_dir')}
+      resolved = old | {'data': old['data'] | paths}
     resolved = resolved | {'run_id': run_id_of(old) or secrets.token_hex(8)}
     if resolved != old:
       write_json(path, resolved)

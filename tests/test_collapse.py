@@ -141,7 +141,7 @@ def test_the_data_themselves_are_not_flagged():
   found = looked_at('real')
   assert found['pairwise'] == pytest.approx(1, abs=0.05)
   assert found['nearest'] == pytest.approx(1, abs=0.2)
-  assert collapse.flags(found) == []
+  assert collapse.flags(found, is_gan=True) == []
   assert looked_at('real', devices=8) == pytest.approx(found, rel=1e-4, abs=1e-5)
 
 
@@ -158,7 +158,7 @@ def test_what_has_no_value_is_left_out():
   assert found.keys().isdisjoint({'pairwise', 'nearest'})
   assert {'rank', 'labels', 'precision'} < set(found)
   assert all(map(np.isfinite, found.values()))
-  collapse.flags(found)
+  collapse.flags(found, is_gan=True)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_has_no_value_is_left_out():
   ],
 )
 def test_what_has_collapsed_is_flagged(kind, text):
-  flags = collapse.flags(looked_at(kind))
+  flags = collapse.flags(looked_at(kind), is_gan=True)
   assert len(flags) == 1
   assert text in flags[0]
 
@@ -198,13 +198,13 @@ def test_labels_that_are_not_heard_are_flagged():
     game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), conditioner=ClassLabel(10))
     variables = game.init(jax.random.key(0), example_batch(source.example))
     found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
-    assert any('the labels are not heard' in flag for flag in collapse.flags(found)) == flagged
+    assert any('the labels are not heard' in flag for flag in collapse.flags(found, is_gan=True)) == flagged
 
 
 def test_an_overfitted_discriminator_is_noticed_and_is_no_collapse():
   found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 5.0, 'directions': 8.0, 'overfitting': 0.9}
   found |= {'d_train': 1.0, 'd_held_out': 0.2, 'd_error': 0.1}
-  assert collapse.flags(found) == []
+  assert collapse.flags(found, is_gan=True) == []
   assert collapse.notice(found).startswith('the discriminator knows the training images (overfitting 0.9), which samples may')
   assert collapse.notice(found | {'d_error': 0.3}) == ''  # a quotient of two numbers that are nearly 0
 
@@ -244,8 +244,10 @@ def test_no_device_takes_a_decomposition():
 
 def test_a_generator_of_one_direction_is_flagged():
   found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 1.1}
-  assert collapse.flags(found | {'directions': 2.0}) == []  # points within a mode
-  assert collapse.flags(found | {'directions': 100.0}) == ['the generator hears 1.1 of 100 directions of its latent']
+  assert collapse.flags(found | {'directions': 2.0}, is_gan=True) == []  # points within a mode
+  assert collapse.flags(found | {'directions': 100.0}, is_gan=True) == [
+    'the generator hears 1.1 of 100 directions of its latent'
+  ]
 
 
 @pytest.mark.slow
@@ -314,7 +316,7 @@ def failing(kind: str):
 def test_real_features_are_not_flagged(kind, n):
   real, real_labels = class_features(n, 0)
   found = collapse.compare_with_real(*failing(kind), real, real_labels)
-  assert collapse.flags(found) == []
+  assert collapse.flags(found, is_gan=True) == []
   assert found['relative_recall'] == pytest.approx(1, abs=0.25)
   assert found.get('class_variety', 1) == pytest.approx(1, abs=0.1)
   assert found.get('label_agreement', 1) == pytest.approx(1, abs=0.1)
@@ -336,20 +338,23 @@ def test_real_features_are_not_flagged(kind, n):
 def test_features_that_have_collapsed_are_flagged(kind, names):
   real, real_labels = class_features(1000, 0)
   found = collapse.compare_with_real(*failing(kind), real, real_labels)
-  flags = collapse.flags(found)
+  flags = collapse.flags(found, is_gan=False)
   # Each flag depends on one metric: with the value of real images there is no flag.
   numbers = [name for name in found if not name.endswith('_class')]
-  assert {name for name in numbers if collapse.flags(found | {name: 1.0}) != flags} == names
+  assert {name for name in numbers if collapse.flags(found | {name: 1.0}, is_gan=False) != flags} == names
 
 
 def test_thresholds_of_variety_are_higher_for_gans():
   real, real_labels = class_features(1000, 0)
   found = collapse.compare_with_real(*failing('blur'), real, real_labels)
   assert found['class_variety'] == pytest.approx(0.6, abs=0.02)
-  said = collapse.flags(found)
+  said = collapse.flags(found, is_gan=False)
   assert not any('vary' in flag for flag in said)
-  (flag,) = set(collapse.flags(found | {'pairwise': 0.6})) - set(said)  # a number of the panel
+  (flag,) = set(collapse.flags(found, is_gan=True)) - set(said)
   assert flag.startswith('samples of a class vary 0.6')
+  for is_gan in (False, True):  # wherever the panel's numbers are at hand, as in evaluate.py, or are not, as in train.py
+    panel = {'pairwise': 0.6, 'nearest': 0.6}
+    assert collapse.flags(found | panel, is_gan) == collapse.flags(found, is_gan)
 
 
 def test_flags_name_the_failing_class():
@@ -357,7 +362,7 @@ def test_flags_name_the_failing_class():
   for kind, name in (('one class has collapsed', 'class_variety'), ('a class is missing', 'class_share')):
     found = collapse.compare_with_real(*failing(kind), real, real_labels)
     assert found[f'{name}_class'] == 3
-    assert any('class 3 ' in flag for flag in collapse.flags(found))
+    assert any('class 3 ' in flag for flag in collapse.flags(found, is_gan=False))
 
 
 def test_features_without_labels_or_classes_that_they_do_not_tell_apart():
@@ -369,7 +374,7 @@ def test_features_without_labels_or_classes_that_they_do_not_tell_apart():
   labels, mixed_labels = map(np.random.default_rng(3).permutation, (labels, real_labels))  # features know nothing of them
   found = collapse.compare_with_real(features, labels, real, mixed_labels)
   assert 'label_agreement' not in found
-  assert collapse.flags(found) == []
+  assert collapse.flags(found, is_gan=True) == []
   constant = np.where((real_labels == 1)[:, None], 0, real)  # a class without any variety
   assert all(map(np.isfinite, collapse.compare_with_real(features, labels, constant, real_labels).values()))
 
@@ -377,9 +382,9 @@ def test_features_without_labels_or_classes_that_they_do_not_tell_apart():
 def test_features_decide_whether_images_are_missing():
   # Pixels: precision as of held-out images, coverage lower. Features: no image is left out.
   pixels = {'precision': 0.6, 'coverage': 0.5, 'precision_held_out': 0.6, 'coverage_held_out': 0.8}
-  assert len(collapse.flags(pixels)) == 1
+  assert len(collapse.flags(pixels, is_gan=False)) == 1
   features = {'relative_precision': 0.4, 'relative_recall': 1.0, 'relative_coverage': 0.9}
-  assert collapse.flags(pixels | features) == []
+  assert collapse.flags(pixels | features, is_gan=False) == []
 
 
 # Walks and mixes.

@@ -263,7 +263,7 @@ def test_clipping_holds_each_prediction():
   [
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, solver='hen'), "'hen'.* Did you mean '?heun"),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, grid='karas'), "'karas'.* Did you mean '?karras"),
-    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, steps=0), 'steps=0: a solver takes at least 1'),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, steps=0), 'steps=0'),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, eta=0.5), "eta=0.5: from 0 to 1, and with solver 'ddim' alone"),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, solver='ddim', eta=2.0), 'eta=2.0: from 0 to 1'),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, solver='ddim', churn=1.0), "churn=1.0, .* solver 'heun' alone"),
@@ -318,7 +318,8 @@ def test_clipping_holds_each_prediction():
     (lambda: weightings.MinSNR(0.0), 'gamma=0.0 must be positive'),
     (lambda: paths.EDM(sigma_max=0.001), 'sigma_min=0.002 must be positive and below sigma_max=0.001'),
     (lambda: paths.VPLinear(beta_min=30.0), 'beta_min=30.0 must be positive and below beta_max=20.0'),
-    (lambda: paths.DiscreteLinear(T=1), 'T=1 must be 2 or more'),
+    (lambda: paths.DiscreteCosine(T=2**40), 'T=1099511627776 must be from 2'),
+    (lambda: paths.DiscreteLinear(T=1), 'T=1 must be from 2'),
     (lambda: paths.DiscreteCosine(beta_max=1.0), 'beta_max=1.0 between 0 and 1'),
   ],
 )
@@ -340,7 +341,10 @@ def with_path(path, prediction, **options):
     (lambda: with_path(paths.VPCosine(), parameterizations.Eps()), 'clip_denoised=True'),
     (lambda: unet(16, attention=(7,)), r'attention=\(7,\).* 16, 8'),
     (lambda: unet(24, patch=2), r'attention=\(7, 8\).* 12, 6'),
+    (lambda: unet(16, attention=(4, 16)), r'attention=\(4, 16\): no feature map has side 4; .* 16, 8\. Use only these'),
+    (lambda: unet(16, attention=(8, 7, 6)), r'no feature map has side 7 or 6; .* 16, 8\.'),
     (lambda: network_init(DDPMpp(8, (1, 1), 1), 8), r'attention=\(16,\).* 8, 4'),
+    (lambda: network_init(DDPMpp(8, (1, 1), 1, attention=(8, 2)), 8), r'attention=\(8, 2\): no feature map has side 2'),
   ],
 )
 def test_probable_mistakes_give_warnings(make, named):
@@ -349,7 +353,7 @@ def test_probable_mistakes_give_warnings(make, named):
 
 
 def unet(side, **options):
-  return network_init(UNet(width=8, head_features=8, multipliers=(1, 1), blocks=1, **options), side)
+  return network_init(UNet(width=8, head_features=8, **{'multipliers': (1, 1), 'blocks': 1} | options), side)
 
 
 def network_init(network, side):
@@ -362,4 +366,6 @@ def test_remedies_of_the_warnings_give_none():  # warnings are errors here
   for path in (*PATHS.values(), paths.DiscreteLinear(), paths.VPLinear()):
     with_path(path, parameterizations.V())
   unet(16, attention=(8,))
+  for side in (14, 28, 16):  # the default is for images of several sizes
+    unet(side, multipliers=(1, 1, 1) if side > 16 else (1, 1))
   unet(16, attention=())

@@ -13,20 +13,23 @@ from PIL import Image
 
 import evaluate
 import sample
+from genjax.config import Training
 from genjax.data.generated import match, open_generated
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
-from genjax.metrics import card, compare
+from genjax.metrics import card, compare, evaluation
 from genjax.metrics.evaluation import draw
+from genjax.metrics.evaluator import Evaluator
 from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
+from genjax.metrics.training import judge_of
 from genjax.parallel import make_mesh
 from genjax.run import load
 from tests.conftest import ROOT, write_folder
-from tests.programs import train
+from tests.programs import UNCONDITIONAL, train
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +56,76 @@ def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path
     assert f'gan: {flag}.' in legend
 
 
+def test_samples_have_the_same_flags_by_features_wherever_they_are_judged(runs, samples, tmp_path, monkeypatch):
+  """Variety between the thresholds of GANs and of other models."""
+  monkeypatch.setattr(evaluation, 'compare_with_real', lambda *_: {'class_variety': 0.6})
+  said = lambda found: any('a class vary 0.6' in flag for flag in found['flags'])  # noqa: E731
+  data = {'name': 'digits', 'resolution': 8, 'split': 'train'}
+  source = open_data(**data)
+  for run, is_gan in zip(runs, (False, True), strict=True):
+    copy = shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns('evaluation'))
+    evaluate.main(['--run', str(copy), '--samples', '300', '--batch_size', '64', '--likelihood', '0'])
+    assert said(card.load(copy)[0]) == is_gan
+    opened = load(copy)
+    judge = judge_of(copy, Training(10, 8, evaluate_samples=300), opened.objective, source, data, make_mesh())
+    assert said(judge(opened.variables, 10)) == is_gan
+  np.savez(tmp_path / 'x.npz', image=samples.images)
+  assert not said(evaluate_images(tmp_path / 'x.npz', tmp_path / 'out'))  # of what, is not known
+
+
+def test_floors_are_of_images_with_the_labels_of_the_model_or_their_own(runs, samples, tmp_path):
+  origins = {}
+  for number, path in enumerate((runs[0], tmp_path / 'plain')):
+    if number:
+      train('digits_vae', path, '--config.train.steps=2', UNCONDITIONAL)
+      evaluate.main(['--run', str(path), '--samples', '600', '--batch_size', '64', '--likelihood', '0'])
+    origins[number] = card.load(path)[0]
+  random = np.random.default_rng(0)
+  for name, labels in (('drawn', samples.labels), ('few', samples.labels % 3), ('none', None)):
+    np.savez(
+      tmp_path / f'{name}.npz', image=samples.images, **({} if labels is None else {'label': random.permutation(labels)})
+    )
+    origins[name] = evaluate_images(tmp_path / f'{name}.npz', tmp_path / name)
+  floors = {name: found['floor'] for name, found in origins.items()}
+  assert floors[0] == floors['drawn']
+  assert floors[1] == floors['few'] == floors['none']
+  assert floors[1]['fid'] > 1.1 * floors[0]['fid']
+  assert (floors[0]['labels'], floors[1]['labels']) == (card.AS_REFERENCE, card.OWN)
+  expected = {0: card.AS_REFERENCE, 1: card.NO_LABELS, 'drawn': card.OF_IMAGES, 'few': card.OF_IMAGES, 'none': card.NO_LABELS}
+  assert {name: found['protocol']['labels'] for name, found in origins.items()} == expected
+  for name, found in origins.items():
+    assert any('with the label frequencies of the reference' in note for note in found['notes']) == (name in (0, 'drawn'))
+
+
+def test_copies_of_the_training_images_are_flagged(tmp_path, cache):
+  source = open_data('digits', 8)
+  np.savez(tmp_path / 'x.npz', image=source.images, label=source.cond['label'])
+  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
+  assert found['metrics']['fid'] < 1e-3
+  (flag,) = found['flags']
+  assert flag.endswith('copies')
+  np.savez(tmp_path / 'real.npz', image=source.images, label=source.cond['label'])  # no test images beside it
+  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'none', '--data', str(tmp_path / 'real.npz'))
+  assert found['protocol']['held_out'] is None
+  assert found['flags'][-1].endswith('copies')
+
+
+def test_ctrl_c_names_the_seeds_that_are_left(runs, tmp_path, monkeypatch):
+  run = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation'))
+  texts, save = [], Evaluator.save
+  monkeypatch.setattr(evaluate.ON_INTERRUPT, 'text', 'stopped.')
+  monkeypatch.setattr(Evaluator, 'save', lambda *args: texts.append(evaluate.ON_INTERRUPT.text) or save(*args))
+  np.savez(tmp_path / 'x.npz', image=open_data('digits', 8).images[:200])
+  evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
+  evaluate.main(['--run', str(run), '--samples', '200', '--seeds', '3,4,5', '--batch_size', '64', '--likelihood', '0'])
+  assert texts == [
+    'stopped.',
+    'stopped.',
+    'stopped. Cards are written for --seeds 3; pass --seeds 4,5 for the others.',
+    'stopped. Cards are written for --seeds 3,4; pass --seeds 5 for the others.',
+  ]
+
+
 def test_evaluating_on_different_data_is_refused(runs, tmp_path, capsys):
   run = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation'))
   config = json.loads((run / 'config.json').read_text())
@@ -62,6 +135,29 @@ def test_evaluating_on_different_data_is_refused(runs, tmp_path, capsys):
     with pytest.raises(UsageError, match=message):
       evaluate.main(['--run', str(run), '--split', 'val'])
     assert ('without hashes' in capsys.readouterr().out) == (not hashed)
+
+
+def test_data_that_have_moved_are_given_by_their_new_path(runs, tmp_path, capsys):
+  run = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation'))
+  for split in ('train', 'test'):
+    data = open_data('digits', 8, split)
+    np.savez(tmp_path / f'new_{split}.npz', image=data.images[..., 0], label=data.cond['label'])
+  np.savez(tmp_path / 'other.npz', image=data.images[..., 0], label=data.cond['label'])
+  config = json.loads((run / 'config.json').read_text())
+  config['data']['name'] = str(tmp_path / 'old_train.npz')
+  (run / 'config.json').write_text(json.dumps(config))
+  words = ['--run', str(run), '--metrics', 'likelihood', '--likelihood', '8', '--batch_size', '8']
+  with pytest.raises(UsageError, match=r'old_train.npz(?s:.*)--data NEW.*--config.data.name=NEW'):
+    evaluate.main(words)
+  with pytest.raises(UsageError, match=r'other.npz holds different images'):
+    evaluate.main([*words, '--data', str(tmp_path / 'other.npz')])
+  evaluate.main([*words, '--data', str(tmp_path / 'new_train.npz')])
+  assert f'moved from {tmp_path / "old_train.npz"} to {tmp_path / "new_train.npz"}' in capsys.readouterr().out
+  assert len(list((run / 'evaluation' / 'likelihood').iterdir())) == 1
+  config['data'] |= {'name': 'cifar10', 'data_dir': str(tmp_path / 'gone')}
+  (run / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(UsageError, match=r'(?s)cifar10 is not prepared.*--data_dir NEW'):
+    evaluate.main(words)
 
 
 def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
@@ -368,7 +464,7 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
 
 def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])[:1]
-  cards[0]['floor'] = {'fid': 0.5, 'spread': 0.05}
+  cards[0]['floor'] = {'fid': 0.5, 'spread': 0.05, 'labels': card.AS_REFERENCE}
   at = lambda beta: config | {'objective': config['objective'] | {'beta': beta}}  # noqa: E731
   fids = {'a': 3.0, 'b': 3.59, 'c': 4.2, 'd': 9.0}
   rows = compare.rows_of([judged(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
@@ -376,6 +472,14 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   assert ['≈' in line[header.index('fid ↓')] for line in lines] == [True, True, False, False]
   assert [(a.name, b.name) for a, b in compare.within_floor(rows)] == [('a', 'b')]
   assert '≈ a and b.' in compare.legend(rows)
+  # A row without labels has a higher floor, which counts for its pairs, and a card without a floor has the highest.
+  rows[3].card['floor'] = {'fid': 4.6, 'spread': 0.15, 'labels': card.OWN}
+  (line, _) = compare.floor_legend(rows)
+  assert '600 fresh real images with the label frequencies of the reference would have 0.5 (standard deviation 0.05), ' in line
+  assert '600 fresh real images would have 4.6 (standard deviation 0.15) against' in line
+  assert [(a.name, b.name) for a, b in compare.within_floor(rows)] == [('a', 'b'), ('c', 'd')]
+  rows[1].card['floor'] = None
+  assert compare.floors(rows)[1] == rows[3].card['floor']
   for row in rows:
     row.card['floor'] = None
   assert compare.within_floor(rows) == compare.floor_legend(rows) == []
@@ -456,6 +560,7 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
     (['--likelihood', '999'], '--likelihood 999: these data have 297 test images'),
     (['--estimator', 'bound'], '--estimator bound: VAE has elbo'),
     (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo: say of how many test images, as --likelihood 500'),
+    (['--estimator', 'iwae_1000000000000'], '--estimator iwae_1000000000000: '),
     (['--metrics', 'fid'], '--metrics fid: give all or likelihood'),
     (['--metrics', 'likelihood', '--likelihood', '0'], 'of no images'),
     (['--metrics', 'likelihood', '--split', 'train'], '--split has no say in --metrics likelihood'),
@@ -528,7 +633,10 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
   with pytest.raises(UsageError, match=r'nope is not a run directory'):
     compare.likelihoods([runs[0], tmp_path / 'nope'])
   path.write_text('{}')
-  with pytest.raises(UsageError, match=r'was not written by this evaluate.py'):
+  with pytest.raises(UsageError, match=r'copy has no likelihood'):
+    compare.likelihoods([runs[0], copy])
+  path.write_text(json.dumps(other | {'metrics': {}}))
+  with pytest.raises(UsageError, match=f'{path.name} is a damaged card'):
     compare.likelihoods([runs[0], copy])
 
 
@@ -543,6 +651,8 @@ def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
 
 
 def test_compare_mistakes(runs, tmp_path):
+  with pytest.raises(UsageError, match=r'/proc/nobody cannot be written .*--out'):
+    evaluate.main(['compare', *map(str, runs), '--out', '/proc/nobody'])
   with pytest.raises(UsageError, match='the same run is named twice'):
     evaluate.main(['compare', str(runs[0]), str(runs[0])])
   with pytest.raises(UsageError, match=r'is not a run directory: .* train.py made'):
@@ -550,31 +660,40 @@ def test_compare_mistakes(runs, tmp_path):
   (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(UsageError, match=r'has no evaluation: python evaluate.py --run'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
-  (tmp_path / 'evaluation').mkdir()
-  (tmp_path / 'evaluation' / 'a.json').write_text('[]')
-  with pytest.raises(UsageError, match=r'a.json was not written by this evaluate.py: delete it'):
-    evaluate.main(['compare', str(runs[0]), str(tmp_path)])
 
 
-@pytest.mark.parametrize(
-  'damage', ['no sections', 'a word for a number', 'not a number', 'no name', 'no run', 'too deep', 'a folder']
-)
-def test_a_card_of_another_kind_is_refused(runs, tmp_path, damage):
+@pytest.mark.parametrize('damage', ['no sections', 'a word for a number', 'not a number', 'no name', 'no run', 'cut off'])
+def test_a_damaged_card_is_refused(runs, tmp_path, damage):
   (tmp_path / 'evaluation').mkdir()
   path, found = tmp_path / 'evaluation' / 'a.json', card.load(runs[0])[0]
-  if damage == 'a folder':
-    path.mkdir()
-  else:
-    changed = {
-      'no sections': {name: {} for name in found},
-      'a word for a number': found | {'metrics': found['metrics'] | {'fid': 'abc'}},
-      'not a number': found | {'metrics': found['metrics'] | {'coverage': float('nan')}},
-      'no run': found | {'model': {name: value for name, value in found['model'].items() if name != 'run'}},
-      'no name': found | {'protocol': found['protocol'] | {'features': {}}},
-    }
-    path.write_text('[' * 100_000 if damage == 'too deep' else json.dumps(changed[damage]))
-  with pytest.raises(UsageError, match=r'a.json was not written by this evaluate.py: delete it, or judge the run again'):
+  changed = {
+    'no sections': {name: {} for name in found},
+    'a word for a number': found | {'metrics': found['metrics'] | {'fid': 'abc'}},
+    'not a number': found | {'metrics': found['metrics'] | {'coverage': float('nan')}},
+    'no run': found | {'model': {name: value for name, value in found['model'].items() if name != 'run'}},
+    'no name': found | {'protocol': found['protocol'] | {'features': {}}},
+    'cut off': found,
+  }
+  text = json.dumps(changed[damage])
+  path.write_text(text[:-9] if damage == 'cut off' else text)
+  with pytest.raises(UsageError, match=r'a.json is a damaged card.*: move it to another folder') as error:
     card.load(tmp_path)
+  assert 'delete' not in str(error.value)
+
+
+def test_files_that_are_no_cards_are_ignored(runs, tmp_path, capsys):
+  folder, found = tmp_path / 'cards', card.load(runs[0])[0]
+  card.save_in(folder, found)
+  (folder / 'folder.json').mkdir()
+  others = {'list': '[]', 'settings': '{"metrics": {"loss": 1}}', 'comments': '// mine\n{}', 'deep': '[' * 100_000, 'empty': ''}
+  for name, text in others.items():
+    (folder / f'{name}.json').write_text(text)
+  (folder / 'latin.json').write_bytes(b'\xe9\xff')
+  assert [one['metrics'] for one in card.load(folder)] == [found['metrics']]
+  card.load(folder)
+  assert capsys.readouterr().out.splitlines() == [  # once
+    f'{folder / name}.json is not a card of evaluate.py: ignored.' for name in sorted([*others, 'latin'])
+  ]
 
 
 def test_weights_of_another_file_are_refused(runs, tmp_path):
@@ -672,7 +791,7 @@ def test_files_of_sample_py_are_read(runs, tmp_path):
 
 
 def test_options_of_images_are_refused_for_runs(runs, tmp_path):
-  for words in (['--data', 'digits'], ['--resolution', '8'], ['--channels', '1'], ['--data_dir', 'x']):
+  for words in (['--resolution', '8'], ['--channels', '1']):
     with pytest.raises(UsageError, match=words[0]):
       evaluate.main(['--run', str(runs[0]), *words])
   folder = write_folder(tmp_path / 'x', np.zeros((3, 8, 8, 1), np.uint8))

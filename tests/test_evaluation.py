@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import re
 import sys
 
 import jax
@@ -21,9 +22,11 @@ from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.images import to_float
 from genjax.metrics import card, classifier, collapse, extractors, manifold
+from genjax.metrics import reference as references
 from genjax.metrics.counting import evaluations
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, draw, memorised, nearest_pairs
-from genjax.metrics.fid import Floor, frechet_distance
+from genjax.metrics.evaluator import may_be_drawn
+from genjax.metrics.fid import frechet_distance
 from genjax.metrics.likelihood import likelihood
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
@@ -31,7 +34,7 @@ from genjax.metrics.reference import Reference, features_of, real_images, refere
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import make_mesh
 from genjax.types import Conditioner, Variables, example_batch
-from tests.conftest import RECIPE, config_of, example_of, noise, objects, one_level
+from tests.conftest import RECIPE, ROOT, config_of, example_of, noise, objects, one_level
 
 RANDOM = np.random.default_rng
 
@@ -185,7 +188,7 @@ def test_incomplete_sets_are_flagged_and_held_out_images_are_not(digits, tmp_pat
 
   def flags(rows, labels=None):
     samples = Samples(unseen.features[rows], np.zeros(0), labels, {}, {})
-    return collapse.flags(collapse.collapse_metrics(compare_sets(samples, real)))
+    return collapse.flags(collapse.collapse_metrics(compare_sets(samples, real)), is_gan=False)
 
   everything, labels = np.arange(len(unseen.labels)), unseen.labels
   assert flags(everything, labels) == flags(everything) == []
@@ -250,22 +253,133 @@ def test_the_floor_of_the_digits(cache, tmp_path):
   train_set, test_set = real_images(name='digits', resolution=8)
   extractor = extractors.open_classifier(train_set, test_set, type(RECIPE)(steps=300))  # the one that comes with genjax
   real = reference(train_set, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
-  quick, many = (card.fid_floor(real, n) for n in (2000, 10_000))
-  assert quick.fid == pytest.approx(0.7, abs=0.1)  # of one half with other labels than the whole it is 2.16
-  assert many.fid == pytest.approx(0.36, abs=0.05)
-  assert 0 < many.spread < 0.1
+  quick, many = (card.fid_floor(real, n, labeled=True) for n in (2000, 10_000))
+  assert quick['fid'] == pytest.approx(0.7, abs=0.1)  # of one half with other labels than the whole it is 2.16
+  assert many['fid'] == pytest.approx(0.36, abs=0.05)
+  assert 0 < many['spread'] < 0.1
+  assert quick['labels'] == card.AS_REFERENCE
+
+
+def test_the_floor_without_labels_is_that_of_digits_held_back(cache, tmp_path):
+  """500 digits against 1,000 others: labels of both are random draws."""
+  parts = real_images(name='digits', resolution=8)
+  extractor = extractors.open_classifier(*parts, type(RECIPE)(steps=300))
+  mesh = make_mesh(jax.devices()[:1])
+  train_set, test_set = (reference(source, '', extractor, mesh, tmp_path) for source in parts)
+  features = np.concatenate([train_set.features, test_set.features])[:, ::4]  # of fewer dimensions, to be quick
+  labels = np.concatenate([train_set.labels, test_set.labels])
+  found, floors = [], {True: [], False: []}
+  for seed in range(16):
+    known, fresh, _ = np.split(RANDOM(seed).permutation(len(features)), [500, 1500])
+    found.append(frechet_distance(moments(features[known]), moments(features[fresh])))
+    if seed < 4:
+      real = Reference(moments(features[known]), features[known], known, np.bincount(labels), {}, labels[known])
+      for labeled, values in floors.items():
+        values.append(card.fid_floor(real, 1000, labeled)['fid'])
+  assert np.mean(floors[False]) == pytest.approx(np.mean(found), rel=0.2)
+  assert np.mean(floors[True]) < 0.8 * np.mean(found)
+
+
+def test_the_floor_is_computed_once(digits, tmp_path, monkeypatch, capsys):
+  mesh, calls = make_mesh(jax.devices()[:1]), []
+  estimate = references.estimate
+  monkeypatch.setattr(references, 'estimate', lambda *args: calls.append(args) or estimate(*args))
+  real = reference(digits[0], 'train', digits[2], mesh, tmp_path)
+  floors = lambda: [card.fid_floor(real, n, labeled) for labeled in (True, False) for n in (500, 2000)]  # noqa: E731
+  first = floors()
+  assert floors() == first
+  assert len(calls) == 2
+  assert first[0]['fid'] > first[1]['fid'] < first[3]['fid']
+  part = reference(digits[0], 'train', digits[2], mesh, tmp_path, images=300)
+  assert card.fid_floor(part, 500, True)['fid'] > first[0]['fid']  # another reference
+  assert len(calls) == 3
+  (path, *_) = sorted((tmp_path / 'references').glob(f'{real.path.stem}_floor_*.json'))
+  for damage in ('{', '{}', '{"within": [1, NaN], "between": [0, 0]}', '[[1], [2]]'):
+    path.write_text(damage)
+    capsys.readouterr()
+    assert floors() == first
+    assert path.name in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(digits, tmp_path, monkeypatch, capsys):
+  (tmp_path / 'file').touch()
+  nowhere = tmp_path / 'file' / 'cache'  # stands in for a disk that is full, or read-only
+  monkeypatch.setenv('GENJAX_CACHE', str(nowhere))
+  train_set, test_set, extractor = digits
+  recipe = dataclasses.replace(RECIPE, steps=3)
+  monkeypatch.setattr(classifier, 'accuracy', lambda *_: 0.95)
+  assert extractors.open_classifier(train_set, test_set, recipe).details['test_accuracy'] == 0.95
+  assert re.search(r'classifiers/.*npz cannot be written .*GENJAX_CACHE.*\n.*trained again', capsys.readouterr().out)
+  mesh = make_mesh(jax.devices()[:1])
+  real, kept = (reference(train_set, 'train', extractor, mesh, cache) for cache in (nowhere, tmp_path))
+  assert (real.features == kept.features).all()
+  assert re.search(r'references/.*npz cannot be written .*GENJAX_CACHE.*\n.*computed again', capsys.readouterr().out)
+  assert card.fid_floor(real, 500, True) == card.fid_floor(kept, 500, True)
+  assert re.search(r'floor_.*json cannot be written .*GENJAX_CACHE.*\n.*estimated again', capsys.readouterr().out)
+
+
+def test_copies_are_flagged_with_or_without_held_out_images(digits, tmp_path):
+  train_set, test_set, extractor = digits
+  mesh = make_mesh(jax.devices()[:1])
+  real, unseen = (reference(x, name, extractor, mesh, tmp_path) for name, x in (('train', train_set), ('test', test_set)))
+  half = Reference(moments(real.features[:700]), real.features[:700], real.rows[:700], np.zeros(0), {})
+  fresh = real.features[700:1400]
+
+  def flags(features, training, held_out):
+    samples = Samples(features.astype(np.float32), np.zeros(0), None, {}, {})
+    return collapse.flags(collapse.collapse_metrics(memorised(samples, training, held_out)), is_gan=False)
+
+  for held_out in (unseen, None):
+    for copied in (real.features, real.features + 1e-3, np.concatenate([real.features[:300], real.features[:300] + 1e-3])):
+      (flag,) = flags(copied, real, held_out)
+      assert flag.endswith('copies')
+    (flag,) = flags(np.concatenate([half.features[:250], fresh[:450]]), half, held_out)  # more than a third
+    assert '99 %' in flag
+    assert flags(fresh, half, held_out) == []
+
+
+def test_cards_of_healthy_runs_have_no_copies():
+  """Thresholds were chosen before these cards were looked at."""
+  cards = [json.loads(path.read_text()) for path in (ROOT / 'docs' / 'comparison').rglob('*.json')]
+  measured = [found['metrics'] for found in cards if 'copies_closer' in found['metrics']]
+  assert len(measured) > 70
+  for metrics in measured:
+    copied = {name: value for name, value in metrics.items() if name.startswith('copies_')}
+    assert collapse.flags(collapse.collapse_metrics(copied), is_gan=True) == []
+
+
+def test_labels_may_be_drawn_or_not():
+  share = np.array([0.5, 0.3, 0.2, 0.0])
+  drawn = [may_be_drawn(RANDOM(seed).choice(4, 1000, p=share), 500 * share) for seed in range(200)]
+  assert 0.9 < np.mean(drawn) < 0.99
+  classes = [RANDOM(seed).multinomial(500, np.full(10, 0.1)) for seed in range(200)]  # of a reference
+  fresh = [may_be_drawn(RANDOM(1000 + seed).choice(10, 1000), x) for seed, x in enumerate(classes)]
+  assert np.mean(fresh) < 0.4  # both are random draws
+  assert may_be_drawn(np.repeat([0, 1, 2], [500, 300, 200]), share)
+  assert not may_be_drawn(np.repeat([0, 1, 2], [500, 500, 0]), share)
+  assert not may_be_drawn(np.repeat([0, 3], [999, 1]), share)
+  assert not may_be_drawn(np.repeat([0, 1, 2, 7], 300), share)  # a class that the reference does not have
+  assert not may_be_drawn(None, share)
+  assert not may_be_drawn(np.zeros(9, int), np.zeros(0))
 
 
 def test_the_floor_is_stated_unless_it_is_small():
   real = RANDOM(0).normal(size=(400, 5)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
-  lowest, extractor = Floor(0.5, 0.04), extractors.own('f', lambda x: x, '1')
+  lowest, extractor = {'fid': 0.5, 'spread': 0.04, 'labels': card.OWN}, extractors.own('f', lambda x: x, '1')
 
   def stated(samples, fid):
     return any('0.5' in x and '0.04' in x for x in card.notes(samples, known, extractor, lowest, fid))
 
   assert stated(20_000, fid=4.9)
   assert not stated(20_000, fid=5.1)  # a tenth of it
+  (note,) = card.notes(20_000, known, extractor, lowest | {'labels': card.AS_REFERENCE}, 1.0)
+  assert '20000 fresh real images with the label frequencies of the reference would' in note  # and without labels:
+  assert '20000 fresh real images would' in card.notes(20_000, known, extractor, lowest, 1.0)[0]
+  for n, rough in ((7, True), (8, False)):  # 1.5 images for each of five features
+    few = known._replace(moments=moments(real[:n]))
+    assert any('this floor is rough' in note for note in card.notes(20_000, few, extractor, lowest, 1.0)) == rough
+    assert any('this floor is rough' in note for note in card.notes(n, known, extractor, lowest, 1.0)) == rough
   assert stated(2000, fid=50.0)  # a quick estimate always has it
 
 
@@ -286,9 +400,9 @@ def test_a_weak_classifier_is_named_on_the_card_and_in_comparisons(tmp_path, mon
 def test_fewer_images_than_features_are_told():
   real = RANDOM(0).normal(size=(400, 200)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
-  extractor = extractors.own('f', lambda x: x, '1')
-  assert '150 images do not tell the covariance of 200 features' in card.notes(150, known, extractor, Floor(0, 0), 1.0)[0]
-  assert card.notes(20_000, known, extractor, Floor(0, 0), 1.0) == []
+  extractor, none = extractors.own('f', lambda x: x, '1'), {'fid': 0.0, 'spread': 0.0, 'labels': card.OWN}
+  assert '150 images do not tell the covariance of 200 features' in card.notes(150, known, extractor, none, 1.0)[0]
+  assert card.notes(20_000, known, extractor, none, 1.0) == []
 
 
 @pytest.mark.parametrize(

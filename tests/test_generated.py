@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import evaluate
 from benchmarks.corruptions import DISTANCES, LEVELS, cases
@@ -88,6 +88,9 @@ def test_cards_of_images_go_to_a_folder_of_their_name(tmp_path, cache, monkeypat
     (['--samples', '5'], '--samples 5'),
     (['--samples', '298'], '--samples 298'),
     (['--resolution', '0'], '--resolution 0'),
+    (['--resolution', '100000'], '--resolution 100000'),
+    (['--images', ''], '--images is empty'),
+    (['--out', '/proc/nobody/x'], '/proc/nobody/x cannot be written .*--out'),
     (['--channels', '2'], '--channels 2'),
     (['--split', 'val'], '--split val'),
     (['--data', 'digitz'], 'digitz'),
@@ -155,7 +158,7 @@ def odd(path, kind):
     ('missing', 'nothing'),
     ('empty', 'no images'),
     ('a picture', 'npz'),
-    ('an unreadable file', '0003.png'),
+    ('an unreadable file', '0003.png cannot be read .* repair or remove it.$'),
     ('mixed sizes', 'odd.png.*9 x 9.*--resolution'),
     ('mixed channels', 'odd.png.*--channels'),
   ],
@@ -176,6 +179,13 @@ def test_remedies_work(tmp_path):
   ):
     (tmp_path / f'{kind} {shape}').mkdir()
     assert open_generated(odd(tmp_path / f'{kind} {shape}', kind), **words).source.image_shape == shape
+
+
+def test_metadata_does_not_hide_the_size_of_an_image(tmp_path):
+  text = PngImagePlugin.PngInfo()
+  text.add_text('much', 'a' * 3_000_000, zip=True)  # Pillow: "Decompressed data too large"
+  Image.fromarray(TEST.images[0, ..., 0]).save(tmp_path / 'a.png', pnginfo=text)
+  assert (open_generated(tmp_path).source.images == TEST.images[:1]).all()
 
 
 def test_sixteen_bits_become_eight(tmp_path):
@@ -259,6 +269,18 @@ def assert_rise(found, names):
       assert values == sorted(set(values)), (kind, name, values)
 
 
+def test_remedies_for_real_images_are_options_of_the_evaluation(tmp_path):
+  np.savez(tmp_path / 'x.npz', image=TEST.images[:120])
+  real = write_folder(tmp_path / 'real', TEST.images[:120])
+  words = ['--images', str(tmp_path / 'x.npz'), '--data', str(real), '--out', str(tmp_path / 'out')]
+  save_image(real / '0003.png', np.zeros((8, 8, 3), np.uint8))
+  with pytest.raises(UsageError, match=r'0003.png has 3 channels.*--channels'):
+    evaluate.main(words)
+  (real / '0003.png').write_bytes(b'')
+  with pytest.raises(UsageError, match=r'0003.png cannot be read .* repair or remove it.$'):
+    evaluate.main(words)
+
+
 def test_distances_rise_with_corruption_of_digits(cache):
   train_set, test_set = real_images(name='digits', resolution=8)
   found = distances(train_set, test_set, extractors.open_classifier(train_set, test_set, RECIPE), cache)
@@ -277,4 +299,5 @@ def test_an_absent_class_is_named_however_many_there_are():
     assert class_notes(labels, np.ones(classes)) == []
     (note,) = class_notes(labels[labels != 3], np.ones(classes))
     assert 'class 3)' in note
+  assert class_notes(np.arange(1000) % 10, np.ones(5)) != []  # classes that the reference does not have
   assert class_notes(np.arange(50) % 9, np.ones(10)) == []  # with five images of a class chance may leave one out

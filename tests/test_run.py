@@ -170,7 +170,8 @@ def test_a_checkpoint_that_training_deletes_meanwhile(runs, tmp_path, monkeypatc
     (lambda run: run.sample(jax.random.key(0), 2, label=[1.5, 2]), 'label=1.5: give the number or the name of a class'),
     (lambda run: run.sample(jax.random.key(0), 2, stepz=3), "option 'stepz'. Did you mean steps.*clip_denoised, .*solver"),
     (lambda run: run.sample(jax.random.key(0), 2, solver='hein'), "solver.*'hein'.* Did you mean heun"),
-    (lambda run: run.sample(jax.random.key(0), 2, steps=0), 'steps=0: a solver takes at least 1'),
+    (lambda run: run.sample(jax.random.key(0), 2, steps=0), 'steps=0'),
+    (lambda run: run.sample(jax.random.key(0), 4, steps=2**40), 'steps=1099511627776'),
     (lambda run: genjax.load(run.path, step=5.0), 'step=5.0 must be an integer'),
     (lambda run: genjax.load(run.path, step=7), 'no checkpoint of step 7; it has 5, 10'),
     (lambda run: genjax.load(run.path / 'samples'), 'is not a run directory: it has no config.json'),
@@ -330,6 +331,16 @@ def test_keys_of_other_generators_are_refused(runs):
     np.testing.assert_array_equal(file['image'], to_uint8(right))
 
 
+def test_images_do_not_depend_on_how_jax_is_told_to_divide_threefry():
+  draw = 'rng.normal(rng.image_keys(rng.key(0), jnp.arange(2)), (3,)).tolist()'
+  words = [sys.executable, '-c', f'import jax.numpy as jnp; from genjax import rng; print({draw})']
+  envs = [ENV | {'JAX_THREEFRY_PARTITIONABLE': value} for value in '01']
+  found = [subprocess.run(words, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout for env in envs]
+  assert found[0] == found[1]
+  with jax.threefry_partitionable(False), pytest.raises(UsageError, match='jax_threefry_partitionable is off'):
+    rng.image_keys(rng.key(0), np.arange(2))
+
+
 @pytest.mark.slow
 def test_the_notebook_runs(runs, tmp_path, monkeypatch):
   for name in ('digits_flow', 'digits_gan', 'digits_stylegan2', 'digits_vae'):
@@ -404,6 +415,8 @@ def test_a_weaker_run_guides(runs, tmp_path):
     (['--n', '0'], '--n=0 must be an integer of at least 1'),
     (['--n', '10000000000'], '--n=10000000000: .*5,120 GB'),
     (['--mix', '1', '--n', '100000'], r'n\^2=10000000000: '),
+    (['--steps', '1000000000000'], 'steps=1000000000000'),
+    (['--npz', '/proc/nobody/x.npz'], '/proc/nobody cannot be written .*--npz'),
     (['--seed', '-1'], '--seed -1: give a number from 0'),
     (['--out', 'grid.bmp'], r'grid.bmp.*\.png'),
   ],

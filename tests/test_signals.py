@@ -14,15 +14,15 @@ from tests.programs import ENV, command
 # A compiled program that takes hours, like 100,000 steps of a sampler.
 ENDLESS = """
 import jax
-from genjax.signals import StopRequest, exit_on_interrupt
+from genjax.signals import EVALUATION, OnInterrupt, StopRequest, exit_on_interrupt
 {prepare}
 print('ready', flush=True)
 jax.jit(lambda x: jax.lax.while_loop(lambda x: x >= 0, lambda x: (x + 1) % 1000, x))(0.0).block_until_ready()
 """
 
 
-def start(words, **more):
-  return subprocess.Popen(words, cwd=ROOT, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+def start(words, env=ENV):
+  return subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def wait_for(process, what, seconds=120):
@@ -42,7 +42,7 @@ def in_a_program(prepare):
 
 
 def test_ctrl_c_ends_a_script_in_the_middle_of_a_compiled_program():
-  process = in_a_program("exit_on_interrupt('stopped.')")
+  process = in_a_program("exit_on_interrupt(OnInterrupt('stopped.'))")
   process.send_signal(signal.SIGINT)
   assert process.communicate(timeout=10) == ('', 'SIGINT: stopped.\n')
   assert process.returncode == 130
@@ -58,6 +58,48 @@ def test_training_acknowledges_a_signal_once_and_a_second_ends_it(number):
   _, error = process.communicate(timeout=10)
   assert process.returncode == 128 + number
   assert len(error.splitlines()) == 1
+
+
+def test_a_signal_is_acknowledged_with_what_is_finished_first():
+  process = in_a_program('request = StopRequest(); request.started, request.after = True, EVALUATION')
+  process.send_signal(signal.SIGINT)
+  assert process.stderr.readline() == 'SIGINT: stopping after this evaluation; a second signal stops at once.\n'
+  process.send_signal(signal.SIGINT)
+  process.communicate(timeout=10)
+
+
+SLOW_FEATURES = """
+import os, time
+import jax
+import jax.numpy as jnp
+
+def wait():
+  with open(os.environ['CALLS'], 'a') as file:
+    file.write('.')
+  if os.path.getsize(os.environ['CALLS']) > 6:  # batches of 256 of the 1,500 training images
+    time.sleep(3)
+
+def pixels(images):
+  jax.debug.callback(wait)
+  return images.reshape(len(images), -1) / 255.0
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_training_judges_itself(tmp_path):
+  (tmp_path / 'slow.py').write_text(SLOW_FEATURES)
+  calls = tmp_path / 'calls'
+  env = {'CALLS': str(calls), 'PYTHONPATH': str(tmp_path), 'GENJAX_CACHE': str(tmp_path / 'cache')}
+  more = ['--config.train.steps=1000000', '--config.train.evaluate_every=1', '--config.train.evaluate_samples=300']
+  more += ['--config.train.evaluate_features=slow.pixels', '--allow_package=slow']
+  process = start(command('digits_vae', tmp_path / 'run', *more), env=ENV | env)
+  wait_for(process, lambda: calls.exists() and calls.stat().st_size > 6)
+  process.send_signal(signal.SIGINT)
+  out, error = process.communicate(timeout=120)
+  assert process.returncode == 130
+  assert 'SIGINT: stopping after this evaluation' in error
+  assert 'step 125: FID ' in out
+  assert 'stopped by SIGINT and saved at step 126' in out
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Every source of images, and its errors."""
 
 import io
+import os
+import re
 import shutil
 import struct
 
@@ -479,27 +481,48 @@ def test_a_class_that_becomes_empty_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'splits',
+  ('splits', 'training'),
   [
-    ('train', 'test'),
-    ('Train', 'val'),
-    ('test', 'training', 'valid'),
-    ('train', 'test', 'extra'),
-    ('seg_test', 'seg_train'),
-    ('test_set', 'training-set'),
+    ('train test', 'train'),
+    ('Train val', 'Train'),
+    ('test training valid', 'training'),
+    ('train test extra', 'train'),
+    ('seg_test seg_train seg_pred', 'seg_train'),
+    ('test_set training-set', 'training-set'),
+    ('train2017 val2017', 'train2017'),
+    ('testA testB trainA trainB', 'trainA or {}/trainB'),
+    ('train_set1 dev1', 'train_set1'),
+    ('trn tst', 'trn'),
+    ('train holdout', 'train'),
+    ('train_images test_images', 'train_images'),
+    ('TrainData ValData', 'TrainData'),
+    ('X4K_train_HR X4K_valid_HR', 'X4K_train_HR'),
+    ('test train ground_truth', 'train'),
+    ('train', 'train'),
+    ('val', 'val'),
   ],
 )
-def test_a_folder_of_splits_is_refused(tmp_path, splits):
-  for split in splits:
+def test_a_folder_of_splits_is_refused(tmp_path, splits, training):
+  for split in splits.split():
     (tmp_path / split).mkdir()
     folder(tmp_path / split)
-  first = next(split for split in splits if 'train' in split.lower())
-  with pytest.raises(UsageError, match=f'{tmp_path / first}'):
+  with pytest.raises(UsageError, match=re.escape(f'use {tmp_path}/{training.format(tmp_path)}. ')) as error:
     open_data(str(tmp_path), 8)
-  assert open_data(str(tmp_path / first), 8).num_classes == 2
-  for i, split in enumerate(set(splits) - {first}):
-    (tmp_path / split).rename(tmp_path / f'bus{i}')  # and a class may be called train
-  assert open_data(str(tmp_path), 8).num_classes == len(splits)
+  assert open_data(str(tmp_path / training.split()[0]), 8).num_classes == 2
+  remedy = re.search(r'rename one of them, for example (\S+) to (\S+)\.$', str(error.value))
+  (tmp_path / remedy[1]).rename(tmp_path / remedy[2])
+  assert open_data(str(tmp_path), 8).num_classes == len(splits.split())
+
+
+@pytest.mark.parametrize(
+  'classes',
+  ['train cars test_tubes', 'train bus', 'trains test', 'steam_train bullet_train', 'gallery extra', 'test_1 train_x'],
+)
+def test_classes_may_have_names_like_those_of_splits(tmp_path, classes):
+  for name in classes.split():
+    (tmp_path / name).mkdir()
+    folder(tmp_path / name)
+  assert open_data(str(tmp_path), 8).classes == tuple(sorted(classes.split()))
 
 
 def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch, capsys):
@@ -630,6 +653,20 @@ def test_labels_of_a_test_split_may_be_some_of_those_trained_on(tmp_path):
   np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.array([3, 3, 1, 2**30]))
   with pytest.raises(UsageError, match=r'x_test.npz'):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
+
+
+def test_images_that_do_not_fit_in_memory_are_refused(tmp_path):
+  for resolution in (8_001, 100_000, 10**30):
+    with pytest.raises(UsageError, match=f'data.resolution={resolution} '):
+      open_data('digits', resolution)
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  with pytest.raises(UsageError, match=r'data.resolution=100000'):
+    open_data(str(tmp_path), 100_000)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(os, 'sysconf', lambda name: 2**10)
+    with pytest.raises(UsageError, match=r'data.resolution=64'):
+      open_data('digits', 64)
+    assert open_data('digits', 8).image_shape == (8, 8, 1)
 
 
 def test_images_with_the_channels_first_are_recognized(tmp_path):

@@ -49,8 +49,11 @@ from tests.test_conditioners import Tint
       (['--config.data.split=val'], "digits has no split 'val': give data.split=train or test"),
       (['--num_processes=2', '--process_id=1'], '--num_processes=2 and --process_id=1 need --coordinator=HOST:PORT'),
       (['--workdir=/proc/nobody/x'], '/proc/nobody/x cannot be written to'),
+      (['--config.train.batch_size=100000000000', '--dry_run'], 'train.batch_size=100000000000: the images take 51,200 GB'),
+      (['--config.data.resolution=100000'], 'data.resolution=100000 is more than 8,000 pixels'),
+      (['--config.objective.encoder.width=10000000'], 'the parameters, their averages and the optimizer state take'),
     ],
-    *(0, 5, 12, 15),
+    *(0, 5, 12, 15, 16),
   ),
 )
 def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, message):
@@ -220,7 +223,9 @@ def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
   assert 'resuming from step 4' in text
   assert 'optim.model.learning_rate.steps changes from 4 to 6 with train.steps' in text
   record = read_config(tmp_path / 'run')
-  assert 'nothing to do' in train('digits_vae', tmp_path / 'run', '--config.train.steps=2')
+  text = train('digits_vae', tmp_path / 'run', '--config.train.steps=2')
+  assert 'nothing to do' in text
+  assert 'changes' not in text
   assert read_config(tmp_path / 'run') == record  # of how it was trained
   text = train('digits_vae', tmp_path / 'run', '--config.train.steps=7', '--config.objective.beta=2.0', status=1)
   assert 'belongs to another config (objective.beta: 1.0 -> 2.0' in text

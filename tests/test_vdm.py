@@ -15,6 +15,7 @@ from genjax.errors import UsageError
 from genjax.networks.layers import NO_COND
 from genjax.networks.monotone import Monotone
 from genjax.objectives.diffusion.vdm import VDM
+from genjax.run import sampling_options
 from genjax.samplers import paths, timesteps
 from genjax.step import init_state
 from tests.conftest import batch_of, step_of
@@ -35,6 +36,10 @@ class ExactEps(nn.Module):
 VDM_ = VDM(ExactEps(), Monotone(32), SHAPE)
 BATCH = batch_of(normal_images(2048))
 VARIABLES = VDM_.init(jax.random.key(3), BATCH)
+
+
+def test_a_run_has_the_options_of_its_sampler():
+  assert sampling_options(VDM_)['grid'] == 'uniform'  # its path is learned, and no field
 
 
 def test_the_schedule_rises_from_end_to_end():

@@ -43,6 +43,11 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tmp_path, ca
   os.close(open_workdir(tmp_path / 'run', longer, config_at={5: config}.get))
   assert 'optim.model.steps changes from 5 to 9 with train.steps' in capsys.readouterr().out
   assert read_config(tmp_path / 'run') == longer | {'run_id': run_id, 'schema': SCHEMA}
+  for step in ('5', '9'):  # of the longer run, which has gone far enough for the shorter one, and is finished
+    (tmp_path / 'run' / 'checkpoints' / step).mkdir(exist_ok=True)
+    os.close(open_workdir(tmp_path / 'run', config, config_at={9: longer}.get))
+    assert 'changes' not in capsys.readouterr().out
+    assert read_config(tmp_path / 'run') == longer | {'run_id': run_id, 'schema': SCHEMA}
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'thesis.tex').write_text('mine')
   with pytest.raises(UsageError, match='is not empty and not a run directory'):
@@ -215,7 +220,7 @@ def test_a_run_without_a_hash_resumes_with_a_message(tmp_path, capsys):
   for name in ('hash', 'classes', 'files', 'background'):
     del config['data'][name]
   (run / 'config.json').write_text(json.dumps(config))
-  contents.check_same(run, config['data'], source)
+  contents.check_same(run, config['data'], source, str(images))
   assert 'without hashes' in capsys.readouterr().out
   with pytest.raises(UsageError, match=r'data.background: "" -> "white"'):  # when asked for
     started(run, name=images)
@@ -233,10 +238,14 @@ def test_evaluating_on_different_data_is_refused(tmp_path, capsys):
   images = images_in(tmp_path / 'images')
   source = started(tmp_path / 'run', name=images)
   data = read_config(tmp_path / 'run')['data']
-  contents.check_same(tmp_path / 'run', data, source)
+  contents.check_same(tmp_path / 'run', data, source, str(images))
   assert capsys.readouterr().out == ''
+  other = images_in(tmp_path / 'other', 30, seed=1)
   with pytest.raises(UsageError, match='24 then, 30 now'):
-    contents.check_same(tmp_path / 'run', data, open_data(str(images_in(tmp_path / 'other', 30, seed=1)), 8))
+    contents.check_same(tmp_path / 'run', data, open_data(str(other), 8), str(other))
+  del data['hash']  # of an earlier version
+  with pytest.raises(UsageError, match=r'\[9, 9, 3\].* \[8, 8, 3\]'):
+    contents.check_same(tmp_path / 'run', data, open_data(str(images), 9), str(images))
 
 
 @pytest.mark.parametrize('name', CONFIGS)

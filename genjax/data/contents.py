@@ -152,16 +152,18 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, list[s
   ]
 
 
-def check_same(path: Path, data: Mapping[str, Any], source) -> None:
-  """Checks that `source` has the data that the run at `path` was trained on, as recorded in its section `data`.
+def check_same(path: Path, data: Mapping[str, Any], source, name: str) -> None:
+  """Checks that `source`, opened by `name`, has the data that the run at `path` was trained on, as its section `data` records.
 
   Prints a message for changes that are allowed.
 
   Raises:
     UsageError: the data differ.
   """
-  refusal, notes = changes(data, {**data, **recorded(source)})
+  refusal, notes = changes(data, {**data, **recorded(source), 'name': name})
+  if not refusal and list(source.image_shape) != data['image_shape']:
+    refusal = f'{name} has images {list(source.image_shape)}, and those trained on were {data["image_shape"]}'
   for note in notes:
     print(f'{path}: {note}')
   if refusal:
-    raise UsageError(f'{path}: {refusal}. Restore the data that it was trained on.')
+    raise UsageError(f'{path}: {refusal}. Restore the data that it was trained on, or give their path with --data.')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genjax.files import NotWritten, cache_folder, write_whole
+from genjax.files import cache_folder, optional, write_whole
 
 MAX_BYTES = 16 * 2**30  # of the cache; the least recently used files are deleted
 
@@ -36,11 +36,9 @@ def fetch(key: str, shape: tuple[int, ...], make: Callable[[], tuple[np.ndarray,
   except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
     print(f'{path} cannot be read ({error}): decoding the images again.')
   images, left_out = make()
-  try:
+  with optional('The images will be decoded again at the next start.'):
     write_whole(path, lambda file: np.savez(file, images=images, left_out=left_out), 'set GENJAX_CACHE to another folder')
     delete_oldest(path.parent)
-  except (NotWritten, OSError) as error:
-    print(f'{error}\nThe images will be decoded again at the next start.')
   return images, left_out
 
 

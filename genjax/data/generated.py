@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from genjax.data.listing import image_files
-from genjax.data.photos import supported_formats
+from genjax.data.photos import open_photo, own_channels
 from genjax.data.sources.base import Read, Source, example_of, from_arrays
 from genjax.data.sources.npz import check_pixels, read_arrays
 from genjax.data.sources.open import open_data
@@ -70,9 +69,9 @@ def folder_resolution(root: Path, files: Sequence[Path], resolution: int, channe
   sizes, counts = {}, {}
   for path in files if not (resolution and channels) else ():
     try:
-      with Image.open(path, formats=supported_formats()) as image:
-        sizes.setdefault(image.size, path)
-        counts.setdefault(1 if image.mode in ('1', 'L', 'LA') or image.mode.startswith('I') else 3, path)
+      image, _ = open_photo(path)
+      sizes.setdefault(image.size, path)
+      counts.setdefault(own_channels(image), path)
     except Exception:  # Pillow's decoders raise many types
       continue
   if not channels and len(counts) > 1:

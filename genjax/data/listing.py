@@ -9,8 +9,13 @@ from typing import NamedTuple
 from genjax.data.photos import SUFFIXES
 from genjax.errors import UsageError
 
-TRAIN = {'train', 'training'}
-OTHER_SPLITS = {'test', 'testing', 'val', 'valid', 'validation', 'eval', 'dev'}
+TRAIN = ('train', 'training', 'trn')
+OTHER_SPLITS = ('test', 'testing', 'tst', 'val', 'valid', 'validation', 'eval', 'evaluation', 'dev', 'development')
+OTHER_SPLITS += ('holdout', 'heldout')
+BESIDE_SPLITS = ('extra', 'unlabeled', 'unlabelled', 'pred', 'query', 'gallery')  # splits only if others lie beside them
+BESIDE_SPLITS += ('annotations', 'labels', 'masks', 'groundtruth')
+ALL_SPLITS = TRAIN + OTHER_SPLITS + BESIDE_SPLITS
+PART = r'(sets?|data|dataset|images?|imgs?|pictures?|photos?|samples?|split|fold|part|[ab]|\d)*'  # before or after the split
 
 
 class ImageListing(NamedTuple):
@@ -48,11 +53,11 @@ def image_files(root: Path) -> ImageListing:
   if loose:
     raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
   holding = {p.relative_to(root).parts[0] for p in files}
-  words = {name: set(re.split(r'[\W_]+', name.lower())) for name in sorted(holding)}
-  train, others = ([name for name in words if words[name] & split] for split in (TRAIN, OTHER_SPLITS))
-  if others and (train or len(others) == len(holding)):
+  if splits := training_splits(sorted(holding)):
+    shown = f'{", ".join(sorted(holding)[:5])}{", ..." if len(holding) > 5 else ""}'
     raise UsageError(
-      f'{root}: its sub-folders ({", ".join(words)}) are splits, not classes: use {root / (train or others)[0]}.'
+      f'{root}: its sub-folders ({shown}) look like splits, not classes: use {" or ".join(str(root / x) for x in splits[:3])}. '
+      f'If they are classes, rename one of them, for example {splits[0]} to class_{splits[0]}.'
     )
   for folder in set(top) - holding:
     if inside := [p for p in ignored if p.relative_to(root).parts[0] == folder]:
@@ -60,6 +65,26 @@ def image_files(root: Path) -> ImageListing:
         f'{root / folder}: the class has no images; it holds {count_suffixes(inside)}. Convert or move the files.'
       )
   return ImageListing(files, [name for name in top if name in holding], ignored)
+
+
+def training_splits(names: list[str]) -> list[str]:
+  """The names of training splits (else of another split) if all names are those of splits; else an empty list.
+
+  Parts such as a number, A and B, 'set' and 'images' are ignored, as in 'train2017', 'trainA' and 'test_images', and so are
+  words that several names share, as in 'birds_train' and 'birds_test'.
+  """
+  words = {name: re.findall(r'[^\W\d_]+|\d+', name.lower()) for name in names}
+  uses = collections.Counter(word for name in names for word in set(words[name]))
+
+  def are(splits, *forms):
+    return any(re.fullmatch(f'{PART}({"|".join(splits)}){PART}', form) for form in forms)
+
+  own = {name: [word for word in words[name] if uses[word] == 1 or are(ALL_SPLITS, word)] for name in names}
+  train, others, beside = (
+    [name for name in names if are(splits, ''.join(words[name]), ''.join(own[name]))]
+    for splits in (TRAIN, OTHER_SPLITS, BESIDE_SPLITS)
+  )
+  return (train or others[:1]) if {*train, *others, *beside} == set(names) else []
 
 
 def count_suffixes(paths: list[Path]) -> str:

@@ -6,7 +6,8 @@ A card is a plain dictionary, written as JSON:
   protocol   what must agree before two cards are compared: extractor, reference, number of samples
   model      what is evaluated: run, step, average of the parameters, sampler and its options, evaluations, seed; for
              external images: their path, hash and number, and whether they have labels
-  floor      FID of equally many fresh real images (genjax/metrics/fid.py), and its standard deviation
+  floor      FID of equally many fresh real images (genjax/metrics/fid.py), its standard deviation, and where their labels
+             come from
   cost       seconds and device of training, sampling and judging
   notes      what to know before believing the numbers, as of a quick estimate
   flags      how the samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
@@ -15,6 +16,7 @@ A card is a plain dictionary, written as JSON:
   versions, created
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -29,7 +31,7 @@ from typing import Any
 import jax
 
 from genjax.build import resolve
-from genjax.conditioners import can_draw
+from genjax.conditioners import can_draw, num_classes
 from genjax.config import differences, differences_that_matter
 from genjax.data.sources.base import Source, data_hash
 from genjax.environment import PACKAGES, git
@@ -37,9 +39,8 @@ from genjax.errors import UsageError
 from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
-from genjax.metrics.fid import Floor, estimate_floor
-from genjax.metrics.reference import Reference
-from genjax.types import Objective
+from genjax.metrics.reference import Reference, floor_coefficients
+from genjax.types import Conditioner, Objective
 from genjax.workdir import read_config, run_id_of
 
 NUMBER = (int, float)
@@ -63,11 +64,16 @@ LIKELIHOOD_SCHEMA = {
   'model': {'run': str, 'step': int, 'kimg': NUMBER},
   'created': str,
 }
-FLOOR_SCHEMA = {'fid': NUMBER, 'spread': NUMBER}
-VERSION = 1  # of the format; cards without a version have 0
-UNKNOWN = 'unknown'  # `held_out` of an older card, which does not name its test images
+FLOOR_SCHEMA = {'fid': NUMBER, 'spread': NUMBER, 'labels': str}
+VERSION = 2  # of the format; cards without a version have 0
+MARKS = {'metrics', 'protocol'}  # what every card has; other JSON files are no cards
+UNKNOWN = 'unknown'  # what an older card does not say: `held_out`, its test images, and `labels` of its floor
+AS_REFERENCE, UNIFORM, OF_IMAGES = 'drawn as often as in the reference', 'drawn equally often', 'of the images'  # labels
+NO_LABELS = 'none'
+OWN = 'of the fresh images'  # labels of a floor, if not AS_REFERENCE
 QUICK = 10_000  # samples below which a result is a quick estimate
 SMALL_FLOOR = 0.1  # of FID: a larger floor is stated in the notes
+KNOWN_COVARIANCE = 1.5  # images for each dimension of the features from which the floor is exact to 10 % (docs/metrics.md)
 Card = dict[str, Any]
 
 
@@ -76,7 +82,7 @@ def protocol(
   reference: Reference,
   samples: int,
   held_out: Reference | None,
-  labels: str = 'drawn as often as in the reference',
+  labels: str,
 ) -> dict[str, Any]:
   """What two results must share, except for the origin of `labels`.
 
@@ -94,11 +100,13 @@ def protocol(
   }
 
 
-def conditions_of(objective: Objective, split: str) -> tuple[str, ...]:
-  """The origin of conditions that cannot be drawn, for `protocol`; () if all can."""
-  if can_draw(objective.conditioner):
-    return ()
-  return (f'those of the examples of the {split} split, in random order',)
+def origin_of_labels(conditioner: Conditioner, reference_classes: int, split: str = 'train') -> str:
+  """How labels, or conditions that cannot be drawn, are chosen for samples of a model with this conditioner."""
+  if not can_draw(conditioner):
+    return f'those of the examples of the {split} split, in random order'
+  if not (known := num_classes(conditioner)):
+    return NO_LABELS
+  return AS_REFERENCE if known == reference_classes else UNIFORM
 
 
 def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **more: Any) -> dict[str, Any]:
@@ -257,7 +265,7 @@ def write(path: Path, card: Card) -> Path:
 def load(workdir: Path) -> list[Card]:
   """The cards of a run, or of a folder that evaluate.py --out wrote to, by file name.
 
-  Raises UsageError if there are none, or one that evaluate.py did not write.
+  Raises UsageError if there are none, or one that is damaged.
   """
   paths = list((Path(workdir) / 'evaluation').glob('*.json'))
   if not paths and not (Path(workdir) / 'config.json').exists():
@@ -275,7 +283,7 @@ def grid_path(path: Path) -> Path:
 
 
 def load_likelihoods(workdir: Path) -> list[Card]:
-  """What `save_likelihood` wrote. Raises UsageError if there is nothing, or one that evaluate.py did not write."""
+  """What `save_likelihood` wrote. Raises UsageError if there is nothing, or a damaged card."""
   cards = read(workdir, (Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'), LIKELIHOOD_SCHEMA)
   if not cards:
     check_run(workdir)
@@ -303,19 +311,37 @@ def check_run(workdir: Path) -> None:
 
 
 def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list[Card]:
-  """The cards in these files, by name. Raises UsageError for a card that no schema matches, or with infinite or NaN values."""
+  """The cards in these files, by name. Other files are ignored, and a message names them.
+
+  Raises:
+    UsageError: a file that cannot be read; a card that no schema matches, or with infinite or NaN values.
+  """
   cards = []
-  for path in sorted(paths):
+  for path in sorted(path for path in paths if path.is_file()):
     try:
-      card = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-      card = None
+      text = path.read_text(errors='replace')
+    except OSError as error:
+      raise UsageError(f'{path} cannot be read ({error.strerror}): make it readable, or move it to another folder.') from None
+    try:
+      card = json.loads(text)
+      is_card = isinstance(card, dict) and card.keys() >= MARKS
+    except (ValueError, RecursionError):
+      card, is_card = None, all(f'"{name}"' in text for name in MARKS)
+    if not is_card:
+      say_ignored(path)
+      continue
     card = complete(card, path) if any(fits(card, schema) for schema in schemas) else None
     if card is None or not all(map(number, card['metrics'].values())):
-      raise UsageError(f'{path} was not written by this evaluate.py: delete it, or judge the run again.')
+      raise UsageError(f'{path} is a damaged card, or one of another kind: move it to another folder, or evaluate again.')
     card['model']['run'] = str(workdir)  # where it lies now
     cards.append(card)
   return cards
+
+
+@functools.cache  # once for each file
+def say_ignored(path: Path) -> None:
+  """Prints that a file is not used."""
+  print(f'{path} is not a card of evaluate.py: ignored.')
 
 
 def complete(card: Card, path: Path) -> Card | None:
@@ -332,9 +358,12 @@ def complete(card: Card, path: Path) -> Card | None:
   lists = {'notes': [], 'flags': []}
   model = {} if is_external(card) else {'likelihood': None, 'guide': None, 'evaluations': None}
   card = lists | {'floor': None} | card | {'schema': version, 'model': model | card['model']}
+  if isinstance(card['floor'], dict):
+    card['floor'] = {'labels': UNKNOWN} | card['floor']
   if 'estimator' not in card['protocol']:
     card['protocol'] = {'held_out': UNKNOWN} | card['protocol']
-  is_valid = card['floor'] is None or (fits(card['floor'], FLOOR_SCHEMA) and all(map(number, card['floor'].values())))
+  floor = card['floor']
+  is_valid = floor is None or (fits(floor, FLOOR_SCHEMA) and number(floor['fid']) and number(floor['spread']))
   return card if is_valid and all(isinstance(card[name], list) for name in lists) else None
 
 
@@ -378,12 +407,23 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
     raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
 
 
-def fid_floor(reference: Reference, samples: int) -> Floor:
-  """FID that `samples` fresh images would have against this reference."""
-  return estimate_floor(reference.features, reference.labels, reference.moments.n, samples)
+def fid_floor(reference: Reference, samples: int, labeled: bool) -> dict[str, Any]:
+  """The entry `floor`: FID that `samples` fresh images would have against this reference.
+
+  `labeled`: their labels are drawn as often as in the reference, as for a model with labels. Classes of other fresh images,
+  such as those of a model without labels, have frequencies of their own, which increases FID.
+  """
+  floor = floor_coefficients(reference, labeled).floor(reference.moments.n, samples)
+  return floor._asdict() | {'labels': AS_REFERENCE if labeled else OWN}
 
 
-def notes(samples: int, reference: Reference, extractor: Extractor, floor: Floor, fid: float) -> list[str]:
+def fresh_images(samples: int, floor: dict[str, Any]) -> str:
+  """Describes the images of a `fid_floor`."""
+  labels = ' with the label frequencies of the reference' if floor['labels'] == AS_REFERENCE else ''
+  return f'{samples} fresh real images{labels}'
+
+
+def notes(samples: int, reference: Reference, extractor: Extractor, floor: dict[str, Any], fid: float) -> list[str]:
   """What to know before trusting these metrics; `floor` is the `fid_floor` of the reference."""
   found = [extractor.note] if extractor.note else []
   n, d = reference.moments.n, len(reference.moments.mean)
@@ -393,11 +433,15 @@ def notes(samples: int, reference: Reference, extractor: Extractor, floor: Floor
     found.append(
       f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
     )
-  if samples < QUICK or floor.fid > SMALL_FLOOR * fid:
+  if samples < QUICK or floor['fid'] > SMALL_FLOOR * fid:
     found.append(
-      f'floor of FID: {samples} fresh real images would have {floor.fid:.3g} (standard deviation {floor.spread:.2g}), not 0, '
-      f'against these {n}; smaller differences of FID do not rank models'
+      f'floor of FID: {fresh_images(samples, floor)} would have {floor["fid"]:.3g} (standard deviation '
+      f'{floor["spread"]:.2g}), not 0, against these {n}; smaller differences of FID do not rank models'
     )
+    if fewest < KNOWN_COVARIANCE * d:
+      found.append(
+        f'this floor is rough, and often too low: {fewest} images are fewer than {KNOWN_COVARIANCE} for each of {d} features'
+      )
   return found
 
 

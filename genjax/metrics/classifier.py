@@ -21,6 +21,7 @@ from genjax import rng
 from genjax.data.pipeline import batch_rows
 from genjax.data.sources.base import Source, data_hash
 from genjax.errors import UsageError
+from genjax.files import optional
 from genjax.images import to_float
 from genjax.metrics import efficientnet
 from genjax.metrics.weights import load_tree, save_tree
@@ -115,7 +116,8 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
     print(f'training a classifier on {len(train_source)} images of {train_source.name}, once ({path}).', flush=True)
     params = train(train_source, classes, recipe)
     saved = {'params': params, 'accuracy': {tested: np.float64(accuracy(params, test_source, classes, recipe))}}
-    save_tree(path, saved)
+    with optional('The classifier will be trained again at the next start.'):
+      save_tree(path, saved)
   network = Classifier(classes, recipe.width, recipe.features)
   like = jax.eval_shape(network.init, rng.key(0), jnp.zeros((1, *train_source.image_shape)))['params']
   shapes = [jax.tree.map(np.shape, tree) for tree in (like, saved['params'])]

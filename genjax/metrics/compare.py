@@ -20,7 +20,19 @@ from scipy.special import stdtrit
 from genjax.config import MAY_CHANGE, differences
 from genjax.errors import UsageError
 from genjax.metrics import classifier
-from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, is_external, load, load_likelihoods, measured, settings, tag
+from genjax.metrics.card import (
+  QUICK,
+  UNKNOWN,
+  Card,
+  check_same,
+  fresh_images,
+  is_external,
+  load,
+  load_likelihoods,
+  measured,
+  settings,
+  tag,
+)
 from genjax.workdir import read_config
 
 BETTER = {
@@ -248,29 +260,40 @@ def table(rows: list[Row]) -> list[list[str]]:
   return lines
 
 
-def shared_floor(rows: list[Row]) -> dict[str, float] | None:
-  """The floor of FID (genjax/metrics/fid.py) for the protocol of the rows; None if no card has one."""
-  return next((card['floor'] for row in rows for _, card in sorted(row.cards.items()) if card['floor']), None)
+def upper_floor(floor: dict[str, Any]) -> float:
+  """The floor of FID plus two of its standard deviations."""
+  return floor['fid'] + 2 * floor['spread']
+
+
+def floors(rows: list[Row]) -> list[dict[str, Any]]:
+  """The floor of FID (genjax/metrics/fid.py) of each row, which depends on its labels; [] if no card has one.
+
+  For a row whose cards have none, as older ones, the highest of the others.
+  """
+  known = [next((card['floor'] for _, card in sorted(row.cards.items()) if card['floor']), None) for row in rows]
+  highest = max(filter(None, known), key=upper_floor, default=None)
+  return [floor or highest for floor in known] if highest else []
 
 
 def within_floor(rows: list[Row]) -> list[tuple[Row, Row]]:
-  """Pairs whose FIDs differ by no more than the floor and two of its standard deviations."""
-  if (floor := shared_floor(rows)) is None:
-    return []
-  limit = floor['fid'] + 2 * floor['spread']
-  mean = lambda row: row.values('fid').mean()  # noqa: E731
-  return [pair for pair in itertools.combinations(rows, 2) if abs(mean(pair[0]) - mean(pair[1])) <= limit]
+  """Pairs whose FIDs differ by no more than the higher of their floors plus two of its standard deviations."""
+  limits, fids = [upper_floor(floor) for floor in floors(rows)], [row.values('fid').mean() for row in rows]
+  pairs = itertools.combinations(range(len(limits)), 2)
+  return [(rows[i], rows[j]) for i, j in pairs if abs(fids[i] - fids[j]) <= max(limits[i], limits[j])]
 
 
 def floor_legend(rows: list[Row]) -> list[str]:
   """The lines of the legend about the floor of FID; none if no card has one."""
-  if (floor := shared_floor(rows)) is None:
+  if not (found := floors(rows)):
     return []
   reference, samples = (rows[0].card['protocol'][name] for name in ('reference', 'samples'))
+  texts = {
+    f'{fresh_images(samples, floor)} would have {floor["fid"]:.3g} (standard deviation {floor["spread"]:.2g})': None
+    for floor in found
+  }
   lines = [
-    f'Floor of FID: {samples} fresh real images would have {floor["fid"]:.3g} (standard deviation {floor["spread"]:.2g}) '
-    f'against these {reference["images"]}. ≈ marks a FID that differs from that of another row by at most this plus two '
-    'standard deviations; such a difference does not rank the models.'
+    f'Floor of FID: {", ".join(texts)} against these {reference["images"]}. ≈ marks a FID that differs from that of another '
+    'row by at most this plus two standard deviations; such a difference does not rank the models.'
   ]
   if pairs := within_floor(rows):
     lines.append(f'≈ {"; ".join(f"{a.name} and {b.name}" for a, b in pairs)}.')

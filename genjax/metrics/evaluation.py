@@ -18,12 +18,12 @@ from jaxtyping import Array, Float, Int32, UInt8
 from tqdm import tqdm
 
 from genjax import rng
-from genjax.conditioners import STREAM, ClassLabel, can_draw, class_label, complete, num_classes, only
+from genjax.conditioners import STREAM, ClassLabel, can_draw, class_label, complete, only
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Source, labeled
 from genjax.errors import UsageError
 from genjax.images import check_finite, not_finite, to_uint8
-from genjax.metrics import classifier
+from genjax.metrics import card, classifier
 from genjax.metrics.collapse import compare_with_real
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import frechet_distance, infinity
@@ -75,8 +75,8 @@ def draw(
   everywhere, split = replicated(mesh), batch_sharding(mesh)
   chosen = split_options(options or {}, sampling_options(objective))
   sample = _sampler(objective, mesh, chosen.static)
-  known = num_classes(objective.conditioner)
-  classes = reference.classes if known and len(reference.classes) == known else np.zeros(0)
+  has_frequencies = card.origin_of_labels(objective.conditioner, len(reference.classes)) == card.AS_REFERENCE
+  classes = reference.classes if has_frequencies else np.zeros(0)
   variables, key = jax.device_put((variables, rng.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
   given = lambda start: jax.device_put(conditions(objective, source, np.arange(start, start + batch_size)), split)  # noqa: E731
@@ -235,12 +235,20 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
   return metrics | {f'collapse_{name}': value for name, value in collapse.items()}
 
 
-def memorised(samples: Samples, training: Reference, held_out: Reference) -> dict[str, float]:
-  """Whether samples are copies of training images (genjax/metrics/manifold.py); nothing where held-out images are, too."""
-  found = copies(training.features, held_out.features[:COMPARED], samples.features)
+def memorised(samples: Samples, training: Reference, held_out: Reference | None) -> dict[str, float]:
+  """Whether samples are copies of training images (genjax/metrics/manifold.py); nothing where held-out images are, too.
+
+  Without `held_out` a tenth of the training images takes its place, and copies of the others are counted.
+  """
+  known = training.features
+  if held_out is None:
+    known, unseen = np.split(known, [len(known) - len(known) // 10])
+  else:
+    unseen = held_out.features
+  found = copies(known, unseen[:COMPARED], samples.features)
   if found is None:
     return {}
-  return {f'copies_{name}': value for name, value in found._asdict().items()} | {'copies_among': len(training.features)}
+  return {f'copies_{name}': value for name, value in found._asdict().items()} | {'copies_among': len(known)}
 
 
 def nearest_pairs(samples: Samples, training: Reference, source: Source, n: int = 10) -> UInt8[np.ndarray, '2n h w c']:

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from scipy.special import chdtri
 
 from genjax.data.sources.base import Source
 from genjax.images import save_grid
 from genjax.metrics import card, collapse
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorised, nearest_pairs
 from genjax.metrics.extractors import Extractor, Metric, package_hash
-from genjax.metrics.fid import Floor
 from genjax.metrics.modes import count_modes
 from genjax.metrics.reference import Reference
 
@@ -26,30 +26,32 @@ class Evaluator(NamedTuple):
   training: Reference
   held_out: Reference | None
   real: Reference  # one of these two, with which samples are compared
-  floor: Floor  # FID of equally many fresh real images
   custom: dict[str, Metric]  # name -> metric of the user's
   cas: dict[str, Any] | None  # recipe and test accuracy of the classifier trained on real images, for --cas
+  labels: str  # origin of the samples' labels (genjax/metrics/card.py)
+  is_gan: bool = False  # whether the samples are known to be a GAN's; of external images it is unknown
 
-  def measure(self, samples: Samples, count: int, extra_metrics: dict[str, float], notes: list[str], *labels: str) -> card.Card:
+  def measure(
+    self, samples: Samples, count: int, floor: dict[str, Any], extra_metrics: dict[str, float], notes: list[str]
+  ) -> card.Card:
     """A card of `count` samples, including `extra_metrics`; the caller fills in model and cost.
 
-    `labels`: the origin of the labels, unless they were drawn with the frequencies of the reference.
+    `floor`: the `card.fid_floor` of so many samples.
     """
     metrics = samples.metrics | compare_sets(samples, self.real) | extra_metrics | count_modes(samples.images, self.data)
-    if self.test:
-      metrics |= memorised(samples, self.training, self.held_out)
+    metrics |= memorised(samples, self.training, self.held_out)
     metrics |= self.custom_metrics(samples)
     if self.cas:
       metrics |= classification_accuracy(samples, self.train, self.test)
     return {
       'metrics': metrics,
-      'protocol': card.protocol(self.extractor, self.real, count, self.held_out, *labels),
+      'protocol': card.protocol(self.extractor, self.real, count, self.held_out, self.labels),
       **({'custom_metrics': {name: package_hash(metric) for name, metric in self.custom.items()}} if self.custom else {}),
       'model': {},
       'cost': {},
-      'floor': self.floor._asdict(),
-      'notes': card.notes(count, self.real, self.extractor, self.floor, metrics['fid']) + notes,
-      'flags': collapse.flags(collapse.collapse_metrics(metrics)),
+      'floor': floor,
+      'notes': card.notes(count, self.real, self.extractor, floor, metrics['fid']) + notes,
+      'flags': collapse.flags(collapse.collapse_metrics(metrics), self.is_gan),
       **({'classification': self.cas} if self.cas else {}),
       **card.environment(),
     }
@@ -69,12 +71,29 @@ class Evaluator(NamedTuple):
     return path
 
 
+def counts_by_class(labels: Int[np.ndarray, 'n'], classes: Float[np.ndarray, 'k']):
+  """How often each label occurs, and in the reference, which may lack the last classes."""
+  counts = np.bincount(labels, minlength=len(classes))
+  return counts, np.pad(classes, (0, len(counts) - len(classes)))
+
+
+def may_be_drawn(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 'k']) -> bool:
+  """Whether `labels` may have been drawn with the frequencies of the reference's `classes` (chi-squared test, 5 %)."""
+  if labels is None or not classes.sum():
+    return False
+  counts, classes = counts_by_class(labels, classes)
+  expected = classes / classes.sum() * len(labels)
+  occurs = expected > 0
+  statistic = (np.square(counts - expected)[occurs] / expected[occurs]).sum()
+  return bool(not counts[~occurs].any() and (occurs.sum() < 2 or statistic <= chdtri(occurs.sum() - 1, 0.05)))
+
+
 def class_notes(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 'k']) -> list[str]:
   """A note if the frequencies of `labels` differ from the reference's `classes` by more than chance explains."""
   if labels is None or not classes.sum():
     return []
+  counts, classes = counts_by_class(labels, classes)
   expected, n = classes / classes.sum(), len(labels)
-  counts = np.bincount(labels, minlength=len(classes))
   variation = np.abs(counts / n - expected).sum() / 2  # about 0.4 sqrt(k / n) for labels drawn at random
   missing = [str(i) for i in np.flatnonzero((counts == 0) & (expected * n >= 10))]
   if not missing and variation <= 0.05 + np.sqrt(len(classes) / n):

@@ -1,6 +1,8 @@
 """Features of real images: computed once for each set, split and extractor, and cached under the hash of all three."""
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,10 @@ from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Source, data_hash
 from genjax.data.sources.open import open_section, sibling
 from genjax.errors import UsageError
+from genjax.files import optional, write_whole
 from genjax.metrics.extractors import Extractor
+from genjax.metrics.fid import FloorCoefficients
+from genjax.metrics.fid import floor_coefficients as estimate
 from genjax.metrics.moments import Moments, RunningMoments
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import batch_sharding, replicated
@@ -34,6 +39,7 @@ class Reference(NamedTuple):
   classes: Float[np.ndarray, 'k']  # how often each label occurs; empty without labels
   protocol: dict[str, Any]  # data, split, hash, number of images
   labels: Int32[np.ndarray, 'n'] | None = None  # of the images `rows`; None without labels
+  path: Path | None = None  # of its file in the cache
 
 
 def reference(
@@ -67,7 +73,8 @@ def reference(
     features, labels = (np.concatenate(parts)[: KEPT // len(mean)] for parts in (features, labels))
     saved = {'key': np.str_(key), 'n': np.int64(n), 'mean': mean, 'cov': cov}
     saved |= {'features': features, 'labels': labels, 'classes': classes}
-    save_tree(path, saved)
+    with optional('The features will be computed again at the next start.'):
+      save_tree(path, saved)
   found, d = Moments(int(saved['n']), saved['mean'], saved['cov']), len(saved['mean'])
   kept = min(count, KEPT // d)
   shapes = [saved[name].shape for name in ('mean', 'cov', 'features', 'labels', 'classes')]
@@ -78,7 +85,32 @@ def reference(
   if np.trace(found.cov) <= 1e-12 * np.square(found.mean).sum():
     raise UsageError(f'features {extractor.name} are the same of all images of {source.name} {split}: they tell nothing apart.')
   labels = saved['labels'] if source.num_classes else None
-  return Reference(found, saved['features'], rows[:kept], saved['classes'], protocol, labels)
+  return Reference(found, saved['features'], rows[:kept], saved['classes'], protocol, labels, path)
+
+
+def floor_coefficients(reference: Reference, labeled: bool) -> FloorCoefficients:
+  """Those of genjax/metrics/fid.py for a reference, cached beside its features, since in many dimensions they take a minute.
+
+  `labeled`: samples have labels that are drawn with the frequencies of the reference.
+  """
+  labels = reference.labels if labeled else None
+  if reference.path is None:
+    return estimate(reference.features, labels)
+  path = reference.path.with_name(f'{reference.path.stem}_floor_{"unlabeled" if labels is None else "labeled"}_1.json')
+  try:
+    saved = json.loads(path.read_text())
+    found = FloorCoefficients(*(tuple(map(float, saved[name])) for name in FloorCoefficients._fields))
+    if all(len(part) == 2 and all(math.isfinite(value) and value >= 0 for value in part) for part in found):
+      return found
+    print(f'{path} holds something else: estimating the floor of FID again.')
+  except (FileNotFoundError, NotADirectoryError):
+    pass
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    print(f'{path} cannot be read ({error}): estimating the floor of FID again.')
+  found = estimate(reference.features, labels)
+  with optional('The floor of FID will be estimated again at the next start.'):
+    write_whole(path, json.dumps(found._asdict()), 'set GENJAX_CACHE to another folder')
+  return found
 
 
 def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):

@@ -19,6 +19,7 @@ from genjax.metrics.evaluation import compare_sets, draw
 from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import held_out_images, reference
+from genjax.objectives.gan.gan import AdversarialGame
 from genjax.run import sampling_options
 from genjax.types import Objective, Variables
 
@@ -43,7 +44,8 @@ def judge_of(
   except UsageError as error:
     raise UsageError(f'train.evaluate_features={train.evaluate_features}: {error}') from None
   real = reference(source, data['split'], extractor, mesh, cache_folder())
-  floor = card.fid_floor(real, train.evaluate_samples)
+  labels = card.origin_of_labels(objective.conditioner, source.num_classes, data['split'])
+  floor = card.fid_floor(real, train.evaluate_samples, labels == card.AS_REFERENCE)
 
   def judge(variables, step):
     begin = time.perf_counter()
@@ -57,12 +59,12 @@ def judge_of(
     metrics = samples.metrics | compare_sets(samples, real)
     found = {
       'metrics': metrics,
-      'protocol': card.protocol(extractor, real, train.evaluate_samples, None, *card.conditions_of(objective, data['split'])),
+      'protocol': card.protocol(extractor, real, train.evaluate_samples, None, labels),
       'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
-      'floor': floor._asdict(),
+      'floor': floor,
       'notes': card.notes(train.evaluate_samples, real, extractor, floor, metrics['fid']),
-      'flags': collapse.flags(collapse.collapse_metrics(metrics)),
+      'flags': collapse.flags(collapse.collapse_metrics(metrics), isinstance(objective, AdversarialGame)),
       **card.environment(),
     }
     card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', found)

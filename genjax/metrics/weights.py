@@ -1,6 +1,7 @@
 """Trees of arrays as npz files: 'a/b/c' -> array. Whole or not at all, and no pickle."""
 
 import io
+import os
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -26,7 +27,7 @@ def load_tree(path: Path, keys: Collection[str] = ()) -> Tree | None:
 
   Raises UsageError if the file holds something else.
   """
-  if not path.is_file():
+  if not os.path.isfile(path):  # also without permission to look into its folder
     return None
   tree = {}
   try:

@@ -40,7 +40,7 @@ class DDPMpp(nn.Module):
     channels, factor = x.shape[-1], 1 << (len(self.multipliers) - 1)
     if x.shape[1] % factor or x.shape[2] % factor:
       raise UsageError(f'DDPMpp of {len(self.multipliers)} multipliers needs sides that {factor} divides: set data.resolution.')
-    check_attention(self.attention, [x.shape[1] >> level for level in range(len(self.multipliers))])
+    check_attention(self.attention, [x.shape[1] >> level for level in range(len(self.multipliers))], DDPMpp.attention)
     emb = Embedding(self.width, self.dtype, name='Embedding')(t, label)
     number = 0
 

@@ -103,15 +103,19 @@ class Embedding(nn.Module):
     return nn.Dense(4 * self.width)(nn.silu(emb)).astype(self.dtype)
 
 
-def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
-  """Warns if no feature map has a side in `attention`; `sides` are those of the feature maps."""
-  if attention and not set(attention) & set(sides):
-    warnings.warn(
-      f'network.attention={tuple(attention)} matches no feature map, whose sides are {", ".join(map(str, sides))}. '
-      'Only the middle block has attention. Use one of these sides, or attention=() if this is intended.',
-      UsageWarning,
-      stacklevel=2,
-    )
+def check_attention(attention: tuple[int, ...], sides: list[int], default: tuple[int, ...]) -> None:
+  """Warns about numbers in `attention` that are the side of no feature map; `sides` are those of the feature maps.
+
+  `default`, that of the network, is for images of several sizes: one match is enough.
+  """
+  wrong = [side for side in attention if side not in sides]
+  if not wrong or (tuple(attention) == default and len(wrong) < len(attention)):
+    return
+  text = f'network.attention={tuple(attention)}: no feature map has side {" or ".join(map(str, wrong))}; they have '
+  text += f'{", ".join(map(str, sides))}. Use only these sides.'
+  if len(wrong) == len(attention):
+    text += ' As it is, only the middle block has attention; if this is intended, set attention=().'
+  warnings.warn(text, UsageWarning, stacklevel=2)
 
 
 class UNet(nn.Module):
@@ -161,7 +165,7 @@ class UNet(nn.Module):
         f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides that {factor} divides, '
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
-    check_attention(self.attention, [height // p >> level for level in range(len(self.multipliers))])
+    check_attention(self.attention, [height // p >> level for level in range(len(self.multipliers))], UNet.attention)
     emb = Embedding(self.width, self.dtype, self.fourier, name='Embedding')(t, label)
     counts = {ResBlock: 0, Attention: 0}
 

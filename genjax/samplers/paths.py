@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from genjax.errors import UsageError
 
 Time = Float[Array, '*b']
+MAX_T = 1_000_000  # noise levels of a discrete path
 
 
 @runtime_checkable
@@ -231,8 +232,8 @@ class DiscreteLinear(Discrete):
   beta_T: float = 0.02
 
   def __post_init__(self):
-    if not (self.T > 1 and 0 < self.beta_1 <= self.beta_T < 1):
-      raise UsageError(f'T={self.T} must be 2 or more, and 0 < beta_1={self.beta_1} <= beta_T={self.beta_T} < 1.')
+    if not (1 < self.T <= MAX_T and 0 < self.beta_1 <= self.beta_T < 1):
+      raise UsageError(f'T={self.T} must be from 2 to {MAX_T:,}, and 0 < beta_1={self.beta_1} <= beta_T={self.beta_T} < 1.')
 
   def betas(self) -> np.ndarray:
     return np.linspace(self.beta_1, self.beta_T, self.T)
@@ -247,8 +248,10 @@ class DiscreteCosine(Discrete):
   beta_max: float = 0.999
 
   def __post_init__(self):
-    if not (self.T > 1 and self.s >= 0 and 0 < self.beta_max < 1):
-      raise UsageError(f'T={self.T} must be 2 or more, s={self.s} not negative, beta_max={self.beta_max} between 0 and 1.')
+    if not (1 < self.T <= MAX_T and self.s >= 0 and 0 < self.beta_max < 1):
+      raise UsageError(
+        f'T={self.T} must be from 2 to {MAX_T:,}, s={self.s} not negative, beta_max={self.beta_max} between 0 and 1.'
+      )
 
   def betas(self) -> np.ndarray:
     f = np.cos((np.arange(self.T + 1) / self.T + self.s) / (1 + self.s) * np.pi / 2) ** 2

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from genjax.errors import UsageError, unknown
 from genjax.samplers.paths import Path
 from genjax.samplers.solvers import SOLVERS, Denoiser, Solution, Solver
-from genjax.samplers.timesteps import GRIDS, karras
+from genjax.samplers.timesteps import GRIDS, MAX_STEPS, karras
 from genjax.types import Images, Keys
 
 
@@ -44,8 +44,8 @@ class Sampler:
       raise UsageError(unknown('solver', self.solver, SOLVERS))
     if self.grid and self.grid not in GRIDS:
       raise UsageError(unknown('grid', self.grid, GRIDS))
-    if self.steps < 1:
-      raise UsageError(f'steps={self.steps}: a solver takes at least 1.')
+    if not 1 <= self.steps <= MAX_STEPS:
+      raise UsageError(f'steps={self.steps} must be from 1 to {MAX_STEPS:,}.')
     if not 0 <= self.eta <= 1 or (self.eta and self.solver != 'ddim'):
       raise UsageError(f"eta={self.eta}: from 0 to 1, and with solver 'ddim' alone.")
     if min(self.churn, self.churn_noise) < 0 or (self.churn and self.solver != 'heun'):

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from genjax.samplers.paths import Path, ratio
 
+MAX_STEPS = 1_000_000  # of a grid; float32 could not tell many more times apart
 RATIO_MAX = 80.0  # the first sigma / alpha (EDM's sigma_max) in place of that of a path that ends in pure noise
 
 

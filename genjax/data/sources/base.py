@@ -13,8 +13,9 @@ from PIL import Image
 from genjax.data import contents
 from genjax.data.contents import Contents
 from genjax.data.photos import MODES, to_array
-from genjax.errors import UsageError
+from genjax.errors import DataError, UsageError
 from genjax.images import resize
+from genjax.memory import machine_memory
 from genjax.types import Example
 
 MAX_CLASSES = 1_000_000  # each has a name in memory
@@ -143,6 +144,12 @@ def from_arrays(
   origin = contents.hash_arrays(images, {'label': labels})
   images = images if images.ndim == 4 else images[..., None]
   channels = channels or (3 if images.shape[-1] == 4 else images.shape[-1])
+  needed = 2 * len(images) * resolution**2 * channels  # with a copy
+  if needed > machine_memory():
+    problem = (
+      f'{name}: {len(images)} images of {resolution} x {resolution} pixels take {needed // 10**9:,} GB, too much; lower '
+    )
+    raise DataError(problem, f'data.resolution={resolution}', f'--resolution={resolution}')
   if channels != images.shape[-1]:
     mode = MODES[channels]
     images = [to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), mode, background) for x in images]

@@ -16,10 +16,10 @@ from genjax.data.contents import Contents
 from genjax.data.listing import image_files, print_ignored
 from genjax.data.photos import read_photo
 from genjax.data.sources.base import Read, Source, example_of, labeled
-from genjax.errors import UsageError
+from genjax.errors import DataError, UsageError
 from genjax.types import Example
 
-DECODER_VERSION = 1  # increased when decoding changes the pixels
+DECODER_VERSION = 2  # increased when decoding changes the pixels
 CACHED_FILES, CACHED_BYTES = 1000, 8 * 2**20  # a folder with fewer files and bytes is not cached: decoding takes about a second
 
 
@@ -85,10 +85,8 @@ class ImageFolder(Source):
 
   def check_channels(self, path: Path, image: np.ndarray) -> None:
     if image.shape[-1] != self.shape[-1]:
-      raise UsageError(
-        f'{path} has {image.shape[-1]} channel{"s"[: image.shape[-1] - 1]}, the first image '
-        f'{self.shape[-1]}: set data.channels=3 or 1.'
-      )
+      problem = f'{path} has {image.shape[-1]} channel{"s"[: image.shape[-1] - 1]}, the first image {self.shape[-1]}: '
+      raise DataError(problem, 'set data.channels=3 or 1', 'convert the file, or with --images use --channels 3 or 1')
 
   def read(self, rows: np.ndarray) -> Read:
     images = [self.load(self.files[i]) for i in rows]

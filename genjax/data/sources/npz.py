@@ -1,6 +1,5 @@
 """Images in an npz file."""
 
-import os
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from genjax.data.sources.base import MAX_CLASSES, Arrays, from_arrays
 from genjax.errors import UsageError
+from genjax.memory import machine_memory
 
 
 def npz(path: Path, resolution: int, channels: int, background: str = 'white', complete: bool = True) -> Arrays:
@@ -46,7 +46,7 @@ def read_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarra
   try:
     with zipfile.ZipFile(path) as archive:
       size = sum(member.file_size for member in archive.infolist())
-    if size > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+    if size > machine_memory():
       raise MemoryError(f'it unpacks to {size / 2**30:,.0f} GiB, more than this machine has')
     with np.load(path, allow_pickle=False) as file:
       return {key: file[key] for key in names if key in file.files}, file.files

@@ -10,6 +10,7 @@ from PIL import ImageColor
 from genjax.build import build, parameters, resolve
 from genjax.data import contents
 from genjax.data.listing import image_files
+from genjax.data.photos import MAX_SIDE
 from genjax.data.sources import modes
 from genjax.data.sources.base import Arrays, Source
 from genjax.data.sources.digits import digits
@@ -37,6 +38,8 @@ def open_data(
   """
   if resolution < 1:
     raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
+  if resolution > MAX_SIDE:
+    raise UsageError(f'data.resolution={resolution} is more than {MAX_SIDE:,} pixels.')
   if channels not in (0, 1, 3):
     raise UsageError(f'data.channels={channels} must be 1 (grayscale), 3 (RGB) or 0 (as they are).')
   if background:

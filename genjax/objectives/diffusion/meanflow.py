@@ -12,6 +12,7 @@ from genjax.conditioners import Unconditional, complete, is_null, only
 from genjax.errors import UsageError
 from genjax.objectives.common import check_outputs, dropout_keys
 from genjax.samplers.solvers import Solution
+from genjax.samplers.timesteps import MAX_STEPS
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 
@@ -88,8 +89,8 @@ class MeanFlow:
 
   def solve(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1) -> Solution:
     """As `sample`, with the way to the images; its x_0 is z_t - t u(z_t, r, t), where the step would lead if it went on."""
-    if steps < 1:
-      raise UsageError(f'steps={steps}: at least 1.')
+    if not 1 <= steps <= MAX_STEPS:
+      raise UsageError(f'steps={steps} must be from 1 to {MAX_STEPS:,}.')
     cond = complete(self.conditioner, cond, keys)
 
     def step(z, t):

@@ -245,7 +245,7 @@ def weighted_kl(kl: Float[Array, 'b l'], weight: Float[Array, ''], free_bits: fl
 
 
 class Bounds(dict):
-  """Estimators of a VAE and what they are: 'elbo', and 'iwae_k' of any number k of draws (1509.00519 reports 50 and 5000)."""
+  """Estimators of a VAE and what they are: 'elbo', and 'iwae_k' of k draws, up to 999,999 (1509.00519 reports 50 and 5000)."""
 
   def __init__(self, measures: str):
     self.measures = measures
@@ -262,7 +262,7 @@ class Bounds(dict):
 
 def draws_of(estimator: str) -> int | None:
   """k of 'iwae_k'."""
-  match = re.fullmatch(r'iwae_([1-9]\d*)', estimator)
+  match = re.fullmatch(r'iwae_([1-9]\d{0,5})', estimator)
   return int(match[1]) if match else None
 
 
