@@ -43,7 +43,7 @@ from genjax.images import encode_image, grid_image, save_grid, to_uint8
 from genjax.memory import check_images
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
-from genjax.metrics.collapse import notice, watcher
+from genjax.metrics.collapse import CollapseMonitor, notice
 from genjax.metrics.counting import evaluations
 from genjax.metrics.evaluation import draw, read_samples
 from genjax.metrics.evaluator import Evaluator, class_notes, first_images, may_be_drawn
@@ -173,7 +173,9 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size) if images else {}
   once = {'likelihood_seconds': round(time.perf_counter() - begin, 3)} if images else {}
   kind = f'{likelihood_kind(run.objective, estimator)}, {images} of the test split' if images else None
-  watch = watcher(run.objective, train, test, mesh, options=options) if isinstance(run.objective, AdversarialGame) else None
+  monitor = None
+  if isinstance(run.objective, AdversarialGame):
+    monitor = CollapseMonitor(run.objective, train, test, mesh, options=options)
   for number, seed in enumerate(seeds):
     if number:
       written, left = (','.join(map(str, part)) for part in (seeds[:number], seeds[number:]))
@@ -192,9 +194,9 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
       test if args.split == 'test' else train,
     )
     extra_metrics, notes = nats, []
-    if watch:
+    if monitor:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
-      panel = watch(variables, seed)
+      panel = monitor(variables, seed)
       extra_metrics = nats | {f'collapse_{k}': v for k, v in panel.items()}
       notes = [text] if (text := notice(panel)) else []
     found = evaluator.measure(samples, args.samples, floor, extra_metrics, notes) | location

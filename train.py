@@ -31,7 +31,7 @@ from genjax.errors import UsageError
 from genjax.experiment import Experiment, build_experiment, bytes_of, dry_run, parameter_report, resolve_specs
 from genjax.files import DISK_FULL, NotWritten
 from genjax.frozen import write_copies
-from genjax.logging import Metrics, Progress, Silent, StepMetrics
+from genjax.logging import MetricWriter, NullWriter, Progress, StepMetrics
 from genjax.memory import check_images, check_state
 from genjax.preview import Previews
 from genjax.run import abstract_state
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
   stop_request = StopRequest()
   parallel.use_compilation_cache()
   logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, too
-  parallel.start_hosts(args.coordinator, args.num_processes, args.process_id)
+  parallel.initialize_distributed(args.coordinator, args.num_processes, args.process_id)
   stop_request.reinstall()
   say = print if jax.process_index() == 0 else lambda text: None
   if args.replay:
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
   train, source, objective = experiment.train, experiment.source, experiment.objective
   mesh = parallel.make_mesh()
   check_images(train.batch_size, source.image_shape, 'train.batch_size', mesh.size)
-  key = parallel.put_everywhere(experiment.keys()[1], mesh)
+  key = parallel.replicate(experiment.keys()[1], mesh)
   compiled_step = experiment.compile_step(mesh)
   pipeline = Pipeline(source, train.batch_size, key, train.seed, mesh, experiment.transforms)
   like = abstract_state(objective, source.example, experiment.optimizers, experiment.average)
@@ -115,9 +115,9 @@ def main(argv: list[str]) -> None:
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
   # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted
   # the state (genjax/step.py).
-  metrics = progress = Silent()
+  metrics = progress = NullWriter()
   if jax.process_index() == 0:
-    metrics = Metrics(workdir, first, train.batch_size, experiment.resolved, args.wandb)
+    metrics = MetricWriter(workdir, first, train.batch_size, experiment.resolved, args.wandb)
     progress = Progress(first, train.steps, train.batch_size)
   previews.open(metrics, say)
   stopping = False

@@ -3,7 +3,7 @@
   python -m benchmarks.loop --config=configs/fashion_mnist_vae.py --steps=1000
 
 Runs the real train.py, with data, metrics and checkpoints on and one save in the middle, and stops it every few steps to
-time as many bare steps: the compiled step alone, on one batch that stays on the device. Neighbours in time are compared,
+time as many bare steps: the compiled step alone, on one batch that stays on the device. Neighbors in time are compared,
 because a shared machine's speed drifts by more than the loop costs. The loop waits here for a save to end, which it does not
 otherwise, and the first pair, in which the step is compiled, is dropped. Prints JSON.
 """

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from genjax import rng
-from genjax.build import build, complete
+from genjax.build import build, fill_inferred
 from genjax.data.sources.base import example_of, numbered
 from genjax.parallel import batch_sharding, compile_step, make_mesh, replicated, state_sharding
 from genjax.run import abstract_state
@@ -87,7 +87,7 @@ def main() -> None:
   classes = numbered(10)  # as all data sets have that configs name
   example = example_of(image_shape, {'label': np.zeros(1, np.int32)}, classes, 50_000)
   inferred = {'image_shape': image_shape, 'classes': len(classes), 'dtype': config['train']['dtype']}
-  objective = build(complete(config['objective'], inferred))
+  objective = build(fill_inferred(config['objective'], inferred))
   optimizers = build(config['optim'])
   for devices in map(int, args.devices.split(',')):
     batch_size = -(-config['train']['batch_size'] // devices) * devices

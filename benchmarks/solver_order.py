@@ -1,11 +1,11 @@
 """The convergence order of each ODE solver on each noise path, as a Markdown table.
 
-  python -m benchmarks.solver_order --grid log_snr      (or another of genjax/samplers/timesteps.py)
+  python -m benchmarks.solver_order --timesteps log_snr      (or another of genjax/samplers/timesteps.py)
 
 The data are a mixture of five normal distributions in four dimensions, whose denoiser E[x_0 | x_t] has a closed form. Each
 entry is the median and maximum error of 16 solutions in float32, as root mean square over dimensions. The reference is SciPy's
 DOP853 with a relative tolerance of 1e-10, which integrates over arctan(sigma / alpha) and shares no code with genjax. The
-order is fitted to the medians above 5e-6 from 50 steps on; below, rounding errors dominate. `dormand_prince` is adaptive, so
+order is fitted to the medians above 5e-6 from 50 steps on; below, rounding errors dominate. `dopri5` is adaptive, so
 its table has tolerances instead of steps.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from genjax.samplers import paths, solvers
-from genjax.samplers.timesteps import GRIDS
+from genjax.samplers.timesteps import TIMESTEPS
 
 STEPS = (10, 25, 50, 100, 250, 251, 500)
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -83,15 +83,15 @@ def denoiser(path):
   return denoise
 
 
-def last_noise(path, grid: str) -> float:
+def last_noise(path, timesteps: str) -> float:
   """sigma / alpha before the last step to 0, for any number of steps. VE has no values between 0 and sigma_min."""
-  return float(path.ratio_min) if grid in ('karras', 'log_snr') or isinstance(path, paths.VE) else 1e-6
+  return float(path.ratio_min) if timesteps in ('karras', 'log_snr') or isinstance(path, paths.VE) else 1e-6
 
 
-def solve(solver: str, path, grid: str, steps: int, **options) -> solvers.Solution:
+def solve(solver: str, path, timesteps: str, steps: int, **options) -> solvers.Solution:
   """Solves the ODE from the 16 STARTS, as images of 2x2 pixels."""
   start = jnp.asarray(float(path.sigma(jnp.asarray(path.end))) * STARTS.reshape(16, 2, 2, 1), jnp.float32)
-  times = GRIDS[grid](path, steps)
+  times = TIMESTEPS[timesteps](path, steps)
   return jax.jit(lambda x: solvers.SOLVERS[solver](denoiser(path), path, x, times, None, **options))(start)
 
 
@@ -113,26 +113,26 @@ def order(steps, medians) -> float | None:
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--solvers', default=','.join(SOLVERS), help=f'some of {",".join(SOLVERS)},dormand_prince')
-  parser.add_argument('--grid', default='log_snr', choices=GRIDS, help='the time grid (log_snr)')
+  parser.add_argument('--timesteps', default='log_snr', choices=TIMESTEPS, help='the time steps (log_snr)')
   args = parser.parse_args()
-  if args.solvers == 'dormand_prince':
+  if args.solvers == 'dopri5':
     return adaptive()
   print(f'| path | solver | {" | ".join(map(str, STEPS))} | order |\n|---|---|{"---|" * len(STEPS)}---|')
   for name, path in PATHS.items():
-    expected = reference(path, last_noise(path, args.grid))
+    expected = reference(path, last_noise(path, args.timesteps))
     for solver in args.solvers.split(','):
-      results = [errors(solve(solver, path, args.grid, n), expected) for n in STEPS]
+      results = [errors(solve(solver, path, args.timesteps, n), expected) for n in STEPS]
       fitted = order(STEPS, [np.median(e) for e in results])
       exponent = '' if fitted is None else f'{fitted:.2f}'
       print(f'| {name} | {solver} | {" | ".join(map(cell, results))} | {exponent} |', flush=True)
 
 
 def adaptive():
-  """Prints the table of `dormand_prince`: errors, and evaluations per image."""
+  """Prints the table of `dopri5`: errors, and evaluations per image."""
   print(f'| path | {" | ".join(f"{t:g}" for t in TOLERANCES)} |\n|---|{"---|" * len(TOLERANCES)}')
   for name, path in PATHS.items():
     expected = reference(path, float(path.ratio_min))
-    solutions = [solve('dormand_prince', path, 'log_snr', 1, rtol=t, atol=t) for t in TOLERANCES]
+    solutions = [solve('dopri5', path, 'log_snr', 1, rtol=t, atol=t) for t in TOLERANCES]
     cells = [f'{cell(errors(s, expected))} ({float(s.evaluations.mean()):.0f})' for s in solutions]
     print(f'| {name} | {" | ".join(cells)} |', flush=True)
 

@@ -17,8 +17,8 @@ def get_config():
   config.objective = spec(
     'objectives.diffusion.diffusion.Diffusion',
     path=spec('samplers.paths.DiscreteLinear'),
-    prediction=spec('objectives.diffusion.parameterizations.Eps'),
-    times=spec('objectives.diffusion.times.Discrete'),
+    parameterization=spec('objectives.diffusion.parameterizations.Eps'),
+    times=spec('objectives.diffusion.times.DiscreteTimes'),
     sampler=spec('samplers.sampler.Sampler', solver='ancestral', steps=1000, clip_denoised=True),
     network=spec(
       'networks.unet.UNet',

@@ -17,7 +17,7 @@ def get_config():
     'objectives.diffusion.diffusion.Diffusion',
     augment=0.12,
     path=spec('samplers.paths.EDM'),
-    prediction=spec('objectives.diffusion.parameterizations.Karras'),
+    parameterization=spec('objectives.diffusion.parameterizations.EDMPrecond'),
     times=spec('objectives.diffusion.times.LogNormal'),
     sampler=spec('samplers.sampler.Sampler', steps=18),
     network=spec('networks.ddpmpp.DDPMpp'),

@@ -21,7 +21,7 @@ def get_config():
     'objectives.diffusion.diffusion.Diffusion',
     conditioner=spec('conditioners.ClassLabel'),
     path=spec('samplers.paths.RectifiedFlow'),
-    prediction=spec('objectives.diffusion.parameterizations.Velocity'),
+    parameterization=spec('objectives.diffusion.parameterizations.Velocity'),
     times=spec('objectives.diffusion.times.LogitNormal'),
     network=network,
   )

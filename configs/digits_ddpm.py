@@ -14,7 +14,7 @@ from genjax.build import spec
 def get_config():
   config = digits_flow.get_config()
   config.objective.path = spec('samplers.paths.DiscreteLinear')
-  config.objective.prediction = spec('objectives.diffusion.parameterizations.Eps')
-  config.objective.times = spec('objectives.diffusion.times.Discrete')
+  config.objective.parameterization = spec('objectives.diffusion.parameterizations.Eps')
+  config.objective.times = spec('objectives.diffusion.times.DiscreteTimes')
   config.objective.sampler = spec('samplers.sampler.Sampler', solver='ancestral', steps=100, clip_denoised=True)
   return config

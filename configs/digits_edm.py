@@ -14,6 +14,7 @@ from genjax.build import spec
 def get_config():
   config = digits_flow.get_config()
   config.objective.path = spec('samplers.paths.EDM')
-  config.objective.prediction = spec('objectives.diffusion.parameterizations.Karras', sigma_data=0.75)  # of these images
+  # The deviation is that of these images.
+  config.objective.parameterization = spec('objectives.diffusion.parameterizations.EDMPrecond', sigma_data=0.75)
   config.objective.times = spec('objectives.diffusion.times.LogNormal')
   return config

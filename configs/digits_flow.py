@@ -17,7 +17,7 @@ def get_config():
     'objectives.diffusion.diffusion.Diffusion',
     conditioner=spec('conditioners.ClassLabel'),
     path=spec('samplers.paths.RectifiedFlow'),
-    prediction=spec('objectives.diffusion.parameterizations.Velocity'),
+    parameterization=spec('objectives.diffusion.parameterizations.Velocity'),
     times=spec('objectives.diffusion.times.LogitNormal'),
     network=spec('networks.unet.UNet', width=32, multipliers=(1, 2), blocks=1, attention=(4,)),
   )

@@ -1,4 +1,4 @@
-"""configs/digits_vq.py by finite scalar quantisation (2309.15505): 8 x 8 levels, 64 codes.
+"""configs/digits_vq.py by finite scalar quantization (2309.15505): 8 x 8 levels, 64 codes.
 
 python train.py --config configs/digits_fsq.py
 

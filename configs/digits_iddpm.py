@@ -17,8 +17,8 @@ def get_config():
     'objectives.diffusion.learned_variance.LearnedVariance',
     conditioner=spec('conditioners.ClassLabel'),
     path=spec('samplers.paths.DiscreteCosine'),
-    prediction=spec('objectives.diffusion.parameterizations.Eps'),
-    times=spec('objectives.diffusion.times.Discrete'),
+    parameterization=spec('objectives.diffusion.parameterizations.Eps'),
+    times=spec('objectives.diffusion.times.DiscreteTimes'),
     sampler=spec('samplers.sampler.Sampler', solver='ancestral', steps=100, clip_denoised=True),
     network=config.objective.network.to_dict() | {'outputs': 2},
   )

@@ -1,4 +1,4 @@
-"""R3GAN (2501.05441) on scikit-learn's 8x8 digits: relativistic pairs, R1 and R2, networks without normalisation.
+"""R3GAN (2501.05441) on scikit-learn's 8x8 digits: relativistic pairs, R1 and R2, networks without normalization.
 
 python train.py --config configs/digits_r3gan.py
 

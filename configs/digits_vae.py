@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits_vae.py
 
-Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit a6e9216): 0.7 minutes; -ELBO of the training images, as binarised,
+Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit a6e9216): 0.7 minutes; -ELBO of the training images, as binarized,
 20.3 nats over the last 100 steps. Grid: docs/gallery/.
 """
 

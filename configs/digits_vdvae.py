@@ -1,4 +1,4 @@
-"""Hierarchical VAE (VDVAE, 2011.10650), small, on dynamically binarised 8x8 digits.
+"""Hierarchical VAE (VDVAE, 2011.10650), small, on dynamically binarized 8x8 digits.
 
 python train.py --config configs/digits_vdvae.py
 
@@ -19,7 +19,7 @@ def get_config():
     conditioner=spec('conditioners.ClassLabel'),
     encoder=spec('networks.vdvae.VDVAEEncoder', sides=sides, blocks=(1, 1, 1), width=32),
     decoder=spec('networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 2, 1), width=32, z_dim=4),
-    likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),
+    likelihood=spec('objectives.likelihoods.BinarizedBernoulli'),
     warmup=64_000,
     free_bits=1.0,
   )

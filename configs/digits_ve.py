@@ -16,7 +16,7 @@ from genjax.build import spec
 def get_config():
   config = digits_flow.get_config()
   config.objective.path = spec('samplers.paths.VE')
-  config.objective.prediction = spec('objectives.diffusion.parameterizations.Eps')
+  config.objective.parameterization = spec('objectives.diffusion.parameterizations.Eps')
   config.objective.times = spec('objectives.diffusion.times.Uniform')
-  config.objective.sampler = spec('samplers.sampler.Sampler', solver='langevin', steps=100)
+  config.objective.sampler = spec('samplers.sampler.Sampler', solver='predictor_corrector', steps=100)
   return config

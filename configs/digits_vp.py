@@ -16,8 +16,8 @@ from genjax.build import spec
 def get_config():
   config = digits_flow.get_config()
   config.objective.path = spec('samplers.paths.VPLinear')
-  config.objective.prediction = spec('objectives.diffusion.parameterizations.X0')
+  config.objective.parameterization = spec('objectives.diffusion.parameterizations.X0')
   config.objective.times = spec('objectives.diffusion.times.Uniform')
   config.objective.weighting = spec('objectives.diffusion.weightings.MinSNR')
-  config.objective.sampler = spec('samplers.sampler.Sampler', solver='dpmpp_2m', steps=20, grid='log_snr')
+  config.objective.sampler = spec('samplers.sampler.Sampler', solver='dpmpp_2m', steps=20, timesteps='log_snr')
   return config

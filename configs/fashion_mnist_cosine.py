@@ -14,7 +14,7 @@ from genjax.build import spec
 def get_config():
   config = fashion_mnist_flow.get_config()
   config.objective.path = spec('samplers.paths.VPCosine')
-  config.objective.prediction = spec('objectives.diffusion.parameterizations.V')
+  config.objective.parameterization = spec('objectives.diffusion.parameterizations.V')
   config.objective.times = spec('objectives.diffusion.times.Uniform')
   config.objective.weighting = spec('objectives.diffusion.weightings.Sigmoid')
   return config

@@ -12,6 +12,6 @@ from configs import digits_ddpm, fashion_mnist_flow
 
 def get_config():
   config, parent = fashion_mnist_flow.get_config(), digits_ddpm.get_config()
-  for part in ('path', 'prediction', 'times', 'sampler'):
+  for part in ('path', 'parameterization', 'times', 'sampler'):
     config.objective[part] = parent.objective[part]
   return config

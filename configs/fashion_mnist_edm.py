@@ -12,9 +12,9 @@ from configs import digits_edm, fashion_mnist_flow
 
 def get_config():
   config, parent = fashion_mnist_flow.get_config(), digits_edm.get_config()
-  for part in ('path', 'prediction', 'times'):
+  for part in ('path', 'parameterization', 'times'):
     config.objective[part] = parent.objective[part]
-  config.objective.prediction.sigma_data = 0.71  # of these images
+  config.objective.parameterization.sigma_data = 0.71  # of these images
   # At the paper's -1.2, 1.2 a short training sees too little of high noise.
   config.objective.times.P_mean, config.objective.times.P_std = 0.0, 1.0
   config.objective.network.fourier = 1.0  # sines of DDPM's kind hardly tell these times, from -1.5 to 1.1, apart

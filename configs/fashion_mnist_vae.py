@@ -2,7 +2,7 @@
 
 python train.py --config configs/fashion_mnist_vae.py
 
-Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit e327064): 15 minutes; -ELBO of the training images, as binarised,
+Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit e327064): 15 minutes; -ELBO of the training images, as binarized,
 232.8 nats over the last 100 steps. Grid: docs/gallery/. FID: not measured.
 """
 

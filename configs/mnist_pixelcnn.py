@@ -1,4 +1,4 @@
-"""PixelCNN++ (1701.05517), small, over 2x2 patches of dynamically binarised MNIST, one softmax a patch: exact likelihoods.
+"""PixelCNN++ (1701.05517), small, over 2x2 patches of dynamically binarized MNIST, one softmax a patch: exact likelihoods.
 
 python train.py --config configs/mnist_pixelcnn.py
 python evaluate.py --run runs/mnist_pixelcnn --metrics likelihood
@@ -17,7 +17,7 @@ def get_config():
   config.objective = spec(
     'objectives.autoregressive.pixels.Autoregressive',
     network=spec('networks.pixelcnn.PixelCNN', outputs=16, width=32, blocks=2, levels=2),
-    likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
+    likelihood=spec('objectives.likelihoods.BinarizedPatches', patch=(2, 2)),
   )
   rate = spec('optim.cosine', peak=2e-3, steps=steps, warmup=200)
   config.optim = {'model': spec('optim.adam', learning_rate=rate, b2=0.99)}

@@ -1,4 +1,4 @@
-"""Hierarchical VAE (VDVAE, 2011.10650) whose patches follow one another (PixelVAE, 1611.05013), on binarised MNIST, small.
+"""Hierarchical VAE (VDVAE, 2011.10650) whose patches follow one another (PixelVAE, 1611.05013), on binarized MNIST, small.
 
 python train.py --config configs/mnist_pixelvae.py
 python evaluate.py --run runs/mnist_pixelvae --metrics likelihood
@@ -25,7 +25,7 @@ def get_config():
       'networks.vdvae.VDVAEDecoder', sides=sides, blocks=(2, 1), width=64, z_dim=8, patch=4, place=(2, 2), outputs=32
     ),
     network=spec('networks.pixelcnn.PixelCNN', outputs=16, width=32, blocks=1, levels=1),
-    likelihood=spec('objectives.likelihoods.BinarisedPatches', patch=(2, 2)),
+    likelihood=spec('objectives.likelihoods.BinarizedPatches', patch=(2, 2)),
     warmup=16_000,
     free_bits=2.0,
   )

@@ -144,7 +144,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
     if key not in known:
       raise UsageError(f'{name} has no parameter {key!r}.' + did_you_mean(key, known, 'It has'))
     expected = known[key].annotation
-    if not fits(value, expected):
+    if not matches_type(value, expected):
       kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)
       parts = value if isinstance(value, (tuple, list)) else (value,)
       finite = 'finite: ' if any(isinstance(x, float) and not math.isfinite(x) for x in parts) else ''
@@ -162,7 +162,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
       raise UsageError(f'{name} needs {key!r}: give {key}=... in the config.')
 
 
-def fits(value: Any, expected: Any) -> bool:
+def matches_type(value: Any, expected: Any) -> bool:
   """Whether a value has the annotated type, as far as that is a plain class, tuple or union; specs are built later."""
   if expected is inspect.Parameter.empty:
     return True  # not annotated
@@ -170,12 +170,12 @@ def fits(value: Any, expected: Any) -> bool:
     return True  # a spec, or ml_collections' reference to another value
   if typing.get_origin(expected) is tuple:
     item = typing.get_args(expected)[0]
-    return isinstance(value, (tuple, list)) and all(fits(x, item) for x in value)
+    return isinstance(value, (tuple, list)) and all(matches_type(x, item) for x in value)
   if expected in (int, float):
     kinds = int if expected is int else (int, float)
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
   if typing.get_origin(expected) in (typing.Union, types.UnionType):
-    return any(fits(value, option) for option in typing.get_args(expected))
+    return any(matches_type(value, option) for option in typing.get_args(expected))
   if typing.get_origin(expected) is typing.Literal:
     return value in typing.get_args(expected)
   if typing.get_origin(expected) is Mapping:
@@ -195,11 +195,11 @@ def spec(cls: str, **kwargs) -> dict[str, Any]:
   return {'cls': cls} | own_defaults(function) | kwargs
 
 
-def complete(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
+def fill_inferred(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
   """A spec with the parameters in `given` filled in, at every depth, where its class has them and it leaves them out."""
   if not isinstance(value, Mapping):
     return value
-  filled = {key: complete(item, given, allow) for key, item in value.items()}
+  filled = {key: fill_inferred(item, given, allow) for key, item in value.items()}
   if 'cls' in value:
     known = parameters(resolve(value['cls'], allow))
     filled = {key: item for key, item in given.items() if key in known} | filled

@@ -1,7 +1,7 @@
 """Checkpoints of the whole training state with Orbax, restored onto whatever devices there are now.
 
 Saving is asynchronous and atomic: a process killed while it saves leaves the checkpoint before. Each field of the state
-is stored by itself, so that sampling reads a model without its optimiser. Beside them stand checksums of all arrays, taken
+is stored by itself, so that sampling reads a model without its optimizer. Beside them stand checksums of all arrays, taken
 on the devices before saving: Orbax by itself restores a flipped bit without a word. An offset that depends on the run and
 the step is added, so that arrays of another run or step are detected, too.
 """

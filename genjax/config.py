@@ -15,7 +15,7 @@ from genjax.parallel import STRATEGIES
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class TrainConfig:
   """The section `train` of a config."""
 
   steps: int
@@ -62,7 +62,7 @@ class Training:
 
 def section_defaults() -> dict[str, dict[str, Any]]:
   """The options of the sections `data` and `train` that have defaults, with them."""
-  return {'data': defaults(open_data) | {'flip': False}, 'train': defaults(Training)}
+  return {'data': defaults(open_data) | {'flip': False}, 'train': defaults(TrainConfig)}
 
 
 # On resume: what does not change the result (DESIGN, invariant 4), and how far to go.

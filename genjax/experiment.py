@@ -11,8 +11,8 @@ import optax
 from flax import linen as nn
 
 from genjax import parallel, rng
-from genjax.build import build, check, complete, with_defaults
-from genjax.config import Training, section_defaults
+from genjax.build import build, check, fill_inferred, with_defaults
+from genjax.config import TrainConfig, section_defaults
 from genjax.data import contents
 from genjax.data.sources.base import Source
 from genjax.data.sources.open import open_data, open_section
@@ -32,7 +32,7 @@ OPTIONAL = ('frozen',)
 class Experiment(NamedTuple):
   """What a config says, as objects, and the config itself with every default and inferred value written out."""
 
-  train: Training
+  train: TrainConfig
   source: Source
   transforms: tuple[Transform, ...]
   objective: Objective
@@ -93,8 +93,8 @@ def build_experiment(config: dict, allow: Collection[str], workdir: Path) -> Exp
       raise UsageError(f'the config has no section {name!r}: start from configs.common.base, add objective and optim.')
     if not isinstance(config[name], dict):
       raise UsageError(f'config.{name}={config[name]!r} must be a section, as configs.common.base and spec() make them.')
-  check(Training, 'config.train', config['train'])
-  train = Training(**config['train'])
+  check(TrainConfig, 'config.train', config['train'])
+  train = TrainConfig(**config['train'])
   data = {name: value for name, value in config['data'].items() if name != 'flip'}
   check(open_data, 'config.data', {name: value for name, value in data.items() if name != 'source'})
   source = open_section(allow, **data)
@@ -117,9 +117,9 @@ def build_experiment(config: dict, allow: Collection[str], workdir: Path) -> Exp
 def resolve_specs(config: dict, source: Source, allow: Collection[str]) -> dict:
   """The sections `objective` and `optim` with values inferred from the data, and with defaults that spec() does not fill in."""
   specs = {name: with_defaults(config[name], allow) for name in ('objective', 'optim')}
-  dtype = config['train'].get('dtype', Training.dtype)
+  dtype = config['train'].get('dtype', TrainConfig.dtype)
   inferred = {'image_shape': source.image_shape, 'classes': source.num_classes, 'dtype': dtype}
-  return specs | {'objective': complete(specs['objective'], inferred, allow)}
+  return specs | {'objective': fill_inferred(specs['objective'], inferred, allow)}
 
 
 def check_labels(objective: dict, source: Source) -> None:

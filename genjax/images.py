@@ -37,7 +37,7 @@ def check_finite(wrong: int, images: int) -> None:
 
 
 def resize(image: UInt8[np.ndarray, 'h w c'], resolution: int) -> UInt8[np.ndarray, 'r r c']:
-  """The largest centred square, then Pillow's bicubic filter, which is antialiased. The right size passes untouched."""
+  """The largest centered square, then Pillow's bicubic filter, which is antialiased. The right size passes untouched."""
   h, w, channels = image.shape
   side = min(h, w)
   top, left = (h - side) // 2, (w - side) // 2
@@ -54,7 +54,7 @@ def enlarge(images: UInt8[np.ndarray, '*n h w c'], scale: int) -> UInt8[np.ndarr
 
 
 def grid(images: UInt8[np.ndarray, 'n h w c'], columns: int, margin: int = 0) -> UInt8[np.ndarray, 'gh gw c']:
-  """Images row by row beside each other, `margin` grey pixels between them; places left over are grey too."""
+  """Images row by row beside each other, `margin` gray pixels between them; places left over are gray too."""
   n, h, w, c = images.shape
   rows = -(-n // columns)
   padded = np.full((rows * columns, h + margin, w + margin, c), 96, np.uint8)

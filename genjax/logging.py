@@ -19,14 +19,14 @@ from genjax.errors import UsageError
 from genjax.files import write_whole, writing
 
 
-class Silent:
+class NullWriter:
   """What processes other than the first have in place of Metrics and Progress."""
 
   def __getattr__(self, name):
     return lambda *args: None
 
 
-class Metrics:
+class MetricWriter:
   """Appends to metrics.jsonl and mirrors under the same names, keyed by images seen.
 
   On resume, lines after the step resumed from are cut: those steps are taken again. TensorBoard is rewritten from the remaining

@@ -1,7 +1,7 @@
 """Where things run: the mesh, who holds what, and the compiled step.
 
 One program under every strategy. 'jit' lets the compiler split a global program over the mesh: the batch is split, the state
-whole on every device. 'fsdp' does the same and splits the state too (parameters, optimiser states, averages), so that its
+whole on every device. 'fsdp' does the same and splits the state too (parameters, optimizer states, averages), so that its
 memory per device falls with their number; parameters are gathered for the loss, gradients scattered after it. 'pmap' runs
 the step on each device's part of the batch and averages.
 """
@@ -30,7 +30,7 @@ NOTHING = FrozenDict()  # frozen
 SMALL = 1024  # elements of arrays that are not worth splitting
 
 
-def start_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def initialize_distributed(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
   """Joins the processes of a run on several hosts; nothing to do for one. Call it before anything asks for devices.
 
   Args:
@@ -138,7 +138,7 @@ def gatherer(mesh: Mesh) -> Callable[[Tree], Tree]:
   return functools.partial(jax.tree.map, gather)
 
 
-def put_everywhere(arrays: Tree, mesh: Mesh) -> Tree:
+def replicate(arrays: Tree, mesh: Mesh) -> Tree:
   """Arrays and keys that each process has, replicated over the mesh; `device_put` refuses keys where hosts are several."""
 
   def put(x):

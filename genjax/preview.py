@@ -13,10 +13,10 @@ from genjax.checkpoint import Checkpoints
 from genjax.conditioners import can_draw
 from genjax.experiment import Experiment
 from genjax.images import save_grid, to_float, to_uint8
-from genjax.logging import Silent, read_metrics
+from genjax.logging import NullWriter, read_metrics
 from genjax.metrics import collapse
 from genjax.metrics.reference import held_out_images
-from genjax.metrics.training import judge_of, told
+from genjax.metrics.training import evaluation_summary, make_online_evaluator
 from genjax.objectives.gan.gan import AdversarialGame
 from genjax.run import grid_columns, grid_cond
 from genjax.step import TrainState
@@ -74,14 +74,14 @@ class Previews:
     experiment, objective, mesh = self.experiment, self.objective, self.mesh
     evaluates = bool(self.train.evaluate_every)
     judge_options = (self.workdir, self.train, objective, experiment.source, experiment.data, mesh, self.allow)
-    self.judge = judge_of(*judge_options) if evaluates else None
-    self.best_checkpoints = Checkpoints(self.workdir / 'best', keep=1, run_id=self.run_id) if evaluates else Silent()
+    self.judge = make_online_evaluator(*judge_options) if evaluates else None
+    self.best_checkpoints = Checkpoints(self.workdir / 'best', keep=1, run_id=self.run_id) if evaluates else NullWriter()
     self.best = min((line['evaluation/fid'] for line in self.logged if line.get('evaluation/fid')), default=math.inf)
     needs_images = isinstance(objective, AdversarialGame | HasPreviews) or not can_draw(objective.conditioner)
     held_out = held_out_images(experiment.source, allow=self.allow, **experiment.data) if needs_images else None
-    self.watch = None
+    self.monitor = None
     if isinstance(objective, AdversarialGame):
-      self.watch = collapse.watcher(objective, experiment.source, held_out, mesh)
+      self.monitor = collapse.CollapseMonitor(objective, experiment.source, held_out, mesh)
     source = held_out or experiment.source
     n, cond = ROWS * self.columns, grid_cond(objective, ROWS * self.columns, source)
     keys = lambda index: rng.image_keys(experiment.keys()[2], index)  # noqa: E731
@@ -115,7 +115,7 @@ class Previews:
       self.best_checkpoints.save(state)
       self.best_checkpoints.wait()  # before its line is written: what is logged is kept
     self.metrics.write(step, {f'evaluation/{name}': value for name, value in card['metrics'].items()})
-    self.say(f'step {step}: FID {fid:.4g}, lowest {self.best:.4g} ({told(card)})')
+    self.say(f'step {step}: FID {fid:.4g}, lowest {self.best:.4g} ({evaluation_summary(card)})')
 
   def show(self, variables: Variables, step: int) -> None:
     """Grids of samples and previews, and the collapse panel."""
@@ -125,8 +125,8 @@ class Previews:
         path = self.workdir / 'previews' / name / self.picture(step).name
         save_grid(path, grid.reshape(-1, *grid.shape[2:]), grid.shape[1])
       save_grid(self.picture(step), images, self.columns)
-    if self.watch:
-      panel = self.watch(variables)
+    if self.monitor:
+      panel = self.monitor(variables)
       self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})
       messages = collapse.flags(panel, is_gan=True)
       if not self.notice_given and (notice := collapse.notice(panel)):  # once: it holds for long

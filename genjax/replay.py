@@ -26,7 +26,7 @@ from genjax.experiment import Experiment
 from genjax.files import write_whole
 from genjax.frozen import read_copies
 from genjax.optim import AVERAGE, Average
-from genjax.parallel import make_mesh, put_everywhere, replicated
+from genjax.parallel import make_mesh, replicate, replicated
 from genjax.run import average_of, described_state
 from genjax.step import TrainState, Turn, player_keys, train_step, turn_at
 from genjax.types import Batch, Context, Example
@@ -85,7 +85,7 @@ def load(
     state = TrainState(**checkpoints.restore(checkpoints.steps()[-1], like, replicated(mesh)))
   finally:
     checkpoints.close()
-  return state, put_everywhere(batch, mesh), put_everywhere(key, mesh), metrics
+  return state, replicate(batch, mesh), replicate(key, mesh), metrics
 
 
 def example_of_batch(batch: Batch) -> Example:

@@ -319,7 +319,7 @@ def sampling_options(objective: Objective) -> dict[str, Any]:
   """The options that an objective's `sample` takes, with their defaults."""
   if hasattr(objective, 'sampler'):
     options = {field.name: getattr(objective.sampler, field.name) for field in dataclasses.fields(objective.sampler)}
-    return options | {'grid': options['grid'] or objective.grid}
+    return options | {'timesteps': options['timesteps'] or objective.timesteps}
   return {p.name: p.default for p in parameters(objective.sample).values() if p.kind is p.KEYWORD_ONLY}
 
 
@@ -378,7 +378,7 @@ def load(
 
 
 def _restore(folder: Path, step: int | None, like: TrainState, run_id: str) -> TrainState:
-  """The state at `step` (None: the newest) without its optimiser, on the first device."""
+  """The state at `step` (None: the newest) without its optimizer, on the first device."""
   checkpoints = Checkpoints(folder, read_only=True, run_id=run_id)
   try:
     steps = checkpoints.steps()

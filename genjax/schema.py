@@ -42,15 +42,28 @@ MODULES = {
   'samplers.bound': 'samplers.elbo',
   'samplers.grids': 'samplers.timesteps',
 }
-CLASSES: dict[str, str] = {}  # module (of schema 2) and old name -> module and name
+# Module (of schema 2) and old name -> module and name.
+CLASSES = {
+  'objectives.diffusion.parameterizations.Karras': 'objectives.diffusion.parameterizations.EDMPrecond',
+  'objectives.diffusion.times.Discrete': 'objectives.diffusion.times.DiscreteTimes',
+  'objectives.likelihoods.BinarisedBernoulli': 'objectives.likelihoods.BinarizedBernoulli',
+  'objectives.likelihoods.BinarisedPatches': 'objectives.likelihoods.BinarizedPatches',
+}
 # Class (of schema 2) -> old field -> field, or '' where the class has none any more.
 FIELDS: dict[str, dict[str, str]] = {
   'objectives.codes.vqgan.VQGAN': {'quantiser': 'quantizer'},
   'objectives.codes.vqvae.VQVAE': {'quantiser': 'quantizer'},
+  'objectives.diffusion.diffusion.Diffusion': {'prediction': 'parameterization'},
+  'objectives.diffusion.learned_variance.LearnedVariance': {'prediction': 'parameterization'},
+  'objectives.vae.aae.SemiSupervisedAAE': {'labelled': 'labeled'},
   'objectives.vae.beta_tc.BetaTCVAE': {'images': '', 'free_bits': ''},
   'objectives.vae.capacity.CapacityVAE': {'beta': '', 'free_bits': ''},
   'objectives.vae.iwae.IWAE': {'beta': '', 'warmup': '', 'free_bits': ''},
+  'samplers.sampler.Sampler': {'grid': 'timesteps'},
 }
+SAMPLER = 'samplers.sampler.Sampler'
+SOLVERS = {'langevin': 'predictor_corrector', 'dormand_prince': 'dopri5'}
+SPELLINGS = {'neighbour': 'neighbor', 'binaris': 'binariz', 'quantis': 'quantiz', 'colour': 'color'}  # in protocols of cards
 
 
 def class_name(name: Any) -> Any:
@@ -73,7 +86,27 @@ def migrate_spec(value: Any) -> Any:
   name = class_name(value['cls'])
   fields = FIELDS.get(name, {}) if isinstance(name, str) else {}
   kept = {key: item for key, item in value.items() if key != 'cls' and fields.get(key, key)}
-  return {'cls': name} | {fields.get(key, key): migrate_spec(item) for key, item in kept.items()}
+  migrated = {fields.get(key, key): migrate_spec(item) for key, item in kept.items()}
+  if name == SAMPLER and isinstance(migrated.get('solver'), str):
+    migrated['solver'] = SOLVERS.get(migrated['solver'], migrated['solver'])
+  return {'cls': name} | migrated
+
+
+def migrate_options(options: dict[str, Any]) -> dict[str, Any]:
+  """Options of sampling, as cards of earlier versions have them."""
+  return {key: item for key, item in migrate_spec({'cls': SAMPLER} | options).items() if key != 'cls'}
+
+
+def american(value: Any) -> Any:
+  """A JSON value whose strings have the spelling of this version."""
+  if isinstance(value, Mapping):
+    return {key: american(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [american(item) for item in value]
+  if isinstance(value, str):
+    for old, new in SPELLINGS.items():
+      value = value.replace(old, new)
+  return value
 
 
 def migrate_objective(spec: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def train_step(
     buffers |= changed
     before = opt_states[name]
     updates, opt_states[name] = optimizers[name].update(grads, before, params[name])
-    if hasattr(before, 'skipped'):  # an optimiser that counts what it leaves out
+    if hasattr(before, 'skipped'):  # an optimizer that counts what it leaves out
       logs[f'{name}/skipped'] = (opt_states[name].skipped - before.skipped).astype(jnp.float32)
     params[name] = optax.apply_updates(params[name], updates)
     metrics |= logs | {f'{name}/grad_norm': optax.tree.norm(grads)}

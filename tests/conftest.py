@@ -23,7 +23,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.build import build, complete
+from genjax.build import build, fill_inferred
 from genjax.data.prepare import read_idx
 from genjax.data.sources.base import numbered
 from genjax.data.sources.open import open_data
@@ -50,7 +50,7 @@ _OTHERS = {config_of(name)['objective']['cls']: name for name in CONFIGS if name
 _OTHERS = {cls: name for cls, name in _OTHERS.items() if cls not in [config_of(n)['objective']['cls'] for n in FAMILIES]}
 _OTHERS = [*_OTHERS.values(), 'digits_r3gan', 'digits_stylegan2']
 OBJECTIVES = [*FAMILIES, *_OTHERS]
-# And of other networks, quantisers and likelihoods: DDPM++ told of augmentation, the diffusion transformer; causal ones; ...
+# And of other networks, quantizers and likelihoods: DDPM++ told of augmentation, the diffusion transformer; causal ones; ...
 _VARIANTS = ['cifar10_edm', 'cifar10_dit', 'digits_pixelcnn', 'digits_row_lstm', 'digits_fsq', 'cifar10_vdvae']
 _VARIANTS += ['fashion_mnist_beta_tc', 'mnist_pixelvae']
 EACH = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in [*_OTHERS, *_VARIANTS])]
@@ -101,9 +101,9 @@ CLASSES = {'cls': 'conditioners.ClassLabel'}
 
 
 def objects(name: str, small: bool = True, dtype: str = 'float32', **options):
-  """Objective and optimisers of a config; `options` replace the objective's own."""
+  """Objective and optimizers of a config; `options` replace the objective's own."""
   config = config_of(name)
-  spec = complete(config['objective'] | options, {'image_shape': image_shape(config), 'classes': 10, 'dtype': dtype})
+  spec = fill_inferred(config['objective'] | options, {'image_shape': image_shape(config), 'classes': 10, 'dtype': dtype})
   return build(shrink(spec) if small else spec), build(config['optim'])
 
 

@@ -38,7 +38,7 @@ PATHS = {
     paths.DiscreteCosine(),
   )
 }
-PREDICTIONS = ('Eps', 'X0', 'V', 'Velocity', 'Karras')
+PREDICTIONS = ('Eps', 'X0', 'V', 'Velocity', 'EDMPrecond')
 
 
 def image(t):
@@ -85,10 +85,10 @@ class ExactNetwork:
   def apply(self, variables, x, condition, cond):
     path = PATHS[self.path]
     t = image(condition) / 1000 * path.end
-    if self.prediction == 'Karras':
+    if self.prediction == 'EDMPrecond':
       t = path.time(jnp.exp(4 * image(condition)))
     a, b = path.alpha(t), path.sigma(t)
-    if self.prediction == 'Karras':
+    if self.prediction == 'EDMPrecond':
       x_t = x * jnp.sqrt(0.25 * a**2 + b**2)
     elif self.prediction == 'Velocity':
       x_t = x
@@ -96,7 +96,7 @@ class ExactNetwork:
       x_t = x * jnp.sqrt(a**2 + b**2)
     x_0 = posterior(a, b, x_t) if self.always is None else jnp.full_like(x_t, self.always)
     eps = (x_t - a * x_0) / b
-    if self.prediction == 'Karras':  # 2206.00364, table 1, for y = x_t / alpha at sigma / alpha
+    if self.prediction == 'EDMPrecond':  # 2206.00364, table 1, for y = x_t / alpha at sigma / alpha
       s = b / a
       return (x_0 - 0.25 / (s**2 + 0.25) * x_t / a) / (s * 0.5 / jnp.sqrt(s**2 + 0.25))
     h = 1e-3 * path.end

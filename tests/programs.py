@@ -65,7 +65,7 @@ def train(name, workdir, *more, status=0, env=None):
 
 
 def images_of_which_one_is_empty(path):
-  """A folder of 24 grey images; 13.png cannot be read. Returns the options that train on it, streaming."""
+  """A folder of 24 gray images; 13.png cannot be read. Returns the options that train on it, streaming."""
   path.mkdir()
   for i in range(24):
     Image.new('L', (8, 8), i).save(path / f'{i:02}.png')

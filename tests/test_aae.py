@@ -70,7 +70,7 @@ def test_players_move_alone_and_each_moves(kind):
 
 
 def test_labels_are_shown_of_the_same_part_always():
-  aae, batch = made(SemiSupervisedAAE, labelled=0.2), digits(0, 1500)
+  aae, batch = made(SemiSupervisedAAE, labeled=0.2), digits(0, 1500)
   shown = np.asarray(aae.shown(batch.row))
   assert shown.mean() == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / 1500))
   np.testing.assert_array_equal(aae.shown(batch.row[::-1]), shown[::-1])
@@ -80,7 +80,7 @@ def test_labels_are_shown_of_the_same_part_always():
 
 
 def test_labels_that_are_not_shown_are_not_seen():
-  aae, batch = made(SemiSupervisedAAE, labelled=0.2), digits(64)  # rows that are not their places in the batch
+  aae, batch = made(SemiSupervisedAAE, labeled=0.2), digits(64)  # rows that are not their places in the batch
   params = aae.init(jax.random.key(0), batch).params
   keys = player_keys(jax.random.key(1), jnp.zeros((), int), batch.index, 0)
   loss = jax.jit(lambda label: aae.loss(params, START, batch._replace(cond={'label': label}), keys)[0])
@@ -92,7 +92,7 @@ def test_labels_that_are_not_shown_are_not_seen():
 
 @pytest.mark.slow
 def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_priors():
-  aae = made(SemiSupervisedAAE, labelled=0.1, width=128)
+  aae = made(SemiSupervisedAAE, labeled=0.1, width=128)
   optimizers = {player: optax.adam(1e-3 if player == 'model' else 3e-4, b1=0.5) for player in aae.players}
   state = jax.jit(functools.partial(init_state, aae, optimizers))(jax.random.key(0), digits(0, 1500))
   step = jax.jit(step_of(aae, optimizers, turn=turn_at(aae, 0)))
@@ -117,7 +117,7 @@ def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_
   ('make', 'message'),
   [
     (lambda: made(AAE, weight=-1.0), r'objective.weight=-1.0 must not be negative'),
-    (lambda: made(SemiSupervisedAAE, labelled=0.0), r'objective.labelled=0.0 must be above 0'),
+    (lambda: made(SemiSupervisedAAE, labeled=0.0), r'objective.labeled=0.0 must be above 0'),
     (lambda: made(SemiSupervisedAAE, z_dim=10), r'objective.encoder.z_dim=10 .*classes, 10'),
     (
       lambda: SemiSupervisedAAE(MLPEncoder(), MLPDecoder((8, 8, 1)), MLPDiscriminator(), Bernoulli()),

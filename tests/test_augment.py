@@ -19,14 +19,14 @@ N, SIDE = 512, 32
 moved_by = jax.jit(augment, static_argnums=2)
 
 
-def blob(centre, covariance):
-  """A normal density in x, y from the image's centre, [SIDE, SIDE, 1]."""
+def blob(center, covariance):
+  """A normal density in x, y from the image's center, [SIDE, SIDE, 1]."""
   y, x = np.mgrid[:SIDE, :SIDE] + 0.5 - SIDE / 2
-  d = np.stack([x, y], -1) - centre
+  d = np.stack([x, y], -1) - center
   return np.exp(-0.5 * np.einsum('...i,ij,...j', d, np.linalg.inv(covariance), d))[..., None]
 
 
-def told(row):
+def evaluation_summary(row):
   """The map x -> A x + b that nine numbers stand for (2206.00364, table 6)."""
   mirror, upside_down, scale, cos, sin, s_cos, s_sin, x, y = np.asarray(row, np.float64)
   angle, amount = np.arctan2(s_sin, s_cos), 0.2 * np.hypot(s_cos, s_sin)
@@ -38,13 +38,13 @@ def told(row):
 
 
 def test_the_network_is_told_what_was_done():
-  centre, covariance = np.array([3.0, -2.0]), np.array([[6.0, 2.0], [2.0, 3.0]])
-  images = jnp.broadcast_to(jnp.asarray(blob(centre, covariance), jnp.float32), (N, SIDE, SIDE, 1))
+  center, covariance = np.array([3.0, -2.0]), np.array([[6.0, 2.0], [2.0, 3.0]])
+  images = jnp.broadcast_to(jnp.asarray(blob(center, covariance), jnp.float32), (N, SIDE, SIDE, 1))
   moved, rows = jax.jit(lambda x: augment(KEYS[:N], x, 0.5))(images)
   seen = 0
   for image, row in zip(np.asarray(moved), np.asarray(rows), strict=True):
-    a, b = told(row)
-    mean, spread = a @ centre + b, a @ covariance @ a.T
+    a, b = evaluation_summary(row)
+    mean, spread = a @ center + b, a @ covariance @ a.T
     if np.abs(mean).max() + 3.5 * np.sqrt(np.linalg.eigvalsh(spread)[-1]) > SIDE / 2:
       continue  # mirrored at the edge
     right = blob(mean, spread)
@@ -95,7 +95,7 @@ class Told:
 
 @pytest.mark.parametrize('classes', [0, 3])
 def test_samples_are_of_images_to_which_nothing_was_done(classes):
-  edm = (PATHS['EDM'], parameterizations.Karras(), times.LogNormal(), (4, 4, 1))
+  edm = (PATHS['EDM'], parameterizations.EDMPrecond(), times.LogNormal(), (4, 4, 1))
   conditioner = ClassLabel(classes) if classes else Unconditional()
   of = Diffusion(Told(), *edm, conditioner=conditioner, augment=0.5, cond_dropout=0.0)
   shapes = {name: x.shape for name, x in of.network_cond({'label': jnp.zeros(5, int)}, size=5).items()}

@@ -16,7 +16,7 @@ from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.autoregressive.pixels import Autoregressive
-from genjax.objectives.likelihoods import BinarisedBernoulli, BinarisedPatches, Gaussian, LogisticMixture
+from genjax.objectives.likelihoods import BinarizedBernoulli, BinarizedPatches, Gaussian, LogisticMixture
 from genjax.types import Context, Variables, example_batch
 from tests.conftest import batch_of, labeled_example
 
@@ -39,8 +39,8 @@ def awake(network, shape, cond=None, scale=0.3):
 
 @functools.cache
 def model(name):
-  """An objective of two-coloured images, and its variables."""
-  objective = Autoregressive(NETWORKS[name], BinarisedBernoulli(), SHAPE)
+  """An objective of two-colored images, and its variables."""
+  objective = Autoregressive(NETWORKS[name], BinarizedBernoulli(), SHAPE)
   variables = jax.jit(objective.init)(jax.random.key(0), example_batch(labeled_example(SHAPE)))
   return objective, variables._replace(params={'model': awake(NETWORKS[name], SHAPE)})
 
@@ -58,7 +58,7 @@ def test_a_pixel_sees_all_before_it_and_nothing_else(name):
 
 
 @pytest.mark.parametrize('name', ['pixelcnn', 'transformer'])
-def test_the_pixels_of_colour_images_do_not_see_themselves(name):
+def test_the_pixels_of_color_images_do_not_see_themselves(name):
   shape, mixture = (4, 4, 3), LogisticMixture(2)
   outputs = mixture.outputs(3)
   network = PixelCNN(outputs, width=6, blocks=1, levels=2) if name == 'pixelcnn' else PixelTransformer(shape, outputs, 16, 1, 2)
@@ -96,7 +96,7 @@ def test_features_of_each_place_are_heard_as_a_label_is(network):
 def test_nats_differ_from_those_of_float64_by_rounding_alone():
   # Large random weights at three resolutions: some images cost 100,000 nats, of which float32 has seven digits.
   network = PixelCNN(1, width=6, blocks=1, levels=3)
-  objective = Autoregressive(network, BinarisedBernoulli(), SHAPE)
+  objective = Autoregressive(network, BinarizedBernoulli(), SHAPE)
   params = awake(network, SHAPE, scale=1.5)
   x = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (256, *SHAPE)), jnp.float32)
   batch = batch_of(x)
@@ -144,7 +144,7 @@ def test_draws_are_as_frequent_as_their_probabilities(name):
       assert (first == [a, b]).all(axis=1).mean() == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / n) + 1e-3)
 
 
-@pytest.mark.parametrize(('shape', 'likelihood'), [(SHAPE, BinarisedBernoulli()), ((4, 4, 3), LogisticMixture(2))])
+@pytest.mark.parametrize(('shape', 'likelihood'), [(SHAPE, BinarizedBernoulli()), ((4, 4, 3), LogisticMixture(2))])
 def test_cached_sampling_is_the_slow_way(shape, likelihood):
   network = PixelTransformer(shape, likelihood.outputs(shape[-1]), width=16, depth=2, heads=2)
   objective = Autoregressive(network, likelihood, shape, conditioner=ClassLabel(3))
@@ -172,7 +172,7 @@ def test_cached_sampling_is_the_slow_way(shape, likelihood):
 def test_patches_stand_for_pixels():
   # 4x4 images of two patches of 4x2: of one place 256 probabilities, in which its eight pixels hang together.
   network = PixelCNN(256, width=6, blocks=1, levels=1)
-  objective = Autoregressive(network, BinarisedPatches(patch=(4, 2)), SHAPE)
+  objective = Autoregressive(network, BinarizedPatches(patch=(4, 2)), SHAPE)
   variables = jax.jit(objective.init)(jax.random.key(0), example_batch(labeled_example(SHAPE)))
   variables = variables._replace(params={'model': awake(network, (1, 2, 8))})
   bits = 2.0 * ((np.arange(256)[:, None] >> np.arange(8)[None]) & 1) - 1
@@ -188,7 +188,7 @@ def test_patches_stand_for_pixels():
   found = (np.asarray(drawn)[:, :, :2].reshape(n, 8) > 0) @ (1 << np.arange(8))
   for likely in np.argsort(-p)[:5]:
     assert (found == likely).mean() == pytest.approx(p[likely], abs=4 * np.sqrt(p[likely] / n))
-  mean = BinarisedPatches(patch=(4, 2)).mean(answer[None, None, None])
+  mean = BinarizedPatches(patch=(4, 2)).mean(answer[None, None, None])
   np.testing.assert_allclose(mean.reshape(-1), p @ bits, atol=1e-5)
 
 
@@ -200,12 +200,12 @@ def test_evaluations_are_counted():
 
 def test_loss_and_likelihood_are_of_the_same_images():
   objective, variables = model('row_lstm')
-  grey = batch_of(jnp.zeros((256, *SHAPE)))
-  loss, aux = jax.jit(objective.loss)(variables.params, Context(jnp.zeros((), int), {}, {}), grey, KEYS)
-  nll = jax.jit(objective.nll)(variables, grey, KEYS)
+  gray = batch_of(jnp.zeros((256, *SHAPE)))
+  loss, aux = jax.jit(objective.loss)(variables.params, Context(jnp.zeros((), int), {}, {}), gray, KEYS)
+  nll = jax.jit(objective.nll)(variables, gray, KEYS)
   assert float(loss) == pytest.approx(float(nll.mean()), rel=1e-5)
-  assert float(nll.std()) > 0.1  # each image was binarised by its own key
-  assert objective.estimators == {'exact': 'exact, of dynamically binarised images'}
+  assert float(nll.std()) > 0.1  # each image was binarized by its own key
+  assert objective.estimators == {'exact': 'exact, of dynamically binarized images'}
   assert float(aux.metrics['bits_per_dim']) == pytest.approx(float(loss) / 16 / np.log(2), rel=1e-5)
 
 
@@ -213,7 +213,7 @@ def test_loss_and_likelihood_are_of_the_same_images():
   ('make', 'message'),
   [
     (
-      lambda: Autoregressive(GridDecoder(SHAPE), BinarisedBernoulli(), SHAPE),
+      lambda: Autoregressive(GridDecoder(SHAPE), BinarizedBernoulli(), SHAPE),
       'objective.network: GridDecoder may see what it predicts: take networks.pixelcnn.PixelCNN, .* causal = True in its class',
     ),
     (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be drawn from pixel by pixel'),
@@ -224,15 +224,15 @@ def test_loss_and_likelihood_are_of_the_same_images():
       r'objective.network.outputs=1: LogisticMixture reads 15 numbers a place',
     ),
     (
-      lambda: BinarisedPatches(patch=(4, 4)).outputs(1),
+      lambda: BinarizedPatches(patch=(4, 4)).outputs(1),
       r'patch=\(4, 4\) of 1 channels has 2\^16 patterns: take patches of 1 to 8',
     ),
     (
-      lambda: Autoregressive(PixelCNN(1), BinarisedPatches(patch=(3, 2)), SHAPE),
+      lambda: Autoregressive(PixelCNN(1), BinarizedPatches(patch=(3, 2)), SHAPE),
       r'objective.likelihood.patch=\(3, 2\) must divide the sides of images \(4, 4, 1\)',
     ),
     (
-      lambda: Autoregressive(PixelTransformer(SHAPE, 256), BinarisedPatches(patch=(4, 2)), SHAPE),
+      lambda: Autoregressive(PixelTransformer(SHAPE, 256), BinarizedPatches(patch=(4, 2)), SHAPE),
       r'network.image_shape=\(4, 4, 1\): in patches of \(4, 2\) images are \(1, 2, 8\), set that',
     ),
     (lambda: PixelCNN(1, levels=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))), 'cannot be halved 3 times'),

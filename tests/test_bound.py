@@ -61,7 +61,7 @@ def test_the_reconstruction_is_that_of_all_levels():
     np.testing.assert_allclose(elbo.reconstruction_nats(x, eps, jnp.asarray(start)), right, rtol=2e-3, atol=2e-3)
 
 
-def test_a_discretised_normal_has_mass_one():
+def test_a_discretized_normal_has_mass_one():
   # 2006.11239, eq. 13; far from its mean, and narrow, where differences of float32 would be 0.
   levels = jnp.asarray(LEVELS, jnp.float32)
   for mean, std in ((0.1, 0.3), (-0.7, 0.02), (0.999, 0.005), (-3.0, 0.5)):
@@ -140,7 +140,7 @@ def test_a_model_gives_either_likelihood():
   np.testing.assert_array_equal(ode, also)
   assert (np.asarray(upper) - np.asarray(ode)).mean() / 4 / np.log(2) == pytest.approx(0, abs=0.15)
   assert (np.asarray(exactly) - np.asarray(ode)).mean() / 4 / np.log(2) == pytest.approx(0, abs=0.03)
-  steps = model('Eps', 'DiscreteLinear', times=times.Discrete())
+  steps = model('Eps', 'DiscreteLinear', times=times.DiscreteTimes())
   found = jax.jit(functools.partial(steps.nll, estimator='bound'))(NOTHING, batch, KEYS[:64])
   right = -log_mass(np.asarray(image, np.float64), WEIGHT, MEAN, STD).sum(axis=(1, 2, 3))
   assert 0 < (np.asarray(found) - right).mean() / 4 / np.log(2) < 1
@@ -153,7 +153,7 @@ def test_a_model_gives_either_likelihood():
 class Two:
   """The exact eps of normal data, plus params['off'], and v = params['v']."""
 
-  path: paths.Discrete
+  path: paths.DiscretePath
   outputs: int = 2
 
   def apply(self, variables, x, condition, cond):
@@ -175,7 +175,7 @@ class OnlyEps:
 
 def learned(steps=50, **options):
   path = paths.DiscreteCosine(T=steps, beta_max=0.9)
-  return LearnedVariance(Two(path), path, parameterizations.Eps(), times.Discrete(steps), SHAPE, **options)
+  return LearnedVariance(Two(path), path, parameterizations.Eps(), times.DiscreteTimes(steps), SHAPE, **options)
 
 
 def at(off=0.0, v=0.0):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from flax import linen as nn
 
-from genjax.build import INFERRED, build, check, complete, defaults, resolve, spec, with_defaults, without_leftovers
+from genjax.build import INFERRED, build, check, defaults, fill_inferred, resolve, spec, with_defaults, without_leftovers
 from genjax.conditioners import ClassLabel, Unconditional
 from genjax.errors import UsageError
 from genjax.networks.mlp import MLPDecoder
@@ -27,8 +27,8 @@ def test_inferred_values_fill_what_a_spec_leaves_out():
   inferred = {'image_shape': (8, 8, 1), 'classes': 7, 'dtype': 'bfloat16'}
   assert set(inferred) == set(INFERRED)
   specs = {'decoder': {'cls': 'networks.mlp.MLPDecoder', 'dtype': 'float32'}, 'label': spec('conditioners.ClassLabel')}
-  assert build(complete(specs, inferred)) == {'decoder': MLPDecoder((8, 8, 1), dtype='float32'), 'label': ClassLabel(7)}
-  assert build(complete(spec('conditioners.ClassLabel', classes=3), inferred)) == ClassLabel(3)
+  assert build(fill_inferred(specs, inferred)) == {'decoder': MLPDecoder((8, 8, 1), dtype='float32'), 'label': ClassLabel(7)}
+  assert build(fill_inferred(spec('conditioners.ClassLabel', classes=3), inferred)) == ClassLabel(3)
   for name, missing in (('networks.mlp.MLPDecoder', 'image_shape'), ('conditioners.ClassLabel', 'classes')):
     with pytest.raises(UsageError, match=rf"{name} needs '{missing}'"):
       build({'cls': name})
@@ -124,8 +124,8 @@ def test_a_default_that_is_an_object_is_written_out():
   written = {'cls': 'samplers.sampler.Sampler'} | dataclasses.asdict(Sampler())
   assert flow.pop('sampler') == written
   assert with_defaults(flow)['sampler'] == written  # of a run that began before
-  full = complete(flow | {'sampler': written | {'steps': 7}}, {'image_shape': (8, 8, 1), 'classes': 10})
+  full = fill_inferred(flow | {'sampler': written | {'steps': 7}}, {'image_shape': (8, 8, 1), 'classes': 10})
   assert build(full).sampler == Sampler(steps=7)
   unconditional = with_defaults({key: value for key, value in flow.items() if key != 'conditioner'})
   assert unconditional['conditioner'] == {'cls': 'conditioners.Unconditional'}
-  assert build(complete(unconditional, {'image_shape': (8, 8, 1)})).conditioner == Unconditional()
+  assert build(fill_inferred(unconditional, {'image_shape': (8, 8, 1)})).conditioner == Unconditional()

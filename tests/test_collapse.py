@@ -39,21 +39,21 @@ def test_the_gaussians_cover_their_own_modes():
   assert source.image_shape == (1, 1, 2)
   found = modes.count_modes(source.images[:10_000], {'name': 'gaussians_25'})
   assert found['modes'] == 25
-  # Within three deviations in two dimensions were 0.989; centres are between levels, so that distances are of a lattice.
+  # Within three deviations in two dimensions were 0.989; centers are between levels, so that distances are of a lattice.
   steps = np.arange(-10, 10)
   chance = np.diff(norm.cdf(np.arange(-10, 11) / data_modes.DEVIATION))
   within = np.hypot(steps[:, None] + 0.5, steps[None] + 0.5) <= 3 * np.sqrt(data_modes.DEVIATION**2 + 1 / 12)
   assert found['high_quality'] == pytest.approx((np.outer(chance, chance) * within).sum(), abs=3e-3)
   points, labels = data_modes.gaussians('train')
   own = np.array([points[labels == i].reshape(-1, 2).mean(axis=0) for i in range(25)])
-  np.testing.assert_allclose(own, data_modes.centres(), atol=0.1)
+  np.testing.assert_allclose(own, data_modes.centers(), atol=0.1)
   spread = np.array([points[labels == i].reshape(-1, 2).std(axis=0) for i in range(25)])
   np.testing.assert_allclose(spread, np.sqrt(1.275**2 + 1 / 12), rtol=0.05)  # rounding adds a twelfth
 
 
 def test_points_that_miss_are_counted_as_such():
-  centres = np.rint(data_modes.centres()).astype(np.uint8).reshape(25, 1, 1, 2)
-  three = np.repeat(centres[[0, 7, 24]], 10, axis=0)
+  centers = np.rint(data_modes.centers()).astype(np.uint8).reshape(25, 1, 1, 2)
+  three = np.repeat(centers[[0, 7, 24]], 10, axis=0)
   assert modes.of_gaussians(three) == {'modes': 3.0, 'high_quality': 1.0}
   between = np.full((10, 1, 1, 2), 100, np.uint8)
   found = modes.of_gaussians(np.concatenate([three, between]))
@@ -78,7 +78,7 @@ def test_stacks_are_of_three_digits_each():
   np.testing.assert_array_equal(stacks, again)
 
 
-def test_features_of_digits_on_digits_are_those_of_each_colour(monkeypatch):
+def test_features_of_digits_on_digits_are_those_of_each_color(monkeypatch):
   one = own('classifier', lambda x: x.astype(jnp.float32).mean(axis=(1, 2)), '1')
   monkeypatch.setattr(modes, 'classifier_of_digits', lambda data: one)
   images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)), jnp.uint8)
@@ -86,7 +86,7 @@ def test_features_of_digits_on_digits_are_those_of_each_colour(monkeypatch):
   features, probabilities = extractor.function(extractor.params, images)
   np.testing.assert_allclose(features, images.mean(axis=(1, 2)), rtol=1e-6)
   assert probabilities is None
-  assert (extractor.hash, extractor.resizer) == ('1', 'none, colour by colour')
+  assert (extractor.hash, extractor.resizer) == ('1', 'none, color by color')
 
 
 def test_what_these_sets_do_not_have_is_refused():
@@ -134,7 +134,7 @@ def looked_at(kind: str, devices: int = 1, **options):
   )
   variables.params['training'] = train.read(epoch_order(0, 0, 1000)[500:756])[0] / np.float32(127.5) - 1
   mesh = make_mesh(jax.devices()[:devices])
-  return collapse.watcher(game, train, other, mesh, options=options)(jax.device_put(variables, replicated(mesh)))
+  return collapse.CollapseMonitor(game, train, other, mesh, options=options)(jax.device_put(variables, replicated(mesh)))
 
 
 def test_the_data_themselves_are_not_flagged():
@@ -154,7 +154,7 @@ def test_what_has_no_value_is_left_out():
   source, game = open_data('digits', 8), GAN(MLPGenerator((8, 8, 1), 8, 16), MLPDiscriminator(16), conditioner=ClassLabel(60))
   alone = labeled('few', source.images[:60], np.arange(60, dtype=np.int32), 60)
   variables = game.init(jax.random.key(0), example_batch(alone.example))
-  found = collapse.watcher(game, alone, None, make_mesh(jax.devices()[:1]), images=60)(variables)
+  found = collapse.CollapseMonitor(game, alone, None, make_mesh(jax.devices()[:1]), images=60)(variables)
   assert found.keys().isdisjoint({'pairwise', 'nearest'})
   assert {'rank', 'labels', 'precision'} < set(found)
   assert all(map(np.isfinite, found.values()))
@@ -197,7 +197,7 @@ def test_labels_that_are_not_heard_are_flagged():
   for kind, flagged in ((MLPGenerator, False), (Deaf, True)):
     game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), conditioner=ClassLabel(10))
     variables = game.init(jax.random.key(0), example_batch(source.example))
-    found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
+    found = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
     assert any('the labels are not heard' in flag for flag in collapse.flags(found, is_gan=True)) == flagged
 
 
@@ -224,7 +224,7 @@ def test_the_spectrum_is_that_of_the_generators_matrix():
   variables = Variables({'generator': {}, 'discriminator': None}, {})
   x = jnp.zeros((1, 8, 8, 1))
   variables.params['discriminator'] = game.discriminator.init(jax.random.key(0), x, {}, True)['params']
-  found = collapse.watcher(game, source, None, make_mesh(jax.devices()[:1]), images=32)(variables)
+  found = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=32)(variables)
   assert found['largest'] == pytest.approx(values[0], rel=1e-3)
   assert found['smallest'] == pytest.approx(values[2], rel=1e-3)
   assert found['rank'] == pytest.approx((values**2).sum() ** 2 / (values**4).sum(), rel=1e-3)

@@ -52,8 +52,8 @@ def test_every_prediction_is_finite_at_both_ends(path):
       continue
     found, ones = getattr(parameterizations, name)(), jnp.ones((2, 2, 2, 1))
     values = (
-      found.scale(where, t),
-      jnp.sin(found.condition(where, t)),
+      found.c_in(where, t),
+      jnp.sin(found.c_noise(where, t)),
       found.x0(where, t, ones, ones),
       found.target(where, t, ones, ones),
     )
@@ -77,7 +77,7 @@ def test_targets_are_what_the_network_should_answer(prediction):
     )
 
 
-@pytest.mark.parametrize('prediction', ['X0', 'V', 'Velocity', 'Karras'])
+@pytest.mark.parametrize('prediction', ['X0', 'V', 'Velocity', 'EDMPrecond'])
 def test_the_weighted_loss_of_a_known_error(prediction):
   # Images are 0 and the network says x_0 = 0.1: with min-SNR weights the loss is 0.01 E min(SNR, 5), whatever F is.
   of = model(prediction, 'RectifiedFlow', always=0.1, times=times.LogitNormal(0.5, 0.8), weighting=weightings.MinSNR(5.0))
@@ -109,7 +109,7 @@ def test_times_that_are_trained():
   sigma = np.log(np.asarray(times.LogNormal()(edm, KEYS)))
   assert (sigma.mean(), sigma.std()) == (pytest.approx(-1.2, abs=0.06), pytest.approx(1.2, abs=0.05))
   assert float(times.LogNormal(10.0, 0.1)(edm, KEYS).max()) == 80
-  steps = np.unique(np.asarray(times.Discrete(4)(paths.DiscreteLinear(4), KEYS)))
+  steps = np.unique(np.asarray(times.DiscreteTimes(4)(paths.DiscreteLinear(4), KEYS)))
   np.testing.assert_allclose(steps, [0.25, 0.5, 0.75, 1.0])
 
 
@@ -167,7 +167,7 @@ def test_a_model_of_one_path_is_asked_on_another_at_the_same_noise(own):
 
 
 def test_a_weaker_model_of_another_kind_guides():
-  main, weak = model('Velocity', 'RectifiedFlow'), model('Karras', 'EDM')
+  main, weak = model('Velocity', 'RectifiedFlow'), model('EDMPrecond', 'EDM')
   both, nothing = Autoguided(main, weak), Variables({'main': {'model': {}}, 'weak': {'model': {}}}, {'main': {}, 'weak': {}})
   sample = lambda of, variables, guidance: of.sample(variables, KEYS[:64], {}, steps=20, guidance=guidance)  # noqa: E731
   alone = sample(main, NOTHING, 1.0)
@@ -207,7 +207,7 @@ def test_a_network_with_dropout_gets_keys_in_training_alone(name, rate):
   schedule = Monotone(4)
   params = {'model': {'network': {}, 'gamma_0': jnp.asarray(-10.0), 'gamma_1': jnp.asarray(5.0)}}
   params['schedule'] = schedule.init(jax.random.key(0), jnp.zeros(1))['params']
-  steps = (PATHS['DiscreteCosine'], parameterizations.Eps(), times.Discrete(), (2, 2, 1))
+  steps = (PATHS['DiscreteCosine'], parameterizations.Eps(), times.DiscreteTimes(), (2, 2, 1))
   of = {
     'diffusion': lambda: plain(Network()),
     'learned variance': lambda: LearnedVariance(Network(), *steps, sampler=Sampler(clip_denoised=True)),
@@ -262,7 +262,7 @@ def test_clipping_holds_each_prediction():
   ('call', 'message'),
   [
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, solver='hen'), "'hen'.* Did you mean '?heun"),
-    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, grid='karas'), "'karas'.* Did you mean '?karras"),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, timesteps='karas'), "'karas'.* Did you mean '?karras"),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, steps=0), 'steps=0'),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, eta=0.5), "eta=0.5: from 0 to 1, and with solver 'ddim' alone"),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, solver='ddim', eta=2.0), 'eta=2.0: from 0 to 1'),
@@ -290,12 +290,12 @@ def test_clipping_holds_each_prediction():
       lambda: plain(LabelSum(), conditioner=ClassLabel(2), cond_dropout=0.0).sample(NOTHING, KEYS, {}, guidance=2.0),
       'cond_dropout=0 .* --guide',
     ),
-    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, snr=0.1), "snr=0.1: with solver 'langevin' alone"),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, snr=0.1), "snr=0.1: with solver 'predictor_corrector' alone"),
     (
       lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, tolerance=1e-3),
-      "tolerance=0.001: with solver 'dormand_prince' alone",
+      "tolerance=0.001: with solver 'dopri5' alone",
     ),
-    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, rho=5.0), "rho=5.0: with grid 'karras' alone; .* has 'uniform'"),
+    (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, rho=5.0), "rho=5.0 .* timesteps='karras'; .* has 'uniform'"),
     (lambda: plain(LabelSum()).sample(NOTHING, KEYS, {}, rho=0.0), 'rho=0.0, .* must be positive'),
     (
       lambda: model('V', 'RectifiedFlow', times=times.LogitNormal(), weighting=weightings.Sigmoid()),
@@ -304,17 +304,17 @@ def test_clipping_holds_each_prediction():
     (lambda: plain(LabelSum()).nll(NOTHING, None, KEYS, 'bond'), "Unknown estimator 'bond'. Did you mean '?bound"),
     (lambda: plain(UNet(outputs=2)), 'outputs=2: this objective reads 1, set outputs=1'),
     (
-      lambda: model('Eps', 'VPLinear', times=times.Discrete(10)),
+      lambda: model('Eps', 'VPLinear', times=times.DiscreteTimes(10)),
       'counts steps, and .* has none: take objectives.diffusion.times.Uniform',
     ),
     (lambda: plain(LabelSum(), cond_dropout=1.5), 'cond_dropout=1.5 is a probability'),
     (lambda: model('Eps', 'RectifiedFlow'), 'ends in pure noise, where Eps does not determine x_0: predict V'),
-    (lambda: model('Eps', 'DiscreteLinear', times=times.Discrete(100)), 'path.T=1000 and times.T=100 must be the same'),
+    (lambda: model('Eps', 'DiscreteLinear', times=times.DiscreteTimes(100)), 'path.T=1000 and times.T=100 must be the same'),
     (lambda: times.LogitNormal(std=0.0), 'std=0.0 must be positive'),
     (lambda: times.LogNormal(P_std=-1.0), 'P_std=-1.0 must be positive'),
     (lambda: times.Uniform(first=0.0), 'first=0.0 must be between 0 and 1'),
-    (lambda: times.Discrete(0), 'T=0 must be 1 or more'),
-    (lambda: parameterizations.Karras(0.0), 'sigma_data=0.0 must be positive'),
+    (lambda: times.DiscreteTimes(0), 'T=0 must be 1 or more'),
+    (lambda: parameterizations.EDMPrecond(0.0), 'sigma_data=0.0 must be positive'),
     (lambda: weightings.MinSNR(0.0), 'gamma=0.0 must be positive'),
     (lambda: paths.EDM(sigma_max=0.001), 'sigma_min=0.002 must be positive and below sigma_max=0.001'),
     (lambda: paths.VPLinear(beta_min=30.0), 'beta_min=30.0 must be positive and below beta_max=20.0'),

@@ -21,8 +21,8 @@ from tests.programs import ENV
 from tests.test_resume import final_state
 
 RUNS = sorted((ROOT / 'tests' / 'runs').glob('*.tar.xz'))
-OPTIONS = {'heun': {}, 'dormand_prince': {'solver': 'dormand_prince'}}
-OPTIONS |= {solver: {'solver': solver, 'steps': 10} for solver in ('ddim', 'unipc', 'langevin')}
+OPTIONS = {'heun': {}, 'dopri5': {'solver': 'dopri5'}}
+OPTIONS |= {solver: {'solver': solver, 'steps': 10} for solver in ('ddim', 'unipc', 'predictor_corrector')}
 OPTIONS['ancestral'] = {'solver': 'ancestral', 'steps': 10, 'guidance': 2.0}
 
 

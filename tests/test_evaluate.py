@@ -13,7 +13,7 @@ from PIL import Image
 
 import evaluate
 import sample
-from genjax.config import Training
+from genjax.config import TrainConfig
 from genjax.data.generated import match, open_generated
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.open import open_data
@@ -25,7 +25,7 @@ from genjax.metrics.evaluator import Evaluator
 from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
-from genjax.metrics.training import judge_of
+from genjax.metrics.training import make_online_evaluator
 from genjax.parallel import make_mesh
 from genjax.run import load
 from tests.conftest import ROOT, write_folder
@@ -67,7 +67,7 @@ def test_samples_have_the_same_flags_by_features_wherever_they_are_judged(runs, 
     evaluate.main(['--run', str(copy), '--samples', '300', '--batch_size', '64', '--likelihood', '0'])
     assert said(card.load(copy)[0]) == is_gan
     opened = load(copy)
-    judge = judge_of(copy, Training(10, 8, evaluate_samples=300), opened.objective, source, data, make_mesh())
+    judge = make_online_evaluator(copy, TrainConfig(10, 8, evaluate_samples=300), opened.objective, source, data, make_mesh())
     assert said(judge(opened.variables, 10)) == is_gan
   np.savez(tmp_path / 'x.npz', image=samples.images)
   assert not said(evaluate_images(tmp_path / 'x.npz', tmp_path / 'out'))  # of what, is not known
@@ -207,7 +207,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert c['protocol']['samples'] == 600
   assert c['model'] | {'run': ''} == {
     'run': '', 'step': 10, 'kimg': 0.08, 'best': False, 'objective': 'VAE', 'ema_halflife_kimg': 10.0,
-    'likelihood': 'a bound, of binarised images, given their labels, 297 of the test split',
+    'likelihood': 'a bound, of binarized images, given their labels, 297 of the test split',
     'options': {'temperature': 1.0}, 'evaluations': 1, 'seed': 0, 'guide': None,
   }  # fmt: skip
   assert c['cost']['training_kimg'] == 0.08
@@ -218,7 +218,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert {'fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'nll_nats', 'copies_closer'} < set(c['metrics'])
   assert c['metrics']['fid'] != found[1]['metrics']['fid']
   text = card.table(c)
-  assert '(a bound, of binarised images, given their labels, 297 of the test split)' in text
+  assert '(a bound, of binarized images, given their labels, 297 of the test split)' in text
   assert c['schema'] == card.VERSION
   assert 0 < c['floor']['spread'] < c['floor']['fid'] < 5
   assert f'{c["floor"]["fid"]:.3g}' in text
@@ -246,7 +246,7 @@ def test_side_by_side(runs, tmp_path, capsys):
   assert '(' in gan.split('|')[columns.index('fid ↓')]  # and that of the difference from the first
   assert gan.split('|')[columns.index('nll_nats ↓')].strip() == ''
   assert (
-    '(a bound, of binarised images, given their labels, 297 of the test split)' in vae.split('|')[columns.index('nll_nats ↓')]
+    '(a bound, of binarized images, given their labels, 297 of the test split)' in vae.split('|')[columns.index('nll_nats ↓')]
   )
   page = (tmp_path / 'out' / 'index.html').read_text()
   # Two grids, precision and recall, sampling, training if it took longer; both saw as many images and evaluate once.
@@ -370,7 +370,7 @@ def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values
   nats = header.index('nll_nats ↓')
   assert other[nats] == other[nats + 1] == ''
   low, high = (cards[0]['metrics'][f'nll_{end}'] for end in ('low', 'high'))
-  assert f'[{low:.4g}, {high:.4g}] (a bound, of binarised images' in first[nats]  # over images
+  assert f'[{low:.4g}, {high:.4g}] (a bound, of binarized images' in first[nats]  # over images
   assert '[0, 1]' in other[header.index('recall ↑')]
   assert 'evaluate.py compare --metrics likelihood sets alike ones side by side' in compare.legend(rows)[1]
   assert not any('alike ones' in line for line in compare.legend(rows[:1]))
@@ -621,11 +621,11 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
   paths.pop(64).unlink()
   path = paths[297]
   other = json.loads(path.read_text())
-  other['protocol']['measures'] = 'statically binarised images'
+  other['protocol']['measures'] = 'statically binarized images'
   path.write_text(json.dumps(other))
   with pytest.raises(
     UsageError,
-    match=r'measures: .* and "statically binarised images"\).*\nWhat a likelihood measures is its objective.likelihood',
+    match=r'measures: .* and "statically binarized images"\).*\nWhat a likelihood measures is its objective.likelihood',
   ):
     compare.likelihoods([runs[0], copy])
   with pytest.raises(UsageError, match=r'gan is of GAN, which has no likelihood: leave it out'):

@@ -24,7 +24,7 @@ from genjax.images import to_float
 from genjax.metrics import card, classifier, collapse, extractors, manifold
 from genjax.metrics import reference as references
 from genjax.metrics.counting import evaluations
-from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, draw, memorised, nearest_pairs
+from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, draw, memorized, nearest_pairs
 from genjax.metrics.evaluator import may_be_drawn
 from genjax.metrics.fid import frechet_distance
 from genjax.metrics.likelihood import likelihood
@@ -111,7 +111,7 @@ def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
     real = reference(train_set, 'train', extractor, mesh, tmp_path / str(count))
     held_out = reference(test_set, 'test', extractor, mesh, tmp_path / str(count))
     samples = draw(Bootstrap(), variables, extractor, real, mesh, samples=1003, seed=3, batch_size=96)
-    found.append(samples.metrics | compare_sets(samples, real) | memorised(samples, real, held_out))
+    found.append(samples.metrics | compare_sets(samples, real) | memorized(samples, real, held_out))
     assert len(samples.features) == 1003
     assert samples.images.shape == (1003, 8, 8, 1)
   assert {'fid', 'fid_infinity', 'kid', 'inception_score', 'precision', 'coverage', 'copies_closer'} < set(found[0])
@@ -327,7 +327,7 @@ def test_copies_are_flagged_with_or_without_held_out_images(digits, tmp_path):
 
   def flags(features, training, held_out):
     samples = Samples(features.astype(np.float32), np.zeros(0), None, {}, {})
-    return collapse.flags(collapse.collapse_metrics(memorised(samples, training, held_out)), is_gan=False)
+    return collapse.flags(collapse.collapse_metrics(memorized(samples, training, held_out)), is_gan=False)
 
   for held_out in (unseen, None):
     for copied in (real.features, real.features + 1e-3, np.concatenate([real.features[:300], real.features[:300] + 1e-3])):
@@ -518,7 +518,7 @@ def test_corrupted_images_of_clothes_get_worse_metrics(name, fashion_mnist, shar
     ('digits_flow', {'steps': 7}, 13),
     ('digits_flow', {'steps': 7, 'guidance': 2.0}, 26),
     ('digits_flow', {'steps': 7, 'solver': 'euler'}, 7),
-    ('digits_vdm', {'steps': 7, 'grid': 'karras'}, 13),  # whose schedule is a network too
+    ('digits_vdm', {'steps': 7, 'timesteps': 'karras'}, 13),  # whose schedule is a network too
     ('digits_iddpm', {'steps': 7}, 7),
     ('digits_meanflow', {'steps': 2}, 2),
     ('digits_consistency', {'steps': 2}, 2),
@@ -540,7 +540,7 @@ def test_network_evaluations_of_an_open_loop_are_measured():
   variables = jax.jit(objective.init)(
     jax.random.key(0), example('digits_flow')
   )  # answers 0: the ODE is linear, steps are the longest
-  assert 2 * 16 * 6 < evaluations(objective, variables, {'solver': 'dormand_prince', 'guidance': 2.0}) < 400
+  assert 2 * 16 * 6 < evaluations(objective, variables, {'solver': 'dopri5', 'guidance': 2.0}) < 400
 
 
 def example(name):
@@ -555,7 +555,7 @@ def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp
   assert real_images(name='digits', resolution=8, split='test')[1] is None  # not judged by itself
   points = Arrays('points', noise(99, (1, 1, 2)))
   for name in ('inception', 'efficientnet_lite0'):
-    with pytest.raises(UsageError, match=f'features {name} are of grey and RGB images, and points has 2 channels'):
+    with pytest.raises(UsageError, match=f'features {name} are of gray and RGB images, and points has 2 channels'):
       extractors.open_extractor(name, '', points, None)
 
 

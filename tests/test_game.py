@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from genjax import optim, rng
-from genjax.build import build, complete
+from genjax.build import build, fill_inferred
 from genjax.conditioners import ClassLabel, Unconditional
 from genjax.errors import UsageError
 from genjax.networks.dcgan import PatchDiscriminator
@@ -122,20 +122,20 @@ EVERYTHING = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('penalised', [False, True])
-def test_microbatches_change_nothing_whatever_is_remembered(penalised):
-  objective = game(**(EVERYTHING if penalised else {}), augment=AdaptiveAugment(kimg=0.1))
+@pytest.mark.parametrize('penalized', [False, True])
+def test_microbatches_change_nothing_whatever_is_remembered(penalized):
+  objective = game(**(EVERYTHING if penalized else {}), augment=AdaptiveAugment(kimg=0.1))
   batch, accumulate = random_batch(), 2
   optimizers, state = state_of(objective, batch)
   memory = {'p': jnp.asarray(0.5), 'r': jnp.asarray(0.9)}
   remembered = {'path': jnp.asarray(0.3), 'jacobian': jnp.array([2.0, 0.7])}
-  state = state.replace(buffers={'augment': memory} | ({'penalties': remembered} if penalised else {}))
+  state = state.replace(buffers={'augment': memory} | ({'penalties': remembered} if penalized else {}))
   whole, _ = jax.jit(step_of(objective, optimizers, turn=EVERYONE))(state, batch, jax.random.key(3))
   split, _ = jax.jit(step_of(objective, optimizers, turn=EVERYONE, accumulate=accumulate))(state, batch, jax.random.key(3))
   assert_close(whole.params, split.params, 1e-4)
   assert_close(whole.buffers, split.buffers, 1e-4)
   assert float(whole.buffers['augment']['p']) == pytest.approx(0.5 + 8 / 100)
-  assert not penalised or float(whole.buffers['penalties']['path']) != 0.3
+  assert not penalized or float(whole.buffers['penalties']['path']) != 0.3
 
 
 def test_weights_are_clipped():
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused():
     StyleGAN2Generator((8, 8, 1), mixing=1.5).init(jax.random.key(0), jnp.zeros((1, 512)), {}, True, KEYS[:1])
   with pytest.raises(UsageError, match=r'AdaptiveAugment: target=2 '):
     AdaptiveAugment(target=2)
-  dcgan = complete(
+  dcgan = fill_inferred(
     {
       'cls': 'objectives.gan.gan.GAN',
       'generator': {'cls': 'networks.dcgan.DCGANGenerator', 'width': 8},
@@ -380,7 +380,7 @@ def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
 @pytest.mark.slow
 @pytest.mark.parametrize('group', [1, 4])
 def test_the_minibatch_deviation_is_the_exception_under_accumulation(group):
-  # Groups are of neighbours: microbatches, which take every second image, have others.
+  # Groups are of neighbors: microbatches, which take every second image, have others.
   objective = game(discriminator=StyleGAN2Discriminator(width=4, stddev_group=group))
   batch = random_batch()
   optimizers, state = state_of(objective, batch)

@@ -24,7 +24,7 @@ from tests.conftest import batch_of, step_of
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(512))
 
 
-def test_translation_moves_by_whole_pixels_and_brings_grey_in():
+def test_translation_moves_by_whole_pixels_and_brings_gray_in():
   image = jax.random.uniform(jax.random.key(0), (64, 16, 16, 3), minval=0.1)
   moved = np.asarray(DiffAugment(('translation',))(KEYS[:64], image))
   seen = set()
@@ -36,7 +36,7 @@ def test_translation_moves_by_whole_pixels_and_brings_grey_in():
   assert len(seen) > 20  # of 25
 
 
-def test_cutout_is_a_grey_square_of_half_the_side():
+def test_cutout_is_a_gray_square_of_half_the_side():
   image = jnp.ones((256, 16, 16, 1))
   holes = np.asarray(DiffAugment(('cutout',))(KEYS[:256], image) == 0).sum(axis=(1, 2, 3))
   assert holes.max() == 64
@@ -45,7 +45,7 @@ def test_cutout_is_a_grey_square_of_half_the_side():
 
 @pytest.mark.parametrize(
   'expected',
-  [  # a square of 4 with its centre on one of 9 lines, one of 5 on one of 10 pixels
+  [  # a square of 4 with its center on one of 9 lines, one of 5 on one of 10 pixels
     np.array([3, 4, 4, 4, 4, 4, 4, 3]) / 9,
     np.array([3, 4, 5, 5, 5, 5, 5, 5, 4, 3]) / 10,
   ],
@@ -57,9 +57,9 @@ def test_cutout_is_as_often_at_one_rim_as_at_the_other(expected):
   np.testing.assert_allclose(gone, expected, atol=4 * 0.5 / np.sqrt(20_000))
 
 
-def test_colours_keep_to_their_ranges():
-  grey = jnp.zeros((512, 4, 4, 3))
-  shift = np.asarray(DiffAugment(('color',))(KEYS, grey)).mean(axis=(1, 2, 3))
+def test_colors_keep_to_their_ranges():
+  gray = jnp.zeros((512, 4, 4, 3))
+  shift = np.asarray(DiffAugment(('color',))(KEYS, gray)).mean(axis=(1, 2, 3))
   assert -0.5 <= shift.min() < -0.45
   assert 0.45 < shift.max() <= 0.5
   assert abs(shift.mean()) < 0.05
@@ -122,7 +122,7 @@ def test_a_game_on_few_images_overfits_and_adaptive_augmentation_holds_it_back()
     step = jax.jit(step_of(game, optimizers, turn=tuple((player, Plan()) for player in game.players)))
     for t in range(3000):
       state, metrics = step(state, batch(t), jax.random.key(1))
-    watch = collapse.watcher(game, few, held_out, make_mesh(jax.devices()[:1]), images=100)
+    watch = collapse.CollapseMonitor(game, few, held_out, make_mesh(jax.devices()[:1]), images=100)
     return watch(state.variables()), metrics
 
   alone, _ = trained(None)

@@ -34,7 +34,7 @@ def test_resampling_is_the_filter_of_scipy(shape):
 
 
 @pytest.mark.parametrize('layer', [nn.Dense(6), nn.Conv(6, (3, 3))])
-def test_spectral_normalisation_divides_by_the_largest_singular_value(layer):
+def test_spectral_normalization_divides_by_the_largest_singular_value(layer):
   class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train):
@@ -53,7 +53,7 @@ def test_spectral_normalisation_divides_by_the_largest_singular_value(layer):
   np.testing.assert_array_equal(Net().apply(variables, x, False), Net().apply(variables, x, False))
 
 
-def test_every_layer_of_sngans_discriminator_is_normalised():
+def test_every_layer_of_sngans_discriminator_is_normalized():
   net = sngan.ResNetDiscriminator(width=4)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
   variables = net.init(jax.random.key(1), x, {}, True)
@@ -176,7 +176,7 @@ def test_shapes_with_and_without_labels(pair, classes):
 
 @pytest.mark.parametrize('network', [stylegan2.StyleGAN2Discriminator(8), progressive.ProgressiveDiscriminator(width=8)])
 @pytest.mark.parametrize('conditioning', ['projection', 'classifier'])
-def test_every_weight_of_an_equalised_discriminator_starts_at_unit_variance(network, conditioning):
+def test_every_weight_of_an_equalized_discriminator_starts_at_unit_variance(network, conditioning):
   network = network.clone(conditioning=conditioning, max_width=256, width=256)
   x, cond = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), {'label': jnp.eye(10)[:4]}
   answers, variables = jax.jit(network.init_with_output)(jax.random.key(1), x, cond)

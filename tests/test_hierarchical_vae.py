@@ -18,7 +18,7 @@ from genjax.networks.mlp import MLPEncoder
 from genjax.networks.pixel_transformer import PixelTransformer
 from genjax.networks.pixelcnn import LocalPixelCNN, PixelCNN
 from genjax.networks.vdvae import TopDown, VDVAEDecoder, VDVAEEncoder
-from genjax.objectives.likelihoods import Bernoulli, BinarisedBernoulli, BinarisedPatches, LogisticMixture
+from genjax.objectives.likelihoods import Bernoulli, BinarizedBernoulli, BinarizedPatches, LogisticMixture
 from genjax.objectives.vae.hierarchical import HierarchicalVAE
 from genjax.objectives.vae.pixel_vae import PixelVAE
 from genjax.objectives.vae.vae import VAE
@@ -28,7 +28,7 @@ from tests.conftest import batch_of, config_of, example_of, objects, step_of
 
 SIDES = {'sides': (2, 1), 'blocks': (1, 2), 'width': 8}
 TINY = HierarchicalVAE(VDVAEEncoder(**SIDES), VDVAEDecoder((2, 2, 1), z_dim=2, **SIDES), Bernoulli())
-PIXELS = PixelVAE(TINY.encoder, TINY.decoder.clone(outputs=3), BinarisedBernoulli(), network=LocalPixelCNN(1, width=6, depth=1))
+PIXELS = PixelVAE(TINY.encoder, TINY.decoder.clone(outputs=3), BinarizedBernoulli(), network=LocalPixelCNN(1, width=6, depth=1))
 ALL = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=4))).reshape(16, 2, 2, 1)  # all binary images
 BATCH = batch_of(ALL)
 KEYS = rng.image_keys(jax.random.key(0), jnp.arange(16))
@@ -84,7 +84,7 @@ def test_the_pixels_of_a_patch_hang_together():
   # Of one block whose z is not heard: p(x|z) is then p(x), sums to one over all images and is no product of its pixels'.
   part = {'sides': (1,), 'blocks': (1,), 'width': 8, 'patch': 2}
   objective = HierarchicalVAE(
-    VDVAEEncoder(**part), VDVAEDecoder((2, 2, 1), z_dim=2, outputs=16, place=(2, 2), **part), BinarisedPatches()
+    VDVAEEncoder(**part), VDVAEDecoder((2, 2, 1), z_dim=2, outputs=16, place=(2, 2), **part), BinarizedPatches()
   )
   params = jax.jit(objective.init)(jax.random.key(0), BATCH).params
   decoder = params['model']['decoder']
@@ -216,12 +216,12 @@ def test_mistakes(change, message):
       {'network': PixelTransformer((2, 2, 1), 1)},
       'objective.network=PixelTransformer .*LocalPixelCNN',
     ),
-    ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarisedBernoulli reads 1 numbers a place'),
+    ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarizedBernoulli reads 1 numbers a place'),
     ({'network': PixelCNN(1, dropout=0.5)}, 'objective.network.dropout=0.5: PixelVAE has no keys for it, set it to 0'),
-    ({'likelihood': Bernoulli()}, 'Bernoulli cannot be drawn from pixel by pixel: take BinarisedBernoulli'),
+    ({'likelihood': Bernoulli()}, 'Bernoulli cannot be drawn from pixel by pixel: take BinarizedBernoulli'),
     (
-      {'likelihood': BinarisedPatches(), 'network': PixelCNN(16)},
-      r'BinarisedPatches reads patches of \(2, 2\) and the decoder answers \(2, 2\) places',
+      {'likelihood': BinarizedPatches(), 'network': PixelCNN(16)},
+      r'BinarizedPatches reads patches of \(2, 2\) and the decoder answers \(2, 2\) places',
     ),
   ],
 )

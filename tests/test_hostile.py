@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import genjax
-from genjax.build import build, complete
+from genjax.build import build, fill_inferred
 from genjax.data import photos
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
@@ -99,7 +99,7 @@ RECORDED = {'image_shape': [8, 8, 1], 'size': 1500, 'classes': list('0123456789'
 def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
   config = json.loads(json.dumps(config_of(name)))
   config['data'] |= RECORDED
-  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
+  config['objective'] = fill_inferred(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
   node = config
   for place in path[:-1]:
     below = [v for _, v in sorted(node.items()) if isinstance(v, dict)]
@@ -125,7 +125,8 @@ def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
 def test_a_config_that_classes_take_and_networks_cannot_work_with(tmp_path, change, message):
   config = json.loads(json.dumps(config_of('digits_vae')))
   config['data']['image_shape'] = [8, 8, 1]
-  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'}) | change
+  inferred = {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'}
+  config['objective'] = fill_inferred(config['objective'], inferred) | change
   (tmp_path / 'config.json').write_text(json.dumps(config))
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(UsageError, match=message):
@@ -148,7 +149,7 @@ def test_a_config_that_classes_take_and_networks_cannot_work_with(tmp_path, chan
 def test_a_config_that_records_no_examples(tmp_path, change):
   config = json.loads(json.dumps(config_of('digits_vae')))
   config['data'] |= RECORDED | change
-  config['objective'] = complete(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
+  config['objective'] = fill_inferred(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
   (tmp_path / 'config.json').write_text(json.dumps(config))
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(UsageError, match=r"config.json: its section 'data' describes no examples|config.json describes no model"):
@@ -178,7 +179,7 @@ def test_a_package_that_the_user_allows(tmp_path, monkeypatch):
   (tmp_path / 'mine' / '__init__.py').write_text('')
   (tmp_path / 'mine' / 'vae.py').write_text('from genjax.objectives.vae.vae import VAE\nclass Mine(VAE):\n  pass\n')
   monkeypatch.syspath_prepend(tmp_path)
-  spec = complete(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'classes': 10, 'dtype': 'float32'}) | {
+  spec = fill_inferred(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'classes': 10, 'dtype': 'float32'}) | {
     'cls': 'mine.vae.Mine'
   }
   with pytest.raises(UsageError, match='give --allow_package mine'):

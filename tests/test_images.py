@@ -5,9 +5,9 @@ import numpy as np
 from genjax.images import grid, resize, to_float, to_uint8
 
 
-def test_resize_crops_the_centre_and_averages():
+def test_resize_crops_the_center_and_averages():
   wide = np.zeros((4, 12, 1), np.uint8)
-  wide[:, 4:8] = 255  # the centred square
+  wide[:, 4:8] = 255  # the centered square
   assert (resize(wide, 4) == 255).all()
   checks = np.indices((32, 32)).sum(axis=0).astype(np.uint8)[..., None] % 2 * 255
   assert abs(resize(checks, 8).astype(float).mean() - 127.5) < 2  # antialiased: without, it is 0 or 255

@@ -10,11 +10,11 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from genjax.errors import UsageError
-from genjax.logging import Metrics
+from genjax.logging import MetricWriter
 
 
 def test_metrics_after_the_resumed_step_are_cut(tmp_path):
-  log = Metrics(tmp_path, 0, 8, {})
+  log = MetricWriter(tmp_path, 0, 8, {})
   for step in (5, 10, 15):
     log.write(step, {'loss': float(step)})
   log.close()
@@ -22,7 +22,7 @@ def test_metrics_after_the_resumed_step_are_cut(tmp_path):
     file.write('[]\n{"step": "a", "kimg": 1}\n\x00\n{"step": 2')  # what others wrote; a kill in the middle of a line
   with open(tmp_path / 'metrics.jsonl', 'ab') as file:
     file.write(b'\xff\xfe\n')
-  log = Metrics(tmp_path, 10, 8, {})
+  log = MetricWriter(tmp_path, 10, 8, {})
   log.write(15, {'loss': float('nan')})
   log.close()
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
@@ -44,12 +44,12 @@ def points(folder):
 
 
 def test_tensorboard_has_all_points_after_a_kill(tmp_path):
-  killed = Metrics(tmp_path, 0, 8, {})
+  killed = MetricWriter(tmp_path, 0, 8, {})
   for step in (5, 10, 15):
     killed.write(step, {'loss': math.inf if step == 10 else float(step)})
   assert len(points(tmp_path / 'tensorboard')) < 9  # as a kill would leave it
   (tmp_path / 'tensorboard' / 'of mine').mkdir()
-  log = Metrics(tmp_path, 10, 8, {})
+  log = MetricWriter(tmp_path, 10, 8, {})
   log.write(15, {'loss': 16.0})
   log.close()
   (tmp_path / 'tensorboard' / 'of mine').rmdir()  # was not touched
@@ -63,7 +63,7 @@ def test_tensorboard_has_all_points_after_a_kill(tmp_path):
 
 
 def test_a_full_disk_names_the_file(tmp_path):
-  log = Metrics(tmp_path, 0, 8, {})
+  log = MetricWriter(tmp_path, 0, 8, {})
   (tmp_path / 'metrics.jsonl').symlink_to('/dev/full')
   with pytest.raises(UsageError, match=r'metrics.jsonl cannot be written \(No space left on device\): make room'):
     log.write(5, {'loss': 1.0})
@@ -87,7 +87,7 @@ def test_wandb_goes_on_in_a_resumed_run_and_never_back(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=Session))
   for workdir, start in (('a', 0), ('a', 10), ('b', 0)):
     (tmp_path / workdir).mkdir(exist_ok=True)
-    log = Metrics(tmp_path / workdir, start, 8, {'seed': 0}, 'project')
+    log = MetricWriter(tmp_path / workdir, start, 8, {'seed': 0}, 'project')
     for step in (start + 5, start + 10):
       log.write(step, {'loss': 1.0})
     log.close()
@@ -101,4 +101,4 @@ def test_wandb_goes_on_in_a_resumed_run_and_never_back(tmp_path, monkeypatch):
 def test_wandb_that_is_not_installed(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
   with pytest.raises(UsageError, match='--wandb needs the package: pip install wandb'):
-    Metrics(tmp_path, 0, 8, {}, 'project')
+    MetricWriter(tmp_path, 0, 8, {}, 'project')

@@ -135,7 +135,7 @@ def test_a_transformer_hears_time_label_and_place():
     found = network.apply(variables, same, *other)
     assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
   flat = network.apply(variables, jnp.ones_like(x), t, cond)[0].reshape(2, 2, 2, 2)
-  assert float(jnp.abs(flat[0, :, 0] - flat[1, :, 1]).max()) > 1e-3  # patches of one colour, told apart by where they are
+  assert float(jnp.abs(flat[0, :, 0] - flat[1, :, 1]).max()) > 1e-3  # patches of one color, told apart by where they are
   place = positions(3, 5, 16)
   assert len(np.unique(place.round(5), axis=0)) == 15
   with pytest.raises(UsageError, match=r'a DiT with patch=2 needs sides that 2 divides, not 5x4'):

@@ -213,15 +213,15 @@ def test_the_interval_of_kid_of_few_samples_says_something():
 
 
 def test_tight_clusters_far_apart_are_not_rounded_together():
-  # Ten clusters of deviation 0.03 whose centres lie some 160 apart, in 128 dimensions, against distances in float64.
-  centres = 10 * RANDOM(0).normal(size=(10, 128))
-  real, fake = (np.repeat(centres, 30, axis=0) + 0.03 * RANDOM(s).normal(size=(300, 128)) for s in (1, 2))
+  # Ten clusters of deviation 0.03 whose centers lie some 160 apart, in 128 dimensions, against distances in float64.
+  centers = 10 * RANDOM(0).normal(size=(10, 128))
+  real, fake = (np.repeat(centers, 30, axis=0) + 0.03 * RANDOM(s).normal(size=(300, 128)) for s in (1, 2))
   reach = np.sort(cdist(real, real))[:, 5]
   assert manifold(real, fake).density == pytest.approx((cdist(fake, real) <= reach[None]).sum(axis=1).mean() / 5, rel=0.03)
 
 
-def blobs(*centres, n=200, seed=0):
-  return np.concatenate([RANDOM(seed + i).normal(size=(n, 2)) * 0.1 + [c, 0] for i, c in enumerate(centres)])
+def blobs(*centers, n=200, seed=0):
+  return np.concatenate([RANDOM(seed + i).normal(size=(n, 2)) * 0.1 + [c, 0] for i, c in enumerate(centers)])
 
 
 def test_precision_is_of_samples_and_recall_of_real_images():

@@ -371,7 +371,7 @@ def test_options_as_a_card_holds_them(runs):
 def test_a_guided_run_has_the_options_of_the_run(runs):
   main = genjax.load(runs('digits_flow'))
   assert main.guided_by(main).options == main.options
-  assert main.options['grid'] == main.objective.path.grid
+  assert main.options['timesteps'] == main.objective.path.timesteps
 
 
 @pytest.mark.slow

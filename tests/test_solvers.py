@@ -21,7 +21,8 @@ from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, mod
 @functools.cache
 def solved(solver, path, steps, grid='log_snr'):
   path = PATHS[path]
-  return jax.jit(lambda x: solvers.SOLVERS[solver](exact(path), path, x, timesteps.GRIDS[grid](path, steps), None))(start(path))
+  times = timesteps.TIMESTEPS[grid](path, steps)
+  return jax.jit(lambda x: solvers.SOLVERS[solver](exact(path), path, x, times, None))(start(path))
 
 
 # Paths
@@ -66,7 +67,7 @@ def test_time_grids():
   i = np.arange(18)
   by_hand = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
   np.testing.assert_allclose(sigma, [*by_hand, 0], rtol=1e-4)
-  for grid in timesteps.GRIDS.values():
+  for grid in timesteps.TIMESTEPS.values():
     for path in PATHS.values():
       for steps in (1, 2, 20):
         t = np.asarray(grid(path, steps))
@@ -141,7 +142,7 @@ def test_heun_is_not_worse_where_a_discrete_path_has_its_steps(path):
 @pytest.mark.parametrize('path', sometimes(JOINT, 7))
 def test_dormand_prince_keeps_its_tolerance_on_every_path(path):
   right = joint(path, float(JOINT[path].ratio_min))
-  found = solver_order.solve('dormand_prince', JOINT[path], 'log_snr', 1, rtol=1e-5, atol=1e-5)
+  found = solver_order.solve('dopri5', JOINT[path], 'log_snr', 1, rtol=1e-5, atol=1e-5)
   assert solver_order.errors(found, right).max() < 2e-4
   assert int(found.evaluations.max()) < 400
 
@@ -176,7 +177,7 @@ def test_a_random_solver_s_variance_converges_with_its_order(solver, path, order
 
 @pytest.mark.parametrize('path', sometimes(PATHS, 0, 3))
 def test_the_adaptive_solver_reaches_every_path_s_quantiles(path):
-  found = solved('dormand_prince', path, 1)
+  found = solved('dopri5', path, 1)
   np.testing.assert_allclose(found.x, quantiles_moved(PATHS[path], np.asarray(start(PATHS[path]))), atol=2e-3)
   assert int(found.evaluations.max()) < 250
 
@@ -192,8 +193,8 @@ def test_the_adaptive_solver_reaches_every_path_s_quantiles(path):
       ('dpmpp_2m_sde', 'VPCosine', {}),
       ('heun', 'EDM', {'churn': 40.0}),
       ('heun', 'RectifiedFlow', {'churn': 10.0}),
-      ('langevin', 'VE', {}),
-      ('langevin', 'VPLinear', {}),
+      ('predictor_corrector', 'VE', {}),
+      ('predictor_corrector', 'VPLinear', {}),
     ],
     *(0, 4),
   ),
@@ -229,7 +230,7 @@ def test_churn_raises_the_noise_before_a_step():
 def test_langevin_s_corrector_takes_a_step_of_its_size():
   # At deviation s, x = c s and D = 0 the score is -c / s: the step is 2 (r / c)^2 s^2, for the mean and, doubled, the variance.
   s, c = 2.0, 0.8
-  found = solvers.langevin(
+  found = solvers.predictor_corrector(
     lambda x, t: 0 * x, PATHS['EDM'], jnp.full((64, 16, 16, 1), c * s), jnp.array([s, s, 0.0]), KEYS[:64]
   )
   before, after = found.states[1], found.states[2]
@@ -237,7 +238,7 @@ def test_langevin_s_corrector_takes_a_step_of_its_size():
   size = 2 * (0.16 / c) ** 2 * s**2
   assert float(after.mean()) == pytest.approx(c * s - size * c / s, abs=0.02)
   assert float(after.std()) == pytest.approx(np.sqrt(2 * size), rel=0.03)
-  tiny = solvers.langevin(lambda x, t: x, PATHS['EDM'], jnp.ones((4, 2, 2, 1)), jnp.array([s, s, 0.0]), KEYS[:4])
+  tiny = solvers.predictor_corrector(lambda x, t: x, PATHS['EDM'], jnp.ones((4, 2, 2, 1)), jnp.array([s, s, 0.0]), KEYS[:4])
   assert float(tiny.states[2].std()) < 4 * s  # where eps is 0 the step is s^2 at most
 
 
@@ -253,7 +254,7 @@ def test_nothing_is_asked_below_the_first_step_of_a_discrete_path():
     path = PATHS[name]
     assert float(path.time(jnp.asarray(path.ratio_min))) == pytest.approx(1 / 1000, rel=1e-3)
     for grid in ('karras', 'log_snr'):
-      assert float(timesteps.GRIDS[grid](path, 20)[-2]) == pytest.approx(1 / 1000, rel=1e-3)
+      assert float(timesteps.TIMESTEPS[grid](path, 20)[-2]) == pytest.approx(1 / 1000, rel=1e-3)
 
 
 def test_an_ancestral_step_is_ddpm_s_posterior():
@@ -289,11 +290,11 @@ def test_the_way_is_returned(solver):
   of = model('Velocity', 'RectifiedFlow')
   keys, grid = KEYS[:3], timesteps.uniform(of.path, 5)
   found = of.solve(NOTHING, keys, {}, solver=solver, steps=5)
-  turns = 9 if solver in ('heun', 'langevin') else 5
+  turns = 9 if solver in ('heun', 'predictor_corrector') else 5
   assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
-  assert (found.evaluations == turns).all() or solver == 'dormand_prince'
+  assert (found.evaluations == turns).all() or solver == 'dopri5'
   np.testing.assert_allclose(found.states[0], rng.normal(rng.fold_in(keys, 0), (2, 2, 1)), rtol=1e-6)
-  for i in (0, -1):  # heun's and langevin's odd turns are at the next time
+  for i in (0, -1):  # heun's and predictor_corrector's odd turns are at the next time
     t = grid[0] if i == 0 else grid[-2]
     np.testing.assert_allclose(found.x0s[i], exact(of.path)(found.states[i], t), atol=1e-4)
   np.testing.assert_allclose(found.x, of.sample(NOTHING, keys, {}, solver=solver, steps=5), atol=1e-6)
@@ -348,10 +349,10 @@ def test_the_likelihood_is_that_of_the_mixture(path, exactly):
 def test_the_likelihood_of_8_bit_images():
   # Pixels all of one level, under a mixture as smooth as ours: the density at the level times its width, in nats.
   of = model('Velocity', 'RectifiedFlow')
-  grey = np.linspace(60, 200, 64).round()
-  image = jnp.broadcast_to(jnp.asarray(grey / 127.5 - 1)[:, None, None, None], (64, 2, 2, 1))
+  gray = np.linspace(60, 200, 64).round()
+  image = jnp.broadcast_to(jnp.asarray(gray / 127.5 - 1)[:, None, None, None], (64, 2, 2, 1))
   found = jax.jit(of.nll)(NOTHING, batch_of(image), KEYS[:64])
-  edges = [(grey + half) / 127.5 - 1 for half in (-0.5, 0.5)]
+  edges = [(gray + half) / 127.5 - 1 for half in (-0.5, 0.5)]
   mass = sum(w * (norm.cdf(edges[1], m, s) - norm.cdf(edges[0], m, s)) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
   assert (np.asarray(found) + 4 * np.log(mass)).mean() / 4 / np.log(2) == pytest.approx(0, abs=1e-2)
 
@@ -409,9 +410,9 @@ def test_heun_is_that_of_diffusers(peers, steps):
 
 
 def test_edm_s_euler_and_preconditioning_are_those_of_diffusers(peers):
-  path, karras = PATHS['EDM'], parameterizations.Karras(0.5)
+  path, karras = PATHS['EDM'], parameterizations.EDMPrecond(0.5)
   grid = timesteps.karras(path, 18)
   np.testing.assert_allclose(grid, peers['edm_18_sigmas'], rtol=1e-4)
-  denoise = lambda y, s: karras.x0(path, s, y, peer_eps(karras.scale(path, s) * y, karras.condition(path, s)))  # noqa: E731
+  denoise = lambda y, s: karras.x0(path, s, y, peer_eps(karras.c_in(path, s) * y, karras.c_noise(path, s)))  # noqa: E731
   found = solvers.euler(denoise, path, 80 * jnp.asarray(peers['x'], jnp.float32), grid).x
   np.testing.assert_allclose(found, peers['edm_18'], rtol=2e-5, atol=1e-4)

@@ -184,14 +184,14 @@ def test_hidden_folders_are_no_labels(tmp_path):
   assert source.num_classes == 2
 
 
-def test_sixteen_bit_greyscale_becomes_eight(tmp_path):
+def test_sixteen_bit_grayscale_becomes_eight(tmp_path):
   levels = np.arange(64).reshape(8, 8) * 1040
   Image.fromarray(levels.astype(np.uint16)).save(tmp_path / 'a.png')
   image = open_data(str(tmp_path), 8).images[0, ..., 0]
   assert abs(image - levels / 257).max() <= 1
 
 
-def test_image_folder_without_labels_greyscale(tmp_path):
+def test_image_folder_without_labels_grayscale(tmp_path):
   Image.new('L', (8, 8), 7).save(tmp_path / 'a.png')
   source = open_data(str(tmp_path), 8)
   assert source.image_shape == (8, 8, 1)
@@ -203,11 +203,11 @@ def test_image_folder_errors(tmp_path):
   with pytest.raises(UsageError, match='holds no images'):
     open_data(str(tmp_path), 8)
   folder(tmp_path)
-  Image.new('L', (8, 8), 3).save(tmp_path / 'dog' / 'grey.png')
-  with pytest.raises(UsageError, match=r'grey.png has 1 channel, the first image 3: set data.channels=3 or 1'):
+  Image.new('L', (8, 8), 3).save(tmp_path / 'dog' / 'gray.png')
+  with pytest.raises(UsageError, match=r'gray.png has 1 channel, the first image 3: set data.channels=3 or 1'):
     open_data(str(tmp_path), 8)
   assert len(open_data(str(tmp_path), 8, channels=1)) == 5
-  (tmp_path / 'dog' / 'grey.png').unlink()
+  (tmp_path / 'dog' / 'gray.png').unlink()
   (tmp_path / 'cat' / '0.png').write_bytes((tmp_path / 'cat' / '0.png').read_bytes()[:40])
   (tmp_path / 'cat' / 'z.png').write_bytes(b'')
   with pytest.raises(UsageError, match=r'cat.0.png cannot be read .* set data.skip=True'):

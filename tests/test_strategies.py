@@ -1,4 +1,4 @@
-"""How a step is run changes nothing: devices, strategies, microbatches, rematerialisation."""
+"""How a step is run changes nothing: devices, strategies, microbatches, rematerialization."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import pytest
 from benchmarks.scaling import measure
 from genjax import rng
 from genjax.checkpoint import Checkpoints
-from genjax.parallel import STRATEGIES, compile_step, make_mesh, put_everywhere, replicated, split_sharding, state_sharding
+from genjax.parallel import STRATEGIES, compile_step, make_mesh, replicate, replicated, split_sharding, state_sharding
 from genjax.step import TrainState, init_state, turn_at
 from genjax.types import Context, example_batch
 from tests.conftest import FEW, assert_close, batch_of, config_of, example_of, family, labeled_example, objects, step_of
@@ -50,7 +50,7 @@ def test_microbatches_give_the_same_gradient(name, accumulate):
 def test_eight_devices_train_as_one(name, strategy):
   # Sums over the batch are taken in another order: float32 leaves 1e-7 of a gradient of order 1, times a rate of 0.1,
   # through some twenty layers. 1e-5 is a hundred times that, and a thousandth of what one image contributes. Where a loss is
-  # large (VDM's schedule: a squared bound, normalised between its ends) so are the gradient and what is lost of it.
+  # large (VDM's schedule: a squared bound, normalized between its ends) so are the gradient and what is lost of it.
   objective, optimizers, batch, state = family(name)
   step = step_of(objective, optimizers)
   one, _ = jax.jit(functools.partial(step, turn=turn_at(objective, 0)))(state, batch, jax.random.key(3))
@@ -61,7 +61,7 @@ def test_eight_devices_train_as_one(name, strategy):
   state = jax.device_put(jax.tree.map(jnp.copy, state), layout)
   compiled = compile_step(step, mesh, strategy)
   batch = jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))
-  eight, metrics = compiled(state, batch, put_everywhere(jax.random.key(3), mesh), turn_at(objective, 0))
+  eight, metrics = compiled(state, batch, replicate(jax.random.key(3), mesh), turn_at(objective, 0))
   assert_close(one.params, eight.params, within)
   assert_close(one.ema, eight.ema, within)
   assert all(np.isfinite(float(m)) for m in metrics.values())
@@ -139,8 +139,8 @@ def test_remat_saves_memory_and_changes_nothing(name):
 
 
 @pytest.mark.slow
-def test_batch_normalisation_is_the_exception_under_pmap_and_accumulation():
-  # Over a mesh the compiler normalises with the whole batch; pmap and microbatches with their part of it.
+def test_batch_normalization_is_the_exception_under_pmap_and_accumulation():
+  # Over a mesh the compiler normalizes with the whole batch; pmap and microbatches with their part of it.
   objective, _ = objects('fashion_mnist_gan')
   optimizers = {player: optax.sgd(0.1) for player in objective.players}
   batch = batch_of(jax.random.uniform(jax.random.key(1), (8, 28, 28, 1)))
@@ -177,8 +177,8 @@ def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   # A discriminator with batch statistics sees real and generated images one after the other. The CPU's compiler reduces its
   # two gradients before it adds them; the GPU's has a pass that adds first (docs/scaling.md). Statistics are moved too.
   variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), example_batch(example)))
-  normalised = 'discriminator' in variables.buffers
-  twice = normalised * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables.params.get('discriminator', {})))
+  normalized = 'discriminator' in variables.buffers
+  twice = normalized * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables.params.get('discriminator', {})))
   statistics = 16 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables.buffers))
   for strategy in ('jit', 'fsdp'):
     eight = measure(objective, optimizers, example, 16, 8, strategy)

@@ -22,7 +22,7 @@ from genjax.errors import UsageError
 from genjax.experiment import build_experiment, check_fit
 from genjax.logging import read_metrics
 from genjax.networks.pixel_transformer import PixelTransformer
-from genjax.parallel import start_hosts
+from genjax.parallel import initialize_distributed
 from genjax.workdir import read_config
 from tests.conftest import CLASSES, ROOT, UNCONDITIONAL, config_of, sometimes
 from tests.programs import ENV, command, images_of_which_one_is_empty, train
@@ -304,8 +304,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tmp_path):
 def test_numbers_of_hosts_in_the_environment(monkeypatch):
   monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
   with pytest.raises(UsageError, match=r"JAX_NUM_PROCESSES='two' is not a whole number: set it to one, or unset it"):
-    start_hosts(None, None, None)
+    initialize_distributed(None, None, None)
   monkeypatch.setenv('JAX_NUM_PROCESSES', '')
-  start_hosts(None, None, None)  # one host
+  initialize_distributed(None, None, None)  # one host
   with pytest.raises(UsageError, match=r'--coordinator=a:1 needs --num_processes \(here 0\) and --process_id from 0'):
-    start_hosts('a:1', None, 0)
+    initialize_distributed('a:1', None, 0)

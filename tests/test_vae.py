@@ -18,7 +18,7 @@ from genjax.objectives.codes.vqvae import VQVAE
 from genjax.objectives.likelihoods import (
   LEVEL,
   Bernoulli,
-  BinarisedBernoulli,
+  BinarizedBernoulli,
   CalibratedGaussian,
   Gaussian,
   LogisticMixture,
@@ -96,7 +96,7 @@ def test_the_bound_of_k_draws_rises_to_the_evidence():
   assert -float(fifty.mean()) - LEVELS == pytest.approx(bounds[-1], abs=0.03)
 
 
-def test_the_doubly_reparameterised_gradient_is_the_same_and_quieter():
+def test_the_doubly_reparameterized_gradient_is_the_same_and_quieter():
   parts = [jax.tree.map(lambda a, i=i: a[i * 64 : (i + 1) * 64], (SAME, KEYS)) for i in range(64)]
   found = {}
   for doubly in (False, True):
@@ -223,7 +223,7 @@ def test_an_encoder_that_sees_noise_is_told_so_and_the_likelihood_is_not():
   assert float(jnp.abs(a.mean - b.mean).max()) > 0.1
 
 
-def test_bernoulli_is_the_mean_over_binarisations():
+def test_bernoulli_is_the_mean_over_binarizations():
   logits, p = np.array([0.3, -1.2, 2.0, 0.0]), np.array([0.2, 0.9, 0.5, 0.0])
   rows = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T  # all 16 binary images
   weight = np.prod(np.where(rows, p, 1 - p), axis=1)
@@ -231,16 +231,16 @@ def test_bernoulli_is_the_mean_over_binarisations():
   expected = (weight * np.log(np.where(rows, theta, 1 - theta)).sum(axis=1)).sum()
   shaped = lambda a: jnp.asarray(a, jnp.float32).reshape(1, 2, 2, 1)  # noqa: E731
   assert float(Bernoulli().log_prob(shaped(logits), shaped(2 * p - 1), {})[0]) == pytest.approx(expected, rel=1e-5)
-  seen = BinarisedBernoulli().observe(jnp.broadcast_to(shaped(2 * p - 1), (N, 2, 2, 1)), KEYS, jnp.arange(N))
+  seen = BinarizedBernoulli().observe(jnp.broadcast_to(shaped(2 * p - 1), (N, 2, 2, 1)), KEYS, jnp.arange(N))
   assert set(np.unique(seen)) == {-1, 1}
-  found = BinarisedBernoulli().log_prob(jnp.broadcast_to(shaped(logits), (N, 2, 2, 1)), seen, {})
+  found = BinarizedBernoulli().log_prob(jnp.broadcast_to(shaped(logits), (N, 2, 2, 1)), seen, {})
   assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / 64)
 
 
-def test_static_binarisation_follows_from_the_place_in_the_data_set():
+def test_static_binarization_follows_from_the_place_in_the_data_set():
   images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.float32)
   x, row = jnp.asarray(images * LEVEL - 1), jnp.arange(64)
-  static, dynamic = BinarisedBernoulli(static=True), BinarisedBernoulli()
+  static, dynamic = BinarizedBernoulli(static=True), BinarizedBernoulli()
   a, b = static.observe(x, KEYS[:64], row), static.observe(x[::-1], KEYS[64:128], row[::-1])[::-1]
   np.testing.assert_array_equal(a, b)
   drawn = [np.asarray(dynamic.observe(x, keys, row)) for keys in (KEYS[:64], KEYS[64:128])]
@@ -374,7 +374,7 @@ def test_an_unknown_estimator_is_named():
 def test_all_families_are_measured_by_the_same_binary_images():
   observed, found = [], []
 
-  class Watched(BinarisedBernoulli):
+  class Watched(BinarizedBernoulli):
     def observe(self, x, keys, row):
       observed.append(super().observe(x, keys, row))
       return observed[-1]

@@ -26,8 +26,8 @@ class ExactEps(nn.Module):
   """eps of normal data at gamma = 8 times what it is told, plus a parameter."""
 
   @nn.compact
-  def __call__(self, z, told, cond=NO_COND):
-    gamma = 8 * told[:, None, None, None]
+  def __call__(self, z, evaluation_summary, cond=NO_COND):
+    gamma = 8 * evaluation_summary[:, None, None, None]
     a, b = (jnp.sqrt(jax.nn.sigmoid(s * gamma)) for s in (-1, 1))
     x_0 = MU + a * S**2 / (a**2 * S**2 + b**2) * (z - a * MU)
     return (z - a * x_0) / b + self.param('off', nn.initializers.zeros, ())
@@ -39,7 +39,7 @@ VARIABLES = VDM_.init(jax.random.key(3), BATCH)
 
 
 def test_a_run_has_the_options_of_its_sampler():
-  assert sampling_options(VDM_)['grid'] == 'uniform'  # its path is learned, and no field
+  assert sampling_options(VDM_)['timesteps'] == 'uniform'  # its path is learned, and no field
 
 
 def test_the_schedule_rises_from_end_to_end():

@@ -14,7 +14,7 @@ from genjax.networks.pixelcnn import PixelCNN
 from genjax.networks.row_lstm import PixelRNN
 from genjax.objectives.codes.quantizers import FSQ, Codebook
 from genjax.objectives.codes.vqvae import VQVAE
-from genjax.objectives.likelihoods import Bernoulli, BinarisedPatches, SharedGaussian
+from genjax.objectives.likelihoods import Bernoulli, BinarizedPatches, SharedGaussian
 from genjax.types import Context
 from tests.conftest import batch_of
 from tests.test_autoregressive import awake
@@ -203,8 +203,8 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
       r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4, 4\), set that',
     ),
     (
-      lambda: made(likelihood=BinarisedPatches()).init(jax.random.key(0), batch_of(jnp.zeros((1, 4, 4, 1)))),
-      r'BinarisedPatches reads 16 numbers a place and the decoder answers 1: set its outputs=16',
+      lambda: made(likelihood=BinarizedPatches()).init(jax.random.key(0), batch_of(jnp.zeros((1, 4, 4, 1)))),
+      r'BinarizedPatches reads 16 numbers a place and the decoder answers 1: set its outputs=16',
     ),
     (
       lambda: GridEncoder(4).init(jax.random.key(0), jnp.zeros((1, 6, 6, 1))),

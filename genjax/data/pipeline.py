@@ -19,7 +19,7 @@ from genjax import rng
 from genjax.data.sources.base import Arrays, Source
 from genjax.data.transforms import Transform
 from genjax.images import to_float
-from genjax.parallel import batch_sharding, check_batch_size, put_everywhere
+from genjax.parallel import batch_sharding, check_batch_size, replicate
 from genjax.types import Batch, Tree
 
 
@@ -71,7 +71,7 @@ class Pipeline:
   ):
     check_batch_size(batch_size, mesh)
     self.source, self.batch_size, self.seed, self.ahead = source, batch_size, seed, ahead
-    self.key = put_everywhere(key, mesh)
+    self.key = replicate(key, mesh)
     self.sharding = batch_sharding(mesh)
     parts = self.sharding.addressable_devices_indices_map((batch_size,)).values()
     self.mine = np.concatenate(sorted((np.arange(batch_size)[p] for p in parts), key=lambda part: part[0]))
@@ -79,7 +79,7 @@ class Pipeline:
     finish_jit = functools.partial(jax.jit, out_shardings=self.sharding)
     self.resident = isinstance(source, Arrays)
     if self.resident:
-      self.arrays = put_everywhere((source.images, dict(source.cond)), mesh)
+      self.arrays = replicate((source.images, dict(source.cond)), mesh)
 
       def take(arrays, rows, index, key, step):
         images, cond = jax.tree.map(lambda x: x[rows], arrays)

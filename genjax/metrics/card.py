@@ -40,6 +40,7 @@ from genjax.files import refuse_links, write_json, writing
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.reference import Reference, floor_coefficients
+from genjax.schema import american, migrate_options
 from genjax.types import Conditioner, Objective
 from genjax.workdir import read_config, run_id_of
 
@@ -95,8 +96,8 @@ def protocol(
     'samples': samples,
     'labels': labels,
     'kid': '100 subsets of 1,000, or of half',
-    'precision, recall': '3rd neighbour, of 10,000 at most',
-    'density, coverage': '5th neighbour, of 10,000 at most',
+    'precision, recall': '3rd neighbor, of 10,000 at most',
+    'density, coverage': '5th neighbor, of 10,000 at most',
   }
 
 
@@ -330,7 +331,7 @@ def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list
     if not is_card:
       say_ignored(path)
       continue
-    card = complete(card, path) if any(fits(card, schema) for schema in schemas) else None
+    card = complete(card, path) if any(matches_type(card, schema) for schema in schemas) else None
     if card is None or not all(map(number, card['metrics'].values())):
       raise UsageError(f'{path} is a damaged card, or one of another kind: move it to another folder, or evaluate again.')
     card['model']['run'] = str(workdir)  # where it lies now
@@ -351,32 +352,37 @@ def complete(card: Card, path: Path) -> Card | None:
     UsageError: its schema is newer than this code.
   """
   version = card.get('schema', 0)
-  if not fits(version, int):
+  if not matches_type(version, int):
     return None
   if version > VERSION:
     raise UsageError(f'{path} has schema {version}, but this version of genjax reads up to {VERSION}: update genjax.')
   lists = {'notes': [], 'flags': []}
   model = {} if is_external(card) else {'likelihood': None, 'guide': None, 'evaluations': None}
   card = lists | {'floor': None} | card | {'schema': version, 'model': model | card['model']}
+  card['protocol'] = american(card['protocol'])
+  if isinstance(options := card['model'].get('options'), dict):
+    card['model']['options'] = migrate_options(options)
+  if isinstance(kind := card['model'].get('likelihood'), str):
+    card['model']['likelihood'] = american(kind)
   if isinstance(card['floor'], dict):
     card['floor'] = {'labels': UNKNOWN} | card['floor']
   if 'estimator' not in card['protocol']:
     card['protocol'] = {'held_out': UNKNOWN} | card['protocol']
   floor = card['floor']
-  is_valid = floor is None or (fits(floor, FLOOR_SCHEMA) and number(floor['fid']) and number(floor['spread']))
+  is_valid = floor is None or (matches_type(floor, FLOOR_SCHEMA) and number(floor['fid']) and number(floor['spread']))
   return card if is_valid and all(isinstance(card[name], list) for name in lists) else None
 
 
-def fits(value: Any, schema: Any) -> bool:
+def matches_type(value: Any, schema: Any) -> bool:
   """Whether a JSON value has the types of `schema`, which may leave out keys."""
   if isinstance(schema, dict):
-    return isinstance(value, dict) and all(fits(value.get(key), item) for key, item in schema.items())
+    return isinstance(value, dict) and all(matches_type(value.get(key), item) for key, item in schema.items())
   return isinstance(value, schema) and (schema is bool or not isinstance(value, bool))
 
 
 def number(value: Any) -> bool:
   """Whether a JSON value is a finite number."""
-  return fits(value, NUMBER) and math.isfinite(value)
+  return matches_type(value, NUMBER) and math.isfinite(value)
 
 
 def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:

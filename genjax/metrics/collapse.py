@@ -1,12 +1,12 @@
 """Metrics of mode collapse, and flags derived from them. The absence of a flag does not prove that samples are diverse.
 
 `panel` and `point_sets` use pixels and the networks of a GAN during training: no features, and a few seconds of computation.
-`compare_with_real` and `memorised` (genjax/metrics/evaluation.py) use features of the samples of any model during evaluation.
+`compare_with_real` and `memorized` (genjax/metrics/evaluation.py) use features of the samples of any model during evaluation.
 """
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from genjax.images import to_float, to_uint8
 from genjax.metrics.manifold import copies, manifold, nearest
 from genjax.metrics.modes import of_gaussians
 from genjax.objectives.gan.gan import AdversarialGame, collections
-from genjax.parallel import put_everywhere, replicated
+from genjax.parallel import replicate, replicated
 from genjax.types import Batch, Images, Labels, Variables
 
 JACOBIANS = 8  # latents at which the spectrum is taken
@@ -133,43 +133,50 @@ def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[A
   return jnp.where(pairs, apart, 0).sum() / pairs.sum(), jnp.nanmedian(jnp.where(jnp.isinf(nearest), jnp.nan, nearest))
 
 
-def watcher(
-  objective: AdversarialGame,
-  train: Source,
-  test: Source | None,
-  mesh: Mesh,
-  images: int = 256,
-  options: Mapping[str, Any] | None = None,
-) -> Callable[..., dict[str, float]]:
-  """`watch(variables, seed=0)`: panel, spectrum and point sets, of latents by `seed` and the same images each time.
+class CollapseMonitor:
+  """`monitor(variables, seed=0)`: panel, spectrum and point sets, of latents by `seed` and the same images each time.
 
-  `options` are those of `objective.sample`. What has no value is left out, as distances in a class of which there is one image.
+  Values that do not exist are left out, such as distances in a class of which there is one image.
+
+  Args:
+    objective: the game.
+    train: the training images.
+    test: held-out images, or None.
+    mesh: the devices.
+    images: how many samples and images are compared.
+    options: those of `objective.sample`.
   """
 
-  def first(source, count):
-    return source.read(epoch_order(0, 0, len(source))[: min(count, len(source))])
+  def __init__(
+    self,
+    objective: AdversarialGame,
+    train: Source,
+    test: Source | None,
+    mesh: Mesh,
+    images: int = 256,
+    options: Mapping[str, Any] | None = None,
+  ):
+    rows = lambda source, count: epoch_order(0, 0, len(source))[: min(count, len(source))]  # noqa: E731
 
-  def batch(source):
-    rows = epoch_order(0, 0, len(source))[: min(images, len(source))]
-    pixels, cond = source.read(rows)
-    return Batch(to_float(pixels), cond, np.arange(len(pixels), dtype=np.int32), rows.astype(np.int32))
+    def batch(source):
+      chosen = rows(source, images)
+      pixels, cond = source.read(chosen)
+      return Batch(to_float(pixels), cond, np.arange(len(pixels), dtype=np.int32), chosen.astype(np.int32))
 
-  training = first(train, TRAINING)[0]
-  beside, unseen = training[:images], first(test, images)[0] if test else None
-  real = put_everywhere(batch(train), mesh)
-  held_out = put_everywhere(batch(test), mesh) if test else None
-  compiled = jax.jit(functools.partial(panel, objective, **options or {}), out_shardings=replicated(mesh))
+    self.mesh, self.is_gaussians = mesh, train.name == 'gaussians_25'
+    self.training = train.read(rows(train, TRAINING))[0]
+    self.beside, self.unseen = self.training[:images], test.read(rows(test, images))[0] if test else None
+    self.real = replicate(batch(train), mesh)
+    self.held_out = replicate(batch(test), mesh) if test else None
+    self.panel = jax.jit(functools.partial(panel, objective, **options or {}), out_shardings=replicated(mesh))
 
-  def watch(variables, seed=0):
-    key = put_everywhere(rng.key(seed), mesh)
-    found, jacobians, samples = compiled(variables, key, real, held_out)
-    found, samples = {name: float(value) for name, value in found.items()}, np.asarray(to_uint8(samples))
-    if train.name == 'gaussians_25':
-      found |= of_gaussians(samples)
-    found |= spectrum(np.asarray(jacobians)) | point_sets(training, beside, unseen, samples)
-    return {name: value for name, value in found.items() if math.isfinite(value)}
-
-  return watch
+  def __call__(self, variables: Variables, seed: int = 0) -> dict[str, float]:
+    scalars, jacobians, samples = self.panel(variables, replicate(rng.key(seed), self.mesh), self.real, self.held_out)
+    values, samples = {name: float(value) for name, value in scalars.items()}, np.asarray(to_uint8(samples))
+    if self.is_gaussians:
+      values |= of_gaussians(samples)
+    values |= spectrum(np.asarray(jacobians)) | point_sets(self.training, self.beside, self.unseen, samples)
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def compare_with_real(
@@ -230,7 +237,7 @@ def collapse_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 def flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
   """Describes how the samples have collapsed; empty if nothing is detected.
 
-  `found` has values of `watcher`, `compare_with_real` and `memorised`, or of some of them. If there are features, they decide
+  `found` has values of `watcher`, `compare_with_real` and `memorized`, or of some of them. If there are features, they decide
   whether images are missing, and pixels do not. `is_gan` is that of `feature_flags`.
   """
   said = []
@@ -239,7 +246,7 @@ def flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
       f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck, or not trained yet'
     )
   elif found.get('nearest', 1) < 0.3:
-    said.append(f'samples have neighbours {found["nearest"]:.2g} times as far as training images have: near duplicates')
+    said.append(f'samples have neighbors {found["nearest"]:.2g} times as far as training images have: near duplicates')
   elif 'coverage_held_out' in found and 'relative_coverage' not in found:
     precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
     if coverage < 0.7 and precision > 0.8:
@@ -255,7 +262,7 @@ def flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
 
 
 def feature_flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
-  """The flags of `compare_with_real` and `memorised`.
+  """The flags of `compare_with_real` and `memorized`.
 
   `is_gan`: the samples are known to be a GAN's, and must vary more, as GANs do not blur.
   """

@@ -337,8 +337,8 @@ def legend(rows: list[Row]) -> list[str]:
     for card in load(row.run):
       if not is_external(card) and card['model']['step'] > last and row.card['model']['step'] == last:
         features, count = card['protocol']['features']['name'], card['protocol']['samples']
-        told = f'step {card["model"]["step"]} was judged by {features} of {count} samples, as not all runs were'
-        lines.append(f'{row.name}: {told}; this is step {last}.')
+        evaluation_summary = f'step {card["model"]["step"]} was judged by {features} of {count} samples, as not all runs were'
+        lines.append(f'{row.name}: {evaluation_summary}; this is step {last}.')
   if samples < QUICK:
     lines.append(
       f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '

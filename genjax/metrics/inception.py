@@ -2,7 +2,7 @@
 
 Szegedy et al. 1512.00567 in TensorFlow's release of 2015-12-05, not the later one: average pooling does not count its
 padding, the last block pools by maximum, 1,008 classes, images resized bilinearly without antialiasing. Batch
-normalisation is folded into the convolutions. The weights are not ours to ship: see `load`.
+normalization is folded into the convolutions. The weights are not ours to ship: see `load`.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ SHA256 = '6726825d'
 
 
 class Conv(nn.Module):
-  """Convolution, folded batch normalisation, ReLU."""
+  """Convolution, folded batch normalization, ReLU."""
 
   features: int
   kernel: tuple[int, int]
@@ -160,7 +160,7 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict:
 
 
 def resize_tensorflow(x: Float[Array, 'b h w c'], size: int = 299) -> Float[Array, 'b s s c']:
-  """Bilinear as TensorFlow 1 did it: output pixel i looks at i * h / size, between its two neighbours, no antialiasing."""
+  """Bilinear as TensorFlow 1 did it: output pixel i looks at i * h / size, between its two neighbors, no antialiasing."""
 
   def weights(length):
     place = jnp.arange(size, dtype=jnp.float32) * (length / size)

@@ -1,7 +1,7 @@
 """Samples against real images as point sets: precision, recall, density, coverage, and whether samples are copies.
 
 Improved precision and recall: Kynkaanniemi et al. 1904.06991. Density and coverage: Naeem et al. 2002.09797. The ball of a
-point reaches to its k-th nearest neighbour of its own set, itself not counted.
+point reaches to its k-th nearest neighbor of its own set, itself not counted.
 """
 
 import functools
@@ -51,7 +51,7 @@ def _blockwise(function, rows: Float[np.ndarray, 'n d'], *rest):
   """`function` on blocks of rows, split over this host's devices, the last one padded; its results as one array on the host."""
   mesh, parts = make_mesh(jax.local_devices()), []
   size = -(-min(BLOCK, len(rows)) // mesh.size) * mesh.size
-  with jax.enable_x64(True):  # else near neighbours of far points drown in rounding
+  with jax.enable_x64(True):  # else near neighbors of far points drown in rounding
     rest = jax.device_put(rest, replicated(mesh))
     for start in range(0, len(rows), size):
       block = rows[start : start + size]
@@ -105,8 +105,8 @@ def copies(
 
   None if a hundredth of the held-out images are training images again (points on a grid, duplicates): they cannot tell.
   """
-  centre = np.mean(train, axis=0, dtype=np.float64)
-  train, held_out, fake = (np.asarray(x, np.float64) - centre for x in (train, held_out, fake))
+  center = np.mean(train, axis=0, dtype=np.float64)
+  train, held_out, fake = (np.asarray(x, np.float64) - center for x in (train, held_out, fake))
   unseen, generated = (nearest(x, train)[0][:, 0] for x in (held_out, fake))
   near = np.percentile(unseen, 1)
   if near <= 1e-6 * np.linalg.norm(train, axis=1).mean():

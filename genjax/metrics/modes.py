@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from genjax.data.sources.base import Source
-from genjax.data.sources.modes import DEVIATION, centres
+from genjax.data.sources.modes import DEVIATION, centers
 from genjax.metrics.extractors import Extractor, open_extractor
 from genjax.metrics.reference import real_images
 
@@ -18,7 +18,7 @@ from genjax.metrics.reference import real_images
 def count_modes(images: UInt8[np.ndarray, 'n h w c'], data: dict[str, Any]) -> dict[str, float]:
   """Of samples like the set that `open_data(**data)` opens: `modes` covered, and how well; nothing for sets without known ones.
 
-  The digits are told by the classifier of MNIST (genjax/metrics/classifier.py), colour by colour.
+  The digits are told by the classifier of MNIST (genjax/metrics/classifier.py), color by color.
   """
   if data['name'] == 'gaussians_25':
     return of_gaussians(images)
@@ -26,8 +26,8 @@ def count_modes(images: UInt8[np.ndarray, 'n h w c'], data: dict[str, Any]) -> d
     return {}
   extractor = classifier_of_digits(data)
   digit = jax.jit(lambda images: extractor.function(extractor.params, images)[1].argmax(axis=1))
-  colours = [np.concatenate([digit(images[i : i + 500, ..., c : c + 1]) for i in range(0, len(images), 500)]) for c in range(3)]
-  return of_digits(np.stack(colours, axis=1))
+  colors = [np.concatenate([digit(images[i : i + 500, ..., c : c + 1]) for i in range(0, len(images), 500)]) for c in range(3)]
+  return of_digits(np.stack(colors, axis=1))
 
 
 def classifier_of_digits(data: dict[str, Any]) -> Extractor:
@@ -40,7 +40,7 @@ def open_features(
 ) -> Extractor:
   """`open_extractor` for the set that `open_data(**data)` opens.
 
-  The classifier of digits on digits is MNIST's, colour by colour, its features side by side: of a thousand classes with 60
+  The classifier of digits on digits is MNIST's, color by color, its features side by side: of a thousand classes with 60
   images each a small network learns nothing.
   """
   if (name, data['name']) != ('classifier', 'stacked_mnist'):
@@ -50,7 +50,7 @@ def open_features(
   def function(params, images):
     return jnp.concatenate([one.function(params, images[..., c : c + 1])[0] for c in range(3)], axis=1), None
 
-  return dataclasses.replace(one, function=function, resizer='none, colour by colour')
+  return dataclasses.replace(one, function=function, resizer='none, color by color')
 
 
 def of_gaussians(points: UInt8[np.ndarray, 'n 1 1 2']) -> dict[str, float]:
@@ -58,7 +58,7 @@ def of_gaussians(points: UInt8[np.ndarray, 'n 1 1 2']) -> dict[str, float]:
 
   The deviation is that of the points, which are rounded to whole levels; of the data 0.994 are within.
   """
-  away = np.linalg.norm(points.reshape(-1, 1, 2).astype(np.float64) - centres()[None], axis=-1)
+  away = np.linalg.norm(points.reshape(-1, 1, 2).astype(np.float64) - centers()[None], axis=-1)
   near = away.min(axis=1) <= 3 * np.sqrt(DEVIATION**2 + 1 / 12)
   return {'modes': float(len(np.unique(away.argmin(axis=1)[near]))), 'high_quality': float(near.mean())}
 

@@ -44,8 +44,8 @@ def _merge(state, features, valid):
   x, w = features.astype(jnp.float64), valid.astype(jnp.float64)[:, None]
   n_b = w.sum()
   mean_b = (w * x).sum(axis=0) / jnp.maximum(n_b, 1)
-  centred = w * (x - mean_b[None])
-  m2_b = jnp.matmul(centred.T, centred, precision='highest')
+  centered = w * (x - mean_b[None])
+  m2_b = jnp.matmul(centered.T, centered, precision='highest')
   delta, total = mean_b - mean, n + n_b
   part = jnp.where(total > 0, n_b / jnp.maximum(total, 1), 0)
   return total, mean + part * delta, m2 + m2_b + n * part * jnp.outer(delta, delta)

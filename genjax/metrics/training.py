@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from genjax.build import as_spec
-from genjax.config import Training
+from genjax.config import TrainConfig
 from genjax.data.sources.base import Source
 from genjax.errors import UsageError
 from genjax.metrics import card, collapse
@@ -24,9 +24,9 @@ from genjax.run import sampling_options
 from genjax.types import Objective, Variables
 
 
-def judge_of(
+def make_online_evaluator(
   workdir: Path,
-  train: Training,
+  train: TrainConfig,
   objective: Objective,
   source: Source,
   data: dict[str, Any],
@@ -73,7 +73,7 @@ def judge_of(
   return judge
 
 
-def told(found: card.Card) -> str:
+def evaluation_summary(found: card.Card) -> str:
   """What a card's numbers are of, in a few words."""
   protocol = found['protocol']
   quick = ', a quick estimate' if protocol['samples'] < card.QUICK else ''

@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder for VAEs: 4x4 convolutions with stride 2 and their transposes, no normalisation."""
+"""Convolutional encoder and decoder for VAEs: 4x4 convolutions with stride 2 and their transposes, no normalization."""
 
 import jax.numpy as jnp
 from flax import linen as nn

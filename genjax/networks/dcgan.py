@@ -1,4 +1,4 @@
-"""DCGAN (Radford, Metz & Chintala, 1511.06434): strided and transposed 4x4 convolutions, batch normalisation, no pooling.
+"""DCGAN (Radford, Metz & Chintala, 1511.06434): strided and transposed 4x4 convolutions, batch normalization, no pooling.
 
 The pyramid follows the image: 28 -> 14 -> 7 has two levels, 32 -> 16 -> 8 -> 4 three, 64 four as in the paper; the
 channels double from `width` at the largest level down to the smallest. Weights start at N(0, 0.02^2) (section 4).
@@ -13,8 +13,8 @@ from genjax.networks.layers import (
   LABEL,
   NO_COND,
   Conv,
+  DiscriminatorHead,
   TransposedConv,
-  Verdict,
   concat_label,
   condition_vector,
   halvings,
@@ -61,7 +61,7 @@ class DCGANDiscriminator(nn.Module):
 
   By 'concat' the label comes in as further channels (1411.1784). `norm` is 'batch', 'layer' (over an image, as 1704.00028,
   section 4, wants it), 'spectral' (1802.05957, every layer), or 'none'. The largest level has none of the first two
-  (1511.06434, section 3), so that at 8x8, where it is the only one, there is nothing to normalise.
+  (1511.06434, section 3), so that at 8x8, where it is the only one, there is nothing to normalize.
   """
 
   width: int = 64
@@ -87,13 +87,13 @@ class DCGANDiscriminator(nn.Module):
       if level and self.norm == 'layer':
         h = nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1, dtype=self.dtype)(h)
       h = nn.leaky_relu(h, 0.2)
-    return Verdict(self.conditioning, wrap, INIT)(h.reshape(h.shape[0], -1), label)
+    return DiscriminatorHead(self.conditioning, wrap, INIT, name='Verdict_0')(h.reshape(h.shape[0], -1), label)
 
 
 class PatchDiscriminator(nn.Module):
   """Image [B, H, W, C] -> a logit for each patch of it, float32 [B, h, w] (pix2pix, 1611.07004, section 3.2.2).
 
-  `levels` strided 4x4 convolutions, one that is not, and the logits; no normalisation. A label comes in as further channels.
+  `levels` strided 4x4 convolutions, one that is not, and the logits; no normalization. A label comes in as further channels.
   """
 
   width: int = 64

@@ -25,7 +25,7 @@ class Conv(nn.Conv):
 class TransposedConv(nn.Module):
   """Transposed convolution, kernel 4x4, stride 2: [B, H, W, C] -> [B, 2H, 2W, features]. Equals nn.ConvTranspose.
 
-  Each of the 2x2 output phases sees a 2x2 neighbourhood, so all four are one plain 2x2 convolution whose channels are
+  Each of the 2x2 output phases sees a 2x2 neighborhood, so all four are one plain 2x2 convolution whose channels are
   then interleaved. The same numbers and the same parameters, five times faster on CPU with its gradient.
   """
 
@@ -99,7 +99,7 @@ def concat_label(x: Float[Array, 'b *d c'], label: Float[Array, 'b k'] | None) -
   return jnp.concatenate([x, jnp.broadcast_to(label, (*x.shape[:-1], label.shape[-1])).astype(x.dtype)], axis=-1)
 
 
-class Verdict(nn.Module):
+class DiscriminatorHead(nn.Module):
   """Last layer of a discriminator: features [B, F] -> logit of being real, float32 [B].
 
   `conditioning` says what becomes of a label: 'projection' adds its inner product with the features (1802.05637, eq. 3),
@@ -127,14 +127,14 @@ class Verdict(nn.Module):
 
 
 def spectral(train: bool) -> Callable[[nn.Module], Callable]:
-  """Wraps layers in spectral normalisation (1802.05957): W / sigma(W), one power iteration for each pass in training.
+  """Wraps layers in spectral normalization (1802.05957): W / sigma(W), one power iteration for each pass in training.
 
   The vectors are buffers in the collection `spectral`. A convolution's kernel counts as the matrix [H W C, features].
   """
 
   def wrap(layer):
-    normalised = nn.SpectralNorm(layer, collection_name='spectral')
-    return lambda *inputs: normalised(*inputs, update_stats=train)
+    normalized = nn.SpectralNorm(layer, collection_name='spectral')
+    return lambda *inputs: normalized(*inputs, update_stats=train)
 
   return wrap
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from genjax.networks.layers import LABEL, NO_COND, LatentInput, Verdict, concat_label, condition_vector
+from genjax.networks.layers import LABEL, NO_COND, DiscriminatorHead, LatentInput, concat_label, condition_vector
 from genjax.types import Cond
 
 
@@ -92,4 +92,4 @@ class MLPDiscriminator(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND, train: bool = True):
     label = condition_vector(cond, self.fields)
     h = concat_label(x.reshape(x.shape[0], -1), label if self.conditioning == 'concat' else None)
-    return Verdict(self.conditioning)(Hidden(self.width, self.depth, self.dtype)(h), label)
+    return DiscriminatorHead(self.conditioning, name='Verdict_0')(Hidden(self.width, self.depth, self.dtype)(h), label)

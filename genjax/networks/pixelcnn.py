@@ -1,6 +1,6 @@
 """PixelCNN++ (Salimans et al. 1701.05517): two streams of shifted convolutions, of which each pixel sees those before it alone.
 
-`u` has seen the rows above a pixel, `ul` those and the pixels to its left. Without the paper's weight normalisation; halving
+`u` has seen the rows above a pixel, `ul` those and the pixels to its left. Without the paper's weight normalization; halving
 and doubling the side are a strided and a repeated step before a causal convolution, one gated block wide.
 
 `LocalPixelCNN` sees few pixels, for models in which something else knows the rest of the image.
@@ -100,7 +100,7 @@ class PixelCNN(nn.Module):
     label = place_condition(cond)
     if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
-    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from grey
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from gray
     conv = lambda size, pads: Conv(self.width, size, padding=pads, dtype=self.dtype)(x)  # noqa: E731
     u = shift(conv((2, 3), ((1, 0), (1, 1))), 1, 0)
     ul = shift(conv((1, 3), ((0, 0), (1, 1))), 1, 0) + shift(conv((2, 1), ((1, 0), (0, 0))), 0, 1)

@@ -5,7 +5,7 @@ images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 parts 
 images have the full size, smaller ones as repeated pixels. `top` is the highest level that is computed; the numbers do not
 depend on it as long as it is not below `growth`. Adam's count is of the whole training, not begun anew with each level as in
 the authors' code: the first updates of a level's own weights are 1 / sqrt(1 - b2) rates, while little of them is seen. The
-drift term is left out. Equalised learning rate as in genjax/networks/stylegan2.py.
+drift term is left out. Equalized learning rate as in genjax/networks/stylegan2.py.
 """
 
 from typing import ClassVar
@@ -17,12 +17,12 @@ from jaxtyping import Array, Float
 
 from genjax.networks.layers import LABEL, NO_COND, concat_label, condition_vector, halvings, square_side
 from genjax.networks.resample import double, halve
-from genjax.networks.stylegan2 import Ending, EqualConv, EqualDense, activate, channels
+from genjax.networks.stylegan2 import DiscriminatorEpilogue, EqualConv, EqualDense, activate, channels
 from genjax.types import Cond
 
 
 def shares(growth: Float[Array, ''], levels: int) -> list[Float[Array, '']]:
-  """How much of the image is each level's, 0 to `levels`: 1 in all, of two neighbours at most."""
+  """How much of the image is each level's, 0 to `levels`: 1 in all, of two neighbors at most."""
   return [jnp.maximum(0.0, 1 - jnp.abs(growth - level)) for level in range(levels + 1)]
 
 
@@ -118,4 +118,4 @@ class ProgressiveDiscriminator(nn.Module):
         h = activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(h))
         m = channels(levels - level + 1, self.width, self.max_width)
         h = halve(activate(EqualConv(m, dtype=self.dtype, name=f'{level}_second')(h)))
-    return Ending(self.stddev_group, self.conditioning, self.dtype)(h, label)
+    return DiscriminatorEpilogue(self.stddev_group, self.conditioning, self.dtype, name='Ending_0')(h, label)

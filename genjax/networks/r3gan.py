@@ -1,8 +1,8 @@
 """R3GAN's networks (Huang et al. 2501.05441, section 4, configuration E): residual blocks and nothing else.
 
-No normalisation, no style, no noise. A stage is a change of resolution (the filter of genjax/networks/resample.py, and a 1x1
+No normalization, no style, no noise. A stage is a change of resolution (the filter of genjax/networks/resample.py, and a 1x1
 convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions; `width` channels at
-the full resolution, `growth` times as many at half of it, and so on up to `max_width`. Fix-up initialisation (1901.09321):
+the full resolution, `growth` times as many at half of it, and so on up to `max_width`. Fix-up initialization (1901.09321):
 the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The generator starts from
 a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image. Both hear a label
 as an embedding, beside the latent and as a projection beside a logit of the image alone (1802.05637; the authors' code has
@@ -16,7 +16,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from genjax.networks.cpu_workarounds import grouped_convolve
-from genjax.networks.layers import LABEL, NO_COND, Conv, Verdict, concat_label, condition_vector, halvings, square_side
+from genjax.networks.layers import (
+  LABEL,
+  NO_COND,
+  Conv,
+  DiscriminatorHead,
+  concat_label,
+  condition_vector,
+  halvings,
+  square_side,
+)
 from genjax.networks.resample import downsample, upsample
 from genjax.networks.stylegan2 import channels
 from genjax.types import Cond
@@ -126,4 +135,4 @@ class R3GANDiscriminator(nn.Module):
       for _ in range(self.blocks):
         h = Bottleneck(self.group, self.blocks * (levels + 1), self.dtype)(h)
     picture = self.param('picture', nn.initializers.normal(1 / math.sqrt(h.shape[1] * h.shape[2])), h.shape[1:])
-    return Verdict(self.conditioning)((h * picture[None].astype(h.dtype)).sum(axis=(1, 2)), label)
+    return DiscriminatorHead(self.conditioning, name='Verdict_0')((h * picture[None].astype(h.dtype)).sum(axis=(1, 2)), label)

@@ -14,7 +14,7 @@ from genjax.networks.layers import (
   LABEL,
   NO_COND,
   Conv,
-  Verdict,
+  DiscriminatorHead,
   concat_label,
   condition_vector,
   halvings,
@@ -36,7 +36,7 @@ def check_attention(attention: tuple[int, ...], sides: list[int], player: str) -
 
 
 class ConditionalNorm(nn.Module):
-  """Batch normalisation whose gain and bias are the class's own (1610.07629), ReLU after it."""
+  """Batch normalization whose gain and bias are the class's own (1610.07629), ReLU after it."""
 
   dtype: str
 
@@ -73,7 +73,7 @@ class SelfAttention(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Labels choose the gains of the batch normalisation."""
+  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Labels choose the gains of the batch normalization."""
 
   image_shape: tuple[int, int, int]
   z_dim: int = 128
@@ -103,9 +103,9 @@ class ResNetGenerator(nn.Module):
 
 
 class ResNetDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]; every layer with spectral normalisation.
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; every layer with spectral normalization.
 
-  Two blocks halve the image, two more do not. `conditioning` as in `layers.Verdict`, by projection as in 1802.05637.
+  Two blocks halve the image, two more do not. `conditioning` as in `layers.DiscriminatorHead`, by projection as in 1802.05637.
   """
 
   width: int = 128
@@ -135,4 +135,4 @@ class ResNetDiscriminator(nn.Module):
       if h.shape[1] in self.attention:
         h = SelfAttention(train, self.dtype)(h)
     h = nn.relu(h).astype(jnp.float32).sum(axis=(1, 2))
-    return Verdict(self.conditioning, spectral(train), INIT)(h, label)
+    return DiscriminatorHead(self.conditioning, spectral(train), INIT, name='Verdict_0')(h, label)

@@ -1,7 +1,7 @@
 """StyleGAN2 (Karras et al. 1912.04958): a mapping to styles, modulated convolutions, skip generator, residual discriminator.
 
 The pyramid follows the image as in genjax/networks/dcgan.py; channels double from `width` at the largest level down, up to
-`max_width`. Weights start at N(0, 1) and are scaled when they are used (equalised learning rate, 1710.10196, section 4.1).
+`max_width`. Weights start at N(0, 1) and are scaled when they are used (equalized learning rate, 1710.10196, section 4.1).
 Resampling comes before a plain convolution where the authors' code has it inside: the generator's upsampling in the place of a
 transposed one, the discriminator's filter and decimation before it. Path length is of one w for all layers.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.networks.cpu_workarounds import convolve
-from genjax.networks.layers import LABEL, NO_COND, Verdict, concat_label, condition_vector, halvings, square_side
+from genjax.networks.layers import LABEL, NO_COND, DiscriminatorHead, concat_label, condition_vector, halvings, square_side
 from genjax.networks.resample import downsample, upsample
 from genjax.types import Cond
 
@@ -34,7 +34,7 @@ def channels(level: int, width: int, max_width: int, growth: int = 2) -> int:
 
 
 class EqualDense(nn.Module):
-  """Dense layer with an equalised learning rate, `rate` times that of the others."""
+  """Dense layer with an equalized learning rate, `rate` times that of the others."""
 
   features: int
   bias: float = 0.0
@@ -50,7 +50,7 @@ class EqualDense(nn.Module):
 
 
 class EqualConv(nn.Module):
-  """Convolution with an equalised learning rate."""
+  """Convolution with an equalized learning rate."""
 
   features: int
   size: int = 3
@@ -106,7 +106,7 @@ class StyledConv(nn.Module):
 
 
 class Mapping(nn.Module):
-  """Latent z and one-hot label -> w. The latent is normalised, the label embedded beside it (2006.06676, appendix D)."""
+  """Latent z and one-hot label -> w. The latent is normalized, the label embedded beside it (2006.06676, appendix D)."""
 
   features: int
   depth: int
@@ -214,8 +214,8 @@ def deviation_map(h: Float[Array, 'b h w c'], group: int) -> Float[Array, 'b h w
   return jnp.broadcast_to(jnp.repeat(deviation, group)[:, None, None, None], (b, height, width, 1)).astype(h.dtype)
 
 
-class Ending(nn.Module):
-  """From the smallest feature maps [B, h, w, C] to the answer: minibatch deviation, convolution, dense layer, `Verdict`."""
+class DiscriminatorEpilogue(nn.Module):
+  """From the smallest feature maps [B, h, w, C] to logits: minibatch deviation, convolution, dense layer, head."""
 
   stddev_group: int
   conditioning: str
@@ -228,8 +228,8 @@ class Ending(nn.Module):
       h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
     h = activate(EqualConv(n, dtype=self.dtype)(h))
     h = activate(EqualDense(n, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
-    verdict = Verdict(self.conditioning, kernel_init=nn.initializers.normal(1.0), name='verdict')
-    return verdict(h.astype(jnp.float32) / math.sqrt(n), label)  # equalised: its weights are scaled as the features are
+    verdict = DiscriminatorHead(self.conditioning, kernel_init=nn.initializers.normal(1.0), name='verdict')
+    return verdict(h.astype(jnp.float32) / math.sqrt(n), label)  # equalized: its weights are scaled as the features are
 
 
 class StyleGAN2Discriminator(nn.Module):
@@ -262,4 +262,4 @@ class StyleGAN2Discriminator(nn.Module):
       h = activate(EqualConv(h.shape[-1], dtype=self.dtype)(h))
       h = activate(EqualConv(n, dtype=self.dtype)(downsample(h)))
       h = (h + skip) / math.sqrt(2)
-    return Ending(self.stddev_group, self.conditioning, self.dtype)(h, label)
+    return DiscriminatorEpilogue(self.stddev_group, self.conditioning, self.dtype, name='Ending_0')(h, label)

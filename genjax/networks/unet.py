@@ -1,7 +1,7 @@
 """U-Net for diffusion and flow models: residual blocks that hear the time, attention where asked.
 
 After Ho et al. (2006.11239, appendix B) and Dhariwal & Nichol (2105.05233, section 3). Time and label enter through one
-embedding that scales and shifts each block's second normalisation, or is added before it.
+embedding that scales and shifts each block's second normalization, or is added before it.
 """
 
 import functools
@@ -44,7 +44,7 @@ class ResBlock(nn.Module):
   features: int
   dtype: str
   number: int = 0  # of the block in its network: tells its dropout from others'
-  adaptive: bool = True  # scale and shift the second normalisation (2105.05233), or add before it (2006.11239)
+  adaptive: bool = True  # scale and shift the second normalization (2105.05233), or add before it (2006.11239)
   rate: float = 0.0  # of dropout
   resize: str = ''  # 'halve', 'double' or neither
   skip_scale: float = 1.0  # of the sum of both branches (2011.13456: sqrt(1/2))

@@ -64,14 +64,14 @@ class Likelihood:
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(Likelihood):
-  """Binary pixels, of which the grey value (x + 1) / 2 is the probability; `out` are logits.
+  """Binary pixels, of which the gray value (x + 1) / 2 is the probability; `out` are logits.
 
-  Grey images enter through the expectation over their dynamic binarisation, E_b log p(b|z), computed exactly: the nats
-  are those of binarised images, not of grey ones. Since the encoder sees the grey image and not b, the bound is looser than
-  that of `BinarisedBernoulli`.
+  Gray images enter through the expectation over their dynamic binarization, E_b log p(b|z), computed exactly: the nats
+  are those of binarized images, not of gray ones. Since the encoder sees the gray image and not b, the bound is looser than
+  that of `BinarizedBernoulli`.
   """
 
-  measures = 'binarised images'
+  measures = 'binarized images'
 
   def log_prob(self, out: Float[Array, 'b h w c'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
     p = (x + 1) / 2
@@ -83,8 +83,8 @@ class Bernoulli(Likelihood):
 
 
 @dataclasses.dataclass(frozen=True)
-class BinarisedBernoulli(Bernoulli):
-  """Binary pixels of images that are binarised before anyone sees them, -1 or 1, 1 with probability (x + 1) / 2.
+class BinarizedBernoulli(Bernoulli):
+  """Binary pixels of images that are binarized before anyone sees them, -1 or 1, 1 with probability (x + 1) / 2.
 
   Anew each time, from the image's key (dynamic binarization, as in 1509.00519, section 5), or `static`: once and for all, from
   a key that follows from the image's place in the data set.
@@ -94,7 +94,7 @@ class BinarisedBernoulli(Bernoulli):
 
   @property
   def measures(self) -> str:
-    return f'{"statically" if self.static else "dynamically"} binarised images'
+    return f'{"statically" if self.static else "dynamically"} binarized images'
 
   def observe(self, x: Images, keys: Keys, row: Int[Array, 'b']) -> Images:
     if self.static:
@@ -107,8 +107,8 @@ class BinarisedBernoulli(Bernoulli):
 
 
 @dataclasses.dataclass(frozen=True)
-class BinarisedPatches(BinarisedBernoulli):
-  """BinarisedBernoulli of which the n pixels of a patch hang together: `out` are logits of their 2^n patterns."""
+class BinarizedPatches(BinarizedBernoulli):
+  """BinarizedBernoulli of which the n pixels of a patch hang together: `out` are logits of their 2^n patterns."""
 
   patch: tuple[int, int] = (2, 2)
 
@@ -141,12 +141,12 @@ class BinarisedPatches(BinarisedBernoulli):
 class Gaussian(Likelihood):
   """Independent normal pixels with mean `out` and a fixed deviation `sigma`, in the units of x.
 
-  The 256 levels are dequantised uniformly (1511.01844, section 3.1), noise from each image's key, and the density is per
+  The 256 levels are dequantized uniformly (1511.01844, section 3.1), noise from each image's key, and the density is per
   level, so that the negative log-likelihood bounds that of the 8-bit image.
   """
 
   sigma: float = 0.1
-  measures = '8-bit images, dequantised uniformly'
+  measures = '8-bit images, dequantized uniformly'
 
   def __post_init__(self):
     if self.sigma <= 0:
@@ -199,7 +199,7 @@ class CalibratedGaussian(Gaussian):
 
 @dataclasses.dataclass(frozen=True)
 class LogisticMixture(Likelihood):
-  """The 256 levels of a pixel by a mixture of discretised logistic distributions (PixelCNN++, 1701.05517, section 2.1).
+  """The 256 levels of a pixel by a mixture of discretized logistic distributions (PixelCNN++, 1701.05517, section 2.1).
 
   Channels follow one another: the mean of each is shifted linearly by those before it (section 2.2). `out` holds, a pixel, for
   each of K `mixtures` a logit, and then of each channel the mean, log-scale and coefficients of the channels before.

@@ -13,18 +13,18 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.samplers.paths import Discrete, Path, Posterior, posterior, ratio
+from genjax.samplers.paths import DiscretePath, NoisePath, Posterior, posterior, ratio
 from genjax.samplers.solvers import Denoiser
 from genjax.types import Images, Keys
 
-LEVEL = 2 / 255  # between neighbouring values of a pixel
+LEVEL = 2 / 255  # between neighboring values of a pixel
 RATIO_MAX = 1e3  # in the place of an infinite sigma / alpha at a path's end: the prior's part is then |x_0|^2 / 2e6
 PerImage = Float[Array, 'b 1 1 1']
 
 
 def discrete(
   predict: Callable[[Images, Float[Array, 'b']], tuple[Images, Images | None]],
-  path: Discrete,
+  path: DiscretePath,
   x_0: Images,
   keys: Keys,
   evaluations: int,
@@ -56,7 +56,7 @@ def discrete(
   return prior_nats(x_0, ratio(path, jnp.asarray(path.end))) + total / evaluations + first
 
 
-def continuous(denoise: Denoiser, path: Path, x_0: Images, keys: Keys, evaluations: int) -> Float[Array, 'b']:
+def continuous(denoise: Denoiser, path: NoisePath, x_0: Images, keys: Keys, evaluations: int) -> Float[Array, 'b']:
   """Of infinitely many steps (2107.00630, eqs. 11 and 12), from sigma / alpha = path.ratio_min on.
 
   With times even in log(sigma / alpha), whose integrand is the squared error of eps.
@@ -94,7 +94,7 @@ def reconstruction_nats(x_0: Images, eps: Images, start: Float[Array, '']) -> Fl
 
 
 def step_nats(
-  path: Discrete, t: PerImage, x_0: Images, x_t: Images, found: Images, log_variance: Images | None = None
+  path: DiscretePath, t: PerImage, x_0: Images, x_t: Images, found: Images, log_variance: Images | None = None
 ) -> Float[Array, 'b']:
   """L_(t-1) of 2006.11239, eq. 5, for the prediction `found` of x_0: a KL divergence; L_0, -log p(x_0 | x_1), at t = 1/T."""
   q, found = posterior(path, t, (jnp.round(t * path.T) - 1) / path.T), jnp.clip(found, -1, 1)
@@ -108,7 +108,7 @@ def step_nats(
   return terms.sum(axis=(1, 2, 3))
 
 
-def log_clipped(path: Discrete, t: PerImage, q: Posterior) -> PerImage:
+def log_clipped(path: DiscretePath, t: PerImage, q: Posterior) -> PerImage:
   """log of the posterior's variance; of the step before the last, where it is 0 (2102.09672, section 3.1)."""
   least = posterior(path, jnp.asarray(2 / path.T), jnp.asarray(1 / path.T)).variance
   return jnp.log(jnp.maximum(q.variance, least))

@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 
-from genjax.samplers.paths import Path, deviation, ratio
+from genjax.samplers.paths import NoisePath, deviation, ratio
 from genjax.samplers.solvers import Denoiser
 
 
-def guided(denoise: Denoiser, guide: Denoiser, scale: float, path: Path, interval: tuple[float, ...] = ()) -> Denoiser:
+def guided(denoise: Denoiser, guide: Denoiser, scale: float, path: NoisePath, interval: tuple[float, ...] = ()) -> Denoiser:
   """Away from another denoiser, the guide: D_g + scale (D - D_g). 1 is no guidance, 0 the guide alone.
 
   Classifier-free guidance (2207.12598) if `guide` is the unconditional model; autoguidance (2406.02507, eq. 3) if it is a
@@ -29,7 +29,7 @@ def guided(denoise: Denoiser, guide: Denoiser, scale: float, path: Path, interva
   return denoise_guided
 
 
-def on_path(denoise: Denoiser, own: Path, path: Path) -> Denoiser:
+def on_path(denoise: Denoiser, own: NoisePath, path: NoisePath) -> Denoiser:
   """`denoise`, a model's on its `own` path, on another: at the x_t and the time that have the same sigma / alpha.
 
   What `path` has beyond the end of `own` is seen as that end.

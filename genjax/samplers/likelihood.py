@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import Path, ode_time
+from genjax.samplers.paths import NoisePath, ode_time
 from genjax.samplers.solvers import Denoiser, flow
 from genjax.types import Images, Keys
 
@@ -18,7 +18,7 @@ EXACT = 256  # pixels times channels up to which the divergence is summed over a
 
 def log_prob(
   denoise: Denoiser,
-  path: Path,
+  path: NoisePath,
   x_0: Images,
   keys: Keys,
   exact: bool = False,

@@ -1,6 +1,6 @@
 """Paths x_t = alpha(t) x_0 + sigma(t) eps from data (t = 0: alpha 1, sigma 0) to noise (t = end).
 
-A path also knows the time at which sigma / alpha has a given value, which is all that time grids and samplers of EDM's kind
+A path also knows the time at which sigma / alpha has a given value, which is all that time steps and samplers of EDM's kind
 want of it: in the variables x / alpha and sigma / alpha the probability-flow ODE is the same for every path.
 """
 
@@ -22,12 +22,12 @@ MAX_T = 1_000_000  # noise levels of a discrete path
 
 
 @runtime_checkable
-class Path(Protocol):
+class NoisePath(Protocol):
   """A frozen dataclass."""
 
   end: float  # the time of noise
-  ratio_min: float  # the sigma / alpha that counts as free of noise: the last before 0 in time grids
-  grid: str  # the time grid (genjax/samplers/timesteps.py) that suits it
+  ratio_min: float  # the sigma / alpha that counts as free of noise: the last time step before 0
+  timesteps: str  # the time steps (genjax/samplers/timesteps.py) that suit it
 
   def alpha(self, t: Time) -> Time: ...
 
@@ -44,7 +44,7 @@ class RectifiedFlow:
 
   end = 1.0
   ratio_min = 0.002
-  grid = 'uniform'
+  timesteps = 'uniform'
 
   def alpha(self, t: Time) -> Time:
     return 1.0 - t
@@ -62,7 +62,7 @@ class EDM:
 
   sigma_max: float = 80.0
   sigma_min: float = 0.002
-  grid = 'karras'
+  timesteps = 'karras'
 
   def __post_init__(self):
     _check_sigmas(self)
@@ -92,7 +92,7 @@ class VE:
   sigma_min: float = 0.01
   sigma_max: float = 50.0
   end = 1.0
-  grid = 'uniform'
+  timesteps = 'uniform'
 
   def __post_init__(self):
     _check_sigmas(self)
@@ -126,7 +126,7 @@ class VariancePreserving:
 
   end = 1.0
   ratio_min = 0.002
-  grid = 'uniform'
+  timesteps = 'uniform'
 
   def alpha(self, t: Time) -> Time:
     return jnp.exp(self.log_alpha(t))
@@ -201,7 +201,7 @@ class VPLearned(VariancePreserving):
     return jnp.where(ratio > 0, jnp.maximum(t, 1e-6), 0.0)  # gamma_0 itself is just above t = 0
 
 
-class Discrete(VariancePreserving):
+class DiscretePath(VariancePreserving):
   """`T` noise levels at t = 1/T, ..., 1, of the betas [T] that `betas()` gives; log alpha is linear between them."""
 
   T: int
@@ -218,13 +218,13 @@ class Discrete(VariancePreserving):
 
 
 @functools.cache
-def _log_alphas(path: Discrete) -> np.ndarray:
+def _log_alphas(path: DiscretePath) -> np.ndarray:
   """log alpha at 0, 1/T, ..., 1, float64."""
   return np.append(0.0, 0.5 * np.cumsum(np.log1p(-path.betas())))
 
 
 @dataclasses.dataclass(frozen=True)
-class DiscreteLinear(Discrete):
+class DiscreteLinear(DiscretePath):
   """DDPM's betas, linear from beta_1 to beta_T (Ho et al. 2006.11239, section 4)."""
 
   T: int = 1000
@@ -240,7 +240,7 @@ class DiscreteLinear(Discrete):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiscreteCosine(Discrete):
+class DiscreteCosine(DiscretePath):
   """The betas of alpha_bar = cos^2((t + s) / (1 + s) pi / 2), at most beta_max (Nichol & Dhariwal 2102.09672, eq. 17)."""
 
   T: int = 1000
@@ -258,17 +258,17 @@ class DiscreteCosine(Discrete):
     return np.minimum(1 - f[1:] / f[:-1], self.beta_max)
 
 
-def ratio(path: Path, t: Time) -> Time:
+def ratio(path: NoisePath, t: Time) -> Time:
   """sigma / alpha: noise to signal; infinite where a path ends in pure noise."""
   return path.sigma(t) / path.alpha(t)
 
 
-def deviation(path: Path, t: Time) -> Time:
+def deviation(path: NoisePath, t: Time) -> Time:
   """Of x_t, where the pixels of x_0 have deviation 1."""
   return jnp.sqrt(path.alpha(t) ** 2 + path.sigma(t) ** 2)
 
 
-def log_snr(path: Path, t: Time) -> Time:
+def log_snr(path: NoisePath, t: Time) -> Time:
   """log(alpha^2 / sigma^2), the lambda of 2107.00630; DPM-Solver's lambda is half of it."""
   return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
 
@@ -282,7 +282,7 @@ class Posterior(NamedTuple):
   forward: Time
 
 
-def posterior(path: Path, t: Time, s: Time) -> Posterior:
+def posterior(path: NoisePath, t: Time, s: Time) -> Posterior:
   """Of any path; s = 0 is data."""
   shrink = path.alpha(t) / path.alpha(s)
   forward = path.sigma(t) ** 2 - (shrink * path.sigma(s)) ** 2
@@ -290,32 +290,32 @@ def posterior(path: Path, t: Time, s: Time) -> Posterior:
   return Posterior(shrink * part, path.alpha(s) * forward / path.sigma(t) ** 2, part * forward, forward)
 
 
-def derivatives(path: Path, t: Time) -> tuple[Time, Time]:
+def derivatives(path: NoisePath, t: Time) -> tuple[Time, Time]:
   """alpha'(t), sigma'(t)."""
   one = jnp.ones_like(t)
   return jax.jvp(path.alpha, (t,), (one,))[1], jax.jvp(path.sigma, (t,), (one,))[1]
 
 
-def eps_from_x0(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
+def eps_from_x0(path: NoisePath, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
   """The noise that, with x_0, makes up x_t. Where sigma is 0 the answer is not defined and not finite."""
   return (x_t - path.alpha(t) * x_0) / path.sigma(t)
 
 
-def velocity(path: Path, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
+def velocity(path: NoisePath, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
   """d x_t / ds for the path from x_0 through x_t, where s = ode_time(path, t)."""
-  d_alpha, d_sigma = (-path.sigma(t), path.alpha(t)) if isinstance(path, Discrete) else derivatives(path, t)
+  d_alpha, d_sigma = (-path.sigma(t), path.alpha(t)) if isinstance(path, DiscretePath) else derivatives(path, t)
   return d_alpha * x_0 + d_sigma * eps_from_x0(path, x_t, x_0, t)
 
 
-def ode_time(path: Path, t: Time) -> Time:
+def ode_time(path: NoisePath, t: Time) -> Time:
   """The variable s over which the probability-flow ODE is solved: t itself, or the angle arctan(sigma / alpha).
 
   The derivatives of a `Discrete` path are discontinuous at its steps, which reduces the order of a solver. As a function of the
   angle, x_t = cos(s) x_0 + sin(s) eps is smooth, and unlike sigma / alpha, s is finite where alpha is 0.
   """
-  return jnp.arctan2(path.sigma(t), path.alpha(t)) if isinstance(path, Discrete) else t
+  return jnp.arctan2(path.sigma(t), path.alpha(t)) if isinstance(path, DiscretePath) else t
 
 
-def time_of_ode_time(path: Path, s: Time) -> Time:
+def time_of_ode_time(path: NoisePath, s: Time) -> Time:
   """The inverse of `ode_time`."""
-  return path.time(jnp.tan(s)) if isinstance(path, Discrete) else s
+  return path.time(jnp.tan(s)) if isinstance(path, DiscretePath) else s

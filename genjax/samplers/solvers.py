@@ -1,7 +1,7 @@
 """Solvers of the probability-flow ODE and of the reverse SDE, for any `denoise(x_t, t) -> x_0` and any path.
 
 Each is a free function (denoise, path, x, times, keys) -> Solution. `times` falls from the noise to 0, `keys` are one per
-image and untouched by deterministic solvers. All but `dormand_prince` are one `lax.scan` with one call of the network in
+image and untouched by deterministic solvers. All but `dopri5` are one `lax.scan` with one call of the network in
 it: a step with two evaluations is two turns, so that compiling costs one network.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genjax import rng
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import Path, eps_from_x0, ode_time, posterior, ratio, time_of_ode_time, velocity
+from genjax.samplers.paths import NoisePath, eps_from_x0, ode_time, posterior, ratio, time_of_ode_time, velocity
 from genjax.types import Images, Keys
 
 Times = Float[Array, 's']
@@ -34,7 +34,7 @@ def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
   return Solution(x, jnp.full(x.shape[0], traced[0].shape[0]), *traced)
 
 
-def flow(denoise: Denoiser, path: Path, x: Images, s: Float[Array, 'b']) -> Images:
+def flow(denoise: Denoiser, path: NoisePath, x: Images, s: Float[Array, 'b']) -> Images:
   """dx/ds of the probability-flow ODE over s = ode_time(path, t), with its own s for each image."""
   t = time_of_ode_time(path, s)
   return velocity(path, x, denoise(x, t), t[:, None, None, None])
@@ -67,7 +67,7 @@ def _multistep(denoise: Denoiser, x: Images, times: Times, keys: Keys | None, of
   return _solution(x, traced)
 
 
-def ddim(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None, eta: float = 0.0) -> Solution:
+def ddim(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys | None = None, eta: float = 0.0) -> Solution:
   """DDIM (2010.02502, eq. 12): keep the predicted x_0 and eps, change their proportions; `eta` of the noise is fresh.
 
   With eta = 0 this is Euler's method in the variables x / alpha, sigma / alpha (and in x, t for the straight path and
@@ -78,7 +78,7 @@ def ddim(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | No
   return _multistep(denoise, x, times, keys, of._replace(noise=None) if deterministic else of)
 
 
-def _keeping_eps(path: Path, times: Times, eta: float) -> Coefficients:
+def _keeping_eps(path: NoisePath, times: Times, eta: float) -> Coefficients:
   """Of DDIM's steps: x_s = alpha_s x_0 + keep eps + noise z (eqs. 12 and 16), eps put in terms of x and x_0."""
   alpha, sigma = path.alpha(times), path.sigma(times)
   gain = alpha[:-1] / alpha[1:]
@@ -87,18 +87,18 @@ def _keeping_eps(path: Path, times: Times, eta: float) -> Coefficients:
   return Coefficients(keep, alpha[1:] - keep * alpha[:-1], noise=noise)
 
 
-def ancestral(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys) -> Solution:
+def ancestral(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys) -> Solution:
   """DDPM's sampling (2006.11239, algorithm 2) with the posterior's variance: `ddim` with eta = 1."""
   return ddim(denoise, path, x, times, keys, eta=1.0)
 
 
 def learned_ancestral(
-  predict: Callable[[Images, Float[Array, '*b']], tuple[Images, Images]], path: Path, x: Images, times: Times, keys: Keys
+  predict: Callable[[Images, Float[Array, '*b']], tuple[Images, Images]], path: NoisePath, x: Images, times: Times, keys: Keys
 ) -> Solution:
   """As `ancestral`, for `predict(x_t, t) -> x_0, v`.
 
   The log-variance of a step lies between the posterior's, v = -1, and that of the step forward, v = 1 (2102.09672, eq. 15,
-  with the variances of the grid's own steps as in section 4).
+  with the variances of these steps as in section 4).
   """
   q = posterior(path, times[:-1], times[1:])
 
@@ -113,19 +113,19 @@ def learned_ancestral(
   return _solution(*jax.lax.scan(step, x, (jnp.arange(len(times) - 1), times[:-1], q)))
 
 
-def euler(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:
+def euler(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys | None = None) -> Solution:
   """Euler's method in the variables x / alpha, sigma / alpha: `ddim` with eta = 0."""
   return ddim(denoise, path, x, times)
 
 
-def dpmpp_2m(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:
+def dpmpp_2m(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys | None = None) -> Solution:
   """DPM-Solver++(2M) (2211.01095, algorithm 2), second order; the first step and that to t = 0 are first order."""
   step = _log_steps(path, times)
   b = path.alpha(times[1:]) * -jnp.expm1(-step.h)
   return _multistep(denoise, x, times, None, Coefficients(step.shrink, b * (1 + step.half), -b * step.half))
 
 
-def dpmpp_2m_sde(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys) -> Solution:
+def dpmpp_2m_sde(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys) -> Solution:
   """SDE-DPM-Solver++(2M) (2211.01095, appendix B.3): as `dpmpp_2m`, for the reverse SDE."""
   step = _log_steps(path, times)
   b = path.alpha(times[1:]) * -jnp.expm1(-2 * step.h)
@@ -142,14 +142,14 @@ class _LogSteps(NamedTuple):
   half: Times
 
 
-def _log_steps(path: Path, times: Times) -> _LogSteps:
+def _log_steps(path: NoisePath, times: Times) -> _LogSteps:
   h = -jnp.diff(jnp.log(ratio(path, times)))  # infinite to t = 0, and from an end in pure noise
   half = jnp.concatenate([jnp.zeros(1), h[1:] / (2 * h[:-1])])
   sigma = path.sigma(times)
   return _LogSteps(h, sigma[1:] / sigma[:-1], jnp.where(jnp.isinf(h), 0.0, half))
 
 
-def unipc(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys | None = None) -> Solution:
+def unipc(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys | None = None) -> Solution:
   """UniPC-2 with B_2(h) = e^h - 1 for data prediction (2302.04867, algorithms 5 and 6): each evaluation also corrects.
 
   Second-order predictor, third-order corrector; the first step and that to t = 0 are of first order.
@@ -211,7 +211,7 @@ class _Corrector(NamedTuple):
 
 def heun(
   denoise: Denoiser,
-  path: Path,
+  path: NoisePath,
   x: Images,
   times: Times,
   keys: Keys | None = None,
@@ -261,7 +261,7 @@ def heun(
   return _solution(x, traced)
 
 
-def langevin(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys, snr: float = 0.16) -> Solution:
+def predictor_corrector(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys, snr: float = 0.16) -> Solution:
   """Predictor-corrector sampling (2011.13456, algorithms 2 and 3): an ancestral step, then one of Langevin dynamics.
 
   `snr` is r of appendix G: the corrector's step is 2 (r |z| / |score|)^2, which is the same for x and x / alpha, with the
@@ -286,9 +286,9 @@ def langevin(denoise: Denoiser, path: Path, x: Images, times: Times, keys: Keys,
   return _solution(*jax.lax.scan(step, x, jnp.arange(2 * steps - 1)))
 
 
-def dormand_prince(
+def dopri5(
   denoise: Denoiser,
-  path: Path,
+  path: NoisePath,
   x: Images,
   times: Times,
   keys: Keys | None = None,
@@ -315,7 +315,7 @@ def dormand_prince(
   return Solution(denoise(flat.reshape(shape), end), evaluations + 1, states, x0s)
 
 
-Solver = Callable[[Denoiser, Path, Images, Times, Keys], Solution]
+Solver = Callable[[Denoiser, NoisePath, Images, Times, Keys], Solution]
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
   'ddim': ddim,
@@ -325,6 +325,6 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
   'dpmpp_2m': dpmpp_2m,
   'dpmpp_2m_sde': dpmpp_2m_sde,
   'unipc': unipc,
-  'langevin': langevin,
-  'dormand_prince': dormand_prince,
+  'predictor_corrector': predictor_corrector,
+  'dopri5': dopri5,
 }

@@ -1,44 +1,44 @@
-"""Time grids: (path, steps) -> steps + 1 falling times from noise, path.end, to data, 0."""
+"""Time steps: (path, steps) -> steps + 1 falling times from noise, path.end, to data, 0."""
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.samplers.paths import Path, ratio
+from genjax.samplers.paths import NoisePath, ratio
 
 MAX_STEPS = 1_000_000  # of a grid; float32 could not tell many more times apart
 RATIO_MAX = 80.0  # the first sigma / alpha (EDM's sigma_max) in place of that of a path that ends in pure noise
 
 
-def uniform(path: Path, steps: int) -> Float[Array, 's']:
+def uniform(path: NoisePath, steps: int) -> Float[Array, 's']:
   """Equal parts of t."""
   return path.end * jnp.linspace(1.0, 0.0, steps + 1)
 
 
-def quadratic(path: Path, steps: int) -> Float[Array, 's']:
+def quadratic(path: NoisePath, steps: int) -> Float[Array, 's']:
   """Equal parts of sqrt(t), finer towards the data (DDIM on CIFAR-10, 2010.02502, appendix D.2)."""
   return path.end * jnp.linspace(1.0, 0.0, steps + 1) ** 2
 
 
-def karras(path: Path, steps: int, rho: float = 7.0) -> Float[Array, 's']:
+def karras(path: NoisePath, steps: int, rho: float = 7.0) -> Float[Array, 's']:
   """Equal parts of (sigma / alpha)^(1 / rho) from the path's end to path.ratio_min; then 0 (2206.00364, eq. 5)."""
   return _between(path, steps, lambda r: r ** (1 / rho), lambda u: u**rho)
 
 
-def log_snr(path: Path, steps: int) -> Float[Array, 's']:
+def log_snr(path: NoisePath, steps: int) -> Float[Array, 's']:
   """Equal parts of log(alpha / sigma), DPM-Solver's lambda (2206.00927, section 3.4), between the same; then 0."""
   return _between(path, steps, jnp.log, jnp.exp)
 
 
-def _between(path: Path, steps: int, scale: Callable, back: Callable) -> Float[Array, 's']:
+def _between(path: NoisePath, steps: int, scale: Callable, back: Callable) -> Float[Array, 's']:
   end = ratio(path, jnp.asarray(path.end))
   high = scale(jnp.where(jnp.isinf(end), RATIO_MAX, end))
   ratios = back(high + jnp.linspace(0.0, 1.0, steps) * (scale(jnp.asarray(path.ratio_min)) - high))
   return jnp.concatenate([jnp.array([path.end]), path.time(ratios[1:]), jnp.zeros(1)])
 
 
-GRIDS: dict[str, Callable[[Path, int], Float[Array, 's']]] = {
+TIMESTEPS: dict[str, Callable[[NoisePath, int], Float[Array, 's']]] = {
   'uniform': uniform,
   'quadratic': quadratic,
   'karras': karras,

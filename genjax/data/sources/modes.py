@@ -12,7 +12,7 @@ POINTS = 100_000
 SPACING, DEVIATION = 51.0, 1.275  # of 255 levels: as 2 and 0.05 in the papers, from -5 to 5
 
 
-def centres() -> Float[np.ndarray, '25 2']:
+def centers() -> Float[np.ndarray, '25 2']:
   """Of the Gaussians, a grid of 5 by 5, in levels from 0 to 255."""
   line = 127.5 + SPACING * (np.arange(5) - 2)
   return np.stack(np.meshgrid(line, line, indexing='ij'), axis=-1).reshape(25, 2)
@@ -22,7 +22,7 @@ def gaussians(split: str) -> tuple[UInt8[np.ndarray, 'n 1 1 2'], Int32[np.ndarra
   """Points of 25 Gaussians as images of one pixel with two channels, rounded to levels; labels say which."""
   random = np.random.default_rng({'train': 0, 'test': 1}[split])
   labels = random.integers(25, size=POINTS)
-  points = centres()[labels] + DEVIATION * random.normal(size=(POINTS, 2))
+  points = centers()[labels] + DEVIATION * random.normal(size=(POINTS, 2))
   return np.rint(points).astype(np.uint8).reshape(POINTS, 1, 1, 2), labels.astype(np.int32)
 
 

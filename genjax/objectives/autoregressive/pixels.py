@@ -32,7 +32,7 @@ def check_causal(part: str, network: nn.Module) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Autoregressive:
-  """A game of one player, 'model': minimise -log p(x), exact, in nats per image.
+  """A game of one player, 'model': minimize -log p(x), exact, in nats per image.
 
   `network(x, cond) -> what the likelihood reads` at each pixel, which follow from the pixels before it alone. One with a `step`
   and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels. A likelihood of
@@ -115,7 +115,7 @@ def check_samples_pixels(likelihood: Likelihood) -> None:
   """Raises UsageError for a likelihood whose pixels cannot be drawn one by one."""
   if not hasattr(likelihood, 'sample') or likelihood.params() or likelihood.buffers():
     kind = type(likelihood).__name__
-    raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarisedBernoulli or LogisticMixture.')
+    raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarizedBernoulli or LogisticMixture.')
 
 
 def check_outputs(network: nn.Module, likelihood: Likelihood, image: Images) -> None:

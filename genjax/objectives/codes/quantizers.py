@@ -89,7 +89,7 @@ class Codebook:
 
 @dataclasses.dataclass(frozen=True)
 class FSQ:
-  """Finite scalar quantisation (Mentzer et al. 2309.15505): each number of z rounded to one of `levels`, nothing learned."""
+  """Finite scalar quantization (Mentzer et al. 2309.15505): each number of z rounded to one of `levels`, nothing learned."""
 
   levels: tuple[int, ...] = (8, 5, 5, 5)
 

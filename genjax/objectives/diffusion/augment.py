@@ -56,7 +56,7 @@ def _draw(key, probability: float) -> Float[Array, '9']:
 
 
 def warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float[Array, '2']) -> Float[Array, 'h w c']:
-  """The image moved by x -> linear x + shift (in sides) about its centre, mirrored at its edges.
+  """The image moved by x -> linear x + shift (in sides) about its center, mirrored at its edges.
 
   Read bilinearly from twice the resolution, at twice the resolution, and averaged.
   """

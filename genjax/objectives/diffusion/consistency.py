@@ -12,7 +12,7 @@ from genjax import rng
 from genjax.conditioners import Unconditional, complete, only
 from genjax.errors import UsageError
 from genjax.objectives.common import check_outputs, dropout_keys
-from genjax.objectives.diffusion.parameterizations import Karras
+from genjax.objectives.diffusion.parameterizations import EDMPrecond
 from genjax.objectives.diffusion.times import LogNormal
 from genjax.samplers.paths import EDM
 from genjax.samplers.solvers import Solution
@@ -90,9 +90,9 @@ class Consistency:
     return t * (1 - jnp.clip(n / self.q ** (step // self.stage).astype(jnp.float32), NEAREST, 1.0))
 
   def f(self, params: dict, x: Images, t: Float[Array, 'b'], cond: Cond, *dropout_keys: Keys) -> Images:
-    prediction, t = Karras(self.sigma_data), t[:, None, None, None]
-    c_noise = prediction.condition(self.path, t)[:, 0, 0, 0]
-    scaled = prediction.scale(self.path, t) * x
+    prediction, t = EDMPrecond(self.sigma_data), t[:, None, None, None]
+    c_noise = prediction.c_noise(self.path, t)[:, 0, 0, 0]
+    scaled = prediction.c_in(self.path, t) * x
     out = self.network.apply({'params': params['model']}, scaled, c_noise, self.conditioner.embed(cond), *dropout_keys)
     return prediction.x0(self.path, t, x, out)
 

@@ -13,7 +13,7 @@ from genjax.errors import UsageError, unknown
 from genjax.samplers.elbo import continuous, discrete
 from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.likelihood import log_prob
-from genjax.samplers.paths import Discrete, Path
+from genjax.samplers.paths import DiscretePath, NoisePath
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Batch, Cond, Conditioner, Images, Keys, Variables
@@ -30,13 +30,13 @@ class Denoising(abc.ABC):
   sampler: Sampler  # what `sample` does by default
 
   @abc.abstractmethod
-  def noise_path(self, variables: Variables) -> Path:
+  def noise_path(self, variables: Variables) -> NoisePath:
     """The path on which the model was trained."""
 
   @property
   @abc.abstractmethod
-  def grid(self) -> str:
-    """The time grid that suits the path."""
+  def timesteps(self) -> str:
+    """The time steps that suit the path, a name in genjax/samplers/timesteps.py."""
 
   @abc.abstractmethod
   def denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
@@ -77,8 +77,8 @@ class Denoising(abc.ABC):
     return postprocess(solution, sampler)
 
   estimators = {
-    'ode': 'by the probability-flow ODE, of 8-bit images, dequantised uniformly',
-    'ode_exact': 'by the probability-flow ODE with exact divergence, of 8-bit images, dequantised uniformly',
+    'ode': 'by the probability-flow ODE, of 8-bit images, dequantized uniformly',
+    'ode_exact': 'by the probability-flow ODE with exact divergence, of 8-bit images, dequantized uniformly',
     'bound': 'a bound, the variational one, of 8-bit images',
   }
   nll_is_expensive = True
@@ -87,7 +87,7 @@ class Denoising(abc.ABC):
     """-log p(x) of the 8-bit images, in nats, up to an expectation, or an upper bound of it: `estimators`.
 
     By the ODE, with Hutchinson's estimator or, for small images, exactly (genjax/samplers/likelihood.py), hundreds of
-    evaluations an image; they are dequantised uniformly (1511.01844, section 3.1). By the variational bound
+    evaluations an image; they are dequantized uniformly (1511.01844, section 3.1). By the variational bound
     (genjax/samplers/elbo.py) EVALUATIONS. Raises UsageError for another estimator, and for images too large for 'ode_exact'.
     """
     estimator = estimator or next(iter(self.estimators))
@@ -105,7 +105,7 @@ class Denoising(abc.ABC):
   def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
     """Of the path's steps if they are counted, with the posterior's variance; else in continuous time."""
     path, denoise = self.noise_path(variables), self.denoiser(variables, batch.cond)
-    if isinstance(path, Discrete):
+    if isinstance(path, DiscretePath):
       return discrete(lambda x, t: (denoise(x, t), None), path, batch.image, keys, EVALUATIONS)
     return continuous(denoise, path, batch.image, keys, EVALUATIONS)
 
@@ -141,8 +141,8 @@ class Autoguided:
     return self.main.sampler
 
   @property
-  def grid(self) -> str:
-    return self.main.grid
+  def timesteps(self) -> str:
+    return self.main.timesteps
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Images:
     """As the main model's. Raises UsageError where guidance is 1, and the guide would have no effect."""

@@ -21,8 +21,8 @@ from genjax.errors import UsageError, UsageWarning
 from genjax.objectives.common import check_outputs, dropout_keys
 from genjax.objectives.diffusion.augment import AUGMENTATIONS, augment
 from genjax.objectives.diffusion.denoising import Denoising
-from genjax.objectives.diffusion.parameterizations import Eps, Prediction
-from genjax.samplers.paths import DiscreteLinear, Path
+from genjax.objectives.diffusion.parameterizations import Eps, Parameterization
+from genjax.samplers.paths import DiscreteLinear, NoisePath
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
@@ -35,22 +35,20 @@ LARGEST_FACTOR = 500  # sigma / alpha at the end, above which a warning is given
 class DiffusionModel(Denoising):
   """Abstract: a game of one player, 'model', that minimizes E w(t) |F(x_t, t) - target|^2, x_t = alpha(t) x_0 + sigma(t) eps.
 
-  `network(x, c_noise, cond) -> F`; `prediction` says what F is and what the network sees of x_t and t. A network whose
+  `network(x, c_noise, cond) -> F`; `parameterization` says what F is and what the network sees of x_t and t. A network whose
   field `dropout` is not 0 gets the images' keys as a fourth argument in training.
   """
 
   network: nn.Module
-  path: Path
-  prediction: Prediction
-  times: Callable[[Path, Keys], Float[Array, 'b']]  # which are trained: genjax/objectives/diffusion/times.py
+  path: NoisePath
+  parameterization: Parameterization
+  times: Callable[[NoisePath, Keys], Float[Array, 'b']]  # which are trained: genjax/objectives/diffusion/times.py
   image_shape: tuple[int, int, int]
-  weighting: Callable[[Path, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
+  weighting: Callable[[NoisePath, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
   conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
   cond_dropout: float = 0.1  # how often conditions are hidden in training, for classifier-free guidance
-  augment: float = (
-    0.0  # how often each transformation of genjax/objectives/diffusion/augment.py is applied; the network is told
-  )
-  sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: what `sample` does unless told otherwise
+  augment: float = 0.0  # how often each transformation of genjax/objectives/diffusion/augment.py is applied
+  sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: the defaults of `sample`
 
   num_outputs = 1  # images in the network's output
 
@@ -89,7 +87,7 @@ class DiffusionModel(Denoising):
         UsageWarning,
         stacklevel=3,
       )
-    if not isinstance(self.prediction, Eps):
+    if not isinstance(self.parameterization, Eps):
       return
     if alpha == 0:
       raise UsageError(f'{self.path} ends in pure noise, where Eps does not determine x_0: predict V, X0 or Velocity.')
@@ -105,12 +103,12 @@ class DiffusionModel(Denoising):
   def players(self) -> dict[str, Player]:
     return {'model': Player(self.loss)}
 
-  def noise_path(self, variables: Variables) -> Path:
+  def noise_path(self, variables: Variables) -> NoisePath:
     return self.path
 
   @property
-  def grid(self) -> str:
-    return self.path.grid
+  def timesteps(self) -> str:
+    return self.path.timesteps
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     c_noise, cond = jnp.zeros(batch.image.shape[0]), self.network_cond(batch.cond, size=len(batch.image))
@@ -133,9 +131,9 @@ class DiffusionModel(Denoising):
 
   def error(self, f: Images, point: 'TrainingPoint') -> Float[Array, '']:
     """The weighted squared error, a mean over pixels and images."""
-    squared = (f - self.prediction.target(self.path, point.t, point.x_0, point.eps)) ** 2
+    squared = (f - self.parameterization.target(self.path, point.t, point.x_0, point.eps)) ** 2
     if self.weighting is not None:
-      squared *= self.weighting(self.path, point.t) * self.prediction.eps_error(self.path, point.t) ** 2
+      squared *= self.weighting(self.path, point.t) * self.parameterization.eps_error(self.path, point.t) ** 2
     return jnp.mean(squared)
 
   def network_cond(self, cond: Cond, augmentation: Float[Array, 'b n'] | None = None, size: int = 1) -> Cond:
@@ -149,7 +147,7 @@ class DiffusionModel(Denoising):
 
   def apply_network(self, params: dict, x_t: Images, t: Float[Array, 'b 1 1 1'], cond: Cond, *dropout_keys: Keys) -> Images:
     """The network's output for x_t at times t; with keys, as in training, where the network has dropout."""
-    x, c_noise = self.prediction.scale(self.path, t) * x_t, self.prediction.condition(self.path, t)
+    x, c_noise = self.parameterization.c_in(self.path, t) * x_t, self.parameterization.c_noise(self.path, t)
     return self.network.apply({'params': params['model']}, x, c_noise[:, 0, 0, 0], cond, *dropout_keys)
 
   @abc.abstractmethod
@@ -160,7 +158,7 @@ class DiffusionModel(Denoising):
     def denoise(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
       f = self.output(variables.params, x, t, self.network_cond(cond, size=len(x)))
-      return self.prediction.x0(self.path, t, x, f)
+      return self.parameterization.x0(self.path, t, x, f)
 
     return denoise
 

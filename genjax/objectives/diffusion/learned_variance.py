@@ -13,7 +13,7 @@ from genjax.objectives.diffusion.denoising import EVALUATIONS, postprocess
 from genjax.objectives.diffusion.diffusion import DiffusionModel
 from genjax.samplers.elbo import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
-from genjax.samplers.paths import Discrete, posterior
+from genjax.samplers.paths import DiscretePath, posterior
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution, learned_ancestral
 from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Variables
@@ -34,10 +34,10 @@ class LearnedVariance(DiffusionModel):
 
   def __post_init__(self):
     super().__post_init__()
-    if not isinstance(self.path, Discrete):
+    if not isinstance(self.path, DiscretePath):
       raise UsageError(f'{self.path} has no steps whose variance could be learned: take samplers.paths.DiscreteCosine.')
     if getattr(self.times, 'T', None) is None:
-      raise UsageError(f'{self.times} trains times between the steps: take objectives.diffusion.times.Discrete.')
+      raise UsageError(f'{self.times} trains times between the steps: take objectives.diffusion.times.DiscreteTimes.')
     if self.vlb_weight < 0:
       raise UsageError(f'vlb_weight={self.vlb_weight} must not be negative.')
 
@@ -45,7 +45,7 @@ class LearnedVariance(DiffusionModel):
     """L_hybrid; L_vlb from the one time that is drawn, T times its term."""
     point = self.training_point(batch, keys)
     f, v = self.both(params, point.x_t, point.t, point.cond, *point.dropout_keys)
-    x_0 = self.prediction.x0(self.path, point.t, point.x_t, jax.lax.stop_gradient(f))
+    x_0 = self.parameterization.x0(self.path, point.t, point.x_t, jax.lax.stop_gradient(f))
     nats = step_nats(self.path, point.t, point.x_0, point.x_t, x_0, self.log_variance(point.t, v))
     bits = bits_per_dim(self.path.T * nats.mean(), batch.image)
     return self.error(f, point) + self.vlb_weight * bits, Aux({'vlb_bits': bits})
@@ -70,7 +70,7 @@ class LearnedVariance(DiffusionModel):
     def predict(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
       f, v = self.both(variables.params, x, t, self.network_cond(cond, size=len(x)))
-      return self.prediction.x0(self.path, t, x, f), v
+      return self.parameterization.x0(self.path, t, x, f), v
 
     return predict
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.samplers.paths import Path
+from genjax.samplers.paths import NoisePath
 from genjax.types import Keys
 
 
@@ -24,12 +24,12 @@ class Uniform:
     if not 0 < self.first < 1:
       raise UsageError(f'first={self.first} must be between 0 and 1.')
 
-  def __call__(self, path: Path, keys: Keys) -> Float[Array, 'b']:
+  def __call__(self, path: NoisePath, keys: Keys) -> Float[Array, 'b']:
     return path.end * rng.uniform(keys, (), self.first, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Discrete:
+class DiscreteTimes:
   """One of `T` steps, t = 1/T, ..., 1 (2006.11239, algorithm 1). T must be the path's."""
 
   T: int = 1000
@@ -40,7 +40,7 @@ class Discrete:
     if self.T < 1:
       raise UsageError(f'T={self.T} must be 1 or more.')
 
-  def __call__(self, path: Path, keys: Keys) -> Float[Array, 'b']:
+  def __call__(self, path: NoisePath, keys: Keys) -> Float[Array, 'b']:
     return path.end * (1 + rng.labels(keys, self.T)) / self.T
 
 
@@ -55,7 +55,7 @@ class LogitNormal:
     if self.std <= 0:
       raise UsageError(f'std={self.std} must be positive.')
 
-  def __call__(self, path: Path, keys: Keys) -> Float[Array, 'b']:
+  def __call__(self, path: NoisePath, keys: Keys) -> Float[Array, 'b']:
     return path.end * jax.nn.sigmoid(self.mean + self.std * rng.normal(keys, ()))
 
 
@@ -70,5 +70,5 @@ class LogNormal:
     if self.P_std <= 0:
       raise UsageError(f'P_std={self.P_std} must be positive.')
 
-  def __call__(self, path: Path, keys: Keys) -> Float[Array, 'b']:
+  def __call__(self, path: NoisePath, keys: Keys) -> Float[Array, 'b']:
     return jnp.minimum(path.time(jnp.exp(self.P_mean + self.P_std * rng.normal(keys, ()))), path.end)

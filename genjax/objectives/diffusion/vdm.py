@@ -25,8 +25,8 @@ PerImage = Float[Array, 'b']
 class VDM(Denoising):
   """A game of two over gamma(t) = -log SNR, which rises from gamma_0 to gamma_1 as `schedule` says.
 
-  'model' minimises the bound in continuous time, on which the way between the ends has no influence (section 5.1), by its
-  network and both ends; 'schedule' minimises the variance of its estimate by the way between them (appendix I.2). The bound
+  'model' minimizes the bound in continuous time, on which the way between the ends has no influence (section 5.1), by its
+  network and both ends; 'schedule' minimizes the variance of its estimate by the way between them (appendix I.2). The bound
   reads pixels as 256 levels. `network(z, gamma / 8, cond) -> eps`, `schedule(t) -> [0, 1]`.
   """
 
@@ -40,7 +40,7 @@ class VDM(Denoising):
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen
 
   estimators = {name: Denoising.estimators[name] for name in ('bound', 'ode', 'ode_exact')}
-  grid = VPLearned.grid
+  timesteps = VPLearned.timesteps
 
   def __post_init__(self):
     if not 0 <= self.cond_dropout <= 1:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.samplers.paths import Path, log_snr
+from genjax.samplers.paths import NoisePath, log_snr
 
 PerImage = Float[Array, 'b 1 1 1']
 
@@ -16,7 +16,7 @@ PerImage = Float[Array, 'b 1 1 1']
 class Simple:
   """1: L_simple (2006.11239, eq. 14)."""
 
-  def __call__(self, path: Path, t: PerImage) -> PerImage:
+  def __call__(self, path: NoisePath, t: PerImage) -> PerImage:
     return jnp.ones_like(t)
 
 
@@ -30,7 +30,7 @@ class MinSNR:
     if self.gamma <= 0:
       raise UsageError(f'gamma={self.gamma} must be positive.')
 
-  def __call__(self, path: Path, t: PerImage) -> PerImage:
+  def __call__(self, path: NoisePath, t: PerImage) -> PerImage:
     return jnp.minimum(1.0, self.gamma * jnp.exp(-log_snr(path, t)))
 
 
@@ -42,6 +42,6 @@ class Sigmoid:
 
   of_uniform_times = True
 
-  def __call__(self, path: Path, t: PerImage) -> PerImage:
+  def __call__(self, path: NoisePath, t: PerImage) -> PerImage:
     value, slope = jax.jvp(lambda t: log_snr(path, t), (t,), (jnp.ones_like(t),))
     return -slope * jax.nn.sigmoid(self.bias - value)

@@ -1,4 +1,4 @@
-"""Augmentation of all that a discriminator sees: it cannot memorise a small data set, and the generator is not told to augment.
+"""Augmentation of all that a discriminator sees: it cannot memorize a small data set, and the generator is not told to augment.
 
 Both are differentiable in the images, and each image is transformed with its own key.
 """
@@ -24,7 +24,7 @@ def mirror(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
 
 
 def shift(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Array, 'h w c']:
-  """By whole pixels, up to an eighth of a side in both directions; grey comes in, or what `jnp.pad` knows as `mode`."""
+  """By whole pixels, up to an eighth of a side in both directions; gray comes in, or what `jnp.pad` knows as `mode`."""
   h, w, _ = image.shape
   far = round(h / 8), round(w / 8)
   start = [jax.random.randint(k, (), 0, 2 * n + 1) for k, n in zip(jax.random.split(key), far, strict=True)]
@@ -32,19 +32,19 @@ def shift(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Ar
   return jax.lax.dynamic_slice(wide, (*start, 0), image.shape)
 
 
-def coloured(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
+def colored(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
   """Brightness by U(-1/2, 1/2) (of a range of 2), saturation times U(0, 2), contrast times U(1/2, 3/2)."""
   u = jax.random.uniform(key, (3,))
   image = image + u[0] - 0.5
-  grey = image.mean(axis=2, keepdims=True)
-  image = grey + 2 * u[1] * (image - grey)
+  gray = image.mean(axis=2, keepdims=True)
+  image = gray + 2 * u[1] * (image - gray)
   return image.mean() + (u[2] + 0.5) * (image - image.mean())
 
 
 def cut_out(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
-  """A square of half the side, with its centre anywhere in the image, is grey."""
+  """A square of half the side, with its center anywhere in the image, is gray."""
 
-  def inside(key, n):  # the centre is a pixel, or a line between two or at the rim
+  def inside(key, n):  # the center is a pixel, or a line between two or at the rim
     cut = round(n / 2)
     start = jax.random.randint(key, (), 0, n + 1 - cut % 2) - cut // 2
     return (start <= jnp.arange(n)) & (jnp.arange(n) < start + cut)
@@ -53,7 +53,7 @@ def cut_out(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
   return jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
 
 
-POLICIES = {'color': coloured, 'translation': shift, 'cutout': cut_out}
+POLICIES = {'color': colored, 'translation': shift, 'cutout': cut_out}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +80,9 @@ class AdaptiveAugment:
   """Each transformation with a probability p that grows while the discriminator overfits (ADA, 2006.06676).
 
   r = E sign D(x) on real images (of what the loss has in its place, `Adversarial.ada_signal`), remembered over some ten
-  steps; p moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and colour
-  transformations of appendix B ("bgc"), in its order; colours of
-  grey images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/diffusion/augment.py.
+  steps; p moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and color
+  transformations of appendix B ("bgc"), in its order; colors of
+  gray images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/diffusion/augment.py.
   """
 
   target: float = 0.6
@@ -127,12 +127,12 @@ def _adapted(key, image: Float[Array, 'h w c'], p: Float[Array, '']) -> Float[Ar
   offset = 0.125 * on[5] * n[2:4]
   warped = warp(image, linear, offset)
   image = jnp.where(turns.any() | on[3] | on[4] | on[5], warped, image)
-  # Colours.
+  # Colors.
   image = image + 0.2 * on[6] * n[4]
   image = image * 2.0 ** (0.5 * on[7] * n[5])
   if image.shape[2] != 3:
     return image
-  luma = jnp.full(3, 1 / math.sqrt(3))  # the grey axis of RGB
+  luma = jnp.full(3, 1 / math.sqrt(3))  # the gray axis of RGB
   flip = jnp.eye(3) - 2 * (on[8] & (u[2] < 0)) * jnp.outer(luma, luma)
   hue = _about(luma, jnp.pi * on[9] * u[3])
   saturation = jnp.outer(luma, luma) + (jnp.eye(3) - jnp.outer(luma, luma)) * 2.0 ** (on[10] * n[6])

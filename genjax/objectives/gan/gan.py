@@ -173,7 +173,7 @@ class AdversarialGame(abc.ABC):
       return self.judge(params, context.buffers, self.augmented(keys, images, context.buffers), embedded)[0].logits
 
     for i, (name, penalty) in enumerate(self.penalties.items()):
-      if counts(name, penalty, context):
+      if is_due(name, penalty, context):
         if 'batch_stats' in context.buffers.get('discriminator', {}):
           kind = type(self.discriminator).__name__
           raise UsageError(
@@ -201,7 +201,7 @@ class AdversarialGame(abc.ABC):
       loss += self.auxiliary * class_error(generated, embedded)
     memories = {}
     for i, (name, penalty) in enumerate(self.generator_penalties.items()):
-      if counts(name, penalty, context):
+      if is_due(name, penalty, context):
         stream, noise = (rng.fold_in(rng.fold_in(penalty_keys, i), j) for j in (0, 1))
         latents, generate = self.map_of(params, context.buffers, stream, noise, embedded, penalty.wrt_w)
         value, memories[name] = penalty(generate, latents, rng.fold_in(stream, 1), context.buffers['penalties'][name])
@@ -293,7 +293,7 @@ def due(penalties: Mapping[str, Penalty], time: int) -> tuple[str, ...]:
   return tuple(name for name, penalty in penalties.items() if penalty.every > 1 and time % penalty.every == 0)
 
 
-def counts(name: str, penalty: Penalty, context: Context) -> bool:
+def is_due(name: str, penalty: Penalty, context: Context) -> bool:
   """Whether a penalty counts at this step."""
   return penalty.every == 1 or name in context.plan.penalties
 

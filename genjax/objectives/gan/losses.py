@@ -16,7 +16,7 @@ Scalar = Float[Array, '']
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial(abc.ABC):
-  """Two scalars to be minimised, of logits [B] of real and of generated images."""
+  """Two scalars to be minimized, of logits [B] of real and of generated images."""
 
   paired: ClassVar[bool] = False  # whether the generator's loss looks at `real`, which is None otherwise
 
@@ -78,7 +78,7 @@ class Wasserstein(Adversarial):
   """L_D = E D(G(z)) - E D(x), L_G = -E D(G(z)), for D of bounded slope (1701.07875, eq. 2 and 3).
 
   The slope is bounded by a penalty (`penalties.GradientPenalty`), by clipping the weights (`optim.rmsprop`) or by spectral
-  normalisation.
+  normalization.
   """
 
   def discriminator(self, real: Logits, fake: Logits) -> Scalar:

@@ -3,7 +3,7 @@
 A discriminator's penalty, a frozen dataclass and `Penalty`, is called with `critic(images, keys) -> logits [B]`, real and
 generated images [B, H, W, C] and keys [B], and returns a scalar. A generator's, a `GeneratorPenalty`, is called with
 `generate(latents) -> images`, latents [B, d], keys and a number that it remembers from step to step, and returns a scalar and
-the number. Both count at each `every`-th step only, `every` times as much then (lazy regularisation, 1912.04958, appendix B;
+the number. Both count at each `every`-th step only, `every` times as much then (lazy regularization, 1912.04958, appendix B;
 the paper takes such steps apart from the others with the same Adam, here they are one).
 """
 
@@ -148,7 +148,7 @@ class PathLength(GeneratorPenalty):
 
 @dataclasses.dataclass(frozen=True)
 class JacobianVariation(GeneratorPenalty):
-  """weight 1/2 E |J(z) - J(z')|_F^2 / E |J|_F^2, of neighbours z, z': how much of the Jacobian varies, between 0 and 1.
+  """weight 1/2 E |J(z) - J(z')|_F^2 / E |J|_F^2, of neighbors z, z': how much of the Jacobian varies, between 0 and 1.
 
   J(z) is the Jacobian dG/dz, z' = sqrt(1 - r^2) z + r n with n ~ N(0, I) and r = `radius`, so that z' ~ N(0, I) as z. The
   Frobenius norms are E_v |J v|^2 over v ~ N(0, I), the same v for z and z': two forward derivatives an image. With r = 1

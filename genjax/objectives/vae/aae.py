@@ -53,7 +53,7 @@ class AdversarialAutoencoder(NormalPrior):
     if self.likelihood.params() or self.likelihood.buffers():
       raise UsageError(
         f'{type(self.likelihood).__name__} has learned parameters, which {type(self).__name__} does not train: '
-        'use Gaussian or BinarisedBernoulli.'
+        'use Gaussian or BinarizedBernoulli.'
       )
 
   @abc.abstractmethod
@@ -135,18 +135,18 @@ class AAE(AdversarialAutoencoder):
 class SemiSupervisedAAE(AdversarialAutoencoder):
   """The encoder also predicts the class, and 'class_discriminator' tells predictions from one-hot rows (section 5).
 
-  The labels of a part `labelled` of the images count by their cross-entropy, always of the same images. The last numbers of the
+  The labels of a part `labeled` of the images count by their cross-entropy, always of the same images. The last numbers of the
   encoder's mean, one for each class, are the logits. `unshown_accuracy` in the logs is of the training images whose labels do
   not count; of others, see `classify`.
   """
 
   class_discriminator: nn.Module | None = None  # y -> logit [B]; one like `discriminator` unless set
-  labelled: float = 0.05
+  labeled: float = 0.05
 
   def __post_init__(self):
     super().__post_init__()
-    if not 0 < self.labelled <= 1:
-      raise UsageError(f'objective.labelled={self.labelled} must be above 0 and 1 at most.')
+    if not 0 < self.labeled <= 1:
+      raise UsageError(f'objective.labeled={self.labeled} must be above 0 and 1 at most.')
     if self.classes < 2 or self.encoder.z_dim <= self.classes:
       raise UsageError(
         f'objective.encoder.z_dim={self.encoder.z_dim} must exceed the number of classes, {self.classes}, which must be two or '
@@ -206,14 +206,14 @@ class SemiSupervisedAAE(AdversarialAutoencoder):
     fooled = ADVERSARIAL.generator(None, self.class_logit(params, jax.nn.softmax(code.classes)))
     label, shown = batch.cond['label'], self.shown(batch.row)
     wrong = optax.softmax_cross_entropy_with_integer_labels(code.classes, label)
-    supervised = (wrong * shown).mean() / self.labelled  # a mean over images, however they are split
+    supervised = (wrong * shown).mean() / self.labeled  # a mean over images, however they are split
     right = ((code.classes.argmax(axis=1) == label) & ~shown).sum() / jnp.maximum((~shown).sum(), 1)
     metrics = {'d_classes': fooled, 'class_nats': supervised, 'unshown_accuracy': right.astype(jnp.float32)}
     return self.weight * fooled + supervised, metrics
 
   def shown(self, row: Int[Array, 'b']) -> Bool[Array, 'b']:
     """Whose labels count: a function of the place in the data set."""
-    return rng.uniform(rng.image_keys(rng.key(0), row)) < self.labelled
+    return rng.uniform(rng.image_keys(rng.key(0), row)) < self.labeled
 
 
 def as_image(z: Float[Array, 'b z']) -> Float[Array, 'b 1 1 z']:

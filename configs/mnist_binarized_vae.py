@@ -1,7 +1,7 @@
-"""Convolutional VAE on dynamically binarised MNIST, unconditional: for its likelihood.
+"""Convolutional VAE on dynamically binarized MNIST, unconditional: for its likelihood.
 
-python train.py --config configs/mnist_binarised_vae.py
-python evaluate.py --run runs/mnist_binarised_vae --metrics likelihood --estimator iwae_50
+python train.py --config configs/mnist_binarized_vae.py
+python evaluate.py --run runs/mnist_binarized_vae --metrics likelihood --estimator iwae_50
 
 -ELBO 89.45 nats, IWAE-50 85.51, of the 10,000 test images (2026-11-28, one core of an AMD EPYC beside other
 work: 94 minutes; jax 0.12.0.1). Fully connected networks of 512 units, 5,120 thousand images, came to 92.3 and 88.5
@@ -19,7 +19,7 @@ def get_config():
     'objectives.vae.vae.VAE',
     encoder=spec('networks.conv_vae.ConvEncoder', z_dim=32, width=16),
     decoder=spec('networks.conv_vae.ConvDecoder', width=16),
-    likelihood=spec('objectives.likelihoods.BinarisedBernoulli'),
+    likelihood=spec('objectives.likelihoods.BinarizedBernoulli'),
     warmup=100_000,
   )
   config.optim = {'model': spec('optim.adam', learning_rate=spec('optim.cosine', peak=2e-3, steps=steps, warmup=500))}
