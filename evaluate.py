@@ -1,13 +1,13 @@
-"""Judge a run: python evaluate.py --run runs/x --samples 10000        (writes runs/x/evaluation/*.json, and the samples nearest
-              to training images above those)
-By its likelihood alone: python evaluate.py --run runs/x --metrics likelihood --estimator iwae_50
+"""Evaluate a run: python evaluate.py --run runs/x --samples 10000
+              (writes runs/x/evaluation/*.json, and a grid of the samples nearest to training images)
+Only its likelihood: python evaluate.py --run runs/x --metrics likelihood --estimator iwae_50
 External images: python evaluate.py --images DIR_OR_NPZ --data fashion_mnist   (writes evaluation/NAME/*.json)
-Side by side:  python evaluate.py compare runs/a runs/b --out comparison
+Compare runs:  python evaluate.py compare runs/a runs/b --out comparison
               python evaluate.py compare runs/a runs/b --metrics likelihood
 A read-only run directory: python evaluate.py --run /shared/a --out a; python evaluate.py compare a runs/b
 Data that have moved since training: python evaluate.py --run runs/x --data NEW_PATH
 
-Options beyond those below are the model's own, such as --steps 25; --help with --run lists them.
+Models have more options than those below, such as --steps 25; --help with --run lists them.
 """
 
 import os
@@ -43,10 +43,10 @@ from genjax.images import encode_image, grid_image, save_grid, to_uint8
 from genjax.memory import check_images
 from genjax.metrics import card, compare, report
 from genjax.metrics.classifier import recipe_for
-from genjax.metrics.collapse import CollapseMonitor, notice
+from genjax.metrics.collapse import CollapseMonitor, overfitting_warning
 from genjax.metrics.counting import evaluations
 from genjax.metrics.evaluation import draw, read_samples
-from genjax.metrics.evaluator import Evaluator, class_notes, first_images, may_be_drawn
+from genjax.metrics.evaluator import Evaluator, class_notes, first_images, matches_frequencies
 from genjax.metrics.extractors import cache_folder, open_classifier, open_metric
 from genjax.metrics.likelihood import likelihood
 from genjax.metrics.modes import open_features
@@ -71,27 +71,34 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--resolution', type=int, help='with --images: resize --images and --data (default: that of --images)')
   parser.add_argument(
-    '--channels', type=int, help='with --images: convert --images and --data to 1 grayscale, 3 RGB (as they are)'
+    '--channels', type=int, help='with --images: convert --images and --data to 1 grayscale, 3 RGB (default: unchanged)'
   )
   parser.add_argument('--data_dir', help='folder of TensorFlow Datasets (with --run: that of the training)')
-  parser.add_argument('--metrics', default='all', help='all (default), or likelihood: alone, of the test split')
-  parser.add_argument('--samples', type=int, help='how many images are drawn, or taken from --images (10000, or all if fewer)')
-  parser.add_argument('--seeds', default='0', help='one evaluation for each, as 0,1,2 (0)')
+  parser.add_argument('--metrics', default='all', help='all (default), or only likelihood, on the test split')
+  parser.add_argument('--samples', type=int, help='number of samples, or of --images (10000, or all if fewer)')
+  parser.add_argument('--seeds', default='0', help='seeds, such as 0,1,2; one evaluation each (0)')
   parser.add_argument(
-    '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or your a.b.c'
+    '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or a custom function a.b.c'
   )
   parser.add_argument(
-    '--metric', action='append', default=[], help='a metric of yours, a.b.c: of samples and real images, uint8 [N, H, W, C]'
+    '--metric',
+    action='append',
+    default=[],
+    help='a custom metric a.b.c, a function of samples and real images, uint8 [N, H, W, C]',
   )
-  parser.add_argument('--weights', default='', help='of inception or efficientnet_lite0')
-  parser.add_argument('--split', default='', help='real images compared with (train)')
-  parser.add_argument('--reference_images', type=int, default=0, help='at most so many, of every split (0: all)')
+  parser.add_argument('--weights', default='', help='weights of inception or efficientnet_lite0')
+  parser.add_argument('--split', default='', help='split of the real images (train)')
+  parser.add_argument('--reference_images', type=int, default=0, help='maximum number of real images of each split (0: all)')
   parser.add_argument('--cas', action='store_true', help='also train a classifier on the samples, and test it on real images')
   parser.add_argument(
-    '--likelihood', type=int, help='of so many test images (all; none where each takes many evaluations, as in diffusion)'
+    '--likelihood',
+    type=int,
+    help='number of test images for the likelihood (all; 0 if it is expensive, as for diffusion models)',
   )
-  parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ...; without, the first')
-  parser.add_argument('--out', default='', help='a folder for cards and images (the run itself; with --images evaluation/NAME)')
+  parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ... (default: the first)')
+  parser.add_argument(
+    '--out', default='', help='a folder for cards and images (the run directory; with --images evaluation/NAME)'
+  )
   args, rest = parser.parse_known_args(argv)
   try:
     return evaluate_run(parser, argv) if args.images is None else evaluate_images(parser, args, rest)
@@ -120,16 +127,14 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   if args.help:
     return print(parser.format_help() + options_help(run))
   if args.metrics not in ('all', 'likelihood'):
-    raise UsageError(f'--metrics {args.metrics}: give all or likelihood.')
+    raise UsageError(f'--metrics {args.metrics} must be all or likelihood.')
   alone = args.metrics == 'likelihood'
   for name in ('samples', 'seeds', 'features', 'metric', 'weights', 'split', 'reference_images', 'cas') if alone else ():
     if getattr(args, name) != parser.get_default(name):
-      raise UsageError(
-        f'--{name} has no say in --metrics likelihood, which is of the test split and of no samples: leave it out.'
-      )
+      raise UsageError(f'--{name} has no effect with --metrics likelihood; remove it.')
   options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
   if alone and rest:
-    raise UsageError(f'{rest[0]} has no say in --metrics likelihood, which is of no samples: leave it out.')
+    raise UsageError(f'{rest[0]} has no effect with --metrics likelihood; remove it.')
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
   args.samples = 10_000 if args.samples is None else args.samples
@@ -150,7 +155,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   images = likelihood_images(args.likelihood, run.objective, test, alone)
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
-    raise UsageError(f'--estimator {args.estimator}: say of how many test images, as --likelihood 500.')
+    raise UsageError(f'--estimator {args.estimator} needs a number of test images: add --likelihood 500.')
   judged = card.model(run.path, run.step, run.config['train'], run.objective, best=args.best)
   judged |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
   judged |= {'ema_halflife_kimg': None} if args.no_ema else {}
@@ -163,7 +168,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
     print(card.likelihood_table(found))
     return print(card.save_likelihood(out, found))
 
-  # One card a seed.
+  # One card per seed.
   real = test if args.split == 'test' else train
   labels = card.origin_of_labels(run.objective.conditioner, real.num_classes, args.split)
   evaluator = open_evaluator(args, data, train, test, mesh, labels, isinstance(run.objective, AdversarialGame))
@@ -198,7 +203,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
       panel = monitor(variables, seed)
       extra_metrics = nats | {f'collapse_{k}': v for k, v in panel.items()}
-      notes = [text] if (text := notice(panel)) else []
+      notes = [text] if (text := overfitting_warning(panel)) else []
     found = evaluator.measure(samples, args.samples, floor, extra_metrics, notes) | location
     written = {name: as_spec(value) for name, value in options.items()}
     found['model'] = judged | {'likelihood': kind, 'options': written, 'evaluations': network_evaluations, 'seed': seed}
@@ -208,7 +213,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
 
 
 def open_trained_on(run: Run, data: dict[str, Any], allow: list[str]) -> tuple[Source, Source | None]:
-  """The images that a run was trained on and their test split, opened by the options `data`; names the remedy if they moved."""
+  """The training images of a run and their test split, opened by the options `data`; errors explain how to open moved data."""
   try:
     return real_images(allow=allow, **data)
   except UsageError as error:
@@ -257,7 +262,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   if unsupported:
     raise UsageError(f'{unsupported[0]} has no effect with --images, which does not draw samples; remove it.')
   if not args.images:
-    raise UsageError('--images is empty: give a folder of images, or an npz file.')
+    raise UsageError('--images is empty: use a folder of images, or an npz file.')
   if not args.data:
     raise UsageError('--images needs the real images to compare with: add --data NAME, a data set, a folder or an .npz file.')
   if (Path(args.data).expanduser() / 'config.json').is_file():
@@ -294,7 +299,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   evaluator = open_evaluator(args, data, train, test, mesh, card.OF_IMAGES if source.num_classes else card.NO_LABELS)
   samples = read_samples(source, evaluator.extractor, evaluator.real, mesh, count, args.batch_size)
   notes += class_notes(samples.labels, evaluator.real.classes)
-  floor = card.fid_floor(evaluator.real, count, may_be_drawn(samples.labels, evaluator.real.classes))
+  floor = card.fid_floor(evaluator.real, count, matches_frequencies(samples.labels, evaluator.real.classes))
   result = evaluator.measure(samples, count, floor, {}, notes)
   result['model'] = card.external_model(path, source)
   result['cost'] = samples.cost | {'seconds': round(time.perf_counter() - begin, 3)}
@@ -304,18 +309,20 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
 
 
 def side_by_side(argv: list[str]) -> None:
-  """Writes table.md, the figures, a grid of each run, and index.html, which holds all of them."""
-  parser = Parser(prog='evaluate.py compare', description='Runs side by side, evaluated by one protocol.')
-  parser.add_argument('runs', nargs='+', type=Path, help='run directories that evaluate.py has judged')
+  """Writes table.md, the figures, a grid of each run, and index.html, which contains all of them."""
+  parser = Parser(prog='evaluate.py compare', description='Compare runs that were evaluated by the same protocol.')
+  parser.add_argument('runs', nargs='+', type=Path, help='run directories with evaluations of evaluate.py')
   parser.add_argument('--out', type=Path, default=Path('comparison'), help='a folder (comparison)')
-  parser.add_argument('--features', default='', help='judged by these (without: what all runs have, of the most samples)')
-  parser.add_argument('--metrics', default='all', choices=['all', 'likelihood'], help='likelihood: a table of those alone')
-  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the runs may name')
+  parser.add_argument(
+    '--features', default='', help='features of the evaluations (default: those that all runs have, with the most samples)'
+  )
+  parser.add_argument('--metrics', default='all', choices=['all', 'likelihood'], help='likelihood: only a table of likelihoods')
+  parser.add_argument('--allow_package', action='append', default=[], help='another package that the runs may use')
   args = parser.parse_args(argv)
   if args.metrics == 'likelihood':
     return print(compare.markdown(compare.likelihoods(args.runs)))
   check_writable(args.out, 'use another folder with --out DIR')
-  rows = compare.rows_of(args.runs, args.features)
+  rows = compare.make_rows(args.runs, args.features)
   pictures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model, path = row.card['model'], row.card.get('run', row.run)
@@ -331,13 +338,13 @@ def side_by_side(argv: list[str]) -> None:
       run = load(path, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
       if guide := model.get('guide'):
         run = run.guided_by(load(guide['run'], guide['step'], model['ema_halflife_kimg'] is not None, args.allow_package))
-    except UsageError as error:  # its numbers outlive the checkpoint
-      print(f'{row.name} gets no grid: {error}')
+    except UsageError as error:  # the checkpoint may have been deleted since the evaluation
+      print(f'{row.name} has no grid: {error}')
       continue
     columns = grid_columns(run.objective)
     n = 8 * columns
     images = run.sample(rng.key(0), n, **grid_cond(run.objective, n), **build(model['options'], args.allow_package))
-    classes = ', one class a column' if run.classes else ''
+    classes = ', one class per column' if run.classes else ''
     pictures[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
   html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
@@ -371,33 +378,33 @@ def check_split(args, test: Source | None) -> None:
 
 
 def likelihood_images(asked: int | None, objective, test, alone: bool = False) -> int:
-  """Of how many test images the likelihood is taken; `alone` if nothing else is asked for."""
+  """The number of test images for the likelihood; `alone`: it is the only metric."""
   most, has = len(test) if test else 0, isinstance(objective, HasLikelihood)
   if (asked or alone) and not has:
     why = objective.no_nll if isinstance(objective, HasNoLikelihood) else 'it has no density'
     option = '--metrics likelihood' if alone else f'--likelihood {asked}'
     raise UsageError(f'{option}: {type(objective).__name__} has none: {why}.')
   if alone and not test:
-    raise UsageError('--metrics likelihood is of the test split, and these data have none.')
+    raise UsageError('--metrics likelihood needs data with a test split.')
   if asked is None:
     expensive = has and objective.nll_is_expensive
     if alone and expensive:
-      raise UsageError('--metrics likelihood: each image takes many evaluations here, say of how many, as --likelihood 500.')
+      raise UsageError('--metrics likelihood is expensive for this model: set the number of images with --likelihood 500.')
     return most if has and not expensive else 0
   if alone and not asked:
-    raise UsageError('--metrics likelihood of no images (--likelihood 0) is nothing.')
+    raise UsageError('--metrics likelihood needs images: --likelihood must be above 0.')
   if not 0 <= asked <= most:
-    raise UsageError(f'--likelihood {asked}: these data have {most} test images.')
+    raise UsageError(f'--likelihood {asked} must be from 0 to {most}, the number of test images.')
   return asked
 
 
 def likelihood_kind(objective, estimator: str) -> str:
-  """How it is estimated, and of what."""
+  """Describes the estimator, and the images that the likelihood refers to."""
   return objective.estimators[estimator] + (', given their labels' if class_label(objective.conditioner) else '')
 
 
 def likelihood_estimator(asked: str, objective) -> str:
-  """One of the objective's; '' if it has no likelihood."""
+  """The name of an estimator of the objective; '' if it has no likelihood."""
   known = objective.estimators if isinstance(objective, HasLikelihood) else {}
   if asked and asked not in known:
     more = ' and iwae_k of any k from 1 to 999,999' if 'iwae_50' in known else ''
@@ -412,7 +419,7 @@ def parse_seeds(text: str) -> list[int]:
   except ValueError:
     seeds = [-1]
   if not all(0 <= seed < 2**32 for seed in seeds) or len(set(seeds)) < len(seeds):
-    raise UsageError(f'--seeds {text}: give different numbers from 0, as 0,1,2.')
+    raise UsageError(f'--seeds {text} must be different integers from 0, such as 0,1,2.')
   return seeds
 
 

@@ -2,7 +2,7 @@
 
 Without --out, --images and --npz the grid is written into the run directory.
 
-Options beyond those below are the objective's own; --help with --run lists them.
+Models have more options than those below; --help with --run lists them.
 """
 
 import os
@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 
 from genjax import parallel, rng
+from genjax.build import as_spec
 from genjax.commandline import check_guide, open_run, options_help, parse_options, parse_run, run_parser
 from genjax.errors import UsageError
 from genjax.files import check_writable, write_whole
@@ -32,24 +33,26 @@ from genjax.signals import OnInterrupt, exit_on_interrupt
 
 def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
-  parser.add_argument('--n', type=int, help='how many images (64; of --mix 6 a side)')
-  parser.add_argument('--seed', type=int, default=0, help='image i depends on (seed, i) alone (0)')
+  parser.add_argument('--n', type=int, help='number of images (64; with --mix 6 per side)')
+  parser.add_argument('--seed', type=int, default=0, help='image i depends only on (seed, i) (0)')
   parser.add_argument(
-    '--label', help='a class by number or name, several as 0,1,2 in turn, or "each" for all in turn (default: drawn)'
+    '--label', help='a class by number or name, several in turn as 0,1,2, or "each" for all in turn (default: random)'
   )
   parser.add_argument('--out', help='a file with the grid: .png, .jpg or .webp (in the run directory)')
   parser.add_argument('--images', type=Path, help='a folder for one PNG file per image')
   parser.add_argument(
-    '--walk', type=int, help='with a latent: a way through so many in --n frames, .gif, .webp or .png (a strip)'
+    '--walk', type=int, help='models with a latent: interpolate this many in --n frames, .gif, .webp or .png (a strip)'
   )
-  parser.add_argument('--mix', type=int, help='StyleGAN2: --n by --n images, styles of the row, from this layer on the column')
+  parser.add_argument(
+    '--mix', type=int, help='StyleGAN2: --n x --n images with the styles of the row, and from this layer on of the column'
+  )
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
   args, rest = parsed
   if args.walk is not None and args.mix is not None:
-    raise UsageError('--walk and --mix: give one of them.')
+    raise UsageError('--walk and --mix cannot be combined: use one of them.')
   suffixes = (*ENCODINGS, *MOVING) if args.walk is not None else tuple(ENCODINGS)
   if args.out and not args.out.lower().endswith(suffixes):
     raise UsageError(f'--out {args.out}: use a name that ends in {", ".join(dict.fromkeys(suffixes))}.')
@@ -68,11 +71,11 @@ def main(argv: list[str]) -> None:
 
   args.n = args.n if args.n is not None else 64 if args.mix is None else 6
   if not 0 <= args.seed < 2**32:
-    raise UsageError(f'--seed {args.seed}: give a number from 0 to {2**32 - 1}.')
+    raise UsageError(f'--seed {args.seed} must be from 0 to {2**32 - 1}.')
   key = rng.key(args.seed)
   run.check_request(key, **{'--n': args.n})
   if args.walk is not None or args.mix is not None:
-    return through_latents(args, run, key, options)
+    return through_latents(args, run, key, values, options)
   values |= {'label': parse_label(args.label, args.n, run)} if args.label else {}
   images = run.sample(key, args.n, batch_size=args.batch_size, **values, **options)
   check_finite(int(not_finite(images)), args.n)
@@ -88,28 +91,29 @@ def main(argv: list[str]) -> None:
     print(f'{args.images}: {args.n} files')
   if args.npz:
     protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, 'guide': args.guide, **run.options, **options}
+    protocol = {name: as_spec(value) for name, value in protocol.items()}
     file = io.BytesIO()
     np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **run.cond(values, args.n, key))
     write_whole(Path(args.npz), file.getvalue())
     print(args.npz)
 
 
-def through_latents(args, run, key, options: dict) -> None:
-  """Writes what --walk and --mix ask for."""
+def through_latents(args, run, key, values: dict, options: dict) -> None:
+  """Writes the file of --walk or --mix."""
   if args.npz or args.images:
-    raise UsageError('--walk and --mix write one file: use --out alone.')
+    raise UsageError('--walk and --mix write one file, --out: remove --npz and --images.')
   kind = 'mix' if args.walk is None else 'walk'
   args.out = args.out or str(
     run.path / 'sampled' / f'step_{run.step:08d}_seed_{args.seed}_{kind}.{"png" if kind == "mix" else "gif"}'
   )
   if args.label and (args.label == 'each' or ',' in args.label):
-    raise UsageError(f'--label {args.label}: --walk and --mix are of one class (without, that of the first image).')
-  cond = {'label': parse_label(args.label, 1, run)[0]} if args.label else {}
+    raise UsageError(f'--label {args.label}: --walk and --mix need a single class (default: that of the first image).')
+  cond = values | ({'label': parse_label(args.label, 1, run)[0]} if args.label else {})
   if args.walk is None:
     save_grid(args.out, np.asarray(to_uint8(run.mix(key, args.n, args.mix, **cond, **options))), args.n)
   else:
     frames = np.asarray(to_uint8(run.walk(key, args.walk, args.n, **cond, **options)))
-    if args.out.lower().endswith(('.png', '.jpg', '.jpeg')):  # from one stop to the next in each row
+    if args.out.lower().endswith(('.png', '.jpg', '.jpeg')):  # each row is an interpolation between two latents
       save_grid(args.out, frames, math.ceil(args.n / args.walk))
     else:
       save_frames(args.out, frames)
@@ -117,13 +121,13 @@ def through_latents(args, run, key, options: dict) -> None:
 
 
 def columns_of(label: str | None, n: int, run) -> int:
-  """Of a grid of `n` images: about as many as rows, each of one class where classes come in turn."""
+  """The columns of a grid of `n` images: about as many as rows, each with one class if there are several."""
   in_turn = grid_columns(run.objective) if label == 'each' else len((label or '').split(','))
   return in_turn * max(1, round(math.sqrt(n) / in_turn))
 
 
 def parse_label(text: str, n: int, run) -> list[int]:
-  """The `n` classes that the user asked for, by number or name, in turn."""
+  """The `n` classes of --label, by number or name, in turn."""
   if not run.classes:
     raise UsageError(f'--label {text}: this model was trained without labels.')
   if text == 'each':

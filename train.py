@@ -2,7 +2,7 @@
 
 The same command again resumes; so does `python train.py --resume runs/x`. On SIGINT (Ctrl-C) or SIGTERM the step is finished
 and saved. A second signal, or one before the first step, exits at once.
-Status: 0 done, 1 a mistake in what was asked for or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
+Exit status: 0 done, 1 a usage error or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 
 --config.SECTION.OPTION=VALUE overrides an option of the config; --dry_run shows all of them.
 """
@@ -41,7 +41,7 @@ from genjax.transfer import start_from, with_variables
 from genjax.types import Grows, example_batch
 from genjax.workdir import SAVED, keep_background, open_workdir, read_config, run_id_of
 
-AGREE = 10  # steps after which several hosts ask one another whether to stop
+AGREE = 10  # steps after which several hosts agree whether to stop
 DEFAULT = str(Path(__file__).parent / 'configs' / 'digits_flow.py')
 
 
@@ -49,15 +49,18 @@ def main(argv: list[str]) -> None:
   args, overrides = parse(argv)
   stop_request = StopRequest()
   parallel.use_compilation_cache()
-  logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, too
+  logging.set_verbosity(logging.FATAL)  # errors are also raised
   parallel.initialize_distributed(args.coordinator, args.num_processes, args.process_id)
   stop_request.reinstall()
   say = print if jax.process_index() == 0 else lambda text: None
   if args.replay:
     return replay.replay(Path(args.replay).resolve(), args.allow_package)
 
-  # The experiment: objects from the config, and what is computed where.
-  loaded = config_of_run(args.resume, overrides) if args.resume else load_config(args.config, overrides, args.allow_package)
+  # The experiment: objects from the config, the devices, and the compiled step.
+  if args.resume:
+    loaded = config_of_run(args.resume, overrides, DEFAULT, args.allow_package)
+  else:
+    loaded = load_config(args.config, overrides, args.allow_package)
   if loaded.dropped:
     say(f'{", ".join(loaded.dropped)}: dropped, because the class on the command line has no such option.')
   workdir = Path(args.resume or args.workdir or Path('runs') / loaded.name)
@@ -71,10 +74,12 @@ def main(argv: list[str]) -> None:
   like = abstract_state(objective, source.example, experiment.optimizers, experiment.average)
   if isinstance(objective, Grows) and train.steps < objective.grown_at:
     say(
-      f'train.steps={train.steps}: images are whole from step {objective.grown_at} only. '
+      f'train.steps={train.steps}: all levels are used only from step {objective.grown_at} on. '
       'Raise it, or lower objective.hold_steps and fade_steps.'
     )
   if args.dry_run:
+    if train.init_from:
+      start_from(train.init_from, like, say, args.allow_package)
     return dry_run(experiment, like, compiled_step)
   check_state(bytes_of(like), mesh.size if train.strategy == 'fsdp' else 1)
 
@@ -84,9 +89,7 @@ def main(argv: list[str]) -> None:
     fixed = {name: experiment.resolved[name] for name in ('data', 'frozen') if name in experiment.resolved}
     return config | fixed | resolve_specs(config, source, args.allow_package)
 
-  parallel.refuse_differences(
-    json.dumps(experiment.resolved), 'the hosts were given different configs: give all the same command.'
-  )
+  parallel.refuse_differences(json.dumps(experiment.resolved), 'the hosts have different configs: use the same command on all.')
   if jax.process_index() == 0:
     open_workdir(workdir, experiment.resolved, args.allow_package, config_at)
     write_environment(workdir)
@@ -109,19 +112,19 @@ def main(argv: list[str]) -> None:
   owed = previews.owed(first)
   if first >= train.steps and not any(owed):
     checkpoints.close()
-    say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to go on.')
+    say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to continue.')
     return
 
-  # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read when
-  # something is due, before it is written, so that no checkpoint holds what is not finite; a step that was not has halted
-  # the state (genjax/step.py).
+  # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read before
+  # anything is written, so that checkpoints contain only finite values; after a step that is not finite, the state no longer
+  # changes (genjax/step.py).
   metrics = progress = NullWriter()
   if jax.process_index() == 0:
     metrics = MetricWriter(workdir, first, train.batch_size, experiment.resolved, args.wandb)
     progress = Progress(first, train.steps, train.batch_size)
   previews.open(metrics, say)
   stopping = False
-  with contextlib.ExitStack() as closing:  # each is closed whatever happens to the others, the checkpoints last
+  with contextlib.ExitStack() as closing:  # closes each even if closing another fails, the checkpoints last
     for part in (checkpoints, previews, metrics, pipeline, progress):
       closing.callback(part.close)
     previews(state, first, owed)
@@ -129,8 +132,8 @@ def main(argv: list[str]) -> None:
     for t in range(first, train.steps):
       try:
         batch = pipeline(t)
-      except UsageError:  # an image that cannot be read: nothing of what came before is lost
-        if jax.process_count() == 1:  # others have no reason to save now
+      except UsageError:  # an image cannot be read: save the previous steps
+        if jax.process_count() == 1:  # saving needs all hosts
           checkpoints.save(state)
         raise
       state, scalars = compiled_step(state, batch, key, turn_at(objective, t))
@@ -138,7 +141,7 @@ def main(argv: list[str]) -> None:
       step_metrics.add(scalars)
       progress.advance()
       done = t + 1
-      # Asked once: a signal that comes later is for the next step. Several hosts agree every few steps.
+      # Checked once per step: a later signal applies to the next step. Several hosts agree every few steps.
       stopping = (jax.process_count() == 1 or done % AGREE == 0) and parallel.any_process(bool(stop_request.signal))
       last = done == train.steps or stopping
       log, save = (done % every == 0 or last for every in (train.log_every, train.checkpoint_every))
@@ -160,7 +163,7 @@ def main(argv: list[str]) -> None:
         checkpoints.save(state)
       if stopping:
         break
-      with step_metrics.paused():  # evaluating and sampling are not training
+      with step_metrics.paused():  # evaluation and sampling do not count as training time
         previews(state, done, due)
       stop_request.after = STEP
   if stopping:
@@ -179,32 +182,28 @@ def new_state(experiment: Experiment, like: TrainState, sharding, say, allow: li
     state = init_state(experiment.objective, experiment.optimizers, experiment.keys()[0], batch, experiment.average)
     return with_variables(state, start, experiment) if start else state
 
-  once = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}  # compiling is what takes time
-  return jax.jit(init, out_shardings=sharding, compiler_options=once)(start or None)  # born where it will live
+  once = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}  # compilation dominates the time
+  return jax.jit(init, out_shardings=sharding, compiler_options=once)(start or None)  # created with its final sharding
 
 
 def parse(argv: list[str]):
   """The flags, and the overrides of the config by name. Raises UsageError for words that are neither."""
   parser = Parser(__doc__)
   parser.add_argument('--config', default=DEFAULT, help=f'the config file ({DEFAULT})')
-  parser.add_argument('--resume', help='a run directory, whose config is used and whose training goes on')
+  parser.add_argument('--resume', help='a run directory whose training continues with its config')
   parser.add_argument('--workdir', help='the run directory (runs/<name of the config file>)')
   parser.add_argument('--dry_run', action='store_true', help='print the resolved config, parameters, FLOPs and bytes, and exit')
-  parser.add_argument(
-    '--strict', action='store_true', help='stop at a damaged checkpoint instead of going back to the one before'
-  )
-  parser.add_argument('--replay', help='take a step that was not finite again: runs/x/nan/step_00000123')
-  parser.add_argument(
-    '--allow_package', action='append', default=[], help='a package beside genjax whose classes the config may name'
-  )
+  parser.add_argument('--strict', action='store_true', help='stop at a damaged checkpoint instead of using the previous one')
+  parser.add_argument('--replay', help='repeat a step that was not finite: runs/x/nan/step_00000123')
+  parser.add_argument('--allow_package', action='append', default=[], help='another package whose classes the config may use')
   parser.add_argument('--coordinator', help='several hosts: host:port of process 0, or auto on a cluster')
-  parser.add_argument('--num_processes', type=int, help='several hosts: how many')
-  parser.add_argument('--process_id', type=int, help='several hosts: which one this is')
+  parser.add_argument('--num_processes', type=int, help='several hosts: their number')
+  parser.add_argument('--process_id', type=int, help='several hosts: the index of this one')
   parser.add_argument('--wandb', default='', help='mirror the metrics to this Weights & Biases project')
   overrides, words = split_overrides(argv)
   args = parser.parse_args(words)
   if args.resume and (args.workdir or args.config != DEFAULT):
-    raise UsageError(f'--resume {args.resume} takes config and run directory from the run: leave out --config and --workdir.')
+    raise UsageError(f'--resume {args.resume} uses the config and the directory of the run: remove --config and --workdir.')
   return args, overrides
 
 
@@ -214,7 +213,7 @@ if __name__ == '__main__':
   except (UsageError, OSError) as error:
     if not isinstance(error, UsageError) and error.errno not in DISK_FULL:
       raise
-    remedy = '' if isinstance(error, UsageError) else '\nMake room, then give the same command again: it resumes.'
+    remedy = '' if isinstance(error, UsageError) else '\nFree disk space, then repeat the command: it resumes.'
     print(f'error: {error}{remedy}', file=sys.stderr, flush=True)
     # A proper exit waits for the other hosts, which wait for this one; after a failed save its threads print tracebacks.
     if jax.distributed.is_initialized() or remedy or isinstance(error, (NotSaved, NotWritten)):

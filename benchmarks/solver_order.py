@@ -112,7 +112,7 @@ def order(steps, medians) -> float | None:
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--solvers', default=','.join(SOLVERS), help=f'some of {",".join(SOLVERS)},dormand_prince')
+  parser.add_argument('--solvers', default=','.join(SOLVERS), help=f'some of {",".join(SOLVERS)},dopri5')
   parser.add_argument('--timesteps', default='log_snr', choices=TIMESTEPS, help='the time steps (log_snr)')
   args = parser.parse_args()
   if args.solvers == 'dopri5':

@@ -1,4 +1,4 @@
-"""VDVAE (2011.10650) on CIFAR-10 as in its table 3: 39M parameters, 10 logistics a pixel, without labels. For a GPU.
+"""VDVAE (2011.10650) on CIFAR-10 as in its table 3: 39M parameters, 10 logistics per pixel, without labels. For a GPU.
 
 python train.py --config configs/cifar10_vdvae.py
 python evaluate.py --run runs/cifar10_vdvae --metrics likelihood

@@ -1,4 +1,4 @@
-"""What every config starts from: the sections `data` and `train` with all their options."""
+"""The base of all configs: the sections `data` and `train` with all their options."""
 
 from ml_collections import ConfigDict
 

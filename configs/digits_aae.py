@@ -1,8 +1,8 @@
-"""Adversarial autoencoder (1511.05644, section 4) on scikit-learn's 8x8 digits: the label to the decoder, the style in z.
+"""Adversarial autoencoder (1511.05644, section 4) on scikit-learn's 8x8 digits: label-conditional, with the style in z.
 
 python train.py --config configs/digits_aae.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 97f9dcf): 2.0 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 97f9dcf): 2.0 minutes;
 FID 4.86, recall 0.90 of 10,000 samples.
 Card: docs/comparison/latent/. Grid: docs/gallery/.
 """

@@ -1,8 +1,8 @@
-"""configs/digits_vae.py, unconditional, with its KL led to 12 nats (1804.03599).
+"""configs/digits_vae.py, unconditional, with a capacity of 12 nats for the KL (1804.03599).
 
 python train.py --config configs/digits_capacity.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit c06f1c9): 0.6 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit c06f1c9): 0.6 minutes;
 FID 5.58, recall 0.89 of 10,000 samples; 29.3 nats of the 297 test images (a bound).
 Card: docs/comparison/latent/. Grid: docs/gallery/.
 """

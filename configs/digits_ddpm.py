@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits_ddpm.py
 
-Measured 2026-11-27 on 2 CPU cores beside other work (Python 3.12, jax 0.12.0.1, commit c325ccc): 2.4 minutes; FID 0.84 of
+Measured 2026-11-27 on 2 CPU cores of a shared machine (Python 3.12, jax 0.12.0.1, commit c325ccc): 2.4 minutes; FID 0.84 of
 10,000 samples (`python evaluate.py --run runs/digits_ddpm`, card in docs/comparison/diffusion/).
 Grid: docs/gallery/.
 """

@@ -1,8 +1,8 @@
-"""configs/digits_vq.py by finite scalar quantization (2309.15505): 8 x 8 levels, 64 codes.
+"""configs/digits_vq.py with finite scalar quantization (2309.15505): 8 x 8 levels, 64 codes.
 
 python train.py --config configs/digits_fsq.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 0.8 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 0e2e764): 0.8 minutes;
 FID 0.73, recall 0.92 of 10,000 samples; 61.5 nats of the 297 test images (a bound).
 Card: docs/comparison/latent/. Grid: docs/gallery/.
 """

@@ -3,7 +3,7 @@
 python train.py --config configs/digits_iddpm.py
 python evaluate.py --run runs/digits_iddpm --metrics likelihood --likelihood 297
 
-Measured 2026-11-30 on 2 CPU cores beside other work (Python 3.11, jax 0.10.2, commit 71eced9): 3.6 minutes; 4.39 bits per
+Measured 2026-11-30 on 2 CPU cores of a shared machine (Python 3.11, jax 0.10.2, commit 71eced9): 3.6 minutes; 4.39 bits per
 dimension, the bound of the 297 test images (card in docs/comparison/likelihood/). Grid: docs/gallery/. FID: not measured.
 """
 

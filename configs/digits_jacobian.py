@@ -1,4 +1,4 @@
-"""configs/digits_gan.py with the variation of the generator's Jacobian penalized: what that changes is in docs/gan.md.
+"""configs/digits_gan.py with a penalty on the variation of the generator's Jacobian. docs/gan.md describes its effect.
 
 python train.py --config configs/digits_jacobian.py
 

@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits_meanflow.py
 
-Measured 2026-11-27 on 2 CPU cores beside other work (Python 3.12, jax 0.12.0.1, commit c325ccc): 4.6 minutes; FID 0.93 of
+Measured 2026-11-27 on 2 CPU cores of a shared machine (Python 3.12, jax 0.12.0.1, commit c325ccc): 4.6 minutes; FID 0.93 of
 10,000 samples of one evaluation each (`python evaluate.py --run runs/digits_meanflow`, card in docs/comparison/diffusion/).
 Grid: docs/gallery/.
 """

@@ -1,8 +1,8 @@
-"""configs/digits_aae.py that is shown the labels of a tenth of the digits (1511.05644, section 5).
+"""configs/digits_aae.py with the labels of only a tenth of the digits (1511.05644, section 5).
 
 python train.py --config configs/digits_semi_aae.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit c06f1c9): 1.8 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit c06f1c9): 1.8 minutes;
 FID 3.84, recall 0.88 of 10,000 samples.
 Card: docs/comparison/latent/. Grid: docs/gallery/.
 """

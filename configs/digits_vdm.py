@@ -1,6 +1,6 @@
 """Variational diffusion (Kingma et al. 2107.00630) on digits, whose schedule is learned: the network of configs/digits_flow.py.
 
-Measured 2026-11-30 on 2 CPU cores beside other work (Python 3.11, jax 0.10.2, commit 71eced9, evaluated at 259949d): 4.7
+Measured 2026-11-30 on 2 CPU cores of a shared machine (Python 3.11, jax 0.10.2, commit 71eced9, evaluated at 259949d): 4.7
 minutes; 4.12 bits per dimension, the bound of the 297 test images (card in docs/comparison/likelihood/). Grid: docs/gallery/.
 FID: not measured.
 

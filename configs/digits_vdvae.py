@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits_vdvae.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.4 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.4 minutes;
 -ELBO 21.2 nats [20.6, 21.9] of the 297 test images; FID 1.73, recall 0.87 of 10,000 samples (card in docs/comparison/latent/).
 Warm-up and free bits keep the latents in use (LOG.md). Grid: docs/gallery/.
 """

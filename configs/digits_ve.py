@@ -4,7 +4,7 @@ Sampled by predictor and Langevin corrector.
 
 python train.py --config configs/digits_ve.py
 
-Measured 2026-11-27 on 2 CPU cores beside other work (Python 3.12, jax 0.12.0.1, commit c325ccc): 3.7 minutes;
+Measured 2026-11-27 on 2 CPU cores of a shared machine (Python 3.12, jax 0.12.0.1, commit c325ccc): 3.7 minutes;
 FID 1.5 of 2,000 samples (a quick estimate, `python evaluate.py --run runs/digits_ve --samples 2000`, card in
 docs/comparison/diffusion/). Grid: docs/gallery/.
 """

@@ -4,7 +4,7 @@ Weights of Hang et al. (2303.09556).
 
 python train.py --config configs/digits_vp.py
 
-Measured 2026-11-27 on 2 CPU cores beside other work (Python 3.12, jax 0.12.0.1, commit c325ccc): 2.3 minutes;
+Measured 2026-11-27 on 2 CPU cores of a shared machine (Python 3.12, jax 0.12.0.1, commit c325ccc): 2.3 minutes;
 FID 0.81 of 10,000 samples (`python evaluate.py --run runs/digits_vp`, card in docs/comparison/diffusion/). Grid:
 docs/gallery/.
 """

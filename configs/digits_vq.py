@@ -2,7 +2,7 @@
 
 python train.py --config configs/digits_vq.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 1.3 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 0e2e764): 1.3 minutes;
 FID 0.63, recall 0.93 of 10,000 samples; 56.7 nats of the 297 test images (a bound). With more steps the prior memorizes the
 1,500 images (LOG.md). Card: docs/comparison/latent/. Grid: docs/gallery/.
 """

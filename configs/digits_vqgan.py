@@ -1,8 +1,8 @@
-"""VQGAN (2012.09841) on scikit-learn's 8x8 digits: configs/digits_vq.py, whose decoder also plays against a discriminator.
+"""VQGAN (2012.09841) on scikit-learn's 8x8 digits: configs/digits_vq.py, with a discriminator for the decoder.
 
 python train.py --config configs/digits_vqgan.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.1 minutes;
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.1 minutes;
 FID 0.60, recall 0.92 of 10,000 samples; 53.9 nats of the 297 test images (a bound). It needs more
 steps than digits_vq: the codes move when the discriminator sets in (LOG.md).
 Card: docs/comparison/latent/. Grid: docs/gallery/.

@@ -4,7 +4,7 @@ python train.py --config configs/fashion_mnist_ddpm.py
 
 Measured 2026-11-27 on an H100 shared by eight processes (jax 0.11.2, commit 9107b30): 2.5 minutes; FID 5.2 of 10,000
 samples by 100 ancestral steps (`python evaluate.py --run runs/fashion_mnist_ddpm`, card in docs/comparison/cards/).
-Grid: docs/gallery/. On 2 CPU cores half as many steps took 19 minutes beside other work.
+Grid: docs/gallery/. On 2 CPU cores half as many steps took 19 minutes on a shared machine.
 """
 
 from configs import digits_ddpm, fashion_mnist_flow

@@ -4,7 +4,7 @@ python train.py --config configs/fashion_mnist_sngan.py
 
 An eighth of the paper's width (generator) and a quarter; rates within those that it tries (table 1).
 
-Measured 2026-11-29 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit df275c7): 35 minutes; FID 13.9, recall
+Measured 2026-11-29 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit df275c7): 35 minutes; FID 13.9, recall
 0.53 of 10,000 samples (`python evaluate.py --run runs/fashion_mnist_sngan`, card in docs/comparison/gan/). Grid:
 docs/gallery/. With 2e-4 for both, as for its CIFAR-10, labels are learned late (LOG.md).
 """

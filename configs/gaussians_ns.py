@@ -1,8 +1,8 @@
-"""25 Gaussians by the non-saturating loss: which modes does the generator leave out? (docs/gan.md)
+"""25 Gaussians with the non-saturating loss: which modes are missing? (docs/gan.md)
 
 python train.py --config configs/gaussians_ns.py
 
-Measured 2026-11-28 on a CPU core beside two other processes (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
 10,000 samples each (cards in docs/comparison/gan/): 25, 22 and 25 modes of 25, 0.81 to 0.89 of the samples of high quality;
 2.5 minutes.
 """

@@ -1,8 +1,8 @@
-"""25 Gaussians by R3GAN's loss (2501.05441): configs/gaussians_ns.py with relativistic pairs, R1 and R2.
+"""25 Gaussians with the loss of R3GAN (2501.05441): configs/gaussians_ns.py with relativistic pairs, R1 and R2.
 
 python train.py --config configs/gaussians_r3gan.py
 
-Measured 2026-11-28 on a CPU core beside two other processes (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
 10,000 samples each (cards in docs/comparison/gan/): 25 modes, 0.81 to 0.87 of the samples of high quality; 4.0 minutes.
 """
 

@@ -1,8 +1,8 @@
-"""25 Gaussians by the Wasserstein loss with gradient penalty (1704.00028): configs/gaussians_ns.py with five critic steps.
+"""25 Gaussians with Wasserstein loss and gradient penalty (1704.00028): configs/gaussians_ns.py with five critic steps.
 
 python train.py --config configs/gaussians_wgan_gp.py
 
-Measured 2026-11-28 on a CPU core beside two other processes (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 17a0eef), seeds 0, 1 and 2,
 10,000 samples each (cards in docs/comparison/gan/): 25 modes, 0.25 to 0.37 of the samples of high quality; 2.4 minutes.
 """
 

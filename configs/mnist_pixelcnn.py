@@ -1,9 +1,9 @@
-"""PixelCNN++ (1701.05517), small, over 2x2 patches of dynamically binarized MNIST, one softmax a patch: exact likelihoods.
+"""PixelCNN++ (1701.05517), small, over 2x2 patches of dynamically binarized MNIST, one softmax per patch: exact likelihoods.
 
 python train.py --config configs/mnist_pixelcnn.py
 python evaluate.py --run runs/mnist_pixelcnn --metrics likelihood
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 95ac2e7): 57 minutes; 80.51 nats
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 95ac2e7): 57 minutes; 80.51 nats
 [80.12, 80.90] of the 10,000 test images, exact (card in docs/comparison/likelihood/). Grid: docs/gallery/.
 """
 

@@ -3,10 +3,10 @@
 python train.py --config configs/mnist_pixelvae.py
 python evaluate.py --run runs/mnist_pixelvae --metrics likelihood
 
-Each of the three blocks of latents has two nats that cost nothing in training, and beta rises over the first images: else the
-PixelCNN learns first and the latents say nothing (LOG.md). The likelihood has no such allowance.
+Each of the three blocks of latents has two free nats in training, and beta increases over the first images. Otherwise the
+PixelCNN learns first and the latents are not used (LOG.md). The likelihood is computed without free nats.
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 4d160df): 64 minutes; -ELBO 81.62 nats
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 4d160df): 64 minutes; -ELBO 81.62 nats
 [81.23, 82.01] of the 10,000 test images (card in docs/comparison/likelihood/). Its first 5,643 steps had the schedule of 11,000
 steps. Grid: docs/gallery/.
 """

@@ -2,7 +2,7 @@
 
 python train.py --config configs/mnist_r3gan.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 59 minutes; FID 5.90, recall
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 59 minutes; FID 5.90, recall
 0.51 of 10,000 samples (`python evaluate.py --run runs/mnist_r3gan`, card in docs/comparison/gan/). Grid: docs/gallery/.
 """
 

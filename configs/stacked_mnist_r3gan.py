@@ -1,8 +1,8 @@
-"""Stacked-MNIST by R3GAN's loss (2501.05441): configs/stacked_mnist_ns.py with relativistic pairs, R1 and R2.
+"""Stacked-MNIST with the loss of R3GAN (2501.05441): configs/stacked_mnist_ns.py with relativistic pairs, R1 and R2.
 
 python train.py --config configs/stacked_mnist_r3gan.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 25 minutes; 913 of 1,000
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 25 minutes; 913 of 1,000
 modes (10,000 samples). docs/gan.md has the table.
 """
 

@@ -1,8 +1,8 @@
-"""Stacked-MNIST by the Wasserstein loss with gradient penalty (1704.00028): configs/stacked_mnist_ns.py with five critic steps.
+"""Stacked-MNIST with Wasserstein loss and gradient penalty (1704.00028): configs/stacked_mnist_ns.py with five critic steps.
 
 python train.py --config configs/stacked_mnist_wgan_gp.py
 
-Measured 2026-11-28 on a CPU core beside other work (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 12 minutes; 880 of 1,000
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 12 minutes; 880 of 1,000
 modes (10,000 samples). docs/gan.md has the table.
 """
 

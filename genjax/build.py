@@ -1,4 +1,4 @@
-"""{'cls': 'networks.unet.UNet', **kwargs} -> object. The only place in genjax that knows configs exist.
+"""Builds objects from specs, {'cls': 'networks.unet.UNet', **kwargs} -> object. Only this module depends on configs.
 
 A name is a path inside genjax: package, module, name. Nothing else resolves, so a config read from a stranger's run
 directory can name the classes and functions of these packages and no other code, but for packages that the user allows.
@@ -59,7 +59,7 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
     if not attribute.startswith('_') and makes_optimizer(found):
       return found
     parts = [part for part, value in vars(importlib.import_module(module_name)).items() if makes_optimizer(value)]
-    raise UsageError(f'cls={name!r} is no optimizer or schedule of optax.' + nearest(attribute, parts))
+    raise UsageError(f'cls={name!r} is not an optimizer or schedule of optax.' + nearest(attribute, parts))
   if package := _package_of(name):
     raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, give --allow_package {package}.')
   if (new := class_name(name)) != name:
@@ -159,7 +159,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
       raise UsageError(f'{name}: dropout={value!r} must be in [0, 1).')
   for key, parameter in known.items():
     if parameter.default is inspect.Parameter.empty and key not in kwargs and key not in INFERRED:
-      raise UsageError(f'{name} needs {key!r}: give {key}=... in the config.')
+      raise UsageError(f'{name} needs {key!r}: set {key}=... in the config.')
 
 
 def matches_type(value: Any, expected: Any) -> bool:
@@ -197,6 +197,8 @@ def spec(cls: str, **kwargs) -> dict[str, Any]:
 
 def fill_inferred(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
   """A spec with the parameters in `given` filled in, at every depth, where its class has them and it leaves them out."""
+  if isinstance(value, (list, tuple)):
+    return tuple(fill_inferred(item, given, allow) for item in value)
   if not isinstance(value, Mapping):
     return value
   filled = {key: fill_inferred(item, given, allow) for key, item in value.items()}
@@ -208,6 +210,8 @@ def fill_inferred(value: Any, given: Mapping[str, Any], allow: Collection[str] =
 
 def with_defaults(value: Any, allow: Collection[str] = ()) -> Any:
   """A spec with every plain default that it leaves out, at every depth."""
+  if isinstance(value, (list, tuple)):
+    return tuple(with_defaults(item, allow) for item in value)
   if not isinstance(value, Mapping):
     return value
   filled = {key: with_defaults(item, allow) for key, item in value.items()}
@@ -261,5 +265,5 @@ def build(value: Any, allow: Collection[str] = ()) -> Any:
   missing = [key for key in INFERRED if key in parameters(function) and key not in kwargs]
   missing = [key for key in missing if parameters(function)[key].default is inspect.Parameter.empty]
   if missing:
-    raise UsageError(f'{name} needs {missing[0]!r}: complete the spec first (genjax.build.complete).')
+    raise UsageError(f'{name} needs {missing[0]!r}: fill it in first (genjax.build.fill_inferred).')
   return function(**kwargs)

@@ -28,7 +28,7 @@ from genjax.types import Tree
 
 
 def arrays(tree: Tree) -> dict[str, tuple[int, ...]]:
-  """The shape of each array by its path, however the containers on it are made."""
+  """The shape of each array by its path, independent of the types of containers."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape) for path, leaf in leaves}
 
@@ -228,7 +228,7 @@ class Checkpoints:
     return trees
 
   def refuse_misfit(self, step: int, like: Tree, names: tuple[str, ...]) -> None:
-    """Raises UsageError if what was saved can be told, and is other arrays than those of `like`."""
+    """Raises UsageError if the saved arrays are known and differ from those of `like`."""
     for name in names:
       try:
         saved, now = arrays(dict(self.manager.item_metadata(step)[name])[name]), arrays(getattr(like, name))
@@ -304,6 +304,6 @@ class Checkpoints:
 
 
 def first_line(error: BaseException) -> str:
-  """What an exception says, in short: Orbax's and TensorStore's go on for pages."""
+  """A short form of an exception's message: those of Orbax and TensorStore can be pages long."""
   lines = str(error).strip().splitlines()
   return (lines[0] if lines else type(error).__name__)[:200]

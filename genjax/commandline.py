@@ -1,8 +1,9 @@
-"""Command lines: the parser that all scripts share, config files with overrides, and a model's own options."""
+"""Command lines: the parser that all scripts share, config files with overrides, and options of a model."""
 
 import argparse
 import ast
 import importlib.util
+import json
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -100,14 +101,49 @@ def load_config(path: str, overrides: dict[str, str], allow: Collection[str]) ->
   return LoadedConfig(config, source, overrides, dropped, Path(file).stem)
 
 
-def config_of_run(run: str, overrides: dict[str, str]) -> LoadedConfig:
-  """The config of a run directory, for `--resume`, with overrides. Raises UsageError like `load_config`."""
+def config_of_run(run: str, overrides: dict[str, str], default: str, allow: Collection[str]) -> LoadedConfig:
+  """The config of a run directory, for `--resume`, with overrides.
+
+  With another `train.steps` the config file is loaded again, because it may compute other options from it.
+
+  Args:
+    run: the run directory.
+    overrides: name -> value of --config.name=value.
+    default: the config file of a command without --config.
+    allow: as in `load_config`.
+
+  Raises:
+    UsageError: as `load_config`; the config file is needed and is not where it was.
+  """
+  if 'train.steps' in overrides:
+    file, begun_with = first_command(Path(run), default)
+    try:
+      return load_config(file, begun_with | overrides, allow)
+    except UsageError as error:
+      raise UsageError(
+        f'{error}\nOptions may follow from train.steps, so {file}, with which {run} began, is loaded again. Without another '
+        'train.steps it is not needed.'
+      ) from None
   config = {name: value for name, value in read_config(Path(run)).items() if name not in ('schema', 'run_id')}
   config['data'] = contents.options(config['data']) | {'flip': config['data'].get('flip', False)}
   source = ConfigDict(config, convert_dict=True)
   for name, text in overrides.items():
     override(source, name, text)
   return LoadedConfig(source.to_dict(), source.to_dict(), overrides, [], Path(run).name)
+
+
+def first_command(run: Path, default: str) -> tuple[str, dict[str, str]]:
+  """The config file and the overrides with which a run began, by its environment.json."""
+  try:
+    environment = json.loads((run / 'environment.json').read_text())
+    commands = [entry['command'][1:] for entry in (environment, *environment['earlier'])]
+    words = next(words for words in reversed(commands) if not any(word.startswith('--resume') for word in words))
+  except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    raise UsageError(f'{run}/environment.json does not say how the run began: give --config and --workdir.') from None
+  overrides, rest = split_overrides(words)
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument('--config', default=default)
+  return parser.parse_known_args(rest)[0].config, overrides
 
 
 def plain(source: ConfigDict, overrides: Collection[str], allow: Collection[str]) -> tuple[dict[str, Any], list[str]]:
@@ -148,10 +184,10 @@ def parse_value(name: str, text: str, default: Any) -> Any:
       return tuple(value) if isinstance(value, tuple | list) else (value,)
     return value
   except (ValueError, KeyError, SyntaxError):
-    if default is None:
+    if default is None or not isinstance(default, bool | int | float | tuple | list):  # such as a solver
       return text
-    kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'numbers, as 0.2,3'}
-    raise UsageError(f'{name}={text}: it takes {kinds.get(kind, "a Python value")}.') from None
+    kinds = {int: 'an integer', float: 'a number', bool: 'true or false', tuple: 'numbers, such as 0.2,3'}
+    raise UsageError(f'{name}={text} must be {kinds.get(kind, "a Python value")}.') from None
 
 
 def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None:
@@ -173,16 +209,16 @@ def refuse_shared_steps(config: ConfigDict, overridden: Collection[str]) -> None
 
 
 def run_parser(description: str) -> Parser:
-  """A parser with what every script that opens a run takes; a script adds its own. `parse_run` reads it."""
+  """A parser with the options of all scripts that open a run; scripts add more. See `parse_run`."""
   parser = Parser(description, add_help=False)
   parser.add_argument('--run', help='the run directory')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
   parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
-  parser.add_argument('--guide', help='a weaker run that --guidance leads away from, in the place of no condition')
+  parser.add_argument('--guide', help='a weaker run for --guidance, instead of the unconditional model')
   parser.add_argument('--guide_step', type=int, help='which checkpoint of it (the newest)')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
-  parser.add_argument('--allow_package', action='append', default=[], help='a package beside genjax that the run may name')
+  parser.add_argument('--allow_package', action='append', default=[], help='another package that the run may use')
   parser.add_argument('-h', '--help', action='store_true', help='this text')
   return parser
 
@@ -197,9 +233,9 @@ def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list
   if args.help and not args.run:
     return print(parser.format_help())
   if not args.run:
-    raise UsageError('say which run: --run runs/x')
+    raise UsageError('--run is missing: add --run runs/x.')
   if args.guide_step is not None and not args.guide:
-    raise UsageError(f'--guide_step {args.guide_step}: say of which run, --guide runs/weaker.')
+    raise UsageError(f'--guide_step {args.guide_step} needs a guide: add --guide runs/weaker.')
   return args, rest
 
 
@@ -212,7 +248,7 @@ def open_run(args: argparse.Namespace) -> Run:
 
 
 def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> dict:
-  """['--steps', '20'] or ['--steps=20'] as the type of the option's default. `own`: the script's, for suggestions."""
+  """['--steps', '20'] or ['--steps=20'] as the type of the option's default. `own`: options of the script, for suggestions."""
   options, words = {}, list(words)
   while words:
     name, equals, value = words.pop(0).partition('=')
@@ -230,12 +266,14 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> d
 
 
 def options_help(run: Run) -> str:
-  """The options of a run's own model, for --help."""
+  """The options of a run's model, for --help."""
   shown = ', '.join(f'--{name} ({default})' for name, default in run.options.items())
-  return f'\noptions of {type(run.objective).__name__}: {shown or "none"}'
+  others = ', '.join(f'--{name}' for name in run.objective.conditioner.fields if name != 'label')
+  conditions = f'\nconditions: {others}' if others else ''
+  return f'\noptions of {type(run.objective).__name__}: {shown or "none"}{conditions}'
 
 
 def check_guide(guide: str | None, options: Mapping[str, Any]) -> None:
   """Raises UsageError for a guide that would lead nowhere."""
   if guide and options['guidance'] == 1:
-    raise UsageError(f'--guide {guide} leads by --guidance, and that is 1: give it, as --guidance 2.')
+    raise UsageError(f'--guide {guide} has no effect with --guidance 1: use --guidance 2.')

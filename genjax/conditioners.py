@@ -1,4 +1,4 @@
-"""What a model is conditioned on: class labels, and several conditions together.
+"""Conditions of a model: class labels, and combinations of conditions.
 
 A conditioner is a frozen dataclass and a `Conditioner` (genjax/types.py). It turns a user's values into arrays on the host,
 draws conditions where that makes sense, has null values for classifier-free guidance (2207.12598), and turns conditions into
@@ -68,7 +68,7 @@ class ClassLabel:
       raise UsageError(f'the data have no labels, and the model is conditioned on a class: {remedy}.')
     if len(example.classes) != self.classes:
       raise UsageError(
-        f'the data have {len(example.classes)} classes, and objective.conditioner.classes={self.classes}: leave it out. '
+        f'the data have {len(example.classes)} classes, but objective.conditioner.classes={self.classes}: remove it. '
         f'Or {remedy}.'
       )
 
@@ -82,11 +82,11 @@ class ClassLabel:
     else:
       given = [label] if isinstance(label, str) else np.atleast_1d(np.asarray(label)).tolist()
     if len(given) not in (1, n):
-      raise UsageError(f'label: give one class, or one for each of the {n} images.')
+      raise UsageError(f'label must be one class, or one for each of the {n} images.')
     return {'label': np.broadcast_to(np.array([self.number(item, example) for item in given], np.int32), (n,))}
 
   def number(self, label: Any, example: Example) -> int:
-    """The number of a class that is given by its number or by its name. Raises UsageError for another."""
+    """The number of a class, from its number or its name. Raises UsageError if there is no such class."""
     if isinstance(label, np.generic | np.ndarray | jax.Array) and not label.ndim:
       label = label.item()
     if isinstance(label, str):
@@ -94,7 +94,7 @@ class ClassLabel:
         return example.classes.index(label)
       raise UsageError(f'Unknown class {label!r}.' + did_you_mean(label, example.classes, 'The classes are'))
     if not isinstance(label, int) or isinstance(label, bool):
-      raise UsageError(f'label={label!r}: give the number or the name of a class, or a list with one for each image.')
+      raise UsageError(f'label={label!r} must be the number or the name of a class, or a list with one for each image.')
     if not 0 <= label < self.classes:
       raise UsageError(f'label={label}: this model has the classes 0 to {self.classes - 1}.')
     return label

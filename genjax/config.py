@@ -25,7 +25,7 @@ class TrainConfig:
   checkpoint_every: int = 1000  # steps
   sample_every: int = 1000  # steps
   keep: int = 2  # newest checkpoints kept
-  keep_every: int = 0  # steps whose multiples are kept for good; 0: none
+  keep_every: int = 0  # checkpoints at multiples of this step are kept permanently; 0: none
   evaluate_every: int = 0  # thousands of images; 0: never. The checkpoint of the lowest FID is kept in best/
   evaluate_samples: int = 2000
   evaluate_features: str = 'classifier'  # or 'inception', 'efficientnet_lite0', a function of yours (evaluate.py)
@@ -55,9 +55,9 @@ class TrainConfig:
     if self.batch_size % self.accumulate:
       raise UsageError(f'train.batch_size={self.batch_size} must be a multiple of train.accumulate={self.accumulate}.')
     if self.strategy not in STRATEGIES:
-      raise UsageError(f'train.strategy={self.strategy!r}: give one of {", ".join(STRATEGIES)}.')
+      raise UsageError(f'train.strategy={self.strategy!r} must be one of {", ".join(STRATEGIES)}.')
     if self.dtype not in ('float32', 'bfloat16'):
-      raise UsageError(f'train.dtype={self.dtype!r}: give float32 or bfloat16.')
+      raise UsageError(f'train.dtype={self.dtype!r} must be float32 or bfloat16.')
 
 
 def section_defaults() -> dict[str, dict[str, Any]]:
@@ -65,7 +65,7 @@ def section_defaults() -> dict[str, dict[str, Any]]:
   return {'data': defaults(open_data) | {'flip': False}, 'train': defaults(TrainConfig)}
 
 
-# On resume: what does not change the result (DESIGN, invariant 4), and how far to go.
+# On resume: what does not change the result (docs/design.md, invariant 4), and how far to go.
 MAY_CHANGE = {f'train.{name}_every' for name in ('log', 'checkpoint', 'sample', 'keep', 'evaluate')}
 MAY_CHANGE |= {'train.steps', 'train.keep', 'train.strategy', 'train.accumulate'}
 MAY_CHANGE |= {'data.memory_gib', 'data.data_dir', '*.remat'}

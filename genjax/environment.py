@@ -39,7 +39,7 @@ def write_environment(workdir: Path) -> None:
 
 
 def git(*words: str) -> str | None:
-  """What git says about genjax's own checkout; None without git or without a checkout."""
+  """The output of a git command in the checkout of genjax; None without git or without a checkout."""
   try:
     done = subprocess.run(['git', *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
   except (OSError, subprocess.CalledProcessError):

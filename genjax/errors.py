@@ -1,15 +1,15 @@
-"""The exception for a user's mistake, which scripts print without a traceback, and the warning for a likely mistake."""
+"""The exception for user errors, which scripts print without a traceback, and the warning for probable mistakes."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UsageError(ValueError):
-  """Something the user wrote or supplied is wrong. The text names the thing and the remedy, in one or two lines."""
+  """An option, a file or a call is invalid. The message names the option or file and the remedy, in one or two lines."""
 
 
 class DataError(UsageError):
-  """An error in the data that an option of train.py can remedy. `in_evaluation` is its text where that option is missing."""
+  """An error in the data that an option of train.py can fix. `in_evaluation` is the message of scripts without this option."""
 
   def __init__(self, problem: str, remedy: str, remedy_in_evaluation: str):
     super().__init__(f'{problem}{remedy}.')
@@ -17,11 +17,11 @@ class DataError(UsageError):
 
 
 class UsageWarning(UserWarning):
-  """A setting that works but is probably unintended. The text names it and the remedy; scripts print it in one line."""
+  """A setting that works but is probably unintended. The message names it and the remedy; scripts print it in one line."""
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:
-  """' Did you mean X?' for the nearest of `known`, else the whole list."""
+  """' Did you mean X?' for the closest match in `known`, else the whole list."""
   known = sorted(known)
   return nearest(name, known) or f' {what}: {", ".join(known) or "none"}.'
 
@@ -33,6 +33,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """' Did you mean X?' for the nearest of `known`, '' if none is near."""
+  """' Did you mean X?' for the closest matches in `known`, '' if there are none."""
   near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
   return f' Did you mean {" or ".join(near)}?' if near else ''

@@ -1,4 +1,4 @@
-"""From a config to objects. Besides build.py, this is the only place that knows configs exist."""
+"""Builds the objects of a training run from a config."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ OPTIONAL = ('frozen',)
 
 
 class Experiment(NamedTuple):
-  """What a config says, as objects, and the config itself with every default and inferred value written out."""
+  """The objects of a config, and the config itself with all defaults and inferred values."""
 
   train: TrainConfig
   source: Source
@@ -69,7 +69,7 @@ class Experiment(NamedTuple):
     return {name: part.variables for name, part in self.frozen.items()}
 
   def variables(self, state: TrainState) -> Variables:
-    """What `objective.sample` takes: averaged parameters, and those of frozen networks."""
+    """Variables for `objective.sample`: averaged parameters, and those of frozen networks."""
     params, buffers = state.variables(self.average)
     return Variables(params | self.frozen_variables, buffers)
 
@@ -135,7 +135,7 @@ def check_labels(objective: dict, source: Source) -> None:
 def check_fit(objective: Objective, optimizers: dict, source: Source) -> None:
   """Raises UsageError where objective, optimizers and data do not belong together."""
   if not isinstance(objective, Objective):
-    raise UsageError(f'config.objective is {type(objective).__name__}, which is no objective: give spec("objectives....").')
+    raise UsageError(f'config.objective is {type(objective).__name__}, which is not an objective: use spec("objectives....").')
   if not isinstance(optimizers, dict) or set(optimizers) != set(objective.players):
     have = ', '.join(optimizers) if isinstance(optimizers, dict) else type(optimizers).__name__
     raise UsageError(f'config.optim has {have}; it needs one optimizer for each of {", ".join(objective.players)}.')
@@ -174,7 +174,7 @@ def parameter_report(like: TrainState) -> str:
 
 
 def dry_run(experiment: Experiment, like: TrainState, compiled_step: parallel.CompiledStep) -> None:
-  """Prints what a run would be, from shapes alone."""
+  """Prints a summary of a run, computed only from shapes."""
   print(json.dumps(experiment.resolved, indent=2))
   print(parameter_report(like))
   batch = jax.eval_shape(lambda: example_batch(experiment.source.example, experiment.train.batch_size))

@@ -42,7 +42,7 @@ class Frozen:
 def open_frozen(
   section: Mapping[str, Any], workdir: Path, recorded: Mapping[str, Any], allow: Collection[str]
 ) -> dict[str, Frozen]:
-  """What the section `frozen` of a config names.
+  """The networks in the section `frozen` of a config.
 
   Args:
     section: name -> options of `Source`.
@@ -91,7 +91,7 @@ def write_copies(workdir: Path, frozen: Mapping[str, Frozen]) -> None:
 
 
 def read_copy(workdir: Path, name: str, expected: str) -> Variables:
-  """The copy in a run directory. Raises UsageError if it is missing, or has another hash than config.json says."""
+  """The copy in a run directory. Raises UsageError if it is missing, or if its hash differs from that in config.json."""
   path = copy_path(workdir, name)
   tree = load_tree(path)
   if tree is None:

@@ -23,12 +23,12 @@ def to_uint8(images: Float[Array, '*b h w c']) -> UInt8[Array, '*b h w c']:
 
 
 def not_finite(images: Float[Array, 'n h w c']) -> Int[Array, '']:
-  """How many images hold a number that is none: `to_uint8` would make it black."""
+  """The number of images with values that are not finite, which `to_uint8` would turn black."""
   return (~jnp.isfinite(images).all(axis=(1, 2, 3))).sum()
 
 
 def check_finite(wrong: int, images: int) -> None:
-  """Raises UsageError if `wrong` of so many samples were not finite."""
+  """Raises UsageError if `wrong` of the samples were not finite."""
   if wrong:
     raise UsageError(
       f'{wrong} of {images} samples are not finite. Take less guidance, more steps or another solver, if it has them, '
@@ -54,7 +54,7 @@ def enlarge(images: UInt8[np.ndarray, '*n h w c'], scale: int) -> UInt8[np.ndarr
 
 
 def grid(images: UInt8[np.ndarray, 'n h w c'], columns: int, margin: int = 0) -> UInt8[np.ndarray, 'gh gw c']:
-  """Images row by row beside each other, `margin` gray pixels between them; places left over are gray too."""
+  """A grid of images, row by row, separated by `margin` gray pixels; empty cells are gray."""
   n, h, w, c = images.shape
   rows = -(-n // columns)
   padded = np.full((rows * columns, h + margin, w + margin, c), 96, np.uint8)

@@ -20,7 +20,7 @@ from genjax.files import write_whole, writing
 
 
 class NullWriter:
-  """What processes other than the first have in place of Metrics and Progress."""
+  """Replaces MetricWriter and Progress in processes other than the first."""
 
   def __getattr__(self, name):
     return lambda *args: None
@@ -192,7 +192,7 @@ def read_metrics(workdir: Path, step: float = math.inf) -> list[dict[str, Any]]:
 
 
 class Progress:
-  """A bar with step, speed, time left and losses; plain lines where there is no terminal."""
+  """A progress bar with step, speed, remaining time and losses; plain lines without a terminal."""
 
   def __init__(self, step: int, steps: int, batch_size: int):
     self.batch_size, self.steps = batch_size, steps

@@ -113,11 +113,11 @@ class Average(Protocol):
   """An average of parameters over the steps of a training, which is what is sampled from. A frozen dataclass."""
 
   def init(self, params: Tree) -> Tree:
-    """What is kept before the first step, for a player's parameters."""
+    """The average before the first step, for a player's parameters."""
     ...
 
   def update(self, average: Tree, params: Tree, step: Int[Array, ''], batch_size: int) -> Tree:
-    """What is kept after step number `step` (from 0) of `batch_size` images, which made `params`."""
+    """The average after step `step` (from 0) of `batch_size` images, which resulted in `params`."""
     ...
 
   def select(self, average: Tree) -> Tree:

@@ -1,4 +1,4 @@
-"""Where things run: the mesh, who holds what, and the compiled step.
+"""Parallelism: the mesh, shardings, and the compiled step.
 
 One program under every strategy. 'jit' lets the compiler split a global program over the mesh: the batch is split, the state
 whole on every device. 'fsdp' does the same and splits the state too (parameters, optimizer states, averages), so that its
@@ -64,7 +64,7 @@ def initialize_distributed(coordinator: str | None, num_processes: int | None, p
 
 
 def whole_number(variable: str, default: int) -> int:
-  """An environment variable. Raises UsageError if it is no whole number."""
+  """An integer environment variable. Raises UsageError if it is not an integer."""
   text = os.environ.get(variable, '')
   try:
     return int(text) if text else default
@@ -120,7 +120,7 @@ def split_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
 
 
 def state_sharding(like: Tree, mesh: Mesh, strategy: str) -> Tree:
-  """Who holds what of a state of shapes `like`: a sharding for each array."""
+  """The sharding of each array of a state with shapes `like`."""
   return jax.tree.map(lambda x: split_sharding(x.shape, mesh) if strategy == 'fsdp' else replicated(mesh), like)
 
 
@@ -241,5 +241,5 @@ def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit', frozen: Tree
     UsageError: an unknown strategy.
   """
   if strategy not in STRATEGIES:
-    raise UsageError(f'train.strategy={strategy!r}: give one of {", ".join(STRATEGIES)}.')
+    raise UsageError(f'train.strategy={strategy!r} must be one of {", ".join(STRATEGIES)}.')
   return CompiledStep(step, mesh, strategy, frozen)

@@ -1,4 +1,4 @@
-"""What a training does every so many steps: samples, previews, the collapse panel, an evaluation, the best checkpoint."""
+"""Periodic actions during training: samples, previews, the collapse panel, evaluation, and the best checkpoint."""
 
 import math
 from pathlib import Path
@@ -26,7 +26,7 @@ ROWS = 8  # of a grid of samples
 
 
 class Due(NamedTuple):
-  """What is due at a step."""
+  """The actions that are due at a step."""
 
   show: bool  # samples, previews and the collapse panel
   evaluate: bool
@@ -52,13 +52,13 @@ class Previews:
     self.notice_given = False
 
   def due(self, step: int) -> Due:
-    """What is due after `step` steps."""
+    """The actions that are due after `step` steps."""
     last, every = step == self.train.steps, 1000 * self.train.evaluate_every
     crossed = every and step * self.train.batch_size // every > (step - 1) * self.train.batch_size // every
     return Due(step % self.train.sample_every == 0 or last, bool(every) and (crossed or last))
 
   def owed(self, step: int) -> Due:
-    """What was due at the step resumed from and is missing, because the run was ended between its save and that."""
+    """Actions that were due at the step resumed from but are missing, because the run was interrupted after saving it."""
     done = {name.split('/')[0] for line in self.logged if line['step'] == step for name in line}
     shown = self.picture(step).exists() and ('collapse' in done or not isinstance(self.objective, AdversarialGame))
     due = self.due(step) if 0 < step <= self.train.steps else Due(False, False)
@@ -73,8 +73,8 @@ class Previews:
     self.metrics, self.say = metrics, say
     experiment, objective, mesh = self.experiment, self.objective, self.mesh
     evaluates = bool(self.train.evaluate_every)
-    judge_options = (self.workdir, self.train, objective, experiment.source, experiment.data, mesh, self.allow)
-    self.judge = make_online_evaluator(*judge_options) if evaluates else None
+    evaluator_options = (self.workdir, self.train, objective, experiment.source, experiment.data, mesh, self.allow)
+    self.online_evaluator = make_online_evaluator(*evaluator_options) if evaluates else None
     self.best_checkpoints = Checkpoints(self.workdir / 'best', keep=1, run_id=self.run_id) if evaluates else NullWriter()
     self.best = min((line['evaluation/fid'] for line in self.logged if line.get('evaluation/fid')), default=math.inf)
     needs_images = isinstance(objective, AdversarialGame | HasPreviews) or not can_draw(objective.conditioner)
@@ -109,7 +109,7 @@ class Previews:
 
   def evaluate(self, state: TrainState, variables: Variables, step: int) -> None:
     """A card, its metrics in the log, and the checkpoint if its FID is the lowest."""
-    card = self.judge(variables, step)
+    card = self.online_evaluator(variables, step)
     if (fid := card['metrics']['fid']) < self.best:
       self.best = fid
       self.best_checkpoints.save(state)
@@ -129,7 +129,7 @@ class Previews:
       panel = self.monitor(variables)
       self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})
       messages = collapse.flags(panel, is_gan=True)
-      if not self.notice_given and (notice := collapse.notice(panel)):  # once: it holds for long
+      if not self.notice_given and (notice := collapse.overfitting_warning(panel)):  # once: it holds for long
         messages, self.notice_given = [*messages, notice], True
       for text in messages:
         self.say(f'step {step}: {text}.')

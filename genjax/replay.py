@@ -1,4 +1,4 @@
-"""What is kept of a step that was not finite, and what is found out from it: the player, and the module where it began.
+"""Diagnoses a step that was not finite: the player, and the module in which the first value that is not finite occurred.
 
 nan/step_N/ holds the state before step N (the step keeps it, see genjax/step.py) as a checkpoint, and in step.npz the
 batch, the run's key and the scalars of that step.
@@ -169,7 +169,7 @@ def report(
 
 
 def replay(folder: Path, allow: Collection[str] = ()) -> None:
-  """Takes a step that was not finite again, on the first device, and says what it finds."""
+  """Repeats a step that was not finite, on the first device, and prints a diagnosis."""
   config = read_config(folder.parent.parent)
   objective, optimizers = build(config['objective'], allow), build(config['optim'], allow)
   average = average_of(config['train'], allow)

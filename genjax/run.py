@@ -1,4 +1,4 @@
-"""A trained model: `load(run).sample(key, n)` in a notebook, without a trainer or a config in hand."""
+"""A trained model: `load(run).sample(key, n)`, for example in a notebook."""
 
 import dataclasses
 import functools
@@ -87,7 +87,7 @@ class Run:
     batch_size: int = 256,
     **options,
   ) -> Float[Array, 'n h w c']:
-    """`n` images in [-1, 1]. Image i depends on (key, i) alone: not on `n` nor on `batch_size`.
+    """`n` images in [-1, 1]. Image i depends only on (key, i), not on `n` or `batch_size`.
 
     Args:
       key: `jax.random.key(seed)`.
@@ -144,7 +144,7 @@ class Run:
     check_integers(n=n, layer=layer)
     self.check_request(key, **{'n^2': n * n})
     if not isinstance(self.objective, AdversarialGame):
-      raise UsageError(f'{type(self.objective).__name__} has no generator: mixes are of GANs.')
+      raise UsageError(f'{type(self.objective).__name__} has no generator: style mixing needs a GAN.')
     return self.through_latents(latents.mix, key, n, cond, layer, truncation)
 
   def previews(self, key: jax.Array, images: Float[Array, 'n h w c'], **cond) -> dict[str, Float[Array, 'r k h w c']]:
@@ -154,7 +154,7 @@ class Run:
     another model, or images that are not like those it was trained on.
     """
     if not isinstance(self.objective, HasPreviews):
-      raise UsageError(f'{type(self.objective).__name__} encodes no images: previews are of autoencoders.')
+      raise UsageError(f'{type(self.objective).__name__} has no encoder: previews need an autoencoder.')
     self.check_request(key)
     images, shape = jnp.asarray(images), tuple(self.config['data']['image_shape'])
     if images.ndim != 4 or images.shape[1:] != shape or not jnp.issubdtype(images.dtype, jnp.floating) or len(images) < 2:
@@ -171,12 +171,13 @@ class Run:
   ) -> Float[Array, 'm h w c']:
     """`latents.walk` or `latents.mix` of n images; `number` is its number of frames or its layer."""
     if not isinstance(self.objective, HasLatents):
-      raise UsageError(f'{type(self.objective).__name__} has no latent to walk through: GANs, VAEs and AAEs have.')
-    for name, value in cond.items():
-      if np.ndim(value):
-        raise UsageError(f'{name}: give one for all images.')
+      raise UsageError(f'{type(self.objective).__name__} has no latents to interpolate: use a GAN, a VAE or an AAE.')
     check_scale('truncation', truncation)
-    first = {name: jnp.asarray(x[:1]) for name, x in self.cond(cond, n, key).items()}
+    encoded = self.cond(cond, n, key)
+    for name in cond:
+      if name in encoded and (encoded[name] != encoded[name][:1]).any():
+        raise UsageError(f'{name}: give one for all images.')
+    first = {name: jnp.asarray(x[:1]) for name, x in encoded.items()}
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
     return compiled(self.objective, self.variables, latents.keys_of(key, n), first, number, float(truncation))
 
@@ -209,7 +210,7 @@ class Run:
     `guidance` then leads away from it. Raises UsageError if one of them is no diffusion model, or they do not fit.
     """
     if not isinstance(weaker, Run):
-      raise UsageError(f'guided_by: give a run, as genjax.load(path) returns it, not {weaker!r}.')
+      raise UsageError(f'guided_by: pass a run, as genjax.load(path) returns it, not {weaker!r}.')
     main, weak = self.objective, weaker.objective
     for run in (self, weaker):
       if not isinstance(run.objective, Denoising):
@@ -309,7 +310,7 @@ def recorded_example(data: Mapping[str, Any], objective: Objective) -> Example:
 
 
 def recorded_shapes(cond: Any, classes: int) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and types of conditions, recorded as name -> [type, shape]; a class label alone if nothing is recorded."""
+  """Shapes and types of conditions, recorded as name -> [type, shape]; only a class label if nothing is recorded."""
   if cond is None:
     return {'label': jax.ShapeDtypeStruct((), np.int32)} if classes else {}
   return {name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for name, (dtype, shape) in cond.items()}
@@ -346,7 +347,7 @@ def load(
   if step is not None:
     check_integers(0, step=step)
   if not isinstance(path, str | Path):
-    raise UsageError(f'path={path!r}: give the path of a run directory.')
+    raise UsageError(f'path={path!r} must be the path of a run directory.')
   path = Path(path)
   config = read_config(path)
   objective, image_shape = build(config['objective'], allow_package), config['data'].get('image_shape')

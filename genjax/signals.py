@@ -50,7 +50,7 @@ def print_notice(number: int, text: str) -> None:
 
 @dataclasses.dataclass
 class OnInterrupt:
-  """What Ctrl-C prints; scripts change it as they finish parts of their work."""
+  """The message that Ctrl-C prints; scripts update it as they finish parts of their work."""
 
   text: str
 
@@ -78,7 +78,7 @@ class StopRequest:
     handle_signals(self.handle, signal.SIGINT, signal.SIGTERM)
 
   def reinstall(self) -> None:
-    """To be called after `jax.distributed` has installed its own handler of SIGTERM."""
+    """Reinstalls the handlers after `jax.distributed` has installed its handler of SIGTERM."""
     install_handlers(signal.SIGINT, signal.SIGTERM)
 
   def handle(self, number: int) -> None:

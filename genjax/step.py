@@ -32,7 +32,7 @@ class TrainState:
   ema: dict[str, Tree]  # what the run's `Average` keeps
 
   def variables(self, average: Average | None = AVERAGE) -> Variables:
-    """What `objective.sample` takes: averaged parameters, or the parameters themselves if `average` is None."""
+    """Variables for `objective.sample`: averaged parameters, or the parameters themselves if `average` is None."""
     averaged = {name: average.select(tree) for name, tree in self.ema.items()} if average else {}
     return Variables({**self.params, **averaged}, self.buffers)
 

@@ -20,7 +20,7 @@ Tree = Any
 
 
 class Batch(NamedTuple):
-  """What a step sees.
+  """The input of a training step.
 
   `cond` holds what the images come with, such as labels. `index` is each example's place in the GLOBAL batch: its key follows
   from it on any device. `row` is its place in the data set.
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Example(NamedTuple):
-  """What a data source promises about its examples: shapes and types without the batch axis."""
+  """Describes the examples of a data source: shapes and types without the batch axis."""
 
   image: jax.ShapeDtypeStruct  # float32 [H, W, C]
   cond: Mapping[str, jax.ShapeDtypeStruct]
@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
 
 def example_batch(example: Example, size: int = 1) -> Batch:
-  """A batch of zeros: `init` needs shapes alone."""
+  """A batch of zeros for `init`, which needs only shapes."""
   zeros = lambda x: jnp.zeros((size, *x.shape), x.dtype)  # noqa: E731
   index = jnp.arange(size, dtype=jnp.int32)
   return Batch(zeros(example.image), {name: zeros(x) for name, x in example.cond.items()}, index, jnp.zeros_like(index))
@@ -56,7 +56,7 @@ class Variables(NamedTuple):
 
 
 class Context(NamedTuple):
-  """What a loss may look at and the step does not differentiate."""
+  """Inputs of a loss that are not differentiated."""
 
   step: Int[Array, '']
   ema: dict[str, Tree]
@@ -67,7 +67,7 @@ class Context(NamedTuple):
 
 
 class Aux(NamedTuple):
-  """What a loss returns beside its value: scalars to log, and the buffers that it changed (by top-level name), in floats.
+  """Auxiliary outputs of a loss: scalars to log, and the buffers that it changed (by top-level name), in floats.
 
   What devices and microbatches make of a buffer is averaged.
   """
@@ -116,7 +116,7 @@ class Conditioner(Protocol):
     ...
 
   def embed(self, cond: Cond) -> Cond:
-    """What networks get, such as one-hot rows in the place of labels."""
+    """Inputs of networks, such as one-hot vectors instead of labels."""
     ...
 
   def drop(self, keys: Keys, cond: Cond, rate: float) -> Cond:
@@ -146,7 +146,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-  """`estimators` says what each estimator is of; the first is the default. `nll_is_expensive`: many evaluations an image."""
+  """`estimators` describes each estimator; the first is the default. `nll_is_expensive`: many evaluations per image."""
 
   nll_is_expensive: bool
 
@@ -176,7 +176,7 @@ class HasLatents(Protocol):
   def from_latents(
     self, variables: Variables, z: Float[Array, 'b z'], embedded: Cond, keys: Keys, scale: float = 1.0
   ) -> Images:
-    """The images of given latents, times `scale`; `embedded` are conditions as `Conditioner.embed` returns them."""
+    """The images of latents times `scale`; `embedded` are conditions as `Conditioner.embed` returns them."""
     ...
 
 

@@ -28,6 +28,7 @@ SMALL = {
   'stddev_group': 1,
 }
 CHANNELS = {'digits': 1, 'mnist': 1, 'fashion_mnist': 1}
+RENAMED = {'mnist_binarised_vae': 'mnist_binarized_vae'}  # configs
 
 
 def overrides(spec: dict, path: str = '--config.objective') -> list[str]:
@@ -51,6 +52,7 @@ def compute(name: str, work: Path, result: Path) -> None:
 
   import genjax
 
+  name = RENAMED[name] if name in RENAMED and not Path(f'configs/{name}.py').exists() else name
   config = importlib.import_module(f'configs.{name}').get_config().to_dict()
   data, side = config['data'], config['data']['resolution']
   words = overrides(config['objective'])

@@ -131,7 +131,7 @@ def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_
       lambda: AAE(MLPEncoder(), MLPDecoder((8, 8, 1)), MLPDiscriminator(), LogisticMixture(2)).init(
         jax.random.key(0), digits(n=1)
       ),
-      'LogisticMixture reads 6 numbers a place and the decoder answers 1: set its outputs=6',
+      'LogisticMixture needs 6 outputs .* the decoder has 1: set its outputs=6',
     ),
   ],
 )

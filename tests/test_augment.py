@@ -84,13 +84,21 @@ def test_edges_are_mirrored():
 
 
 class Told:
-  """A network that answers the sum of what it is told."""
+  """A network that returns the sum of its conditions."""
+
+  fields = DIFFUSION
 
   def apply(self, variables, x, condition, cond):
     return jnp.broadcast_to(condition_vector(cond, DIFFUSION).sum(axis=1)[:, None, None, None], x.shape)
 
   def init(self, key, *inputs):
     return {'params': self.apply({}, *inputs)}
+
+
+class Untold(Told):
+  """One that does not read what augmentation did."""
+
+  fields = ('label',)
 
 
 @pytest.mark.parametrize('classes', [0, 3])
@@ -110,5 +118,7 @@ def test_samples_are_of_images_to_which_nothing_was_done(classes):
   cond = {'label': jnp.zeros(2, int)} if classes else {}
   f = of.denoiser(NOTHING, cond)(jnp.zeros((2, 4, 4, 1)), jnp.asarray(0.5))
   np.testing.assert_allclose(f, 0.5 * 0.5 / 0.5**0.5 * (classes > 0), rtol=1e-5)
-  with pytest.raises(UsageError, match=r'augment=1\.5 is a probability'):
+  with pytest.raises(UsageError, match=r'augment=0\.5.*augmentation'):
+    Diffusion(Untold(), *edm, augment=0.5)
+  with pytest.raises(UsageError, match=r'augment=1\.5 '):
     Diffusion(Told(), *edm, augment=1.5)

@@ -214,18 +214,18 @@ def test_loss_and_likelihood_are_of_the_same_images():
   [
     (
       lambda: Autoregressive(GridDecoder(SHAPE), BinarizedBernoulli(), SHAPE),
-      'objective.network: GridDecoder may see what it predicts: take networks.pixelcnn.PixelCNN, .* causal = True in its class',
+      'objective.network: GridDecoder is not declared causal: .*, or set causal = True',
     ),
-    (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be drawn from pixel by pixel'),
+    (lambda: Autoregressive(PixelCNN(1), Gaussian(), SHAPE), 'Gaussian cannot be sampled pixel by pixel'),
     (
       lambda: Autoregressive(PixelCNN(1), LogisticMixture(5), SHAPE).init(
         jax.random.key(0), example_batch(labeled_example(SHAPE))
       ),
-      r'objective.network.outputs=1: LogisticMixture reads 15 numbers a place',
+      r'objective.network.outputs=1: LogisticMixture needs 15',
     ),
     (
       lambda: BinarizedPatches(patch=(4, 4)).outputs(1),
-      r'patch=\(4, 4\) of 1 channels has 2\^16 patterns: take patches of 1 to 8',
+      r'patch=\(4, 4\) of 1 channels has 2\^16 patterns: use patches of 1 to 8',
     ),
     (
       lambda: Autoregressive(PixelCNN(1), BinarizedPatches(patch=(3, 2)), SHAPE),
@@ -233,7 +233,7 @@ def test_loss_and_likelihood_are_of_the_same_images():
     ),
     (
       lambda: Autoregressive(PixelTransformer(SHAPE, 256), BinarizedPatches(patch=(4, 2)), SHAPE),
-      r'network.image_shape=\(4, 4, 1\): in patches of \(4, 2\) images are \(1, 2, 8\), set that',
+      r'network.image_shape=\(4, 4, 1\): in patches of \(4, 2\) images are \(1, 2, 8\), set it to that',
     ),
     (lambda: PixelCNN(1, levels=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))), 'cannot be halved 3 times'),
     (

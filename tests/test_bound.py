@@ -14,7 +14,7 @@ from genjax.errors import UsageError
 from genjax.objectives.diffusion import parameterizations, times
 from genjax.objectives.diffusion.diffusion import Diffusion, DiffusionModel
 from genjax.objectives.diffusion.learned_variance import LearnedVariance
-from genjax.samplers import elbo, paths, solvers
+from genjax.samplers import elbo, paths, process, solvers
 from genjax.samplers.sampler import Sampler
 from tests.conftest import batch_of, sometimes
 from tests.mixture import (
@@ -83,7 +83,7 @@ def normal_step(path, x_t, t, exactly):
   a, b = path.alpha(t), path.sigma(t)
   variance = a**2 * S**2 + b**2
   x_0 = MU + a * S**2 / variance * (x_t - a * MU)
-  q = paths.posterior(path, t, (jnp.round(t * path.T) - 1) / path.T)
+  q = process.posterior(path, t, (jnp.round(t * path.T) - 1) / path.T)
   spread = S**2 * b**2 / variance  # of x_0 given x_t
   return x_0, jnp.broadcast_to(jnp.log(q.variance + q.gain**2 * spread), x_t.shape) if exactly else None
 
@@ -105,7 +105,7 @@ def test_every_step_counts_alike():
   path, n = paths.DiscreteCosine(T=12), 4096
   x = jnp.broadcast_to(normal_images(1), (n, *SHAPE))
   found = jax.jit(lambda: elbo.discrete(lambda x, t: (0 * x, None), path, x, KEYS, 3))()
-  sums = elbo.prior_nats(x, paths.ratio(path, jnp.ones(()))).mean()
+  sums = elbo.prior_nats(x, process.ratio(path, jnp.ones(()))).mean()
   for i in range(1, 13):
     t = jnp.full((n, 1, 1, 1), i / 12)
     x_t = path.alpha(t) * x + path.sigma(t) * rng.normal(rng.fold_in(KEYS, 2000 + i), SHAPE)
@@ -197,7 +197,7 @@ def test_the_bound_s_part_of_the_loss_moves_the_variance_alone():
 def test_v_goes_from_the_posterior_s_variance_to_the_forward_step_s():
   of = learned()
   t = jnp.asarray([0.5, 0.9])[:, None, None, None]
-  q = paths.posterior(of.path, t, t - 1 / 50)
+  q = process.posterior(of.path, t, t - 1 / 50)
   for v, right in ((-1.0, q.variance), (1.0, q.forward), (0.0, jnp.sqrt(q.variance * q.forward))):
     np.testing.assert_allclose(of.log_variance(t, v), jnp.log(right), rtol=1e-3)
   betas = of.path.betas()  # the forward variance is beta
@@ -209,7 +209,7 @@ def test_learned_variance_is_sampled_with():
   # One step of the grid from x_t and x_0 known: its deviation is that of v.
   of = learned()
   times_ = jnp.array([0.6, 0.4])
-  q = paths.posterior(of.path, times_[0], times_[1])
+  q = process.posterior(of.path, times_[0], times_[1])
   x = jnp.full((4096, *SHAPE), 0.7)
   for v in (-1.0, 0.5, 1.0):
     found = solvers.learned_ancestral(lambda x, t, v=v: (jnp.full_like(x, 0.2), jnp.full_like(x, v)), of.path, x, times_, KEYS)
@@ -246,15 +246,15 @@ def test_learned_variance_has_a_lower_bound_at_its_own_variance():
   [
     (
       lambda: dataclasses.replace(learned(), path=PATHS['VPLinear'], times=times.Uniform()),
-      'has no steps whose variance could be learned: take',
+      'has no discrete steps: use',
     ),
     (
       lambda: dataclasses.replace(learned(), times=times.Uniform()),
-      'trains times between the steps: take objectives.diffusion.times.D',
+      'has times between the steps: use objectives.diffusion.times.D',
     ),
     (
       lambda: dataclasses.replace(learned(), network=dataclasses.replace(learned().network, outputs=1)),
-      'outputs=1: this objective reads 2, set outputs=2',
+      'outputs=1: this objective needs 2, set outputs=2',
     ),
     (lambda: learned(vlb_weight=-1.0), 'vlb_weight=-1.0 must not be negative'),
   ],

@@ -41,7 +41,7 @@ def test_inferred_values_fill_what_a_spec_leaves_out():
     (lambda: spec('..os.system'), r"cls='..os.system' is not a name like networks.unet.UNet"),
     (lambda: spec(7), 'cls=7 is not a name like networks.unet.UNet'),
     (lambda: spec('networks.unet.UNet', widht=3), r"networks.unet.UNet has no parameter 'widht'. Did you mean width"),
-    (lambda: spec('objectives.vae.vae.VAE'), r"objectives.vae.vae.VAE needs 'encoder': give encoder=... in the config"),
+    (lambda: spec('objectives.vae.vae.VAE'), r"objectives.vae.vae.VAE needs 'encoder': set encoder=... in the config"),
     (lambda: spec('conditioners.ClassLabel', clases=3), r"ClassLabel has no parameter 'clases'. Did you mean classes"),
     (lambda: spec('networks.unet.UNet', parent=None), "has no parameter 'parent'"),
     (lambda: build({'cls': 'optim.adam', 'learning_rate': 1e-3, 'beta1': 0.5}), "has no parameter 'beta1'"),

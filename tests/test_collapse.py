@@ -24,7 +24,7 @@ from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.latents import slerp
 from genjax.metrics import collapse, modes
-from genjax.metrics.extractors import own
+from genjax.metrics.extractors import custom_extractor
 from genjax.networks.mlp import MLPDiscriminator, MLPGenerator
 from genjax.objectives.gan.augment import AdaptiveAugment
 from genjax.objectives.gan.gan import GAN
@@ -54,19 +54,19 @@ def test_the_gaussians_cover_their_own_modes():
 def test_points_that_miss_are_counted_as_such():
   centers = np.rint(data_modes.centers()).astype(np.uint8).reshape(25, 1, 1, 2)
   three = np.repeat(centers[[0, 7, 24]], 10, axis=0)
-  assert modes.of_gaussians(three) == {'modes': 3.0, 'high_quality': 1.0}
+  assert modes.gaussian_modes(three) == {'modes': 3.0, 'high_quality': 1.0}
   between = np.full((10, 1, 1, 2), 100, np.uint8)
-  found = modes.of_gaussians(np.concatenate([three, between]))
+  found = modes.gaussian_modes(np.concatenate([three, between]))
   assert found == {'modes': 3.0, 'high_quality': 0.75}
 
 
 def test_modes_of_digits_and_their_divergence():
   all_of_them = np.stack(np.unravel_index(np.arange(1000), (10, 10, 10)), axis=1)
-  assert modes.of_digits(all_of_them) == {'modes': 1000.0, 'modes_kl': pytest.approx(0, abs=1e-9)}
-  found = modes.of_digits(all_of_them[:10].repeat(5, axis=0))
+  assert modes.stacked_mnist_modes(all_of_them) == {'modes': 1000.0, 'modes_kl': pytest.approx(0, abs=1e-9)}
+  found = modes.stacked_mnist_modes(all_of_them[:10].repeat(5, axis=0))
   assert found == {'modes': 10.0, 'modes_kl': pytest.approx(np.log(100))}
   random = np.random.default_rng(0).integers(10, size=(10_000, 3))
-  assert modes.of_digits(random)['modes_kl'] == pytest.approx(999 / 20_000, rel=0.1)
+  assert modes.stacked_mnist_modes(random)['modes_kl'] == pytest.approx(999 / 20_000, rel=0.1)
 
 
 def test_stacks_are_of_three_digits_each():
@@ -79,8 +79,8 @@ def test_stacks_are_of_three_digits_each():
 
 
 def test_features_of_digits_on_digits_are_those_of_each_color(monkeypatch):
-  one = own('classifier', lambda x: x.astype(jnp.float32).mean(axis=(1, 2)), '1')
-  monkeypatch.setattr(modes, 'classifier_of_digits', lambda data: one)
+  one = custom_extractor('classifier', lambda x: x.astype(jnp.float32).mean(axis=(1, 2)), '1')
+  monkeypatch.setattr(modes, 'mnist_classifier', lambda data: one)
   images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)), jnp.uint8)
   extractor = modes.open_features('classifier', '', None, None, {'name': 'stacked_mnist'})
   features, probabilities = extractor.function(extractor.params, images)
@@ -90,11 +90,11 @@ def test_features_of_digits_on_digits_are_those_of_each_color(monkeypatch):
 
 
 def test_what_these_sets_do_not_have_is_refused():
-  with pytest.raises(UsageError, match=r'data.resolution=8: gaussians_25 are points, images of one pixel: give 1'):
+  with pytest.raises(UsageError, match=r'data.resolution=8: .* set it to 1'):
     open_data('gaussians_25', 8)
-  with pytest.raises(UsageError, match=r"gaussians_25 has no split 'valid': give data.split=train or test"):
+  with pytest.raises(UsageError, match=r"gaussians_25 has no split 'valid': use data.split=train or test"):
     open_data('gaussians_25', 1, split='valid')
-  with pytest.raises(UsageError, match=r'data.channels=1: stacked_mnist has its own, leave it 0'):
+  with pytest.raises(UsageError, match=r'data.channels=1: .* stacked_mnist .* set it to 0'):
     open_data('stacked_mnist', 28, channels=1)
 
 
@@ -164,10 +164,10 @@ def test_what_has_no_value_is_left_out():
 @pytest.mark.parametrize(
   ('kind', 'text'),
   [
-    ('stuck', 'the generator is stuck'),
+    ('stuck', 'the generator has collapsed'),
     ('few', 'near duplicates'),
-    ('copies', 'held-out images do: copies'),
-    ('five', 'some are left out'),
+    ('copies', 'held-out images are: copies'),
+    ('five', 'some are missing'),
   ],
 )
 def test_what_has_collapsed_is_flagged(kind, text):
@@ -198,15 +198,15 @@ def test_labels_that_are_not_heard_are_flagged():
     game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), conditioner=ClassLabel(10))
     variables = game.init(jax.random.key(0), example_batch(source.example))
     found = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
-    assert any('the labels are not heard' in flag for flag in collapse.flags(found, is_gan=True)) == flagged
+    assert any('labels are ignored' in flag for flag in collapse.flags(found, is_gan=True)) == flagged
 
 
 def test_an_overfitted_discriminator_is_noticed_and_is_no_collapse():
   found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 5.0, 'directions': 8.0, 'overfitting': 0.9}
   found |= {'d_train': 1.0, 'd_held_out': 0.2, 'd_error': 0.1}
   assert collapse.flags(found, is_gan=True) == []
-  assert collapse.notice(found).startswith('the discriminator knows the training images (overfitting 0.9), which samples may')
-  assert collapse.notice(found | {'d_error': 0.3}) == ''  # a quotient of two numbers that are nearly 0
+  assert collapse.overfitting_warning(found).startswith('the discriminator has memorized the training images (overfitting 0.9)')
+  assert collapse.overfitting_warning(found | {'d_error': 0.3}) == ''  # a quotient of two numbers that are nearly 0
 
 
 def test_the_spectrum_is_that_of_the_generators_matrix():
@@ -246,7 +246,7 @@ def test_a_generator_of_one_direction_is_flagged():
   found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 1.1}
   assert collapse.flags(found | {'directions': 2.0}, is_gan=True) == []  # points within a mode
   assert collapse.flags(found | {'directions': 100.0}, is_gan=True) == [
-    'the generator hears 1.1 of 100 directions of its latent'
+    'the generator uses 1.1 of 100 directions of its latent'
   ]
 
 
@@ -264,7 +264,7 @@ def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
     command('digits_gan', tmp_path / 'x', *off, *small, *rate), cwd=ROOT, env=ENV, check=True, capture_output=True, text=True
   ).stdout
   assert 'step 600: ' in out
-  assert 'the generator is stuck' in out
+  assert 'the generator has collapsed' in out
   lines = [json.loads(line) for line in (tmp_path / 'x' / 'metrics.jsonl').read_text().splitlines()]
   watched = [line for line in lines if 'collapse/pairwise' in line]
   assert [line['step'] for line in watched] == [300, 600]
@@ -436,12 +436,12 @@ def test_walks_and_mixes_of_a_run(style_run, tmp_path):
     assert picture.width < 1000
   wrong = {
     ('--walk', '1', '--out', 'x.gif'): 'stops=1 must be an integer of at least 2',
-    ('--walk', '3', '--out', 'x.mp4'): 'a walk is .gif, .webp or .png',
+    ('--walk', '3', '--out', 'x.mp4'): 'x.mp4: use a name that ends in',
     ('--mix', '9', '--out', 'x.png'): 'layer 9: this generator has styles 0 to 3, mix from 1 to the last',
-    ('--mix', '1', '--walk', '3', '--out', 'x.png'): '--walk and --mix: give one of them',
-    ('--mix', '1', '--npz', 'x.npz'): '--walk and --mix write pictures: give --out alone',
-    ('--mix', '1', '--label', '1,2', '--out', 'x.png'): '--label 1,2: --walk and --mix are of one class',
-    ('--walk', '2', '--label', 'each', '--out', 'x.gif'): '--label each: --walk and --mix are of one class',
+    ('--mix', '1', '--walk', '3', '--out', 'x.png'): '--walk and --mix cannot be combined',
+    ('--mix', '1', '--npz', 'x.npz'): '--walk and --mix',
+    ('--mix', '1', '--label', '1,2', '--out', 'x.png'): '--label 1,2: --walk and --mix need a single class',
+    ('--walk', '2', '--label', 'each', '--out', 'x.gif'): '--label each: --walk and --mix need a single class',
   }
   for options, text in wrong.items():
     assert text in sample(*options).stderr
@@ -453,7 +453,7 @@ def test_what_has_no_latents_or_styles_is_refused():
   run = genjax.run.Run(None, {'data': {'image_shape': [8, 8, 1]}}, game, game.init(jax.random.key(0), batch), 0)
   with pytest.raises(UsageError, match='MLPGenerator has no styles to mix: StyleGAN2Generator has'):
     run.mix(jax.random.key(0))
-  with pytest.raises(UsageError, match='has no latent to walk through: GANs, VAEs and AAEs have'):
+  with pytest.raises(UsageError, match='has no latents to interpolate'):
     dataclasses.replace(run, objective=object()).walk(jax.random.key(0))
   assert run.walk(jax.random.key(0), stops=2, frames=3).shape == (3, 8, 8, 1)
 
@@ -466,6 +466,6 @@ def test_stacks_of_real_digits_are_read_as_what_they_are(shared_data, tmp_path, 
   assert stacks.image_shape == (28, 28, 3)
   assert len(stacks) == 10_000
   found = modes.count_modes(stacks.images, data | {'name': 'stacked_mnist'})
-  truth = modes.of_digits(np.stack(np.unravel_index(stacks.cond['label'], (10, 10, 10)), axis=1))
+  truth = modes.stacked_mnist_modes(np.stack(np.unravel_index(stacks.cond['label'], (10, 10, 10)), axis=1))
   assert found['modes'] >= truth['modes'] - 5
   assert found['modes_kl'] == pytest.approx(truth['modes_kl'], abs=0.02)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from genjax import rng
+from genjax.build import build, fill_inferred, spec, with_defaults
 from genjax.conditioners import (
   STREAM,
   ClassLabel,
@@ -270,3 +271,9 @@ def test_the_class_label_is_found_among_others():
   assert [num_classes(c) for c in (Unconditional(), Tint(), ClassLabel(7), BOTH, Together((Tint(),)))] == [0, 0, 7, 3, 0]
   with pytest.raises(UsageError, match='classes=0 '):
     ClassLabel(0)
+
+
+def test_a_label_among_several_conditions_gets_its_number_of_classes_from_the_data():
+  both = spec('conditioners.Together', parts=(spec('conditioners.ClassLabel'),))
+  filled = fill_inferred(with_defaults({'conditioner': both}), {'classes': 7})
+  assert build(filled)['conditioner'] == Together((ClassLabel(7),))

@@ -1,8 +1,8 @@
 """Runs that earlier versions wrote still open, give the same images, and resume.
 
 `tests/runs/COMMIT.tar.xz` holds what that commit's train.py and Run.sample wrote (jax 0.10.2, Python 3.11, on CPU): `run/`, a
-narrow digits_flow with its checkpoint of step 10; `images.npz`, four images for seed 0 by each solver; `step_20.npz`, some of
-the parameters ten steps later.
+narrow digits_flow (98d0618) or digits_gan (04d60f7) with its checkpoint of step 10; `images.npz`, four images for seed 0 with
+several options; `step_20.npz`, some of the parameters ten steps later.
 """
 
 import json
@@ -20,34 +20,42 @@ from tests.conftest import ROOT, sometimes
 from tests.programs import ENV
 from tests.test_resume import final_state
 
-RUNS = sorted((ROOT / 'tests' / 'runs').glob('*.tar.xz'))
-OPTIONS = {'heun': {}, 'dopri5': {'solver': 'dopri5'}}
-OPTIONS |= {solver: {'solver': solver, 'steps': 10} for solver in ('ddim', 'unipc', 'predictor_corrector')}
-OPTIONS['ancestral'] = {'solver': 'ancestral', 'steps': 10, 'guidance': 2.0}
+# Commit -> name in images.npz -> the options that were used, by their names of today.
+IMAGES = {
+  '98d0618': {
+    'heun': {},
+    'dormand_prince': {'solver': 'dopri5'},
+    'ddim': {'solver': 'ddim', 'steps': 10},
+    'unipc': {'solver': 'unipc', 'steps': 10},
+    'langevin': {'solver': 'predictor_corrector', 'steps': 10},
+    'ancestral': {'solver': 'ancestral', 'steps': 10, 'guidance': 2.0},
+  },
+  '04d60f7': {'default': {}, 'truncated': {'truncation': 0.7}, 'labeled': {'label': [3, 1, 4, 1]}},
+}
+CASES = [(commit, name) for commit, images in IMAGES.items() for name in images]
 
 
-assert RUNS, 'tests/runs is empty'
+def unpack(commit, path):
+  with tarfile.open(ROOT / 'tests' / 'runs' / f'{commit}.tar.xz') as archive:
+    archive.extractall(path, filter='data')
+  return path
 
 
-@pytest.fixture(scope='module', params=RUNS, ids=lambda path: path.name.partition('.')[0])
-def folder(request, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('earlier')
-  with tarfile.open(request.param) as archive:
-    archive.extractall(folder, filter='data')
-  return folder
-
-
-@pytest.mark.parametrize('solver', sometimes(OPTIONS, 0, 5))
-def test_an_earlier_run_gives_the_same_images(folder, solver):
+@pytest.mark.parametrize(('commit', 'name'), sometimes(CASES, 0, 5, 6, 7, 8))
+def test_an_earlier_run_gives_the_same_images(commit, name, tmp_path):
+  folder = unpack(commit, tmp_path)
   run = load(folder / 'run')
   with np.load(folder / 'images.npz') as file:
-    before = file[solver]
-  now = np.asarray(run.sample(jax.random.key(0), len(before), **OPTIONS[solver]))
+    assert set(file.files) == set(IMAGES[commit])
+    before = file[name]
+  now = np.asarray(run.sample(jax.random.key(0), len(before), **IMAGES[commit][name]))
   assert before.std() > 0.3
   np.testing.assert_allclose(now, before, atol=2e-4)
 
 
-def test_an_earlier_run_resumes(folder):
+@pytest.mark.parametrize('commit', IMAGES)
+def test_an_earlier_run_resumes(commit, tmp_path):
+  folder = unpack(commit, tmp_path)
   words = json.loads((folder / 'run' / 'environment.json').read_text())['command']
   words = [word for word in words if not word.startswith('--workdir')]
   begun = leaves(final_state(folder / 'run', 10))

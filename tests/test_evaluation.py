@@ -24,13 +24,20 @@ from genjax.images import to_float
 from genjax.metrics import card, classifier, collapse, extractors, manifold
 from genjax.metrics import reference as references
 from genjax.metrics.counting import evaluations
-from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, draw, memorized, nearest_pairs
-from genjax.metrics.evaluator import may_be_drawn
+from genjax.metrics.evaluation import (
+  Samples,
+  classification_accuracy,
+  compare_sets,
+  copies_of_training_images,
+  draw,
+  nearest_pairs,
+)
+from genjax.metrics.evaluator import matches_frequencies
 from genjax.metrics.fid import frechet_distance
 from genjax.metrics.likelihood import likelihood
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
-from genjax.metrics.reference import Reference, features_of, real_images, reference
+from genjax.metrics.reference import Reference, compute_features, real_images, reference
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import make_mesh
 from genjax.types import Conditioner, Variables, example_batch
@@ -77,7 +84,7 @@ def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
   )
   other = extractors.open_classifier(train_set, test_set, dataclasses.replace(RECIPE, seed=1))
   assert other.hash != extractor.hash
-  with pytest.raises(UsageError, match=r'noise has no labels to train a classifier on: give other features'):
+  with pytest.raises(UsageError, match=r'noise has no labels to train a classifier on'):
     extractors.open_classifier(Arrays('noise', noise()), None, RECIPE)
 
 
@@ -96,7 +103,7 @@ def test_another_network_in_the_cache_is_named(digits, cache):
   recipe = dataclasses.replace(RECIPE, seed=7)
   name = hashlib.sha256(f'{data_hash(train_set)} {recipe} 1'.encode()).hexdigest()[:16]
   save_tree(cache / 'classifiers' / f'{name}.npz', {'params': {'x': np.zeros(3)}, 'accuracy': np.float64(0.9)})
-  with pytest.raises(UsageError, match=rf'{name}.npz holds another network: delete it'):
+  with pytest.raises(UsageError, match=rf'{name}.npz belongs to another network: delete it'):
     classifier.open_classifier(train_set, test_set, recipe, cache)
 
 
@@ -111,7 +118,7 @@ def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
     real = reference(train_set, 'train', extractor, mesh, tmp_path / str(count))
     held_out = reference(test_set, 'test', extractor, mesh, tmp_path / str(count))
     samples = draw(Bootstrap(), variables, extractor, real, mesh, samples=1003, seed=3, batch_size=96)
-    found.append(samples.metrics | compare_sets(samples, real) | memorized(samples, real, held_out))
+    found.append(samples.metrics | compare_sets(samples, real) | copies_of_training_images(samples, real, held_out))
     assert len(samples.features) == 1003
     assert samples.images.shape == (1003, 8, 8, 1)
   assert {'fid', 'fid_infinity', 'kid', 'inception_score', 'precision', 'coverage', 'copies_closer'} < set(found[0])
@@ -131,7 +138,9 @@ def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tm
   assert (parts.labels == whole.labels).all()
   for name in ('fid', 'fid_infinity'):
     assert parts.metrics[name] == pytest.approx(whole.metrics[name], rel=1e-5), name
-  features = np.concatenate([np.asarray(x) for x, _ in features_of(train_set, np.arange(len(train_set)), extractor, mesh, 256)])
+  features = np.concatenate(
+    [np.asarray(x) for x, _ in compute_features(train_set, np.arange(len(train_set)), extractor, mesh, 256)]
+  )
   at_once = frechet_distance(moments(features), moments(whole.features))
   assert whole.metrics['fid'] == pytest.approx(at_once, rel=1e-4)
   assert real.moments.n == len(train_set)
@@ -215,12 +224,15 @@ def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, cap
   changed.images[3, 0, 0, 0] ^= 1
   assert reference(changed, 'train', extractor, mesh, tmp_path).protocol['hash'] != first.protocol['hash']
   assert len(list((tmp_path / 'references').iterdir())) == 3
-  pixels = [extractors.own('f', lambda x, s=s: x.reshape(len(x), -1) / 255 * s, version) for s, version in ((1, 'a'), (9, 'b'))]
+  pixels = [
+    extractors.custom_extractor('f', lambda x, s=s: x.reshape(len(x), -1) / 255 * s, version)
+    for s, version in ((1, 'a'), (9, 'b'))
+  ]
   found = [reference(train_set, 'train', own, mesh, tmp_path).features for own in pixels]
   np.testing.assert_allclose(found[1], 9 * found[0], rtol=1e-5)  # another version is another function
   path = next((tmp_path / 'references').iterdir())
   np.savez(path, x=1)
-  with pytest.raises(UsageError, match=r'npz holds x, not classes, cov, features, mean, n: delete it'):
+  with pytest.raises(UsageError, match=r'npz contains x, not classes, cov, features, mean, n: delete it'):
     load_tree(path, ('n', 'mean', 'cov', 'features', 'classes'))
 
 
@@ -234,18 +246,18 @@ def test_a_reference_of_something_else_in_the_cache_is_not_believed(digits, tmp_
   reference(test_set, 'test', extractor, mesh, tmp_path)
   (other,) = set(folder.iterdir()) - {path}
   path.write_bytes(other.read_bytes())
-  with pytest.raises(UsageError, match=f'{path.name} is of other images or features: delete it'):
+  with pytest.raises(UsageError, match=f'{path.name} belongs to other images or features: delete it'):
     look()
   path.write_bytes(whole)
   saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'labels', 'classes'))
   save_tree(path, saved | {'cov': saved['cov'] * np.nan})
-  with pytest.raises(UsageError, match=f'{path.name} holds values that are not finite: delete it'):
+  with pytest.raises(UsageError, match=f'{path.name} contains values that are not finite: delete it'):
     look()
 
 
 def test_features_that_tell_nothing_apart_are_refused(digits, tmp_path):
-  constant = extractors.own('constant', lambda x: jnp.ones((len(x), 3)), '1')
-  with pytest.raises(UsageError, match='features constant are the same of all images of digits train: they tell nothing apart'):
+  constant = extractors.custom_extractor('constant', lambda x: jnp.ones((len(x), 3)), '1')
+  with pytest.raises(UsageError, match='features constant are the same for all images of digits train'):
     reference(digits[0], 'train', constant, make_mesh(jax.devices()[:1]), tmp_path)
 
 
@@ -327,7 +339,7 @@ def test_copies_are_flagged_with_or_without_held_out_images(digits, tmp_path):
 
   def flags(features, training, held_out):
     samples = Samples(features.astype(np.float32), np.zeros(0), None, {}, {})
-    return collapse.flags(collapse.collapse_metrics(memorized(samples, training, held_out)), is_gan=False)
+    return collapse.flags(collapse.collapse_metrics(copies_of_training_images(samples, training, held_out)), is_gan=False)
 
   for held_out in (unseen, None):
     for copied in (real.features, real.features + 1e-3, np.concatenate([real.features[:300], real.features[:300] + 1e-3])):
@@ -350,23 +362,23 @@ def test_cards_of_healthy_runs_have_no_copies():
 
 def test_labels_may_be_drawn_or_not():
   share = np.array([0.5, 0.3, 0.2, 0.0])
-  drawn = [may_be_drawn(RANDOM(seed).choice(4, 1000, p=share), 500 * share) for seed in range(200)]
+  drawn = [matches_frequencies(RANDOM(seed).choice(4, 1000, p=share), 500 * share) for seed in range(200)]
   assert 0.9 < np.mean(drawn) < 0.99
   classes = [RANDOM(seed).multinomial(500, np.full(10, 0.1)) for seed in range(200)]  # of a reference
-  fresh = [may_be_drawn(RANDOM(1000 + seed).choice(10, 1000), x) for seed, x in enumerate(classes)]
+  fresh = [matches_frequencies(RANDOM(1000 + seed).choice(10, 1000), x) for seed, x in enumerate(classes)]
   assert np.mean(fresh) < 0.4  # both are random draws
-  assert may_be_drawn(np.repeat([0, 1, 2], [500, 300, 200]), share)
-  assert not may_be_drawn(np.repeat([0, 1, 2], [500, 500, 0]), share)
-  assert not may_be_drawn(np.repeat([0, 3], [999, 1]), share)
-  assert not may_be_drawn(np.repeat([0, 1, 2, 7], 300), share)  # a class that the reference does not have
-  assert not may_be_drawn(None, share)
-  assert not may_be_drawn(np.zeros(9, int), np.zeros(0))
+  assert matches_frequencies(np.repeat([0, 1, 2], [500, 300, 200]), share)
+  assert not matches_frequencies(np.repeat([0, 1, 2], [500, 500, 0]), share)
+  assert not matches_frequencies(np.repeat([0, 3], [999, 1]), share)
+  assert not matches_frequencies(np.repeat([0, 1, 2, 7], 300), share)  # a class that the reference does not have
+  assert not matches_frequencies(None, share)
+  assert not matches_frequencies(np.zeros(9, int), np.zeros(0))
 
 
 def test_the_floor_is_stated_unless_it_is_small():
   real = RANDOM(0).normal(size=(400, 5)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
-  lowest, extractor = {'fid': 0.5, 'spread': 0.04, 'labels': card.OWN}, extractors.own('f', lambda x: x, '1')
+  lowest, extractor = {'fid': 0.5, 'spread': 0.04, 'labels': card.OWN}, extractors.custom_extractor('f', lambda x: x, '1')
 
   def stated(samples, fid):
     return any('0.5' in x and '0.04' in x for x in card.notes(samples, known, extractor, lowest, fid))
@@ -378,8 +390,8 @@ def test_the_floor_is_stated_unless_it_is_small():
   assert '20000 fresh real images would' in card.notes(20_000, known, extractor, lowest, 1.0)[0]
   for n, rough in ((7, True), (8, False)):  # 1.5 images for each of five features
     few = known._replace(moments=moments(real[:n]))
-    assert any('this floor is rough' in note for note in card.notes(20_000, few, extractor, lowest, 1.0)) == rough
-    assert any('this floor is rough' in note for note in card.notes(n, known, extractor, lowest, 1.0)) == rough
+    assert any('this floor is inaccurate' in note for note in card.notes(20_000, few, extractor, lowest, 1.0)) == rough
+    assert any('this floor is inaccurate' in note for note in card.notes(n, known, extractor, lowest, 1.0)) == rough
   assert stated(2000, fid=50.0)  # a quick estimate always has it
 
 
@@ -400,21 +412,21 @@ def test_a_weak_classifier_is_named_on_the_card_and_in_comparisons(tmp_path, mon
 def test_fewer_images_than_features_are_told():
   real = RANDOM(0).normal(size=(400, 200)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
-  extractor, none = extractors.own('f', lambda x: x, '1'), {'fid': 0.0, 'spread': 0.0, 'labels': card.OWN}
-  assert '150 images do not tell the covariance of 200 features' in card.notes(150, known, extractor, none, 1.0)[0]
+  extractor, none = extractors.custom_extractor('f', lambda x: x, '1'), {'fid': 0.0, 'spread': 0.0, 'labels': card.OWN}
+  assert '150 images do not determine the covariance of 200 features' in card.notes(150, known, extractor, none, 1.0)[0]
   assert card.notes(20_000, known, extractor, none, 1.0) == []
 
 
 @pytest.mark.parametrize(
   ('code', 'message'),
   [
-    ('return images / 255', r'makes \(2, 8, 8, 1\) of 2 images: it must return floating-point features \[2, D\]'),
+    ('return images / 255', r'returns \(2, 8, 8, 1\) for 2 images: it must return floating-point features \[2, D\]'),
     ('return images.reshape(len(images), -1)', 'it must return floating-point features'),
     (
       'return np.asarray(images).reshape(len(images), -1)',
       r'cannot be compiled \(TracerArrayConversion.*use jax.numpy',
     ),
-    ('return jnp.log(-images.reshape(len(images), -1).astype(float))', 'gave values that are not finite'),
+    ('return jnp.log(-images.reshape(len(images), -1).astype(float))', 'are not finite'),
   ],
 )
 def test_functions_that_are_no_features_are_refused(code, message, digits, tmp_path, monkeypatch):
@@ -436,15 +448,15 @@ def test_weights_of_extractors_are_checked(tmp_path, monkeypatch):
   monkeypatch.setattr(extractors.efficientnet, 'convert', lambda tensors: tensors)
   np.savez(tmp_path / 'w.npz', a=np.ones(3))
   found = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card, and a note
-  assert 'whose hash nothing vouches for' in found.note
+  assert 'an npz file, whose hash cannot be checked' in found.note
   assert found.hash == extractors.tree_hash({'a': np.ones(3)})
-  with pytest.raises(UsageError, match=r'w.npz holds other weights \(hash [0-9a-f]{16}, not bcba2f718bfcde82\)'):
+  with pytest.raises(UsageError, match=r'w.npz has other weights \(hash [0-9a-f]{16}, not bcba2f718bfcde82\)'):
     extractors.open_efficientnet(str(tmp_path / 'w.npz'))
   np.savez(tmp_path / 'o.npz', a=np.array([{}]))
-  with pytest.raises(UsageError, match=r'o.npz is no npz file of plain arrays'):
+  with pytest.raises(UsageError, match=r'o.npz is not an npz file of plain arrays'):
     extractors.open_efficientnet(str(tmp_path / 'o.npz'))
   monkeypatch.undo()
-  with pytest.raises(UsageError, match=r'w.npz: the weights have no array .*: not the file pt_inception'):
+  with pytest.raises(UsageError, match=r'w.npz: the weights have no array .*: use the file pt_inception'):
     extractors.open_inception(str(tmp_path / 'w.npz'))
 
 
@@ -455,7 +467,7 @@ def fids(train_set, test_set, extractor, n):
 
   def features(x):
     source = Arrays('x', x.astype(float).round().clip(0, 255).astype(np.uint8))
-    return np.concatenate([np.asarray(b) for b, _ in features_of(source, np.arange(len(x)), extractor, mesh, 100)])
+    return np.concatenate([np.asarray(b) for b, _ in compute_features(source, np.arange(len(x)), extractor, mesh, 100)])
 
   real = moments(features(train_set.read(epoch_order(0, 0, len(train_set))[: max(n, len(images))])[0]))
   blurred = lambda s: gaussian_filter(images.astype(float), (0, s, s, 0))  # noqa: E731
@@ -549,20 +561,20 @@ def example(name):
 
 def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp_path):
   small = Arrays('mine', noise(99))
-  extractor = extractors.own('flat', lambda x: x.reshape(len(x), -1) / 255, '1')
-  with pytest.raises(UsageError, match='mine train holds 99 images: numbers of fewer than 100 say nothing, bring more'):
+  extractor = extractors.custom_extractor('flat', lambda x: x.reshape(len(x), -1) / 255, '1')
+  with pytest.raises(UsageError, match=r'mine train has 99 images, .* at least 100'):
     reference(small, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
   assert real_images(name='digits', resolution=8, split='test')[1] is None  # not judged by itself
   points = Arrays('points', noise(99, (1, 1, 2)))
   for name in ('inception', 'efficientnet_lite0'):
-    with pytest.raises(UsageError, match=f'features {name} are of gray and RGB images, and points has 2 channels'):
+    with pytest.raises(UsageError, match=f'features {name} need grayscale or RGB images, but points has 2 channels'):
       extractors.open_extractor(name, '', points, None)
 
 
 def test_a_classifier_that_learned_nothing_is_refused(tmp_path, monkeypatch):
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path))
   random = labeled('random', noise(200, (8, 8, 1)), RANDOM(0).integers(10, size=200).astype(np.int32), 10)
-  message = r'the classifier of random tells 0\.\d+ of the test images, chance is 0.1000: its features mean nothing'
+  message = r'classifier of random is 0\.\d+, close to chance \(0.1000\)'
   for _ in range(2):  # from the cache too
     with pytest.raises(UsageError, match=message):
       extractors.open_classifier(random, None, dataclasses.replace(RECIPE, steps=3))
@@ -582,7 +594,7 @@ def test_a_module_beside_a_user_s_function_is_in_its_hash(digits, tmp_path, monk
   (tmp_path / 'main_program.py').write_text('import own_features\n')  # which uses them, and not they it
   importlib.import_module('main_program')
   assert extractors.open_extractor('own_features.f', '', *digits[:2], ['own_features']).hash == hashes[1]
-  with pytest.raises(UsageError, match=r'features own_features.g are no function that is there, package.module.function'):
+  with pytest.raises(UsageError, match=r'features own_features.g must be a function, package.module.function'):
     extractors.open_extractor('own_features.g', '', *digits[:2], ['own_features'])
 
 

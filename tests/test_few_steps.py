@@ -219,28 +219,28 @@ def test_a_consistency_model_jumps_to_the_quantile():
 @pytest.mark.parametrize(
   ('call', 'message'),
   [
-    (lambda: MeanFlow(MeanVelocity(), SHAPE, apart=2.0), 'apart=2.0 is a probability'),
+    (lambda: MeanFlow(MeanVelocity(), SHAPE, apart=2.0), 'apart=2.0 must be a probability'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, guidance=2.0), 'guidance=2.0 needs a conditional model'),
     (
       lambda: MeanFlow(MeanVelocity(), SHAPE, conditioner=ClassLabel(2), guidance=2.0, cond_dropout=0.0),
-      'guidance=2.0: with cond_dropout=0 there is no unconditional model',
+      'guidance=2.0 needs an unconditional model: set cond_dropout',
     ),
     (
       lambda: likelihood_images(8, MeanFlow(MeanVelocity(), SHAPE), range(9)),
-      '--likelihood 8: MeanFlow has none: a few-step model has no density',
+      '--likelihood 8: MeanFlow has none: a few-step model',
     ),
     (
       lambda: likelihood_images(8, Consistency(Jump(), SHAPE, stage=1), range(9)),
-      '--likelihood 8: Consistency has none: a few-step model has no density',
+      '--likelihood 8: Consistency has none: a few-step model',
     ),
     (
       lambda: likelihood_images(8, Autoguided(None, None), range(9)),
-      '--likelihood 8: Autoguided has none: guided samples are of no density that is known',
+      '--likelihood 8: Autoguided has none: the density of guided samples',
     ),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, {}, steps=0), 'steps=0'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, {}, steps=2**40), 'steps=1099511627776'),
-    (lambda: Consistency(Jump(), SHAPE, stage=1, cond_dropout=-0.1), 'cond_dropout=-0.1 is a probability'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1, cond_dropout=-0.1), 'cond_dropout=-0.1 must be a probability'),
     (lambda: Consistency(Jump(), SHAPE, stage=0), 'stage=0 must be 1 or more'),
     (lambda: Consistency(Jump(), SHAPE, stage=1, k=-9.0), 'k=-9.0 must not be negative'),
     (lambda: Consistency(Jump(), SHAPE, stage=1, sigma_data=-1.0), 'sigma_data=-1.0 must be positive'),
@@ -248,7 +248,7 @@ def test_a_consistency_model_jumps_to_the_quantile():
       lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, {}, steps=2, middle=0.0),
       'middle=0.0 must be above 0 and at most 80',
     ),
-    (lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, {}, steps=3), 'steps=3: a consistency model takes 1 or 2'),
+    (lambda: Consistency(Jump(), SHAPE, stage=1).sample(None, KEYS, {}, steps=3), 'steps=3 must be 1 or 2'),
   ],
 )
 def test_values_out_of_range_are_refused(call, message):

@@ -13,7 +13,9 @@ import pytest
 
 import evaluate
 import genjax
+import sample
 from genjax import rng
+from genjax.data.sources.open import open_section
 from genjax.errors import UsageError
 from tests.conftest import ROOT, sometimes
 from tests.programs import ENV
@@ -73,6 +75,27 @@ def test_a_part_of_the_user_s_trains_samples_and_is_evaluated(name, runs, cache,
   if name == 'solver':
     assert card['model']['options']['solver'] == {'cls': 'forked.solver.Damped', 'fraction': 0.9}
     assert card['model']['evaluations'] == 4
+
+
+def test_options_of_a_user_s_solver_are_written_and_another_solver_takes_its_place(runs, tmp_path):
+  words = ['--run', str(runs('solver')), ALLOW, '--n', '2', '--npz', str(tmp_path / 'x.npz')]
+  written = []
+  for more in ([], ['--solver', 'heun']):
+    sample.main([*words, *more])
+    with np.load(tmp_path / 'x.npz') as file:
+      written.append(json.loads(str(file['options']))['solver'])
+  assert written == [{'cls': 'forked.solver.Damped', 'fraction': 0.9}, 'heun']
+
+
+def test_help_names_the_conditions(runs, capsys):
+  sample.main(['--run', str(runs('pairs')), ALLOW, '--help'])
+  assert '--source' in capsys.readouterr().out
+
+
+def test_a_user_s_data_set_has_its_own_resolution(runs):
+  config = json.loads((runs('pairs') / 'config.json').read_text())['data']
+  with pytest.raises(UsageError, match=r'data.resolution=16.*8'):
+    open_section(['forked'], config['source'], name='', resolution=16)
 
 
 def test_source_images_cannot_be_drawn(runs):

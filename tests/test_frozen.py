@@ -164,6 +164,7 @@ def test_a_run_starts_from_another(teacher, tmp_path):
 
 def test_a_run_does_not_start_from_another_model(teacher, tmp_path):
   words = [f'{STEPS}1', f'--config.train.init_from={teacher}', '--config.objective.encoder.width=16']
+  assert 'train.init_from' in train('digits_vae', tmp_path / 'run', *words, '--dry_run', status=1)
   text = train('digits_vae', tmp_path / 'run', *words, status=1)
   assert 'train.init_from' in text
   assert 'encoder/Hidden_0/Dense_0/kernel is [74, 8], not [74, 16]' in text

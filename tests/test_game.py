@@ -158,8 +158,8 @@ def test_ways_to_tell_the_discriminator_the_class(conditioning):
   optimizers, state = state_of(objective, batch)
   embedded = TEN.embed(batch.cond)
   rolled = TEN.embed({'label': jnp.roll(batch.cond['label'], 1)})
-  answers, _ = objective.judge(state.params, {}, batch.image, embedded)
-  others, _ = objective.judge(state.params, {}, batch.image, rolled)
+  answers, _ = objective.discriminate(state.params, {}, batch.image, embedded)
+  others, _ = objective.discriminate(state.params, {}, batch.image, rolled)
   hears = bool((jnp.abs(answers.logits - others.logits) > 1e-4).all())
   assert hears == (conditioning != 'classifier')
   assert (answers.classes is not None) == (conditioning == 'classifier')
@@ -174,17 +174,17 @@ def test_ways_to_tell_the_discriminator_the_class(conditioning):
 def test_what_does_not_fit_is_refused():
   with pytest.raises(UsageError, match=r'objective.critic_steps=0 must be 1 or more'):
     game(critic_steps=0)
-  with pytest.raises(UsageError, match=r'objective.penalties.path is PathLength, no penalty on the discriminator'):
+  with pytest.raises(UsageError, match=r'objective.penalties.path is PathLength, but must be a penalty on the discriminator'):
     game(penalties={'path': penalties.PathLength()})
-  with pytest.raises(UsageError, match=r'objective.generator_penalties.r1 is int, no penalty on the generator'):
+  with pytest.raises(UsageError, match=r'objective.generator_penalties.r1 is int, but must be a penalty on the generator'):
     game(generator_penalties={'r1': 3})
-  with pytest.raises(UsageError, match=r"objective.penalties: 'loss' is no name for a penalty"):
+  with pytest.raises(UsageError, match=r"objective.penalties: 'loss' cannot be the name of a penalty"):
     game(penalties={'loss': penalties.R1(1.0)})
   with pytest.raises(UsageError, match=r'R1: weight=-1.0 must be 0 or more and finite'):
     penalties.R1(-1.0)
   with pytest.raises(UsageError, match=r'R2: weight=nan must be 0 or more and finite'):
     penalties.R2(float('nan'))
-  with pytest.raises(UsageError, match=r"policy 'colour' is unknown. Did you mean color"):
+  with pytest.raises(UsageError, match=r"unknown policy 'colour'. Did you mean color"):
     DiffAugment(('colour',))
   with pytest.raises(UsageError, match=r'objective.auxiliary=-1 must not be negative'):
     game(auxiliary=-1)
@@ -192,25 +192,25 @@ def test_what_does_not_fit_is_refused():
     game(auxiliary=2.0)
   with pytest.raises(UsageError, match=r'MLPDiscriminator must be a generator and MLPDiscriminator a discriminator'):
     game(generator=MLPDiscriminator())
-  with pytest.raises(UsageError, match=r'objective.augment: R1 does not augment, take DiffAugment or AdaptiveAugment'):
+  with pytest.raises(UsageError, match=r'objective.augment: R1 is not an augmentation, use DiffAugment or AdaptiveAugment'):
     game(augment=penalties.R1(1.0))
   with pytest.raises(UsageError, match=r"conditioning='classifier' needs classes: set objective.conditioner"):
     game(discriminator=MLPDiscriminator(conditioning='classifier'))
   with pytest.raises(
-    UsageError, match=r'discriminator: PatchDiscriminator answers \[8, 2, 2\] of 8 images, a GAN reads \[8\] or'
+    UsageError, match=r'discriminator: PatchDiscriminator returns \[8, 2, 2\] for 8 images, but must return \[8\] or'
   ):
     game(discriminator=PatchDiscriminator(width=4), conditioner=TEN).init(jax.random.key(0), random_batch())
   with pytest.raises(
-    UsageError, match=r'objective.generator: MLPGenerator makes images \[4, 4, 1\], the data have \[8, 8, 1\]'
+    UsageError, match=r'objective.generator: MLPGenerator generates images \[4, 4, 1\], but the data have \[8, 8, 1\]'
   ):
     game(generator=MLPGenerator((4, 4, 1), 4, 8, 1)).init(jax.random.key(0), random_batch())
-  with pytest.raises(UsageError, match=r'objective.generator.dropout=0.1: GAN has no keys for it, set it to 0'):
+  with pytest.raises(UsageError, match=r'objective.generator.dropout=0.1: GAN does not support dropout, set it to 0'):
     game(generator=Dropping((8, 8, 1), dropout=0.1))
   with pytest.raises(UsageError, match=r'JacobianVariation: radius=1.5 must be above 0 and 1 at most'):
     penalties.JacobianVariation(radius=1.5)
   with pytest.raises(UsageError, match=r'DRAGAN: deviation=-1 must be positive'):
     penalties.DRAGAN(deviation=-1)
-  with pytest.raises(UsageError, match=r'DiffAugment: an empty policy does nothing'):
+  with pytest.raises(UsageError, match=r'DiffAugment: policy is empty'):
     DiffAugment(())
   with pytest.raises(UsageError, match=r'truncation=-3.0 must not be negative'):
     game().sample(None, KEYS, {}, truncation=-3.0)
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_refused():
   objective, batch = build(dcgan), random_batch((16, 16, 1))
   optimizers, state = state_of(objective, batch)
   with pytest.raises(
-    UsageError, match=r'penalties\.r1 is of each image alone, but DCGANDiscriminator normalizes over the batch'
+    UsageError, match=r'penalties\.r1 needs independent images, but DCGANDiscriminator normalizes over the batch'
   ):
     jax.eval_shape(step_of(objective, optimizers, turn=DISCRIMINATOR), state, batch, jax.random.key(0))
   alone = dataclasses.replace(objective, discriminator=objective.discriminator.clone(norm='layer'))
@@ -302,16 +302,16 @@ def test_networks_that_grow_have_lazy_penalties():
 
 
 def test_a_generator_that_normalizes_z_has_no_truncation():
-  with pytest.raises(UsageError, match=r'truncation=0.5: ProgressiveGenerator normalizes z, there is no length to scale'):
+  with pytest.raises(UsageError, match=r'truncation=0.5 has no effect with ProgressiveGenerator'):
     GROWING.sample(Variables({}, {}), KEYS[:2], {}, truncation=0.5)
 
 
 def test_what_cannot_grow_is_refused():
-  with pytest.raises(UsageError, match='MLPGenerator does not grow, take ProgressiveGenerator'):
+  with pytest.raises(UsageError, match='MLPGenerator does not grow, use ProgressiveGenerator'):
     ProgressiveGAN(MLPGenerator((8, 8, 1)), MLPDiscriminator())
-  with pytest.raises(UsageError, match='StyleGAN2Discriminator does not grow, take ProgressiveDiscriminator'):
+  with pytest.raises(UsageError, match='StyleGAN2Discriminator does not grow, use ProgressiveDiscriminator'):
     ProgressiveGAN(ProgressiveGenerator((8, 8, 1)), StyleGAN2Discriminator())
-  with pytest.raises(UsageError, match=r'objective.generator: ProgressiveGenerator grows, take objective ProgressiveGAN'):
+  with pytest.raises(UsageError, match=r'objective.generator: ProgressiveGenerator grows, use objective ProgressiveGAN'):
     GAN(ProgressiveGenerator((8, 8, 1)), MLPDiscriminator())
 
 

@@ -143,7 +143,7 @@ def test_consistency_is_zero_for_what_does_not_see_the_transformation():
   assert one == pytest.approx(2.0, rel=0.4)
   both = float(penalties.Consistency(1.0, generated=1.0)(corner, images, images, KEYS[:64]))
   assert both == pytest.approx(2 * one, rel=1e-5)
-  with pytest.raises(UsageError, match='Consistency: images of one pixel are their own mirror images'):
+  with pytest.raises(UsageError, match=r'Consistency: .* images of one pixel'):
     penalties.Consistency()(counts, images[:, :1, :1], images[:, :1, :1], KEYS[:64])
 
 

@@ -128,7 +128,7 @@ def test_a_game_on_few_images_overfits_and_adaptive_augmentation_holds_it_back()
   alone, _ = trained(None)
   helped, metrics = trained(AdaptiveAugment(target=0.3, kimg=10.0))
   assert 0.05 < float(metrics['augment_p']) < 0.8
-  assert 'the discriminator knows the training images' in collapse.notice(alone)
+  assert 'the discriminator has memorized the training images' in collapse.overfitting_warning(alone)
   gap = [found['d_train'] - found['d_held_out'] for found in (alone, helped)]
   assert gap[1] < 0.5 * gap[0]
   assert helped['overfitting'] < alone['overfitting']

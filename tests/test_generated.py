@@ -36,7 +36,7 @@ def test_images_alone_are_compared_and_several_in_one_folder_have_names(tmp_path
     np.savez(tmp_path / f'{name}.npz', image=images[:200])
     evaluate_images(tmp_path / f'{name}.npz', tmp_path / 'cards')
   evaluate.main(['compare', str(tmp_path / 'cards'), '--out', str(tmp_path / 'out')])
-  rows = compare.rows_of([tmp_path / 'cards'])
+  rows = compare.make_rows([tmp_path / 'cards'])
   assert sorted(row.name for row in rows) == ['cards (a.npz)', 'cards (b.npz)']
   assert len(list((tmp_path / 'out').glob('grid_*.png'))) == 2
   evaluate_images(tmp_path / 'a.npz', tmp_path / 'cards')
@@ -52,11 +52,11 @@ def test_a_part_of_many_images_is_taken_and_cards_of_unequal_numbers_are_not_com
   assert (whole['protocol']['samples'], whole['model']['count']) == (594, 594)
   assert found['model']['hash'] == whole['model']['hash']
   with pytest.raises(UsageError, match='samples: 300 and 594'):
-    compare.rows_of([tmp_path / 'part', tmp_path / 'all'])
+    compare.make_rows([tmp_path / 'part', tmp_path / 'all'])
   whole['protocol'] |= {'samples': 300, 'reference': whole['protocol']['reference'] | {'hash': 'f00'}}
   card.save_in(tmp_path / 'other', whole)
   with pytest.raises(UsageError, match=r'reference\.hash.*f00'):
-    compare.rows_of([tmp_path / 'part', tmp_path / 'other'])
+    compare.make_rows([tmp_path / 'part', tmp_path / 'other'])
 
 
 def test_cards_of_images_go_to_a_folder_of_their_name(tmp_path, cache, monkeypatch, capsys):

@@ -67,7 +67,7 @@ def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(obj
 def test_a_pixel_follows_from_those_before_it_and_from_z():
   variables, x = awake(PIXELS), ALL[6:7]
   descent = PIXELS.descend(variables.params, KEYS[:1], None, {})
-  ours = jax.jit(lambda x, out: PIXELS.answer(variables.params, descent._replace(out=out), x).reshape(-1))
+  ours = jax.jit(lambda x, out: PIXELS.likelihood_params(variables.params, descent._replace(out=out), x).reshape(-1))
   of_x, of_z = jax.jit(jax.jacfwd(ours, argnums=(0, 1)))(x, descent.out)
   assert not np.triu(of_x.reshape(4, 4)).any()
   assert np.diag(of_x.reshape(4, 4), -1)[[0, 2]].all()  # the pixel on the left
@@ -186,14 +186,14 @@ def test_that_all_gradients_are_skipped_is_said(capsys):
     ({'encoder': {'blocks': (1,)}}, 'objective.encoder.blocks=.* one for each of sides'),
     ({'encoder': {'patch': 2}}, 'objective.encoder.sides=.* must start at 2 / patch=2'),
     ({'encoder': {'sides': (2, 2)}, 'decoder': {'sides': (2, 2)}}, 'each divide the one before'),
-    ({'decoder': {'outputs': 3}}, 'Bernoulli reads 1 numbers a place and the decoder answers 3: set its outputs=1'),
+    ({'decoder': {'outputs': 3}}, 'Bernoulli needs 1 outputs .* the decoder has 3: set its outputs=1'),
     ({'decoder': {'place': (2, 1)}}, r'objective.decoder.place=\(2, 1\) must divide its patch=1'),
     (
       {
         'encoder': {'sides': (1,), 'blocks': (1,), 'patch': 2},
         'decoder': {'sides': (1,), 'blocks': (1,), 'patch': 2, 'place': (1, 2)},
       },
-      r'Bernoulli reads patches of \(1, 1\) and the decoder answers \(2, 1\) places of \(2, 2\) pixels',
+      r'Bernoulli needs patches of \(1, 1\), but the decoder has \(2, 1\) positions for \(2, 2\) pixels',
     ),
   ],
 )
@@ -216,12 +216,12 @@ def test_mistakes(change, message):
       {'network': PixelTransformer((2, 2, 1), 1)},
       'objective.network=PixelTransformer .*LocalPixelCNN',
     ),
-    ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarizedBernoulli reads 1 numbers a place'),
-    ({'network': PixelCNN(1, dropout=0.5)}, 'objective.network.dropout=0.5: PixelVAE has no keys for it, set it to 0'),
-    ({'likelihood': Bernoulli()}, 'Bernoulli cannot be drawn from pixel by pixel: take BinarizedBernoulli'),
+    ({'network': PixelCNN(2)}, 'objective.network.outputs=2: BinarizedBernoulli needs 1'),
+    ({'network': PixelCNN(1, dropout=0.5)}, 'objective.network.dropout=0.5: PixelVAE does not support dropout, set it to 0'),
+    ({'likelihood': Bernoulli()}, 'Bernoulli cannot be sampled pixel by pixel: use BinarizedBernoulli'),
     (
       {'likelihood': BinarizedPatches(), 'network': PixelCNN(16)},
-      r'BinarizedPatches reads patches of \(2, 2\) and the decoder answers \(2, 2\) places',
+      r'BinarizedPatches needs patches of \(2, 2\), but the decoder has \(2, 2\) positions',
     ),
   ],
 )

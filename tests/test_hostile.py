@@ -250,5 +250,5 @@ def test_an_image_of_a_format_that_runs_a_program(tmp_path):
 
 def test_paths_that_are_none():
   for name in ('~nobody-of-this-name/x', 'x/' * 4000, 'a\0b'):
-    with pytest.raises(UsageError, match=r'data.name=.* is no path|is not digits'):
+    with pytest.raises(UsageError, match=r'data.name=.* is not a valid path|is not digits'):
       open_data(name, 8)

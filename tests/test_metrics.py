@@ -135,7 +135,7 @@ def test_few_divisions_are_enough_in_many_dimensions(monkeypatch):
     counts[d] = len(calls)
     calls.clear()
     assert min(coefficients.within) > 0 < min(coefficients.between)
-  assert counts[200] == 2 * fid.FEWEST_DRAWS < counts[4] <= 2 * fid.MOST_DRAWS
+  assert counts[200] == 2 * fid.MIN_DRAWS < counts[4] <= 2 * fid.MAX_DRAWS
 
 
 def test_the_floor_of_images_with_labels_of_their_own():

@@ -34,7 +34,7 @@ def test_prepare_from_the_command_line(tmp_path):
   words = [sys.executable, '-m', 'genjax.data.prepare', 'mnist', f'--manual_dir={tmp_path}', f'--data_dir={tmp_path}/out']
   done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 1
-  assert done.stderr.splitlines()[-1].startswith('error: mnist: a file is not the published one.')  # as far as the files go
+  assert done.stderr.splitlines()[-1].startswith('error: mnist: a file differs from the published one.')  # as far as the files go
 
 
 def test_prepare_errors(tmp_path):
@@ -45,7 +45,7 @@ def test_prepare_errors(tmp_path):
   for part in ('train', 't10k'):
     for kind in ('images-idx3', 'labels-idx1'):
       (tmp_path / f'{part}-{kind}-ubyte.gz').write_bytes(gzip.compress(b'other'))
-  with pytest.raises(UsageError, match='a file is not the published one'):
+  with pytest.raises(UsageError, match='a file differs from the published one'):
     prepare('mnist', str(tmp_path), str(tmp_path / 'out'))
 
 

@@ -1,8 +1,11 @@
 """Killed at any moment and run again, train.py ends in the same bits."""
 
 import contextlib
+import json
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import jax
@@ -15,9 +18,9 @@ from genjax.parallel import make_mesh, replicated
 from genjax.run import abstract_state, recorded_example
 from genjax.workdir import read_config, run_id_of
 from tests.conftest import OBJECTIVES, ROOT
-from tests.programs import ENV, command
+from tests.programs import ENV, command, train
 
-REST = [name for name in OBJECTIVES if name != 'digits_vae']
+REST = [name for name in [*OBJECTIVES, 'digits_r3gan', 'digits_stylegan2'] if name != 'digits_vae']
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
 
 
@@ -109,3 +112,28 @@ def test_twenty_kills_at_random_moments_end_in_the_same_bits(tmp_path):
   assert 'resuming from step' in done.stdout
   print(f'{during_a_save} of 20 kills met a save')
   assert_same_bits(final_state(tmp_path / 'straight', 12000), final_state(killed, 12000))
+
+
+def test_resume_takes_the_config_of_the_run_and_its_schedule_follows_more_steps(tmp_path):
+  words = ['--config.train.steps=2', '--config.train.checkpoint_every=2']
+  train('digits_vae', tmp_path / 'a', *words)
+  assert json.loads((tmp_path / 'a' / 'config.json').read_text())['optim']['model']['learning_rate']['steps'] == 2
+  shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+
+  def resume(*words):
+    command = [sys.executable, 'train.py', '--resume', str(tmp_path / 'a'), *words]
+    return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
+
+  assert 'nothing to do' in resume().stdout
+  for _ in range(2):  # the second time there is a command with --resume in environment.json, too
+    done = resume('--config.train.steps=4')
+    assert done.returncode == 0, done.stdout + done.stderr
+  train('digits_vae', tmp_path / 'b', *words, '--config.train.steps=4')  # the same command again
+  configs = [json.loads((tmp_path / name / 'config.json').read_text()) for name in 'ab']
+  assert configs[0] == configs[1]
+  assert configs[0]['optim']['model']['learning_rate']['steps'] == 4
+  jax.tree.map(np.testing.assert_array_equal, *(final_state(tmp_path / name, 4) for name in 'ab'))
+  (tmp_path / 'a' / 'environment.json').unlink()
+  done = resume('--config.train.steps=6')
+  assert done.returncode == 1
+  assert 'environment.json' in done.stderr

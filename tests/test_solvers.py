@@ -12,7 +12,7 @@ from scipy.stats import norm
 from benchmarks import solver_order
 from genjax import rng
 from genjax.objectives.diffusion import parameterizations
-from genjax.samplers import ode, paths, solvers, timesteps
+from genjax.samplers import ode, paths, process, solvers, timesteps
 from genjax.samplers.likelihood import log_prob
 from tests.conftest import ROOT, batch_of, sometimes
 from tests.mixture import KEYS, MEAN, NOTHING, PATHS, STD, WEIGHT, N, exact, model, quantiles_moved, start
@@ -34,7 +34,7 @@ def test_a_path_goes_from_data_to_noise(name):
   t = path.end * jnp.linspace(0.02, 1.0, 50)
   assert float(path.alpha(jnp.zeros(()))) == 1
   assert float(path.sigma(jnp.zeros(()))) == 0
-  ratio = np.asarray(paths.ratio(path, t))
+  ratio = np.asarray(process.ratio(path, t))
   assert (np.diff(ratio) > 0).all()
   assert ratio[-1] > 40
   np.testing.assert_allclose(path.time(jnp.asarray(ratio)), t, rtol=2e-4)
@@ -43,7 +43,7 @@ def test_a_path_goes_from_data_to_noise(name):
     np.testing.assert_allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, 1, rtol=1e-6)
   h = 1e-3 * path.end
   inner = t[5:-5]  # differences of the interpolated paths are those of one piece or of two
-  for found, function in zip(paths.derivatives(path, inner), (path.alpha, path.sigma), strict=True):
+  for found, function in zip(process.derivatives(path, inner), (path.alpha, path.sigma), strict=True):
     np.testing.assert_allclose(found, (function(inner + h) - function(inner - h)) / (2 * h), rtol=0.02, atol=2e-3)
 
 
@@ -59,7 +59,7 @@ def test_published_values_of_the_paths():
   cosine = PATHS['DiscreteCosine']
   assert float(cosine.alpha(jnp.asarray(0.5)) ** 2) == pytest.approx(f(500) / f(0), rel=1e-4)
   assert 0 < float(cosine.alpha(jnp.ones(()))) < 1e-4  # not 0, since no beta exceeds 0.999
-  assert float(paths.log_snr(PATHS['VPCosine'], jnp.ones(()))) == pytest.approx(-15, abs=1e-3)
+  assert float(process.log_snr(PATHS['VPCosine'], jnp.ones(()))) == pytest.approx(-15, abs=1e-3)
 
 
 def test_time_grids():
@@ -75,7 +75,7 @@ def test_time_grids():
         assert t[0] == np.float32(path.end)
         assert t[-1] == 0
         assert (np.diff(t) < 0).all(), (grid, path, t)
-  snr = np.asarray(paths.log_snr(PATHS['VPLinear'], timesteps.log_snr(PATHS['VPLinear'], 10)[:-1]))
+  snr = np.asarray(process.log_snr(PATHS['VPLinear'], timesteps.log_snr(PATHS['VPLinear'], 10)[:-1]))
   np.testing.assert_allclose(np.diff(snr), np.diff(snr)[0], rtol=2e-3)
   np.testing.assert_allclose(timesteps.quadratic(PATHS['VPLinear'], 4), [1, 9 / 16, 1 / 4, 1 / 16, 0])
 
@@ -140,7 +140,7 @@ def test_heun_is_not_worse_where_a_discrete_path_has_its_steps(path):
 
 
 @pytest.mark.parametrize('path', sometimes(JOINT, 7))
-def test_dormand_prince_keeps_its_tolerance_on_every_path(path):
+def test_dopri5_keeps_its_tolerance_on_every_path(path):
   right = joint(path, float(JOINT[path].ratio_min))
   found = solver_order.solve('dopri5', JOINT[path], 'log_snr', 1, rtol=1e-5, atol=1e-5)
   assert solver_order.errors(found, right).max() < 2e-4
@@ -227,7 +227,7 @@ def test_churn_raises_the_noise_before_a_step():
   np.testing.assert_array_equal(outside.x, x)
 
 
-def test_langevin_s_corrector_takes_a_step_of_its_size():
+def test_the_langevin_corrector_takes_a_step_of_its_size():
   # At deviation s, x = c s and D = 0 the score is -c / s: the step is 2 (r / c)^2 s^2, for the mean and, doubled, the variance.
   s, c = 2.0, 0.8
   found = solvers.predictor_corrector(

@@ -71,8 +71,8 @@ def test_npz(tmp_path):
     ({'image': noise(), 'label': np.arange(19)}, r"'label' is int64\[19\]; it must be whole numbers \[20\]"),
     ({'image': noise(), 'label': np.linspace(0, 1, 20)}, "'label' is float64"),
     ({'image': noise(), 'label': np.arange(20) - 1}, 'labels run from -1 to 18; they must be 0, 1, 2'),
-    ({'image': noise(0)}, 'holds no images'),
-    ({'image': noise(3, (0, 8, 3))}, r'uint8\[3, 0, 8, 3\]: images without pixels'),
+    ({'image': noise(0)}, 'has no images'),
+    ({'image': noise(3, (0, 8, 3))}, r'uint8\[3, 0, 8, 3\]; its images must have pixels'),
     ({'image': np.array([object()] * 3)}, 'is not an npz file of plain arrays'),
   ],
 )
@@ -87,9 +87,9 @@ def test_files_that_are_not_npz(tmp_path):
   (tmp_path / 'x.npz').write_bytes(b'not an archive')
   with pytest.raises(UsageError, match=r'x.npz is not an npz file'):
     open_data(str(tmp_path / 'x.npz'), 8)
-  with pytest.raises(UsageError, match=r'y.npz: there is no such file'):
+  with pytest.raises(UsageError, match=r'y.npz does not exist'):
     open_data(str(tmp_path / 'y.npz'), 8)
-  with pytest.raises(UsageError, match='is a path, and there is no folder'):
+  with pytest.raises(UsageError, match='there is no folder'):
     open_data('/nowhere/at/all', 8)
 
 
@@ -122,27 +122,23 @@ def test_a_path_that_ends_in_train_has_a_test_split_beside_it(tmp_path):
   assert real_images(name=str(tmp_path / 'x_test.npz'), resolution=8)[1] is None  # nothing is beside that one
   np.savez(tmp_path / 'x_test.npz', image=noise(4), label=np.arange(4))
   with pytest.raises(
-    UsageError, match=r'x_test.npz has images \[8, 8, 3\] of 4 classes, those trained on are \[8, 8, 3\] of 3'
+    UsageError, match=r'x_test.npz has images \[8, 8, 3\] of 4 classes, but the training images have \[8, 8, 3\] and 3'
   ):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
   np.savez(tmp_path / 'x_test.npz', image=noise(4))
-  with pytest.raises(
-    UsageError, match=r'x_test.npz has images .* of 0 classes, those trained on are \[8, 8, 3\] of 3: make them'
-  ):
+  with pytest.raises(UsageError, match=r'x_test.npz has images .* of 0 classes, .* \[8, 8, 3\] and 3 classes: make both'):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
   np.savez(tmp_path / 'x_test.npz', image=noise(0))
-  with pytest.raises(UsageError, match=r'x_test.npz.* holds no images'):
+  with pytest.raises(UsageError, match=r'x_test.npz.* has no images'):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
   (tmp_path / 'x_test.npz').write_bytes(b'')
   with pytest.raises(UsageError, match=r'x_test.npz is not an npz file'):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
-  with pytest.raises(
-    UsageError, match=r"data.split='val': .*x_train.npz names its images itself. Only a path that ends in train"
-  ):
+  with pytest.raises(UsageError, match=r"data.split='val' .*x_train.npz: only a path that ends in train"):
     open_data(str(tmp_path / 'x_train.npz'), 8, split='val')
   (tmp_path / 'x_test.npz').unlink()
   (tmp_path / 'x_test.npz').symlink_to(tmp_path / 'x_train.npz')
-  with pytest.raises(UsageError, match=r'x_test.npz is a link, which is not followed: copy there what it leads to'):
+  with pytest.raises(UsageError, match=r'x_test.npz is a link, which is not followed'):
     real_images(name=str(tmp_path / 'x_train.npz'), resolution=8)
 
 
@@ -151,7 +147,7 @@ def test_a_folder_without_a_name_has_no_test_split(tmp_path, monkeypatch):
   for name in ('.', './'):
     train, test = real_images(name=name, resolution=8)
     assert (len(train), test) == (4, None)
-  with pytest.raises(UsageError, match=r"data.split='a/b': . names its images itself"):
+  with pytest.raises(UsageError, match=r"data.split='a/b'"):
     open_data('.', 8, split='a/b')
 
 
@@ -166,12 +162,12 @@ def test_classes_of_a_folder_are_numbered_as_those_trained_on(tmp_path):
   assert test.cond['label'].tolist() == [1, 1]  # dogs, though there are no cats before them
   (tmp_path / 'test' / 'eel').mkdir()
   Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'eel' / 'a.png')
-  with pytest.raises(UsageError, match=r'test.eel: the images trained on have no such sub-folder; they have cat, dog'):
+  with pytest.raises(UsageError, match=r'test.eel: .*; they have cat, dog'):
     real_images(name=str(tmp_path / 'train'), resolution=8)
   shutil.rmtree(tmp_path / 'test')
   (tmp_path / 'test').mkdir()
   Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'a.png')
-  with pytest.raises(UsageError, match=r'test: its images are in no sub-folder, those trained on are: in cat, dog'):
+  with pytest.raises(UsageError, match=r'test: the images must be in sub-folders .*: cat, dog'):
     real_images(name=str(tmp_path / 'train'), resolution=8)
 
 

@@ -15,7 +15,7 @@ from genjax.checkpoint import Checkpoints
 from genjax.parallel import STRATEGIES, compile_step, make_mesh, replicate, replicated, split_sharding, state_sharding
 from genjax.step import TrainState, init_state, turn_at
 from genjax.types import Context, example_batch
-from tests.conftest import FEW, assert_close, batch_of, config_of, example_of, family, labeled_example, objects, step_of
+from tests.conftest import EACH, FEW, assert_close, batch_of, config_of, example_of, family, labeled_example, objects, step_of
 
 
 def tolerance(before, after):
@@ -28,7 +28,7 @@ named = lambda case: getattr(case, 'values', (case,))[0]  # noqa: E731
 OF_THE_BATCH = ('fashion_mnist_beta_tc',)  # whose loss is no mean over images, so that parts are not the whole
 
 
-@pytest.mark.parametrize('name', [case for case in FEW if named(case) not in OF_THE_BATCH])
+@pytest.mark.parametrize('name', [case for case in EACH if named(case) not in OF_THE_BATCH])
 @pytest.mark.parametrize('accumulate', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_microbatches_give_the_same_gradient(name, accumulate):
   objective, optimizers, batch, state = family(name)
@@ -42,8 +42,8 @@ def test_microbatches_give_the_same_gradient(name, accumulate):
   ('name', 'strategy'),
   [
     pytest.param(named(case), strategy, marks=getattr(case, 'marks', ()))
-    for case in FEW
     for strategy in STRATEGIES
+    for case in (EACH if strategy == 'jit' else FEW)
     if named(case) not in OF_THE_BATCH or strategy != 'pmap'
   ],
 )

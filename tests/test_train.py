@@ -36,17 +36,17 @@ from tests.test_conditioners import Tint
       (['--config.train.stepz=5'], 'Did you mean steps'),
       (['--config.data.name=digit'], 'Did you mean digits?'),
       (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
-      (['--config.train.strategy=tpu'], "train.strategy='tpu': give one of jit, fsdp, pmap"),
+      (['--config.train.strategy=tpu'], "train.strategy='tpu' must be one of jit, fsdp, pmap"),
       (['--config.objective.conditioner.cls=conditioners.ClassLable'], 'Did you mean conditioners.ClassLabel'),
       (['--config=configs/digit_vae.py'], "there is no config file 'configs/digit_vae.py'"),
-      (['--config.train.steps=many'], '--config.train.steps=many: it takes a whole number'),
+      (['--config.train.steps=many'], '--config.train.steps=many must be an integer'),
       (['--confg=x'], '--confg=x'),
       (['--config.optim.model.learning_rate=1e-4'], '--config.optim.model.learning_rate is a section: override a value in it'),
       (['--config.data.memory_gib=-1.0'], 'data.memory_gib=-1.0 must not be negative'),
       (['stray'], 'stray'),
       (['--config.train.accumulate=3'], 'train.batch_size=8 must be a multiple of train.accumulate=3'),
       (['--config.objective.encoder.width=-4'], 'networks.mlp.MLPEncoder: width=-4 must be 1 or more'),
-      (['--config.data.split=val'], "digits has no split 'val': give data.split=train or test"),
+      (['--config.data.split=val'], "digits has no split 'val': use data.split=train or test"),
       (['--num_processes=2', '--process_id=1'], '--num_processes=2 and --process_id=1 need --coordinator=HOST:PORT'),
       (['--workdir=/proc/nobody/x'], '/proc/nobody/x cannot be written to'),
       (['--config.train.batch_size=100000000000', '--dry_run'], 'train.batch_size=100000000000: the images take 51,200 GB'),
@@ -165,7 +165,7 @@ def test_conditions_that_data_or_networks_do_not_have_are_refused_with_a_remedy(
   label = np.arange(8) % 3
   with pytest.raises(UsageError, match=rf'x.npz.*no labels.*{remedy}'):
     objects_of('digits_vae', path)
-  with pytest.raises(UsageError, match=rf'x.npz.*3 classes.*classes=5: leave it out.*{remedy}'):
+  with pytest.raises(UsageError, match=rf'x.npz.*3 classes.*classes=5: remove it.*{remedy}'):
     objects_of('digits_vae', path, CLASSES | {'classes': 5}, label=label)
   made = objects_of('digits_vq', path, CLASSES, label=label)
   both = dataclasses.replace(made.objective, conditioner=Together((ClassLabel(3), Tint())))
@@ -203,7 +203,7 @@ def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
 @pytest.mark.slow
 def test_a_game_that_ends_before_it_has_grown_says_so(tmp_path):
   text = train('digits_progressive', tmp_path / 'run', '--dry_run', '--config.train.steps=10')
-  assert 'train.steps=10: images are whole from step 1200 only' in text
+  assert 'train.steps=10: all levels are used only from step 1200' in text
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def test_ways_through_latents_are_straight_and_one_at_a_time():
   x, z = jnp.zeros((4, 2, 3, 1)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)) * [1, 5, 3], jnp.float32)
   cond = {'label': jax.nn.one_hot(jnp.arange(4), 3)}
   decode = lambda z, cond: jnp.stack([z, cond['label']], axis=1)[..., None]  # what it is given, as an image  # noqa: E731
-  found = previews.of_latents(decode, x, z, cond)
+  found = previews.latent_previews(decode, x, z, cond)
   np.testing.assert_array_equal(found['reconstructions'][1], decode(z, cond))
   way = np.asarray(found['interpolation'])[..., 0]
   assert way.shape == (2, 10, 2, 3)

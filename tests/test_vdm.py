@@ -16,7 +16,7 @@ from genjax.networks.layers import NO_COND
 from genjax.networks.monotone import Monotone
 from genjax.objectives.diffusion.vdm import VDM
 from genjax.run import sampling_options
-from genjax.samplers import paths, timesteps
+from genjax.samplers import process, timesteps
 from genjax.step import init_state
 from tests.conftest import batch_of, step_of
 from tests.mixture import CONTEXT, KEYS, MU, SHAPE, S, cost_of_levels, log_mass, normal_images
@@ -48,8 +48,8 @@ def test_the_schedule_rises_from_end_to_end():
   assert (np.diff(gamma) > 0).all()
   assert gamma[[0, -1]] == pytest.approx([-13.3, 5.0], abs=1e-4)
   path = VDM_.noise_path(VARIABLES)
-  np.testing.assert_allclose(-paths.log_snr(path, t[1:]), gamma[1:], atol=2e-3)
-  np.testing.assert_allclose(path.time(paths.ratio(path, t[1:])), t[1:], atol=2e-3)
+  np.testing.assert_allclose(-process.log_snr(path, t[1:]), gamma[1:], atol=2e-3)
+  np.testing.assert_allclose(path.time(process.ratio(path, t[1:])), t[1:], atol=2e-3)
   assert float(path.time(jnp.zeros(()))) == 0
   assert (np.diff(np.asarray(timesteps.karras(path, 10))) < 0).all()
 
@@ -108,7 +108,7 @@ def test_samples_of_vdm_are_the_data():
   ('call', 'message'),
   [
     (lambda: dataclasses.replace(VDM_, gamma_0=6.0), 'gamma_0=6.0 must be below gamma_1=5.0'),
-    (lambda: dataclasses.replace(VDM_, cond_dropout=-0.1), 'cond_dropout=-0.1 is a probability'),
+    (lambda: dataclasses.replace(VDM_, cond_dropout=-0.1), 'cond_dropout=-0.1'),
     (lambda: VDM_.sample(VARIABLES, KEYS, {}, guidance=2.0), 'guidance needs a conditional model'),
   ],
 )

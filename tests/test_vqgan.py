@@ -45,7 +45,7 @@ def test_the_last_layer_hears_both_sides_alike(adversarial):
     x, index, own = model.codes(params, variables.buffers, BATCH, rng.fold_in(KEYS, 0))
     out = model.decode({'model': {'decoder': decoder}}, model.quantizer.vector(index, own))
     image = model.likelihood.mean(out)
-    judged = [model.judge(params, variables.buffers, a, embedded) for a in (image, x)]
+    judged = [model.discriminate(params, variables.buffers, a, embedded) for a in (image, x)]
     apart = perceptual_distance(judged[0][1], judged[1][1]).mean()
     rebuilt = -model.likelihood.log_prob(out, x, {}).mean() + 3.0 * apart
     return rebuilt, model.adversarial.generator(judged[1][0].ravel(), judged[0][0].ravel())
@@ -109,7 +109,7 @@ def test_distance_of_features():
       'objective.penalties.r1 must be a penalty on the discriminator, at every',
     ),
     (lambda: made(penalties={'p': PathLength(1.0)}), 'objective.penalties.p must be a penalty on the discriminator'),
-    (lambda: made(decoder=MLPDecoder((8, 8, 1), 8)), 'MLPDecoder has no last convolution named out, as GridDecoder has'),
+    (lambda: made(decoder=MLPDecoder((8, 8, 1), 8)), "MLPDecoder must have a last convolution named 'out'"),
   ],
 )
 def test_mistakes(make, message):

@@ -194,17 +194,17 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
     (lambda: FSQ((4, 2)), r'FSQ: levels=\(4, 2\) must be 3 or more'),
     (lambda: made(encoder=GridEncoder(3)), r'objective.encoder.dim=3: Codebook has 4, set it to that'),
     (lambda: made(prior=PixelTransformer((2, 2, 4), 7)), r'objective.prior.outputs=7: Codebook has 8'),
-    (lambda: made(prior=PixelCNN(8, dropout=0.1)), 'objective.prior.dropout=0.1: VQVAE has no keys for it, set it to 0'),
+    (lambda: made(prior=PixelCNN(8, dropout=0.1)), 'objective.prior.dropout=0.1: VQVAE does not support dropout, set it to 0'),
     (lambda: made(prior=GridEncoder(8)), r'objective.prior.outputs=None: Codebook has 8'),
-    (lambda: made(prior=GridDecoder((2, 2, 4), outputs=8)), 'objective.prior: GridDecoder may see what it predicts'),
+    (lambda: made(prior=GridDecoder((2, 2, 4), outputs=8)), 'objective.prior: GridDecoder is not declared causal'),
     (lambda: made(likelihood=SharedGaussian()), 'SharedGaussian .*VQVAE'),
     (
       lambda: made().init(jax.random.key(0), batch_of(jnp.zeros((1, 8, 8, 1)))),
-      r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4, 4\), set that',
+      r'objective.prior.image_shape=\(2, 2, 4\): the grid of codes is \(4, 4, 4\), set it to that',
     ),
     (
       lambda: made(likelihood=BinarizedPatches()).init(jax.random.key(0), batch_of(jnp.zeros((1, 4, 4, 1)))),
-      r'BinarizedPatches reads 16 numbers a place and the decoder answers 1: set its outputs=16',
+      r'BinarizedPatches needs 16 outputs .* the decoder has 1: set its outputs=16',
     ),
     (
       lambda: GridEncoder(4).init(jax.random.key(0), jnp.zeros((1, 6, 6, 1))),

@@ -166,4 +166,4 @@ def check_same(path: Path, data: Mapping[str, Any], source, name: str) -> None:
   for note in notes:
     print(f'{path}: {note}')
   if refusal:
-    raise UsageError(f'{path}: {refusal}. Restore the data that it was trained on, or give their path with --data.')
+    raise UsageError(f'{path}: {refusal}. Restore the data that it was trained on, or pass their path with --data.')

@@ -30,7 +30,7 @@ def fetch(key: str, shape: tuple[int, ...], make: Callable[[], tuple[np.ndarray,
     if images.dtype == np.uint8 and images.shape == (shape[0] - len(left_out), *shape[1:]):
       os.utime(path)
       return images, left_out
-    print(f'{path} holds different images: decoding them again.')
+    print(f'{path} contains other images: decoding them again.')
   except FileNotFoundError:
     pass
   except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:

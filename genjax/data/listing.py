@@ -12,7 +12,7 @@ from genjax.errors import UsageError
 TRAIN = ('train', 'training', 'trn')
 OTHER_SPLITS = ('test', 'testing', 'tst', 'val', 'valid', 'validation', 'eval', 'evaluation', 'dev', 'development')
 OTHER_SPLITS += ('holdout', 'heldout')
-BESIDE_SPLITS = ('extra', 'unlabeled', 'unlabeled', 'pred', 'query', 'gallery')  # splits only if others lie beside them
+BESIDE_SPLITS = ('extra', 'unlabeled', 'unlabelled', 'pred', 'query', 'gallery')  # splits only beside other splits
 BESIDE_SPLITS += ('annotations', 'labels', 'masks', 'groundtruth')
 ALL_SPLITS = TRAIN + OTHER_SPLITS + BESIDE_SPLITS
 PART = r'(sets?|data|dataset|images?|imgs?|pictures?|photos?|samples?|split|fold|part|[ab]|\d)*'  # before or after the split

@@ -26,7 +26,7 @@ class Parts(NamedTuple):
   content: bytes
   exif: bytes = b''
   xmp: bytes = b''
-  inverted: bool = False  # 12- or 16-bit TIFF, white is 0: Pillow does not invert it, and reads it only if `content` denies it
+  inverted: bool = False  # 12- or 16-bit TIFF, white is 0: Pillow does not invert it, so `content` declares black is 0
 
 
 def split_metadata(content: bytes) -> Parts:
@@ -99,7 +99,7 @@ class Directory(NamedTuple):
 
   @classmethod
   def parse(cls, content: bytes) -> 'Directory | None':
-    """Ends where the content ends. None without a byte order or a directory."""
+    """Parses the directory, up to the end of the content. None without a byte order or a directory."""
     order, big = {b'II': '<', b'MM': '>'}.get(content[:2]), 43 in content[2:4]
     word, number, size = ('Q', 'Q', 20) if big else ('I', 'H', 12)
     try:

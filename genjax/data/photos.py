@@ -16,7 +16,7 @@ from genjax.images import resize
 
 MODES = {1: 'L', 3: 'RGB'}  # Pillow's names for channel counts
 MAX_PIXELS = 64_000_000  # of an image file; larger ones are rejected before decoding
-MAX_SIDE = 8_000  # of the images read, which then have as many pixels
+MAX_SIDE = 8_000  # of the resized images, so that they have at most MAX_PIXELS
 MAX_BYTES = 2**30  # of an image file
 SUFFIXES = ('.apng', '.avif', '.bmp', '.dib', '.gif', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png')
 SUFFIXES += ('.mpo', '.pcx', '.pnm', '.ppm', '.qoi', '.sgi', '.tif', '.tiff', '.webp')

@@ -1,8 +1,8 @@
-"""Batches as a pure function of (seed, step): no iterator state, nothing to save, nothing to lose on resume.
+"""Batches as a pure function of (seed, step): there is no iterator state to save or restore.
 
-The order of the images is a fresh permutation in each epoch; batches run on across epochs, so each image is seen once an
-epoch whatever the batch size. Sets in memory are put on the devices once, as uint8, and indexed there; larger ones are
-read by threads a few steps ahead. Both give the same batches.
+The images are permuted anew in each epoch. Batches continue across epochs, so that each image is used once per epoch for any
+batch size. Data sets in memory are copied to the devices once, as uint8, and indexed there; threads read larger ones a few
+steps ahead. Both give the same batches.
 """
 
 import functools
@@ -25,19 +25,19 @@ from genjax.types import Batch, Tree
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, 'n']:
-  """A permutation of range(size). From Philox's raw bits, which NumPy keeps the same in all versions (its NEP 19)."""
+  """A permutation of range(size), from the raw bits of Philox, which do not change between versions of NumPy (NEP 19)."""
   bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(size)
   return np.argsort(bits, kind='stable')
 
 
 def batch_rows(seed: int, step: int, batch_size: int, size: int) -> Int64[np.ndarray, 'b']:
-  """The images of the batch of `step`: places in a data set of `size` images."""
+  """The images in the batch of `step`, as indices into a data set of `size` images."""
   epochs, places = np.divmod(step * batch_size + np.arange(batch_size), size)
   return np.concatenate([epoch_order(seed, int(e), size)[places[epochs == e]] for e in np.unique(epochs)])
 
 
 def finish(images, cond, index, rows, key, step, transforms: Sequence[Transform] = ()) -> Batch:
-  """uint8 images and their conditions to a transformed Batch; the keys are those of stream 0 (genjax/step.py)."""
+  """Converts uint8 images and their conditions to a transformed Batch, with the keys of stream 0 (genjax/step.py)."""
   batch = Batch(to_float(images), cond, index, rows)
   keys = rng.fold_in(rng.image_keys(jax.random.fold_in(key, step), index), 0)
   for i, transform in enumerate(transforms):
@@ -46,17 +46,17 @@ def finish(images, cond, index, rows, key, step, transforms: Sequence[Transform]
 
 
 class Pipeline:
-  """`pipeline(step)` is the batch of that step, sharded over the mesh; each process reads only its own part.
+  """`pipeline(step)` is the batch of that step, sharded over the mesh; each process reads only its part.
 
   Args:
-    source: where the images come from.
+    source: the data source.
     batch_size: images per step over all devices.
-    key: the run's root key, for augmentation.
-    seed: of the order of the images.
+    key: the root key of the run, for augmentation.
+    seed: seed of the order of the images.
     transforms: applied on the device in this order (genjax/data/transforms.py).
 
   Raises:
-    UsageError: the devices do not divide the batch size.
+    UsageError: the batch size is not divisible by the number of devices.
   """
 
   def __init__(
@@ -92,14 +92,14 @@ class Pipeline:
       self.pending: dict[int, Future] = {}
 
   def put(self, local: Tree) -> Tree:
-    """Arrays of this process's part of a batch, as arrays of the whole batch over the mesh."""
+    """Converts arrays of the local part of a batch to arrays of the whole batch over the mesh."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.sharding, x), local)
 
   def rows(self, step: int) -> np.ndarray:
     return batch_rows(self.seed, step, self.batch_size, len(self.source))
 
   def __call__(self, step: int) -> Batch:
-    if self.resident:  # every device has all images and takes those of its own rows
+    if self.resident:  # every device has all images and selects its rows
       return self.take(self.arrays, self.rows(step).astype(np.int32), self.index, self.key, np.int32(step))
     for soon in range(step, step + 1 + self.ahead):
       if soon not in self.pending:
@@ -109,6 +109,6 @@ class Pipeline:
     return self.finish(*map(self.put, (images, cond)), self.index, self.put(rows), self.key, np.int32(step))
 
   def close(self) -> None:
-    """Stops the reading threads; batches already read are dropped."""
+    """Stops the reading threads; batches that were already read are discarded."""
     if not self.resident:
       self.pool.shutdown(cancel_futures=True)

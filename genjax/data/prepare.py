@@ -1,11 +1,11 @@
-"""Prepare MNIST, Fashion-MNIST or CIFAR-10 for TensorFlow Datasets without TensorFlow, online or behind a firewall.
+"""Prepare MNIST, Fashion-MNIST or CIFAR-10 for TensorFlow Datasets without TensorFlow, with or without internet access.
 
   python -m genjax.data.prepare fashion_mnist                          # downloads
-  python -m genjax.data.prepare fashion_mnist --manual_dir ~/files     # from files that you brought
+  python -m genjax.data.prepare fashion_mnist --manual_dir ~/files     # from local files
 
 The files are the originals, checked against the checksums that TensorFlow Datasets registers. Debian's package
-dataset-fashion-mnist has them too, with two header fields of the gzip files removed; those are put back. The result lies
-under the stock name and version, and the stock reader opens it.
+dataset-fashion-mnist has them too, without two header fields of the gzip files; these are restored. The result has the
+standard name and version, and the standard reader opens it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_cifar10(path: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
-  """Images [32, 32, 3] and labels in the published order from the binary version's archive."""
+  """Yields images [32, 32, 3] and labels in the published order from the archive of the binary version."""
   members = [f'data_batch_{i}.bin' for i in range(1, 6)] if split == 'train' else ['test_batch.bin']
   with tarfile.open(path) as archive:
     for member in members:
@@ -47,7 +47,7 @@ def read_cifar10(path: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def restore_header(source: Path, target: Path) -> None:
-  """Copies a published Fashion-MNIST file; one whose gzip header lacks name and time gets the published ones back."""
+  """Copies a published Fashion-MNIST file, restoring name and time in its gzip header if they are missing."""
   data = source.read_bytes()
   if data[:2] == b'\x1f\x8b' and data[3] == 0:  # no file name in the header
     mtime = FASHION_MNIST_MTIME[source.name.split('-')[0]]
@@ -57,7 +57,7 @@ def restore_header(source: Path, target: Path) -> None:
 
 
 def tensorflow_free(name: str):
-  """The stock builder of that name with its TensorFlow calls (extraction, PNG encoding) replaced."""
+  """The standard builder of this name with its TensorFlow calls (extraction, PNG encoding) replaced."""
   import tensorflow_datasets as tfds
 
   stock = tfds.builder_cls(name)
@@ -94,18 +94,18 @@ def prepare(name: str, manual_dir: str = '', data_dir: str = '', examples: int =
   Args:
     name: mnist, fashion_mnist or cifar10.
     manual_dir: a folder with the original files; '' downloads them.
-    data_dir: of TensorFlow Datasets; '' is its default.
-    examples: at most so many of each split, for a try; 0 is all.
+    data_dir: folder of TensorFlow Datasets; '' is its default.
+    examples: maximum number of examples of each split, for a quick test; 0 is all.
 
   Raises:
-    UsageError: an unknown name, a missing file, or one whose checksum is not the registered one.
+    UsageError: the name is unknown, a file is missing, or a checksum differs from the registered one.
   """
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
   if name not in DATASETS:
     raise UsageError(
-      f'{name} is not one of {", ".join(DATASETS)}; others need TensorFlow once: tfds build NAME --file_format=array_record'
+      f'{name} is not one of {", ".join(DATASETS)}. Prepare others with TensorFlow: tfds build NAME --file_format=array_record'
     )
   with tempfile.TemporaryDirectory() as scratch:
     if manual_dir:
@@ -122,7 +122,7 @@ def prepare(name: str, manual_dir: str = '', data_dir: str = '', examples: int =
     try:
       builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:
-      raise UsageError(f'{name}: a file is not the published one. {" ".join(str(error).split())}') from None
+      raise UsageError(f'{name}: a file differs from the published one. {" ".join(str(error).split())}') from None
   return Path(builder.data_dir)
 
 
@@ -130,7 +130,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('name', help=', '.join(DATASETS))
   parser.add_argument('--manual_dir', default='', help='a folder with the original files (default: download them)')
-  parser.add_argument('--data_dir', default='', help="TensorFlow Datasets' folder (default: its own)")
+  parser.add_argument('--data_dir', default='', help='folder of TensorFlow Datasets (default: its default)')
   args = parser.parse_args()
   try:
     print(prepare(args.name, args.manual_dir, args.data_dir))

@@ -1,6 +1,6 @@
 """Transforms of batches on the device: `transform(batch, keys) -> batch`, with one key per example.
 
-A transform sees all fields of an example, so that what belongs together changes together, and examples stay independent.
+A transform gets all fields of an example, so that it can change them consistently. Examples stay independent.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ Transform = Callable[[Batch, Keys], Batch]
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
-  """Mirrors half of the examples left to right: the image, and every condition that is an image, [B, H, W, C]."""
+  """Flips half of the examples horizontally: the image, and every condition that is an image, [B, H, W, C]."""
 
   def __call__(self, batch: Batch, keys: Keys) -> Batch:
     flipped = rng.bernoulli(keys, 0.5)[:, None, None, None]

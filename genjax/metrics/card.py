@@ -1,17 +1,17 @@
-"""The protocol card: a number travels with how it was measured, and two numbers are compared only if that is the same.
+"""Evaluation cards: metrics with the protocol by which they were measured. Only cards with the same protocol are compared.
 
 A card is a plain dictionary, written as JSON:
   schema     version of the format; defaults fill in what cards of an older version lack
   metrics    name -> value
-  protocol   what must agree before two cards are compared: extractor, reference, number of samples
-  model      what is evaluated: run, step, average of the parameters, sampler and its options, evaluations, seed; for
+  protocol   settings that two comparable cards share: extractor, reference, number of samples
+  model      the evaluated model: run, step, average of the parameters, sampler and its options, evaluations, seed; for
              external images: their path, hash and number, and whether they have labels
-  floor      FID of equally many fresh real images (genjax/metrics/fid.py), its standard deviation, and where their labels
-             come from
-  cost       seconds and device of training, sampling and judging
-  notes      what to know before believing the numbers, as of a quick estimate
-  flags      how the samples have collapsed, in words (genjax/metrics/collapse.py); empty if nothing is seen
-  classification   of a classifier trained on samples: its recipe, and its twin's accuracy, which was trained on real images
+  floor      FID of equally many fresh real images (genjax/metrics/fid.py), its standard deviation, and the origin of their
+             labels
+  cost       seconds and device of training, sampling and evaluation
+  notes      caveats, such as that the metrics are a quick estimate
+  flags      messages about mode collapse (genjax/metrics/collapse.py); empty if none is detected
+  classification   recipe of the classifier trained on samples, and test accuracy of the same classifier on real images
   run        path of the run, if the card was written to another folder (evaluate.py --out)
   versions, created
 """
@@ -57,7 +57,7 @@ SCHEMA = {
   'versions': dict,
   'device': str,
   'created': str,
-}  # what is read of a card
+}  # entries that are read from a card
 IMAGES_SCHEMA = SCHEMA | {'model': {'images': str, 'hash': str, 'count': int, 'labels': bool}, 'cost': {}}
 LIKELIHOOD_SCHEMA = {
   'metrics': {name: NUMBER for name in ('nll_nats', 'nll_low', 'nll_high', 'bits_per_dim')},
@@ -67,14 +67,14 @@ LIKELIHOOD_SCHEMA = {
 }
 FLOOR_SCHEMA = {'fid': NUMBER, 'spread': NUMBER, 'labels': str}
 VERSION = 2  # of the format; cards without a version have 0
-MARKS = {'metrics', 'protocol'}  # what every card has; other JSON files are no cards
-UNKNOWN = 'unknown'  # what an older card does not say: `held_out`, its test images, and `labels` of its floor
+MARKS = {'metrics', 'protocol'}  # keys that every card has; JSON files without them are not cards
+UNKNOWN = 'unknown'  # value of entries that older cards lack: `held_out`, the test images, and `labels` of the floor
 AS_REFERENCE, UNIFORM, OF_IMAGES = 'drawn as often as in the reference', 'drawn equally often', 'of the images'  # labels
 NO_LABELS = 'none'
 OWN = 'of the fresh images'  # labels of a floor, if not AS_REFERENCE
 QUICK = 10_000  # samples below which a result is a quick estimate
-SMALL_FLOOR = 0.1  # of FID: a larger floor is stated in the notes
-KNOWN_COVARIANCE = 1.5  # images for each dimension of the features from which the floor is exact to 10 % (docs/metrics.md)
+SMALL_FLOOR = 0.1  # fraction of FID; the notes state a larger floor
+KNOWN_COVARIANCE = 1.5  # images per dimension of the features from which the floor is accurate to 10 % (docs/metrics.md)
 Card = dict[str, Any]
 
 
@@ -85,7 +85,7 @@ def protocol(
   held_out: Reference | None,
   labels: str,
 ) -> dict[str, Any]:
-  """What two results must share, except for the origin of `labels`.
+  """The entry `protocol`, which comparable cards share except for the origin of `labels`.
 
   `held_out`: the test images that copies, likelihood and accuracies use.
   """
@@ -111,7 +111,7 @@ def origin_of_labels(conditioner: Conditioner, reference_classes: int, split: st
 
 
 def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **more: Any) -> dict[str, Any]:
-  """What is judged: a checkpoint of a run whose config has the section `train`; and `more`."""
+  """The entry `model`: a checkpoint of a run whose config has the section `train`, and the entries `more`."""
   return {
     'run': str(run),
     'step': step,
@@ -135,7 +135,7 @@ def external_model(path: Path, source: Source) -> dict[str, Any]:
 
 
 def is_external(card: Card) -> bool:
-  """Whether a card is of external images, and not of a run."""
+  """Whether a card belongs to external images instead of a run."""
   return 'images' in card['model']
 
 
@@ -152,7 +152,7 @@ def environment() -> dict[str, Any]:
 
 
 def training_cost(workdir: Path, step: int) -> dict[str, Any]:
-  """Device-seconds and thousands of images up to `step`, compilation not counted, from metrics.jsonl."""
+  """Device-seconds and thousands of images up to `step`, from metrics.jsonl; compilation is not counted."""
   seconds, kimg = 0.0, 0.0
   for line in read_metrics(workdir):
     if kimg < line['kimg'] and line.get('images_per_second'):
@@ -170,32 +170,33 @@ def training_cost(workdir: Path, step: int) -> dict[str, Any]:
 
 
 def likelihood_protocol(estimator: str, kind: str, test: Source, images: int) -> dict[str, Any]:
-  """What two likelihoods must share."""
+  """The entry `protocol` of a likelihood, which comparable likelihoods share."""
   data = {'data': test.name, 'split': 'test', 'shape': list(test.image_shape), 'hash': data_hash(test), 'images': images}
   kind, measures = kind.split(', of ')
   return {'estimator': estimator, 'kind': kind, 'measures': measures, 'seed': 0, 'reference': data}
 
 
 def tag(value: Any) -> str:
-  """Eight digits that stand for a JSON value."""
+  """A hash of a JSON value, 8 hexadecimal digits."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def measured(card: Card, but: Collection[str] = ()) -> dict[str, Any]:
-  """The part of the protocol that must agree, `but` for some: without the path of the reference, which its hash identifies,
-  and without the origin of labels, since external images have their own.
+  """The part of the protocol that comparable cards share, except for the entries `but`.
+
+  It lacks the path of the reference, which its hash identifies, and the origin of labels, since external images bring labels.
   """
   reference = {name: value for name, value in card['protocol']['reference'].items() if name != 'data'}
   return {name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in ('labels', *but)}
 
 
 def settings(card: Card) -> dict[str, Any]:
-  """What of a run was judged, but for the seed: cards that share it are repetitions."""
+  """The evaluated model without the seed: cards with equal settings are repetitions."""
   return {name: value for name, value in card['model'].items() if name not in ('run', 'images', 'seed', 'likelihood')}
 
 
 def file_name(card: Card) -> str:
-  """<features>_<step>_<settings>_<seed>.json; of external images <features>_images_<settings>.json."""
+  """<features>_<step>_<settings>_<seed>.json; for external images <features>_images_<settings>.json."""
   model, settings_tag = card['model'], tag([card['protocol'], settings(card)])
   suffix = f'images_{settings_tag}' if is_external(card) else f'{model["step"]:08d}_{settings_tag}_{model["seed"]}'
   return f'{card["protocol"]["features"]["name"]}_{suffix}.json'
@@ -214,7 +215,7 @@ def open_folder(run: Path, config: dict[str, Any], out: str = '') -> Path:
   if out and (folder / 'config.json').exists():
     other = read_config(folder)
     if run_id_of(other) != run_id_of(config) or differences_that_matter(other, config):
-      raise UsageError(f'--out {out} belongs to another run than {run}: use another folder.')
+      raise UsageError(f'--out {out} does not belong to {run} but to another run: use another folder.')
   with writing(folder / 'evaluation', 'use another folder with --out DIR'):
     (folder / 'evaluation').mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder / 'evaluation'):
@@ -230,10 +231,10 @@ def save(workdir: Path, card: Card) -> Path:
 
 
 def save_in(folder: Path, card: Card) -> Path:
-  """Writes a card as `file_name` into a folder; it replaces a card of the same settings and seed.
+  """Writes a card as `file_name` into a folder, replacing a card of the same settings and seed.
 
-  What that one had and this one was not asked for is kept, if its samples were the same, which FID tells: a likelihood, the
-  accuracy of a classifier trained on samples.
+  If the replaced card has the same FID, it had the same samples; then its metrics that the new card lacks are kept, such as a
+  likelihood or the classification accuracy.
   """
   path = folder / file_name(card)
   try:
@@ -256,17 +257,17 @@ def save_likelihood(workdir: Path, card: Card) -> Path:
 
 
 def write(path: Path, card: Card) -> Path:
-  """Raises UsageError if it cannot be, or if numbers are not finite, which `read` refuses."""
+  """Writes a card. Raises UsageError if the file cannot be written, or if metrics are not finite, which `read` rejects."""
   if wrong := [name for name, value in card['metrics'].items() if not number(value)]:
-    raise UsageError(f'{path} is not written: {", ".join(wrong)} are not finite numbers.')
+    raise UsageError(f'{path} was not written: {", ".join(wrong)} are not finite.')
   write_json(path, card)
   return path
 
 
 def load(workdir: Path) -> list[Card]:
-  """The cards of a run, or of a folder that evaluate.py --out wrote to, by file name.
+  """The cards of a run, or of a folder that evaluate.py --out wrote, sorted by file name.
 
-  Raises UsageError if there are none, or one that is damaged.
+  Raises UsageError if there are none, or if one is damaged.
   """
   paths = list((Path(workdir) / 'evaluation').glob('*.json'))
   if not paths and not (Path(workdir) / 'config.json').exists():
@@ -274,7 +275,7 @@ def load(workdir: Path) -> list[Card]:
   cards = read(workdir, paths, SCHEMA, IMAGES_SCHEMA)
   if not cards:
     check_run(workdir)
-    raise UsageError(f'{workdir} has no evaluation: python evaluate.py --run {workdir}')
+    raise UsageError(f'{workdir} has no evaluation. Run: python evaluate.py --run {workdir}')
   return cards
 
 
@@ -284,18 +285,18 @@ def grid_path(path: Path) -> Path:
 
 
 def load_likelihoods(workdir: Path) -> list[Card]:
-  """What `save_likelihood` wrote. Raises UsageError if there is nothing, or a damaged card."""
+  """The cards that `save_likelihood` wrote. Raises UsageError if there are none, or if one is damaged."""
   cards = read(workdir, (Path(workdir) / 'evaluation' / 'likelihood').glob('*.json'), LIKELIHOOD_SCHEMA)
   if not cards:
     check_run(workdir)
     if (kind := without_likelihood(workdir)) is not None:
-      raise UsageError(f'{workdir} is of {kind}, which has no likelihood: leave it out.')
-    raise UsageError(f'{workdir} has no likelihood: python evaluate.py --run {workdir} --metrics likelihood')
+      raise UsageError(f'{workdir} is a run of {kind}, which has no likelihood: remove it from the comparison.')
+    raise UsageError(f'{workdir} has no likelihood. Run: python evaluate.py --run {workdir} --metrics likelihood')
   return cards
 
 
 def without_likelihood(workdir: Path) -> str | None:
-  """The name of a run's objective if it has no likelihood; None of one of the user's packages, too, which is not asked."""
+  """The name of a run's objective if it has no likelihood; None otherwise, and for objectives of other packages."""
   name = read_config(workdir)['objective']['cls']
   try:
     return None if hasattr(resolve(name), 'nll') else name.rpartition('.')[2]
@@ -304,7 +305,7 @@ def without_likelihood(workdir: Path) -> str | None:
 
 
 def check_run(workdir: Path) -> None:
-  """Raises UsageError if it is no run directory."""
+  """Raises UsageError if `workdir` is not a run directory."""
   if not (Path(workdir) / 'config.json').is_file():
     raise UsageError(
       f'{workdir} is not a run directory: use one that train.py made, or a folder of cards that evaluate.py --images wrote.'
@@ -312,10 +313,10 @@ def check_run(workdir: Path) -> None:
 
 
 def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list[Card]:
-  """The cards in these files, by name. Other files are ignored, and a message names them.
+  """The cards in these files, sorted by name. Files that are not cards are ignored, with a message.
 
   Raises:
-    UsageError: a file that cannot be read; a card that no schema matches, or with infinite or NaN values.
+    UsageError: a file cannot be read, or a card matches no schema or has infinite or NaN values.
   """
   cards = []
   for path in sorted(path for path in paths if path.is_file()):
@@ -329,27 +330,27 @@ def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list
     except (ValueError, RecursionError):
       card, is_card = None, all(f'"{name}"' in text for name in MARKS)
     if not is_card:
-      say_ignored(path)
+      print_ignored_file(path)
       continue
     card = complete(card, path) if any(matches_type(card, schema) for schema in schemas) else None
     if card is None or not all(map(number, card['metrics'].values())):
-      raise UsageError(f'{path} is a damaged card, or one of another kind: move it to another folder, or evaluate again.')
-    card['model']['run'] = str(workdir)  # where it lies now
+      raise UsageError(f'{path} is damaged or a card of another kind: move it to another folder, or evaluate again.')
+    card['model']['run'] = str(workdir)  # the run may have moved
     cards.append(card)
   return cards
 
 
 @functools.cache  # once for each file
-def say_ignored(path: Path) -> None:
+def print_ignored_file(path: Path) -> None:
   """Prints that a file is not used."""
   print(f'{path} is not a card of evaluate.py: ignored.')
 
 
 def complete(card: Card, path: Path) -> Card | None:
-  """A card with defaults for what its older schema lacks; None if a part has the wrong type.
+  """A card with defaults for entries that its older schema lacks; None if an entry has the wrong type.
 
   Raises:
-    UsageError: its schema is newer than this code.
+    UsageError: the schema is newer than this code.
   """
   version = card.get('schema', 0)
   if not matches_type(version, int):
@@ -386,24 +387,24 @@ def number(value: Any) -> bool:
 
 
 def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
-  """Raises UsageError, naming what differs, if two cards were not measured alike, `but` for parts of the protocol."""
+  """Raises UsageError, naming the differences, if the protocols of two cards differ outside the entries `but`."""
   found = differences(measured(a, but), measured(b, but))
   if found:
     names = [f'{card["model"]["run"]}' for card in (a, b)]
     theirs, protocols = {name for name, _, _ in found}, (a['protocol'], b['protocol'])
     remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
     if 'estimator' in protocols[0]:
-      remedy = 'They are of different images, or of more or fewer: judge both alike.'
+      remedy = 'The likelihoods are of different images or of different numbers of images: evaluate both on the same images.'
       if theirs == {'measures'}:
-        remedy = 'What a likelihood measures is its objective.likelihood, chosen in training: these two are not to be compared.'
+        remedy = 'objective.likelihood decides in training what a likelihood measures: these two cannot be compared.'
     elif theirs == {'features.hash'} and protocols[0]['features']['name'] == 'classifier':
-      remedy = 'Each trained a classifier of its own: copy the file in $GENJAX_CACHE/classifiers from one to the other machine.'
+      remedy = 'The classifiers were trained separately: copy the file in $GENJAX_CACHE/classifiers to the other machine.'
     elif theirs == {'held_out.hash'}:
-      remedy = 'Their test images differ, of which copies, likelihood and accuracies are: judge both with the same.'
+      remedy = 'Copies, likelihood and accuracies depend on the test images, which differ: evaluate both with the same.'
     elif theirs == {'held_out'}:
       remedy = 'Only one of them names its test images: evaluate both again, on the same data.'
     elif 'reference.hash' in theirs and 'reference.split' not in theirs and 'reference.images' not in theirs:
-      remedy = 'They were trained on different images: numbers of one say nothing beside those of the other.'
+      remedy = 'The models were trained on different images: their metrics cannot be compared.'
       if is_external(a) or is_external(b):
         remedy = 'Their real images differ: evaluate external images with the --data, --resolution and --channels of the run.'
       found = differences(*protocols)
@@ -416,8 +417,8 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
 def fid_floor(reference: Reference, samples: int, labeled: bool) -> dict[str, Any]:
   """The entry `floor`: FID that `samples` fresh images would have against this reference.
 
-  `labeled`: their labels are drawn as often as in the reference, as for a model with labels. Classes of other fresh images,
-  such as those of a model without labels, have frequencies of their own, which increases FID.
+  `labeled`: their labels are drawn with the frequencies of the reference, as for a model conditioned on labels. Otherwise the
+  frequencies of classes vary, which increases FID.
   """
   floor = floor_coefficients(reference, labeled).floor(reference.moments.n, samples)
   return floor._asdict() | {'labels': AS_REFERENCE if labeled else OWN}
@@ -430,11 +431,14 @@ def fresh_images(samples: int, floor: dict[str, Any]) -> str:
 
 
 def notes(samples: int, reference: Reference, extractor: Extractor, floor: dict[str, Any], fid: float) -> list[str]:
-  """What to know before trusting these metrics; `floor` is the `fid_floor` of the reference."""
+  """Caveats of these metrics; `floor` is the `fid_floor` of the reference."""
   found = [extractor.note] if extractor.note else []
   n, d = reference.moments.n, len(reference.moments.mean)
   if (fewest := min(samples, n)) <= d:
-    found.append(f'{fewest} images do not tell the covariance of {d} features: FID is mostly their number; take more, or KID.')
+    found.append(
+      f'{fewest} images do not determine the covariance of {d} features, and FID depends mostly on their number; use more '
+      'images, or KID'
+    )
   if samples < QUICK:
     found.append(
       f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
@@ -446,7 +450,7 @@ def notes(samples: int, reference: Reference, extractor: Extractor, floor: dict[
     )
     if fewest < KNOWN_COVARIANCE * d:
       found.append(
-        f'this floor is rough, and often too low: {fewest} images are fewer than {KNOWN_COVARIANCE} for each of {d} features'
+        f'this floor is inaccurate, and often too low: {fewest} images are fewer than {KNOWN_COVARIANCE} per feature of {d}'
       )
   return found
 
@@ -462,7 +466,7 @@ def table(card: Card) -> str:
   else:
     lines = [
       f'{model["run"]} step {model["step"]} ({model["kimg"]:g} kimg), {protocol["samples"]} samples, seed {model["seed"]}',
-      f'  sampler: {json.dumps(model["options"])}, {model["evaluations"]} network evaluations an image',
+      f'  sampler: {json.dumps(model["options"])}, {model["evaluations"]} network evaluations per image',
     ]
   lines += [
     f'  features: {features["name"]} {features["hash"]}{accuracy}',
@@ -476,7 +480,7 @@ def table(card: Card) -> str:
 
 
 def likelihood_table(card: Card) -> str:
-  """A card of a likelihood alone, for the terminal."""
+  """A card of a likelihood, for the terminal."""
   protocol, model = card['protocol'], card['model']
   real = protocol['reference']
   lines = [

@@ -1,8 +1,8 @@
-"""A small classifier trained on the labels of the data themselves: features for sets that ImageNet knows little about.
+"""A small classifier trained on the labels of the data: features for images that differ much from ImageNet.
 
-Deterministic on one machine, and cached by the hash of data and recipe; those of digits, MNIST and Fashion-MNIST are here
-(genjax/metrics/classifiers), the same for everyone. Its test accuracy goes on the protocol card: a classifier that is
-bad on real images says nothing of generated ones. The same recipe trained on samples and tested on real images gives the
+Training is deterministic on one machine, and the result is cached by the hash of data and recipe. The classifiers of digits,
+MNIST and Fashion-MNIST are included (genjax/metrics/classifiers). The test accuracy is recorded on the card, since features of
+an inaccurate classifier are not informative. The same recipe, trained on samples and tested on real images, gives the
 classification accuracy score (Ravuri & Vinyals 1905.10887).
 """
 
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a classifier is trained; all of it counts in the hash under which it is cached."""
+  """Training hyperparameters of a classifier; all are part of its hash in the cache."""
 
   steps: int = 1500
   batch_size: int = 128
@@ -59,7 +59,7 @@ class Recipe:
 
 
 def recipe_for(source: Source) -> Recipe:
-  """The recipe for a set of that size: 300 steps for small ones, 1,500 from 60,000 images on."""
+  """The recipe for a data set of this size: from 300 steps for small ones to 1,500 for 60,000 images or more."""
   return Recipe(steps=min(max(len(source) // 40, 300), 1500))
 
 
@@ -87,7 +87,7 @@ def train(source: Source, num_classes: int, recipe: Recipe) -> Tree:
 
 
 def accuracy(params: Tree, source: Source, num_classes: int, recipe: Recipe, batch_size: int = 500) -> float:
-  """The fraction of `source` whose label is the likeliest."""
+  """The fraction of `source` that is classified correctly."""
   network = Classifier(num_classes, recipe.width, recipe.features)
   predict = jax.jit(lambda params, images: network.apply({'params': params}, to_float(images))[1].argmax(axis=-1))
   right = 0
@@ -99,21 +99,21 @@ def accuracy(params: Tree, source: Source, num_classes: int, recipe: Recipe, bat
 
 
 def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, cache: Path) -> tuple[Tree, float]:
-  """The classifier of these data, trained when first asked for. Returns its parameters and its test accuracy.
+  """The classifier of these data, trained on first use. Returns its parameters and its test accuracy.
 
   Raises:
-    UsageError: the data have no labels, or it learned next to nothing: its features would tell images apart no better.
+    UsageError: the data have no labels, or the test accuracy is close to chance.
   """
   classes = train_source.num_classes
   if not classes:
-    raise UsageError(f'{train_source.name} has no labels to train a classifier on: give other features.')
+    raise UsageError(f'{train_source.name} has no labels to train a classifier on: use other features.')
   name = hashlib.sha256(f'{data_hash(train_source)} {recipe} 1'.encode()).hexdigest()[:16]  # 1: the network above
   tested = data_hash(test_source)
   ours, path = Path(__file__).parent / 'classifiers' / f'{name}.npz', cache / 'classifiers' / f'{name}.npz'
   path = ours if ours.exists() else path
   saved = load_tree(path, ('params', 'accuracy'))
   if saved is None:
-    print(f'training a classifier on {len(train_source)} images of {train_source.name}, once ({path}).', flush=True)
+    print(f'Training a classifier on {len(train_source)} images of {train_source.name}, once ({path}).', flush=True)
     params = train(train_source, classes, recipe)
     saved = {'params': params, 'accuracy': {tested: np.float64(accuracy(params, test_source, classes, recipe))}}
     with optional('The classifier will be trained again at the next start.'):
@@ -122,19 +122,19 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
   like = jax.eval_shape(network.init, rng.key(0), jnp.zeros((1, *train_source.image_shape)))['params']
   shapes = [jax.tree.map(np.shape, tree) for tree in (like, saved['params'])]
   if shapes[0] != shapes[1] or not isinstance(saved['accuracy'], dict):
-    raise UsageError(f'{path} holds another network: delete it, it will be made again.')
-  known = saved['accuracy'].get(tested)  # of these test images, not of others beside the same training images
+    raise UsageError(f'{path} belongs to another network: delete it; it will be created again.')
+  known = saved['accuracy'].get(tested)  # on these test images; the same training data may be used with others
   right = float(accuracy(saved['params'], test_source, classes, recipe) if known is None else known)
   if right < min(5 / classes, 0.5):
     raise UsageError(
-      f'the classifier of {train_source.name} tells {right:.4f} of the test images, chance is {1 / classes:.4f}: its features '
-      'mean nothing, give others.'
+      f'the test accuracy of the classifier of {train_source.name} is {right:.4f}, close to chance ({1 / classes:.4f}): use '
+      'other features.'
     )
   return saved['params'], right
 
 
 def warning(accuracy: float) -> str:
-  """The warning about features of a classifier with this test accuracy; '' if it is at least RELIABLE."""
+  """A warning about the features of a classifier with this test accuracy; '' if it is at least RELIABLE."""
   if accuracy >= RELIABLE:
     return ''
   return (

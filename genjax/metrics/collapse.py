@@ -1,7 +1,8 @@
 """Metrics of mode collapse, and flags derived from them. The absence of a flag does not prove that samples are diverse.
 
-`panel` and `point_sets` use pixels and the networks of a GAN during training: no features, and a few seconds of computation.
-`compare_with_real` and `memorized` (genjax/metrics/evaluation.py) use features of the samples of any model during evaluation.
+`panel` and `point_sets` use pixels and the networks of a GAN during training; they need no features and take a few seconds.
+`compare_with_real` and `copies_of_training_images` (genjax/metrics/evaluation.py) use features of samples of any model during
+evaluation.
 """
 
 import functools
@@ -21,33 +22,34 @@ from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Source
 from genjax.images import to_float, to_uint8
 from genjax.metrics.manifold import copies, manifold, nearest
-from genjax.metrics.modes import of_gaussians
+from genjax.metrics.modes import gaussian_modes
 from genjax.objectives.gan.gan import AdversarialGame, collections
 from genjax.parallel import replicate, replicated
 from genjax.types import Batch, Images, Labels, Variables
 
-JACOBIANS = 8  # latents at which the spectrum is taken
-TRAINING = 5000  # training images among which the nearest to a sample is sought
+JACOBIANS = 8  # latents at which the spectrum is computed
+TRAINING = 5000  # training images that are searched for the nearest neighbor of a sample
 HALF = 2500  # real images, and equally many samples, whose nearest neighbors are compared
-FEWEST = 20  # images of a class among the real images that are compared; rarer classes are not evaluated
+MIN_CLASS_IMAGES = 20  # minimum number of real images of a class; rarer classes are not evaluated
 # Flags are raised below these thresholds, chosen on seed 0 of benchmarks/collapse_table.py and tested on others (docs/gan.md).
 RECALL, COVERAGE, SHARE, AGREEMENT = 0.03, 0.5, 0.2, 0.5
-VARIETY, LOWEST_VARIETY = 0.35, 0.25  # blur lowers it, too: a healthy VAE has 0.53
+VARIETY, LOWEST_VARIETY = 0.35, 0.25  # blur also lowers it: a VAE without collapse has 0.53
 GAN_VARIETY, GAN_LOWEST_VARIETY = 0.8, 0.5
-COPIES_RATIO, COPIES_CLOSER = 0.3, 0.2  # chosen before any run was looked at, and tested on the cards in docs/comparison
+COPIES_RATIO, COPIES_CLOSER = 0.3, 0.2  # chosen before any run was examined, and tested on the cards in docs/comparison
 
 
 def panel(
   objective: AdversarialGame, variables: Variables, key: jax.Array, real: Batch, held_out: Batch | None = None, **options: Any
 ) -> tuple[dict[str, Float[Array, '']], Float[Array, 'n pixels z'], Images]:
-  """Scalars, dG/dz at a few latents, and the samples; pure. `real` are training images, `held_out` others, samples have
-  `real`'s labels, and the `options` of `objective.sample`, which dG/dz has not.
+  """Scalars, dG/dz at a few latents, and the samples; pure. `real` are training images, and `held_out` are held-out images.
 
-  pairwise: mean distance of two samples (of a class), over that of two training images; of pixels.
-  nearest: median distance of a sample to the next (of its class), over that of training images.
-  labels: mean distance of two samples of one latent and two classes, over that of two training images.
-  d_train, d_held_out, d_generated: mean answers of the discriminator in sampling mode.
-  overfitting: (d_train - d_held_out) / (d_train - d_generated) (2006.06676, eq. 1): 0 none, 1 it knows the training images.
+  Samples have the labels of `real`. They use the `options` of `objective.sample`; dG/dz does not.
+
+  pairwise: mean pixel distance of two samples (of a class), divided by that of two training images.
+  nearest: median distance of a sample to its nearest neighbor (of its class), divided by that of training images.
+  labels: mean distance of two samples of one latent and two classes, divided by that of two training images.
+  d_train, d_held_out, d_generated: mean outputs of the discriminator in sampling mode.
+  overfitting: (d_train - d_held_out) / (d_train - d_generated) (2006.06676, eq. 1): 0 no overfitting, 1 memorization.
   d_error: standard error of d_train - d_held_out.
   """
   keys = rng.image_keys(key, real.index)
@@ -70,17 +72,17 @@ def panel(
     return jax.jacfwd(lambda z: objective.from_latents(variables, z[None], row, key[None])[0].ravel())(z)
 
   latents = objective.latents(few), few, jax.tree.map(lambda x: x[:JACOBIANS], embed(cond))
-  jacobians = jax.lax.map(jacobian, latents)  # one after the other: each is as many images as z has numbers
+  jacobians = jax.lax.map(jacobian, latents)  # sequentially: each takes the memory of one image per dimension of z
 
-  def answer(images, batch):
+  def discriminate(images, batch):
     embedded = embed(only(objective.conditioner, batch.cond))
     out = objective.discriminator.apply(collections(variables, 'discriminator'), images, embedded, False)
     return out if out.ndim == 1 else out[:, 0]
 
-  known = answer(real.image, real)
-  found |= {'d_train': known.mean(), 'd_generated': answer(samples, real).mean()}
+  known = discriminate(real.image, real)
+  found |= {'d_train': known.mean(), 'd_generated': discriminate(samples, real).mean()}
   if held_out is not None:
-    unseen = answer(held_out.image, held_out)
+    unseen = discriminate(held_out.image, held_out)
     apart = found['d_train'] - found['d_generated']
     found |= {'d_held_out': unseen.mean(), 'd_error': jnp.sqrt(known.var() / known.size + unseen.var() / unseen.size)}
     found['overfitting'] = (found['d_train'] - found['d_held_out']) / jnp.where(jnp.abs(apart) > 1e-6, apart, jnp.inf)
@@ -88,11 +90,11 @@ def panel(
 
 
 def point_sets(training: np.ndarray, real: np.ndarray, held_out: np.ndarray | None, samples: np.ndarray) -> dict[str, float]:
-  """How samples lie among images, by pixels (genjax/metrics/manifold.py).
+  """Compares samples with real images as sets of points in pixel space (genjax/metrics/manifold.py).
 
-  precision, coverage: of the samples by as many training images `real`; with `_held_out` those of held-out images in their
-  place, what the same number of real images would have.
-  copies: median distance of a sample to its nearest of `training`, over that of a held-out image.
+  precision, coverage: of the samples with respect to equally many training images `real`.
+  precision_held_out, coverage_held_out: the same for held-out images instead of samples, as a baseline.
+  copies: median distance of a sample to the nearest image of `training`, divided by that of a held-out image.
   """
   flat = lambda images: None if images is None else np.asarray(images, np.float64).reshape(len(images), -1)  # noqa: E731
   training, real, held_out, samples = map(flat, (training, real, held_out, samples))
@@ -109,13 +111,14 @@ def point_sets(training: np.ndarray, real: np.ndarray, held_out: np.ndarray | No
 
 
 def spectrum(jacobians: np.ndarray) -> dict[str, float]:
-  """Of matrices [n, pixels, z], means over them.
+  """Means over matrices [n, pixels, z].
 
-  rank: effective number of directions, (sum s^2)^2 / sum s^4 of the singular values s. Of so many `directions`.
+  rank: effective rank, (sum s^2)^2 / sum s^4 of the singular values s.
+  directions: number of singular values.
   largest, smallest: singular values.
 
-  On the host: eight CPU devices that take a batched SVD at once wait for each other for ever (jaxlib 0.10.2: each holds the
-  thread that another's matrices need).
+  Computed on the host: a batched SVD on eight CPU devices at once deadlocks (jaxlib 0.10.2: each device holds the thread that
+  another one needs).
   """
   s = np.linalg.svd(np.asarray(jacobians, np.float64), compute_uv=False)  # [n, min(pixels, z)]
   rank = np.square(s).sum(axis=1) ** 2 / np.maximum((s**4).sum(axis=1), 1e-300)
@@ -124,9 +127,9 @@ def spectrum(jacobians: np.ndarray) -> dict[str, float]:
 
 
 def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[Array, '']]:
-  """The mean distance of two different images of a class, and the median of each one's to its nearest of its class."""
+  """The mean distance of two different images of a class, and the median distance to the nearest neighbor in the class."""
   flat = images.reshape(len(images), -1)
-  # Row by row, and not by products: near duplicates would drown in rounding.
+  # Row by row instead of by a matrix product, whose rounding errors exceed the distances of near duplicates.
   apart = jax.lax.map(lambda row: jnp.linalg.norm(flat - row[None], axis=1), flat)
   pairs = (labels[:, None] == labels[None]) & ~jnp.eye(len(flat), dtype=bool)
   nearest = jnp.where(pairs, apart, jnp.inf).min(axis=1)
@@ -134,17 +137,17 @@ def distances(images: Images, labels: Labels) -> tuple[Float[Array, ''], Float[A
 
 
 class CollapseMonitor:
-  """`monitor(variables, seed=0)`: panel, spectrum and point sets, of latents by `seed` and the same images each time.
+  """`monitor(variables, seed=0)`: panel, spectrum and point sets, with latents drawn from `seed` and the same images each time.
 
-  Values that do not exist are left out, such as distances in a class of which there is one image.
+  Undefined values are omitted, such as distances within a class that has one image.
 
   Args:
-    objective: the game.
+    objective: the adversarial objective.
     train: the training images.
     test: held-out images, or None.
     mesh: the devices.
-    images: how many samples and images are compared.
-    options: those of `objective.sample`.
+    images: number of samples and images to compare.
+    options: options of `objective.sample`.
   """
 
   def __init__(
@@ -174,7 +177,7 @@ class CollapseMonitor:
     scalars, jacobians, samples = self.panel(variables, replicate(rng.key(seed), self.mesh), self.real, self.held_out)
     values, samples = {name: float(value) for name, value in scalars.items()}, np.asarray(to_uint8(samples))
     if self.is_gaussians:
-      values |= of_gaussians(samples)
+      values |= gaussian_modes(samples)
     values |= spectrum(np.asarray(jacobians)) | point_sets(self.training, self.beside, self.unseen, samples)
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -187,7 +190,7 @@ def compare_with_real(
 ) -> dict[str, float]:
   """Compares features of samples with those of real images, which are in random order. Labels are None if there are none.
 
-  One half of the real images is the reference, and the other half is the baseline:
+  One half of the real images is the reference, and the other half is the baseline.
   relative_precision, relative_recall, relative_coverage: values of the samples divided by those of the baseline.
   With labels, where the class of a sample is its requested label, or else the label of the nearest real image:
   class_variety: root mean square distance of two samples of a class, divided by that of real images; mean over the classes.
@@ -206,12 +209,12 @@ def compare_with_real(
   if real_labels is None:
     return found
   share = np.bincount(real_labels) / len(real_labels)
-  frequent = [c for c in range(len(share)) if share[c] * n >= FEWEST]
+  frequent = [c for c in range(len(share)) if share[c] * n >= MIN_CLASS_IMAGES]
   predicted, predicted_real = (real_labels[:n][nearest(x, reference)[1][:, 0]] for x in (features, others))
   classes = predicted if labels is None else labels
   spread = lambda x: np.sqrt(x.var(axis=0, dtype=np.float64).sum())  # noqa: E731
   real_spread = {c: spread(real[real_labels == c]) for c in frequent}
-  enough = [c for c in frequent if real_spread[c] and (classes == c).sum() >= FEWEST // 2]
+  enough = [c for c in frequent if real_spread[c] and (classes == c).sum() >= MIN_CLASS_IMAGES // 2]
   variety = {c: spread(features[classes == c]) / real_spread[c] for c in enough}
   if variety:
     worst = min(variety, key=variety.get)
@@ -229,7 +232,7 @@ def compare_with_real(
 
 
 def collapse_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-  """The metrics of a card that `flags` uses: collapse_<name>, by <name>, and copies_<name>."""
+  """The metrics of a card that `flags` uses: collapse_<name> as <name>, and copies_<name>."""
   names = [name for name in metrics if name.startswith(('collapse_', 'copies_'))]
   return {name.removeprefix('collapse_'): metrics[name] for name in names}
 
@@ -237,34 +240,34 @@ def collapse_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 def flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
   """Describes how the samples have collapsed; empty if nothing is detected.
 
-  `found` has values of `watcher`, `compare_with_real` and `memorized`, or of some of them. If there are features, they decide
-  whether images are missing, and pixels do not. `is_gan` is that of `feature_flags`.
+  `found` has values of `CollapseMonitor`, `compare_with_real` and `copies_of_training_images`, or of some of them. If features
+  were used, they decide whether images are missing, and pixels do not. `is_gan`: see `feature_flags`.
   """
-  said = []
+  messages = []
   if found.get('pairwise', 1) < 0.5:
-    said.append(
-      f'samples differ {found["pairwise"]:.2g} times as much as training images do: the generator is stuck, or not trained yet'
+    messages.append(
+      f'samples differ {found["pairwise"]:.2g} times as much as training images: the generator has collapsed, or is untrained'
     )
   elif found.get('nearest', 1) < 0.3:
-    said.append(f'samples have neighbors {found["nearest"]:.2g} times as far as training images have: near duplicates')
+    messages.append(f'samples have neighbors {found["nearest"]:.2g} times as far as training images: near duplicates')
   elif 'coverage_held_out' in found and 'relative_coverage' not in found:
     precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
     if coverage < 0.7 and precision > 0.8:
       much = f'cover {coverage:.2g} times as many as held-out images do'
-      said.append(f'samples are like images and {much}: some are left out, or not yet learned')
+      messages.append(f'samples are realistic and {much}: some are missing, or not learned yet')
   if found.get('rank', 2) < 1.5 and found['directions'] >= 8:
-    said.append(f'the generator hears {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
+    messages.append(f'the generator uses {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
   if found.get('labels', 1) < 0.05:
-    said.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: the labels are not heard')
+    messages.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: labels are ignored')
   if found.get('copies', 1) < 0.3:
-    said.append(f'samples lie {found["copies"]:.2g} times as far from training images as held-out images do: copies')
-  return said + feature_flags(found, is_gan)
+    messages.append(f'samples are {found["copies"]:.2g} times as far from training images as held-out images are: copies')
+  return messages + feature_flags(found, is_gan)
 
 
 def feature_flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
-  """The flags of `compare_with_real` and `memorized`.
+  """The flags of `compare_with_real` and `copies_of_training_images`.
 
-  `is_gan`: the samples are known to be a GAN's, and must vary more, as GANs do not blur.
+  `is_gan`: the samples come from a GAN. Their thresholds for variety are higher, since GANs do not blur.
   """
   messages = []
   if found.get('relative_recall', 1) < RECALL:
@@ -284,7 +287,7 @@ def feature_flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
     messages.append(f'{rarest} among samples as among real images: it is missing')
   if found.get('label_agreement', 1) < AGREEMENT:
     messages.append(
-      f'samples have the class that was asked for {found["label_agreement"]:.2g} times as often above chance as real images: '
+      f'samples have the requested class {found["label_agreement"]:.2g} times as often above chance as real images: '
       'labels are ignored'
     )
   if found.get('copies_median_ratio', 1) < COPIES_RATIO or found.get('copies_closer', 0) > COPIES_CLOSER:
@@ -293,11 +296,11 @@ def feature_flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
   return messages
 
 
-def notice(found: dict[str, Any]) -> str:
-  """What is no collapse and may lead to one; '' if nothing is seen."""
+def overfitting_warning(found: dict[str, Any]) -> str:
+  """A warning that the discriminator overfits, which may lead to mode collapse; '' if it does not."""
   if found.get('overfitting', 0) <= 0.5 or found['d_train'] - found['d_held_out'] <= 4 * found['d_error']:
     return ''
   return (
-    f'the discriminator knows the training images (overfitting {found["overfitting"]:.2g}), which samples may bear for long: '
-    'if FID or recall become worse, augment'
+    f'the discriminator has memorized the training images (overfitting {found["overfitting"]:.2g}); samples may stay good for '
+    'long: if FID or recall become worse, use augmentation'
   )

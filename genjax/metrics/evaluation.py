@@ -1,7 +1,7 @@
-"""A model judged: samples, features and running statistics on the devices, then every metric.
+"""Evaluates a model: samples, features and running statistics on the devices, then all metrics.
 
-Three compiled programs (sampling, features, moments in float64), each over the whole mesh; images go from one to the next
-without leaving the devices, and memory does not grow with the number of samples but for what COMPARED needs.
+There are three compiled programs (sampling, features, moments in float64), each over the whole mesh. Images do not leave the
+devices between them. Memory does not grow with the number of samples beyond COMPARED.
 """
 
 import functools
@@ -36,18 +36,18 @@ from genjax.parallel import batch_sharding, replicated
 from genjax.run import sampling_options, split_options
 from genjax.types import Keys, Labels, Objective, Variables
 
-COMPARED = 10_000  # samples and real images of which all pairs are compared
+COMPARED = 10_000  # maximum number of samples and of real images for metrics that compare all pairs
 POINTS = 10  # numbers of samples from which FID_infinity is extrapolated
 
 
 class Samples(NamedTuple):
-  """The first COMPARED samples, and what all of them came to."""
+  """The first COMPARED samples, and metrics of all samples."""
 
   features: Float[np.ndarray, 'n d']
   images: UInt8[np.ndarray, 'n h w c']
   labels: Int32[np.ndarray, 'n'] | None
   metrics: dict[str, float]
-  cost: dict[str, float]  # seconds of sampling and of features, compilation not counted; images per second of sampling
+  cost: dict[str, float]  # seconds for sampling and for features without compilation; images sampled per second
 
 
 def draw(
@@ -62,14 +62,14 @@ def draw(
   batch_size: int = 256,
   source: Source | None = None,
 ) -> Samples:
-  """Draws `samples` images and what streams: FID, FID_infinity, inception score. Image i depends on (seed, i) alone.
+  """Draws `samples` images and computes the streaming metrics: FID, FID_infinity, inception score.
 
-  Labels, if the model has any, are drawn from each image's key, as often as they are in the reference: a class that is rare
-  there should be rare here. Conditions that cannot be drawn are those of examples of `source`, as `condition_rows`
-  orders them.
+  Image i depends only on (seed, i). If the model is conditioned on labels, these are drawn from each image's key with the
+  frequencies of the reference, so that a rare class is rare among the samples. Conditions that cannot be drawn are taken from
+  examples of `source`, in the order of `condition_rows`.
 
   Raises:
-    UsageError: samples or features that are not finite.
+    UsageError: samples or features are not finite.
   """
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
@@ -79,12 +79,12 @@ def draw(
   classes = reference.classes if has_frequencies else np.zeros(0)
   variables, key = jax.device_put((variables, rng.key(seed)), everywhere)
   place = lambda start: jax.device_put(np.arange(start, start + batch_size, dtype=np.int32), split)  # noqa: E731
-  given = lambda start: jax.device_put(conditions(objective, source, np.arange(start, start + batch_size)), split)  # noqa: E731
-  sample = sample.ready(variables, key, place(0), classes, given(0), chosen.traced)
+  known = lambda start: jax.device_put(conditions(objective, source, np.arange(start, start + batch_size)), split)  # noqa: E731
+  sample = sample.ready(variables, key, place(0), classes, known(0), chosen.traced)
 
   def batches():
     for start in range(0, samples, batch_size):
-      images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes, given(start), chosen.traced))
+      images, labels, wrong = jax.block_until_ready(sample(variables, key, place(start), classes, known(start), chosen.traced))
       check_finite(int(wrong), batch_size)
       yield images, labels
 
@@ -94,16 +94,16 @@ def draw(
 
 
 def condition_rows(index: np.ndarray, size: int) -> np.ndarray:
-  """The examples whose conditions the samples `index` have: all of them in a random order that depends on `size` alone."""
+  """The examples whose conditions are used for the samples `index`: a random order of all that depends only on `size`."""
   return epoch_order(0, 0, size)[index % size]
 
 
 def conditions(objective: Objective, source: Source | None, index: np.ndarray) -> dict[str, np.ndarray]:
-  """The conditions of the samples `index` that cannot be drawn; {} if all can."""
+  """The conditions of the samples `index` that cannot be drawn at random; {} if all can."""
   if can_draw(objective.conditioner):
     return {}
   if source is None:
-    raise UsageError(f'the conditions {", ".join(objective.conditioner.fields)} cannot be drawn: examples are needed.')
+    raise UsageError(f'the conditions {", ".join(objective.conditioner.fields)} cannot be drawn at random: use a data set.')
   return only(objective.conditioner, source.read(condition_rows(index, len(source)))[1])
 
 
@@ -140,7 +140,7 @@ def _evaluate(
   points = {math.ceil(samples * (0.2 + 0.8 * i / (POINTS - 1))) for i in range(POINTS)}
   running = score = None
   counts, distances, kept = [], [], []
-  timed, seconds = 0, np.zeros(2)  # images computed, those of a padded batch among them, and the time that they took
+  timed, seconds = 0, np.zeros(2)  # images computed, including padding, and the time for them
   for start in tqdm(range(0, samples, batch_size), 'samples', delay=10, leave=False, disable=None):
     begun = time.perf_counter()
     images, labels = next(batches)
@@ -175,14 +175,14 @@ def _evaluate(
 
 @functools.lru_cache(maxsize=4)
 def _sampler(objective: Objective, mesh: Mesh, options: tuple) -> 'Program':
-  """(variables, key, index, classes, given conditions, traced options) -> uint8 images, labels, number of not finite images."""
+  """(variables, key, index, classes, known conditions, traced options) -> uint8 images, labels, number of non-finite images."""
   everywhere, split = replicated(mesh), batch_sharding(mesh)
 
-  def sample(variables, key, index, classes, given, traced):
+  def sample(variables, key, index, classes, known, traced):
     keys = rng.image_keys(key, index)
     label = class_label(objective.conditioner)
-    drawn = {'label': draw_labels(keys, classes, label)} if label and 'label' not in given else {}
-    cond = complete(objective.conditioner, {**drawn, **given}, keys)
+    labels = {'label': draw_labels(keys, classes, label)} if label and 'label' not in known else {}
+    cond = complete(objective.conditioner, {**labels, **known}, keys)
     images = objective.sample(variables, keys, cond, **dict(options), **traced)
     return to_uint8(images), cond.get('label'), not_finite(images)
 
@@ -204,7 +204,7 @@ class Program:
     self.function, self.compiled = function, {}
 
   def ready(self, *args) -> Callable:
-    """Compiled, once, for arguments of these shapes."""
+    """The function compiled for arguments of these shapes, which happens once."""
     shapes = tuple((np.shape(x), str(getattr(x, 'dtype', type(x)))) for x in jax.tree.leaves(args))
     if shapes not in self.compiled:
       self.compiled[shapes] = self.function.lower(*args).compile()
@@ -212,7 +212,7 @@ class Program:
 
 
 def draw_labels(keys: Keys, classes: Float[Array, 'k'], label: ClassLabel) -> Labels:
-  """Labels [B] drawn from the images' keys as often as `classes` says; uniformly if it is empty."""
+  """Draws labels [B] from the images' keys with the frequencies `classes`; uniformly if it is empty."""
   uniform = complete(label, {}, keys)['label']
   if not len(classes):
     return uniform
@@ -222,9 +222,9 @@ def draw_labels(keys: Keys, classes: Float[Array, 'k'], label: ClassLabel) -> La
 
 
 def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[str, float]:
-  """KID, precision, recall, density and coverage, of equal numbers of samples and real images; and metrics of collapse.
+  """KID, precision, recall, density and coverage of equally many samples and real images, and metrics of mode collapse.
 
-  The latter are those of `compare_with_real`, as `collapse_<name>`.
+  The latter come from `compare_with_real` and are named `collapse_<name>`.
   """
   n = min(len(samples.features), len(reference.features), COMPARED)
   fake, real = samples.features[:n], reference.features[:n]
@@ -235,26 +235,27 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
   return metrics | {f'collapse_{name}': value for name, value in collapse.items()}
 
 
-def memorized(samples: Samples, training: Reference, held_out: Reference | None) -> dict[str, float]:
-  """Whether samples are copies of training images (genjax/metrics/manifold.py); nothing where held-out images are, too.
+def copies_of_training_images(samples: Samples, training: Reference, held_out: Reference | None) -> dict[str, float]:
+  """Measures whether samples are copies of training images (genjax/metrics/manifold.py).
 
-  Without `held_out` a tenth of the training images takes its place, and copies of the others are counted.
+  Returns {} if held-out images repeat training images. Without `held_out`, a tenth of the training images is held out instead,
+  and samples are compared with the others.
   """
   known = training.features
   if held_out is None:
     known, unseen = np.split(known, [len(known) - len(known) // 10])
   else:
     unseen = held_out.features
-  found = copies(known, unseen[:COMPARED], samples.features)
-  if found is None:
+  result = copies(known, unseen[:COMPARED], samples.features)
+  if result is None:
     return {}
-  return {f'copies_{name}': value for name, value in found._asdict().items()} | {'copies_among': len(known)}
+  return {f'copies_{name}': value for name, value in result._asdict().items()} | {'copies_among': len(known)}
 
 
 def nearest_pairs(samples: Samples, training: Reference, source: Source, n: int = 10) -> UInt8[np.ndarray, '2n h w c']:
-  """The `n` samples that lie nearest to a training image, then those training images in the same order: a grid of two rows.
+  """The `n` samples nearest to a training image, then those training images in the same order: a grid of two rows.
 
-  `source` is what `training` was made of.
+  `training` is the reference of `source`.
   """
   distance, place = nearest(samples.features, training.features)
   first = np.argsort(distance[:, 0], kind='stable')[:n]
@@ -263,9 +264,9 @@ def nearest_pairs(samples: Samples, training: Reference, source: Source, n: int 
 
 
 def classification_accuracy(samples: Samples, train: Source, test: Source) -> dict[str, float]:
-  """Classification accuracy score (1905.10887): of a classifier that saw these samples alone, on real test images.
+  """Classification accuracy score (1905.10887): the accuracy on real test images of a classifier trained only on samples.
 
-  By the recipe that is used for `train`, the real images: their classifier's test accuracy is what to compare with.
+  The recipe is that for `train`, the real training images; compare the score with the accuracy of a classifier trained on them.
   """
   source = labeled('samples', samples.images, samples.labels, test.num_classes)
   recipe = classifier.recipe_for(train)

@@ -10,7 +10,7 @@ from scipy.special import chdtri
 from genjax.data.sources.base import Source
 from genjax.images import save_grid
 from genjax.metrics import card, collapse
-from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, memorized, nearest_pairs
+from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, copies_of_training_images, nearest_pairs
 from genjax.metrics.extractors import Extractor, Metric, package_hash
 from genjax.metrics.modes import count_modes
 from genjax.metrics.reference import Reference
@@ -19,27 +19,27 @@ from genjax.metrics.reference import Reference
 class Evaluator(NamedTuple):
   """Real images, and the settings of a comparison with samples."""
 
-  data: dict[str, Any]  # options of `open_data` that open `train`
+  data: dict[str, Any]  # options of `open_data` for `train`
   train: Source
   test: Source | None
   extractor: Extractor
   training: Reference
   held_out: Reference | None
-  real: Reference  # one of these two, with which samples are compared
-  custom: dict[str, Metric]  # name -> metric of the user's
+  real: Reference  # the one of these two that samples are compared with
+  custom: dict[str, Metric]  # name -> custom metric
   cas: dict[str, Any] | None  # recipe and test accuracy of the classifier trained on real images, for --cas
   labels: str  # origin of the samples' labels (genjax/metrics/card.py)
-  is_gan: bool = False  # whether the samples are known to be a GAN's; of external images it is unknown
+  is_gan: bool = False  # whether the samples are known to come from a GAN; False for external images
 
   def measure(
     self, samples: Samples, count: int, floor: dict[str, Any], extra_metrics: dict[str, float], notes: list[str]
   ) -> card.Card:
-    """A card of `count` samples, including `extra_metrics`; the caller fills in model and cost.
+    """The card of `count` samples, including `extra_metrics`; the caller fills in model and cost.
 
-    `floor`: the `card.fid_floor` of so many samples.
+    `floor`: the `card.fid_floor` of this number of samples.
     """
     metrics = samples.metrics | compare_sets(samples, self.real) | extra_metrics | count_modes(samples.images, self.data)
-    metrics |= memorized(samples, self.training, self.held_out)
+    metrics |= copies_of_training_images(samples, self.training, self.held_out)
     metrics |= self.custom_metrics(samples)
     if self.cas:
       metrics |= classification_accuracy(samples, self.train, self.test)
@@ -57,7 +57,7 @@ class Evaluator(NamedTuple):
     }
 
   def custom_metrics(self, samples: Samples) -> dict[str, float]:
-    """The user's metrics of the samples that are compared, and of as many real images."""
+    """The custom metrics, computed on the stored samples and equally many real images."""
     source = self.test if self.real is self.held_out else self.train
     real = source.read(self.real.rows[: len(samples.images)])[0] if self.custom else None
     return {name: float(metric(samples.images, real)) for name, metric in self.custom.items()}
@@ -72,12 +72,12 @@ class Evaluator(NamedTuple):
 
 
 def counts_by_class(labels: Int[np.ndarray, 'n'], classes: Float[np.ndarray, 'k']):
-  """How often each label occurs, and in the reference, which may lack the last classes."""
+  """Counts of each label, and counts in the reference, padded with zeros for classes that it does not have."""
   counts = np.bincount(labels, minlength=len(classes))
   return counts, np.pad(classes, (0, len(counts) - len(classes)))
 
 
-def may_be_drawn(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 'k']) -> bool:
+def matches_frequencies(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 'k']) -> bool:
   """Whether `labels` may have been drawn with the frequencies of the reference's `classes` (chi-squared test, 5 %)."""
   if labels is None or not classes.sum():
     return False
@@ -89,7 +89,7 @@ def may_be_drawn(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray,
 
 
 def class_notes(labels: Int[np.ndarray, 'n'] | None, classes: Float[np.ndarray, 'k']) -> list[str]:
-  """A note if the frequencies of `labels` differ from the reference's `classes` by more than chance explains."""
+  """A note if the frequencies of `labels` differ significantly from the reference's `classes`."""
   if labels is None or not classes.sum():
     return []
   counts, classes = counts_by_class(labels, classes)

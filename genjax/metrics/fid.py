@@ -10,15 +10,15 @@ from tqdm import tqdm
 from genjax.metrics.moments import Moments, moments
 
 FLOOR_IMAGES = 10_000  # maximum number of images from which the floor is estimated
-FEWEST_DRAWS, MOST_DRAWS = 5, 20  # how often they are divided for it
+MIN_DRAWS, MAX_DRAWS = 5, 20  # minimum and maximum number of random divisions of these images
 ENOUGH = 0.02  # relative standard error at which no more draws are needed
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
   """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (1706.08500, eq. 6), in float64.
 
-  The trace of the root is the sum of the roots of the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which is symmetric: no root
-  of a matrix that is not, no imaginary parts to drop, and singular covariances (n <= d) are no special case.
+  The trace of the root is the sum of the roots of the eigenvalues of S_a^(1/2) S_b S_a^(1/2). This matrix is symmetric, so that
+  there are no imaginary parts to drop, and singular covariances (n <= d) need no special case.
   """
   return distance_from(a, square_root(a.cov), b)
 
@@ -39,8 +39,8 @@ def distance_from(a: Moments, root: Float[np.ndarray, 'r d'], b: Moments) -> flo
 def infinity(counts: list[int], distances: list[float]) -> float:
   """FID_infinity (Chong & Forsyth 1911.07023, section 3): the least-squares line of FID over 1/n, at 1/n = 0.
 
-  `counts` are numbers of samples, two or more, and `distances` the FID of the first so many. These share samples, so how
-  well they lie on the line says nothing of the error: several seeds do.
+  `counts` are two or more numbers of samples, and `distances` the FID of the first `counts[i]` samples. These share samples, so
+  the residuals do not measure the error; use several seeds for that.
   """
   return float(np.polynomial.Polynomial.fit(1 / np.asarray(counts, np.float64), distances, 1)(0.0))
 
@@ -53,15 +53,15 @@ class Floor(NamedTuple):
 
 
 class FloorCoefficients(NamedTuple):
-  """What the floor for any number of samples is computed from; each a mean and the standard deviation of a single evaluation.
+  """Coefficients of the floor for any number of samples; each is a mean and the standard deviation of a single evaluation.
 
-  FID is quadratic in small deviations of the moments. Those of a mean over n images have variance 1 / n, so that m images
-  against n others have an expected FID of
+  FID is quadratic in small deviations of the moments. Deviations of a mean over n images have variance 1 / n, so that m images
+  have an expected FID, against n others, of
 
       within (1 / m + 1 / n) + between / m,
 
-  where `between` comes from labels that only the m samples draw at random, and `within` from the images of each class.
-  Without labels `within` comes from all images, and `between` is 0.
+  where `between` is due to the labels, which only the m samples draw at random, and `within` to the images of each class.
+  Without labels, `within` is due to all images, and `between` is 0.
   """
 
   within: tuple[float, float]
@@ -78,18 +78,18 @@ def floor_coefficients(features: Float[np.ndarray, 'n d'], labels: Int[np.ndarra
   """Estimates the coefficients from features of real images in random order; at most FLOOR_IMAGES are used. Deterministic.
 
   Args:
-    features: of the reference, or of a part of it.
-    labels: of these images, if samples have labels that are drawn at random with the frequencies of the reference. None if
-      fresh images bring labels of their own, as those of a model without labels do.
+    features: features of the reference, or of a part of it.
+    labels: labels of these images, if the labels of samples are drawn at random with the frequencies of the reference. None if
+      they are not, as for a model without labels.
 
   For `within`, a random third of the images is compared with the others; with labels, both have the same frequencies of
-  labels. FID is not quite quadratic where there are few images for their dimension d: equal parts would give too low an
-  estimate for more samples than images, and smaller parts too high a one. With thirds it is within 10 % of the truth from
-  1.5 d images on (tests/test_metrics.py). With fewer it is rough, and often too low.
+  labels. FID is not exactly quadratic if there are few images for their dimension d: halves would underestimate the floor for
+  more samples than images, and smaller parts would overestimate it. With thirds, the error is below 10 % for at least 1.5 d
+  images (tests/test_metrics.py). With fewer images the estimate is inaccurate, and often too low.
 
-  For `between`, all images are weighted by the counts of labels that are drawn at random.
+  For `between`, all images are weighted by random counts of labels.
 
-  Divisions are repeated until the mean is known to 2 %. In many dimensions a few are enough.
+  Divisions are repeated until the relative standard error of the mean is 2 %. In many dimensions a few are enough.
   """
   x = np.asarray(features[:FLOOR_IMAGES], np.float64)
   n, random = len(x), np.random.default_rng(0)
@@ -112,19 +112,19 @@ def floor_coefficients(features: Float[np.ndarray, 'n d'], labels: Int[np.ndarra
     return distance_from(whole, whole_root, Moments(n, mean, cov * n / (n - 1))) * n
 
   with tqdm(desc='floor of FID', unit=' divisions', delay=10, leave=False, disable=None) as progress:
-    within = draw_until_known(of_a_third, 0.0, progress)
+    within = repeat_until_precise(of_a_third, 0.0, progress)
     if np.count_nonzero(counts) < 2:
       return FloorCoefficients(within, (0.0, 0.0))
     whole = moments(x)
     whole_root = square_root(whole.cov)
-    return FloorCoefficients(within, draw_until_known(of_random_labels, 2 * within[0], progress))
+    return FloorCoefficients(within, repeat_until_precise(of_random_labels, 2 * within[0], progress))
 
 
-def draw_until_known(draw: Callable[[], float], known: float, progress: tqdm) -> tuple[float, float]:
+def repeat_until_precise(draw: Callable[[], float], known: float, progress: tqdm) -> tuple[float, float]:
   """Mean and standard deviation of calls of `draw`, until the standard error is ENOUGH of the mean plus `known`."""
   values: list[float] = []
-  while len(values) < FEWEST_DRAWS or (
-    len(values) < MOST_DRAWS and np.std(values, ddof=1) > ENOUGH * (np.mean(values) + known) * np.sqrt(len(values))
+  while len(values) < MIN_DRAWS or (
+    len(values) < MAX_DRAWS and np.std(values, ddof=1) > ENOUGH * (np.mean(values) + known) * np.sqrt(len(values))
   ):
     values.append(draw())
     progress.update()

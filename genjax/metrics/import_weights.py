@@ -1,4 +1,4 @@
-"""Weights of a PyTorch network as parameters of a Flax one."""
+"""Converts weights of a PyTorch network to parameters of a Flax network."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,9 +17,9 @@ def convert(
   """Parameters of a Flax network whose modules have the names of the PyTorch one, batch normalization (eps 1e-3) folded in.
 
   Args:
-    network: of images [B, side, side, 3], its modules named as the tensors are, up to '.weight' and '.bias'.
-    norm_of: name of a convolution -> that of the normalization after it; None for a dense layer.
-    file: what the tensors should have come from, for the error.
+    network: a network of images [B, side, side, 3] whose modules have the names of the tensors without '.weight' and '.bias'.
+    norm_of: name of a convolution -> name of the normalization after it; None for a dense layer.
+    file: the expected file of the tensors, for error messages.
 
   Raises:
     UsageError: an array is missing or has another shape.
@@ -28,7 +28,7 @@ def convert(
 
   def array(name):
     if name not in tensors:
-      raise UsageError(f'the weights have no array {name}: not the file {file}.')
+      raise UsageError(f'the weights have no array {name}: use the file {file}.')
     return np.asarray(tensors[name], np.float64)
 
   def value(path, leaf):
@@ -36,15 +36,15 @@ def convert(
     name = '.'.join(modules)
     norm = norm_of(name)
     if norm is None:
-      found = array(f'{name}.weight').T if kind == 'kernel' else array(f'{name}.bias')
+      weight = array(f'{name}.weight').T if kind == 'kernel' else array(f'{name}.bias')
     else:
       scale = array(f'{norm}.weight') / np.sqrt(array(f'{norm}.running_var') + 1e-3)
       if kind == 'kernel':
-        found = array(f'{name}.weight').transpose(2, 3, 1, 0) * scale
+        weight = array(f'{name}.weight').transpose(2, 3, 1, 0) * scale
       else:
-        found = array(f'{norm}.bias') - array(f'{norm}.running_mean') * scale
-    if found.shape != leaf.shape:
-      raise UsageError(f'the weights have {name} of shape {found.shape}, not {leaf.shape}: not the file {file}.')
-    return found.astype(np.float32)
+        weight = array(f'{norm}.bias') - array(f'{norm}.running_mean') * scale
+    if weight.shape != leaf.shape:
+      raise UsageError(f'the weights have {name} of shape {weight.shape}, not {leaf.shape}: use the file {file}.')
+    return weight.astype(np.float32)
 
   return jax.tree_util.tree_map_with_path(value, like)

@@ -1,8 +1,8 @@
-"""The FID's Inception-V3: the network of 2015 whose activations 1706.08500 compares, with what sets it apart.
+"""The Inception-V3 network of FID (1706.08500), with the details in which it differs from later versions.
 
-Szegedy et al. 1512.00567 in TensorFlow's release of 2015-12-05, not the later one: average pooling does not count its
-padding, the last block pools by maximum, 1,008 classes, images resized bilinearly without antialiasing. Batch
-normalization is folded into the convolutions. The weights are not ours to ship: see `load`.
+Szegedy et al. 1512.00567 in TensorFlow's release of 2015-12-05: average pooling excludes the padding, the last block uses max
+pooling, there are 1,008 classes, and images are resized bilinearly without antialiasing. Batch normalization is folded into
+the convolutions. The weights cannot be distributed with genjax: see `open_inception` (genjax/metrics/extractors.py).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from genjax.metrics import import_weights
 
-FILE = 'pt_inception-2015-12-05-6726825d.pth'  # as pytorch-fid publishes it; the name ends in its hash's beginning
+FILE = 'pt_inception-2015-12-05-6726825d.pth'  # published by pytorch-fid; the name contains the first digits of the hash
 SHA256 = '6726825d'
 
 
@@ -34,7 +34,7 @@ class Conv(nn.Module):
 
 
 def average(x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
-  """3x3, stride 1; at the border the mean of what is there."""
+  """Average pooling, 3x3, stride 1, without counting the padding."""
   return nn.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=False)
 
 
@@ -43,7 +43,7 @@ def maximum(x, stride: int):
 
 
 class Block(nn.Module):
-  """Branches of convolutions on the same input, side by side in the output."""
+  """Branches of convolutions on the same input, concatenated in the output."""
 
   @staticmethod
   def conv(x, name, features, kernel, stride=1):
@@ -154,13 +154,13 @@ class InceptionV3(nn.Module):
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict:
-  """Parameters of InceptionV3 from the arrays of the PyTorch checkpoint, by name. Raises UsageError if they are others."""
+  """Parameters of InceptionV3 from the arrays of the PyTorch checkpoint, by name. Raises UsageError if they do not match."""
   norm_of = lambda name: f'{name.removesuffix(".conv")}.bn' if name.endswith('.conv') else None  # noqa: E731
   return import_weights.convert(InceptionV3(), 299, tensors, norm_of, FILE)
 
 
 def resize_tensorflow(x: Float[Array, 'b h w c'], size: int = 299) -> Float[Array, 'b s s c']:
-  """Bilinear as TensorFlow 1 did it: output pixel i looks at i * h / size, between its two neighbors, no antialiasing."""
+  """Bilinear as in TensorFlow 1: output pixel i samples position i * h / size between two neighbors, without antialiasing."""
 
   def weights(length):
     place = jnp.arange(size, dtype=jnp.float32) * (length / size)

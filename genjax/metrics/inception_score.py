@@ -5,9 +5,9 @@ from jaxtyping import Float
 
 
 class RunningScore:
-  """exp E_x KL(p(y|x) || p(y)) of `total` samples in `splits` parts in order, from batches, in constant memory.
+  """exp E_x KL(p(y|x) || p(y)) of `total` samples in `splits` consecutive parts, from batches, in constant memory.
 
-  With a classifier other than Inception-V3 the number keeps the form and loses the name: it is from 1 to its K classes.
+  The same formula is used with classifiers other than Inception-V3; the score is between 1 and the number of classes K.
   """
 
   def __init__(self, total: int, splits: int = 10):
@@ -17,7 +17,7 @@ class RunningScore:
     self.marginal = None
 
   def add(self, probabilities: Float[np.ndarray, 'b k']) -> None:
-    """The next samples, in order."""
+    """Adds the next samples, in order."""
     p = np.asarray(probabilities, np.float64)
     if self.marginal is None:
       self.marginal = np.zeros((self.splits, p.shape[1]))

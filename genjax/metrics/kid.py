@@ -36,11 +36,11 @@ def mmd2(x: Float[Array, 'm d'], y: Float[Array, 'm d']) -> Float[Array, '']:
 
 
 def kid(real, fake, subsets: int = 100, subset_size: int = 1000, blocks: int = 10, seed: int = 0) -> KID:
-  """Of features [N, D] and [M, D], in subsets of `subset_size` or of half of the smaller.
+  """KID of features [N, D] and [M, D], in subsets of at most `subset_size` and at most half of the smaller set.
 
-  The mean over subsets drawn without replacement within each, as in the paper's section 4. The interval's width is from
-  at least `blocks` blocks that share nothing, by Student's t, since subsets that overlap agree more than they know; blocks
-  smaller than the subsets make it wider rather than too narrow.
+  The value is the mean over subsets, each drawn without replacement, as in section 4 of the paper. The width of the interval
+  comes from at least `blocks` disjoint blocks, by Student's t, since overlapping subsets are correlated. Blocks smaller than
+  the subsets make it conservative.
   """
   real, fake = np.asarray(real), np.asarray(fake)
   fewer = min(len(real), len(fake))

@@ -1,4 +1,4 @@
-"""How many of the known modes of a set samples cover: of the 25 Gaussians, of Stacked-MNIST's 1,000 (1712.04086, section 4)."""
+"""Number of modes covered by samples: of 25 Gaussians, and of the 1,000 of Stacked-MNIST (1712.04086, section 4)."""
 
 import dataclasses
 from collections.abc import Collection
@@ -16,36 +16,36 @@ from genjax.metrics.reference import real_images
 
 
 def count_modes(images: UInt8[np.ndarray, 'n h w c'], data: dict[str, Any]) -> dict[str, float]:
-  """Of samples like the set that `open_data(**data)` opens: `modes` covered, and how well; nothing for sets without known ones.
+  """Counts the `modes` covered by samples of the data set `open_data(**data)`; {} for data sets without known modes.
 
-  The digits are told by the classifier of MNIST (genjax/metrics/classifier.py), color by color.
+  The classifier of MNIST (genjax/metrics/classifier.py) recognizes the digits, one color channel at a time.
   """
   if data['name'] == 'gaussians_25':
-    return of_gaussians(images)
+    return gaussian_modes(images)
   if data['name'] != 'stacked_mnist':
     return {}
-  extractor = classifier_of_digits(data)
+  extractor = mnist_classifier(data)
   digit = jax.jit(lambda images: extractor.function(extractor.params, images)[1].argmax(axis=1))
   colors = [np.concatenate([digit(images[i : i + 500, ..., c : c + 1]) for i in range(0, len(images), 500)]) for c in range(3)]
-  return of_digits(np.stack(colors, axis=1))
+  return stacked_mnist_modes(np.stack(colors, axis=1))
 
 
-def classifier_of_digits(data: dict[str, Any]) -> Extractor:
-  """That of MNIST, at the size of the stacks."""
+def mnist_classifier(data: dict[str, Any]) -> Extractor:
+  """The classifier of MNIST, at the resolution of the stacked images."""
   return open_extractor('classifier', '', *real_images(**data | {'name': 'mnist', 'channels': 1}))
 
 
 def open_features(
   name: str, weights: str, train: Source, test: Source | None, data: dict[str, Any], allow: Collection[str] = ()
 ) -> Extractor:
-  """`open_extractor` for the set that `open_data(**data)` opens.
+  """`open_extractor` for the data set that `open_data(**data)` opens.
 
-  The classifier of digits on digits is MNIST's, color by color, its features side by side: of a thousand classes with 60
-  images each a small network learns nothing.
+  For Stacked-MNIST, the classifier is that of MNIST, applied to each color channel, and its features are concatenated: a small
+  network cannot learn a thousand classes with 60 images each.
   """
   if (name, data['name']) != ('classifier', 'stacked_mnist'):
     return open_extractor(name, weights, train, test, allow)
-  one = classifier_of_digits(data)
+  one = mnist_classifier(data)
 
   def function(params, images):
     return jnp.concatenate([one.function(params, images[..., c : c + 1])[0] for c in range(3)], axis=1), None
@@ -53,18 +53,18 @@ def open_features(
   return dataclasses.replace(one, function=function, resizer='none, color by color')
 
 
-def of_gaussians(points: UInt8[np.ndarray, 'n 1 1 2']) -> dict[str, float]:
-  """`modes` of 25 that have a sample within three deviations, and the part `high_quality` of the samples that are within them.
+def gaussian_modes(points: UInt8[np.ndarray, 'n 1 1 2']) -> dict[str, float]:
+  """`modes`: number of the 25 modes with a sample within three standard deviations; `high_quality`: fraction of such samples.
 
-  The deviation is that of the points, which are rounded to whole levels; of the data 0.994 are within.
+  The standard deviation is that of the points, which are rounded to integer levels; for the data `high_quality` is 0.994.
   """
   away = np.linalg.norm(points.reshape(-1, 1, 2).astype(np.float64) - centers()[None], axis=-1)
   near = away.min(axis=1) <= 3 * np.sqrt(DEVIATION**2 + 1 / 12)
   return {'modes': float(len(np.unique(away.argmin(axis=1)[near]))), 'high_quality': float(near.mean())}
 
 
-def of_digits(digits: Int[np.ndarray, 'n 3']) -> dict[str, float]:
-  """`modes` of 1,000 that occur, and `modes_kl`, KL(samples || uniform) in nats: (1000 - 1) / (2 n) for perfect samples."""
+def stacked_mnist_modes(digits: Int[np.ndarray, 'n 3']) -> dict[str, float]:
+  """`modes`: number of the 1,000 modes that occur; `modes_kl`: KL(samples || uniform) in nats, 999 / (2 n) if uniform."""
   counts = np.bincount(digits @ [100, 10, 1], minlength=1000) / len(digits)
   seen = counts[counts > 0]
   return {'modes': float(len(seen)), 'modes_kl': float((seen * np.log(1000 * seen)).sum())}

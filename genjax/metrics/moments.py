@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Float64
 
 
 class Moments(NamedTuple):
-  """Of `n` feature vectors of `d` numbers; `cov` is unbiased, divided by n - 1."""
+  """Mean and covariance of `n` feature vectors of dimension `d`; `cov` is unbiased, divided by n - 1."""
 
   n: int
   mean: Float64[np.ndarray, 'd']
@@ -17,9 +17,9 @@ class Moments(NamedTuple):
 
 
 class RunningMoments:
-  """Moments of all batches given to `add`, merged pairwise (Chan, Golub & LeVeque 1979, eq. 2.1), so that nothing cancels.
+  """Moments of all batches passed to `add`, merged pairwise without cancellation (Chan, Golub & LeVeque 1979, eq. 2.1).
 
-  float64 on the devices that the features lie on; JAX's 64-bit mode is on for these few lines alone.
+  Computed in float64 on the devices of the features; JAX's 64-bit mode is enabled only here.
   """
 
   def __init__(self, d: int):
@@ -27,13 +27,13 @@ class RunningMoments:
       self.state = (jnp.zeros(()), jnp.zeros(d), jnp.zeros((d, d)))
 
   def add(self, features: Float[Array, 'b d'], valid: Bool[Array, 'b'] | None = None) -> None:
-    """Rows of `features` where `valid` (default: all)."""
+    """Adds the rows of `features` where `valid` (default: all)."""
     valid = np.ones(len(features), bool) if valid is None else valid
     with jax.enable_x64(True):
       self.state = _merge(self.state, features, valid)
 
   def result(self) -> Moments:
-    """So far. At least two rows must have been added."""
+    """The moments of all rows so far, of which there must be at least two."""
     n, mean, m2 = jax.device_get(self.state)
     return Moments(int(n), mean, m2 / (n - 1))
 
@@ -52,6 +52,6 @@ def _merge(state, features, valid):
 
 
 def moments(features: Float[np.ndarray, 'n d']) -> Moments:
-  """Of features at hand."""
+  """The moments of an array of features."""
   features = np.asarray(features, np.float64)
   return Moments(len(features), features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))

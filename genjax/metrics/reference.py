@@ -1,4 +1,4 @@
-"""Features of real images: computed once for each set, split and extractor, and cached under the hash of all three."""
+"""Features of real images, computed once per data set, split and extractor, and cached by the hash of all three."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ from genjax.metrics.moments import Moments, RunningMoments
 from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import batch_sharding, replicated
 
-LEAST = 100  # images of a reference
-KEPT = 2**27  # numbers in the feature vectors that are kept of a set (65,536 vectors of 2,048); its moments are of all
+MIN_IMAGES = 100  # minimum number of images of a reference
+MAX_FEATURE_VALUES = 2**27  # maximum number of feature values stored (65,536 vectors of 2,048); the moments use all images
 
 
 class Reference(NamedTuple):
-  """Real images as an extractor sees them. `features` are of the images `rows`, drawn in a fixed order."""
+  """Statistics and features of real images. `features` belong to the images `rows`, which are in a fixed random order."""
 
   moments: Moments
   features: Float[np.ndarray, 'n d']
@@ -39,20 +39,20 @@ class Reference(NamedTuple):
   classes: Float[np.ndarray, 'k']  # how often each label occurs; empty without labels
   protocol: dict[str, Any]  # data, split, hash, number of images
   labels: Int32[np.ndarray, 'n'] | None = None  # of the images `rows`; None without labels
-  path: Path | None = None  # of its file in the cache
+  path: Path | None = None  # its file in the cache
 
 
 def reference(
   source: Source, split: str, extractor: Extractor, mesh: Mesh, cache: Path, images: int = 0, batch_size: int = 256
 ) -> Reference:
-  """Of the first `images` (0: all) of `source` in an order that depends on its size alone.
+  """Computes the reference from the first `images` (0: all) of `source`, in an order that depends only on its size.
 
   Raises:
-    UsageError: fewer than LEAST images, features that are the same of all, a file of something else in the cache.
+    UsageError: there are fewer than MIN_IMAGES images, the features are constant, or the file in the cache is invalid.
   """
   hashed, size = data_hash(source), len(source)
-  if size < LEAST:
-    raise UsageError(f'{source.name} {split} holds {size} images: numbers of fewer than {LEAST} say nothing, bring more.')
+  if size < MIN_IMAGES:
+    raise UsageError(f'{source.name} {split} has {size} images, too few for an evaluation: use at least {MIN_IMAGES}.')
   count = min(images or size, size)
   protocol = {'data': source.name, 'split': split, 'shape': list(source.image_shape), 'hash': hashed, 'images': count}
   rows = epoch_order(0, 0, size)[:count]
@@ -60,38 +60,39 @@ def reference(
   path = cache / 'references' / f'{key}.npz'
   saved = load_tree(path, ('key', 'n', 'mean', 'cov', 'features', 'labels', 'classes'))
   if saved is None:
-    print(f'features ({extractor.name}) of {count} images of {source.name} {split}, once ({path}).', flush=True)
+    print(f'Computing features ({extractor.name}) of {count} images of {source.name} {split}, once ({path}).', flush=True)
     running, features, labels, classes = None, [], [], np.zeros(source.num_classes)
-    for block, block_labels in features_of(source, rows, extractor, mesh, batch_size):
+    for block, block_labels in compute_features(source, rows, extractor, mesh, batch_size):
       running = running or RunningMoments(block.shape[1])
       running.add(block)
       classes += np.bincount(block_labels, minlength=source.num_classes)[: source.num_classes]
-      if sum(map(np.size, features)) < KEPT:
+      if sum(map(np.size, features)) < MAX_FEATURE_VALUES:
         features.append(np.asarray(block))
         labels.append(block_labels)
     n, mean, cov = extractor.finite(running.result())
-    features, labels = (np.concatenate(parts)[: KEPT // len(mean)] for parts in (features, labels))
+    features, labels = (np.concatenate(parts)[: MAX_FEATURE_VALUES // len(mean)] for parts in (features, labels))
     saved = {'key': np.str_(key), 'n': np.int64(n), 'mean': mean, 'cov': cov}
     saved |= {'features': features, 'labels': labels, 'classes': classes}
     with optional('The features will be computed again at the next start.'):
       save_tree(path, saved)
   found, d = Moments(int(saved['n']), saved['mean'], saved['cov']), len(saved['mean'])
-  kept = min(count, KEPT // d)
+  kept = min(count, MAX_FEATURE_VALUES // d)
   shapes = [saved[name].shape for name in ('mean', 'cov', 'features', 'labels', 'classes')]
   if (str(saved['key']), found.n, shapes) != (key, count, [(d,), (d, d), (kept, d), (kept,), (source.num_classes,)]):
-    raise UsageError(f'{path} is of other images or features: delete it, it will be made again.')
+    raise UsageError(f'{path} belongs to other images or features: delete it; it will be computed again.')
   if not all(np.isfinite(saved[name]).all() for name in ('mean', 'cov', 'features')):
-    raise UsageError(f'{path} holds values that are not finite: delete it, it will be made again.')
+    raise UsageError(f'{path} contains values that are not finite: delete it; it will be computed again.')
   if np.trace(found.cov) <= 1e-12 * np.square(found.mean).sum():
-    raise UsageError(f'features {extractor.name} are the same of all images of {source.name} {split}: they tell nothing apart.')
+    raise UsageError(f'features {extractor.name} are the same for all images of {source.name} {split}: use other features.')
   labels = saved['labels'] if source.num_classes else None
   return Reference(found, saved['features'], rows[:kept], saved['classes'], protocol, labels, path)
 
 
 def floor_coefficients(reference: Reference, labeled: bool) -> FloorCoefficients:
-  """Those of genjax/metrics/fid.py for a reference, cached beside its features, since in many dimensions they take a minute.
+  """The floor coefficients (genjax/metrics/fid.py) of a reference, cached beside its features.
 
-  `labeled`: samples have labels that are drawn with the frequencies of the reference.
+  In many dimensions they take a minute to compute. `labeled`: the labels of samples are drawn with the frequencies of the
+  reference.
   """
   labels = reference.labels if labeled else None
   if reference.path is None:
@@ -102,7 +103,7 @@ def floor_coefficients(reference: Reference, labeled: bool) -> FloorCoefficients
     found = FloorCoefficients(*(tuple(map(float, saved[name])) for name in FloorCoefficients._fields))
     if all(len(part) == 2 and all(math.isfinite(value) and value >= 0 for value in part) for part in found):
       return found
-    print(f'{path} holds something else: estimating the floor of FID again.')
+    print(f'{path} is invalid: estimating the floor of FID again.')
   except (FileNotFoundError, NotADirectoryError):
     pass
   except (OSError, ValueError, KeyError, TypeError) as error:
@@ -113,8 +114,8 @@ def floor_coefficients(reference: Reference, labeled: bool) -> FloorCoefficients
   return found
 
 
-def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):
-  """Features [b, D] and labels [b] of the images at `rows`, batch by batch, each computed over the whole mesh."""
+def compute_features(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):
+  """Yields features [b, D] and labels [b] of the images at `rows`, batch by batch, each computed over the whole mesh."""
   batch_size = -(-min(batch_size, len(rows)) // mesh.size) * mesh.size
   everywhere, split = replicated(mesh), batch_sharding(mesh)
   compute = jax.jit(lambda params, images: extractor.function(params, images)[0], in_shardings=(everywhere, split))
@@ -126,16 +127,17 @@ def features_of(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_si
 
 
 def real_images(split: str = 'train', **data) -> tuple[Source, Source | None]:
-  """The images that a run was trained on, and those of the split `test` where there is another; options of `open_section`."""
+  """The training images of a run, and the images of the split `test` if it is another one; `data` as for `open_section`."""
   train = open_section(split=split, **data)
   return train, None if split.startswith('test') else held_out_images(train, **data)
 
 
 def held_out_images(train: Source, name: str, source: Mapping[str, Any] | None = None, **data) -> Source | None:
-  """The images of the split `test`, where there is one, beside those trained on.
+  """The images of the split `test` that belongs to the training images; None if there is no such split.
 
   Raises:
-    UsageError: the test images beside a path cannot be read, or are of another shape or of classes that training has not.
+    UsageError: the test folder beside the training folder cannot be read, or the test images have another shape or classes that
+      the training images do not have.
   """
   if source and 'split' not in parameters(resolve(source['cls'], data.get('allow', ()))):
     return None
@@ -149,7 +151,7 @@ def held_out_images(train: Source, name: str, source: Mapping[str, Any] | None =
   classes = (test.num_classes, train.num_classes)
   if test.image_shape != train.image_shape or classes[0] > classes[1] or bool(classes[0]) != bool(classes[1]):
     raise UsageError(
-      f'{test.name} has images {list(test.image_shape)} of {test.num_classes} classes, those trained on are '
-      f'{list(train.image_shape)} of {train.num_classes}: make them alike, or give it another name.'
+      f'{test.name} has images {list(test.image_shape)} of {test.num_classes} classes, but the training images have '
+      f'{list(train.image_shape)} and {train.num_classes} classes: make both the same, or rename the test data.'
     )
   return test

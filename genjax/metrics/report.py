@@ -1,4 +1,4 @@
-"""What genjax/metrics/compare.py found, for the eye: figures, and one page that holds everything."""
+"""Figures and an HTML page for the comparisons of genjax/metrics/compare.py."""
 
 import base64
 import html
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from genjax.metrics.compare import Row, interval_of, legend, model_differences, table
+from genjax.metrics.compare import Row, legend, metric_interval, model_differences, table
 from genjax.workdir import read_config
 
 
 def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
-  """Options in which the configs of runs differ, if all have one objective: an ablation. Otherwise an empty list."""
+  """The options in which the configs of runs differ, if all have the same objective (an ablation); else an empty list."""
   configs = [read_config(row.run) for row in rows]
   if len({config['objective'].get('cls') for config in configs}) > 1:
     return []
@@ -28,17 +28,17 @@ def config_differences(rows: list[Row]) -> list[tuple[str, list[Any]]]:
 
 
 def figures(rows: list[Row]) -> dict[str, bytes]:
-  """Name -> PNG: quality against training cost, against sampling cost, precision against recall.
+  """Name -> PNG: quality against training cost and sampling cost, and precision against recall.
 
-  With two or more values bars show `interval`. Rows without a known cost are left out, and so are figures whose rows
-  all have the same horizontal coordinate.
+  Error bars show `interval` if there are two or more values. Rows without a known cost are omitted, and so are figures whose
+  rows all have the same horizontal coordinate.
   """
   from matplotlib.figure import Figure
   from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
   def bar(row, metric):
-    found = interval_of(row, metric)
-    return None if found is None else [[row.values(metric).mean() - found[0]], [found[1] - row.values(metric).mean()]]
+    bounds = metric_interval(row, metric)
+    return None if bounds is None else [[row.values(metric).mean() - bounds[0]], [bounds[1] - row.values(metric).mean()]]
 
   def scatter(x_of, y, x_label, x=None):
     figure = Figure(figsize=(5, 4.5), layout='constrained')
@@ -75,15 +75,15 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
     'quality_by_training': (cost('training_device_seconds'), 'training, device-seconds'),
     'quality_by_kimg': (cost('training_kimg'), 'training, thousands of images'),
     'quality_by_sampling': (cost('images_per_second'), 'sampling, images per second'),
-    'quality_by_evaluations': (evaluations, 'network evaluations an image'),
+    'quality_by_evaluations': (evaluations, 'network evaluations per image'),
   }
   varies = lambda x: len({value for value in map(x, rows) if not np.isnan(value)}) > 1  # noqa: E731
-  found = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if varies(x)}
-  return found | {'precision_recall': scatter(lambda row: row.values('recall').mean(), 'precision', 'recall', 'recall')}
+  plots = {name: scatter(x, 'fid', label) for name, (x, label) in costs.items() if varies(x)}
+  return plots | {'precision_recall': scatter(lambda row: row.values('recall').mean(), 'precision', 'recall', 'recall')}
 
 
 def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
-  """One HTML file with everything in it."""
+  """A self-contained HTML page with tables, figures and protocols."""
   lines, runs = table(rows), [row for row in rows if not row.is_external]
   changed = config_differences(runs)
 

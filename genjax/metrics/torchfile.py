@@ -1,7 +1,7 @@
-"""The arrays in a file written by torch.save, read without torch: nothing in the file can run.
+"""Reads the arrays in a file written by torch.save, without torch and without executing code in the file.
 
-The pickle inside may name the few things in ALLOWED and nothing else. Both formats are read: the archive of torch 1.6 and
-later, and the stream of earlier ones.
+The pickle may refer only to the names in ALLOWED. Both formats are supported: the archive of torch 1.6 and later, and the
+stream of earlier versions.
 """
 
 import collections
@@ -19,7 +19,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Tensor(NamedTuple):
-  """Where an array lies."""
+  """The position of an array in a storage."""
 
   dtype: str
   key: str
@@ -29,7 +29,7 @@ class Tensor(NamedTuple):
 
 
 class RebuildTensor:
-  """Stands for torch._utils._rebuild_tensor_v2. Without a dictionary, so that a file cannot set its attributes."""
+  """Replaces torch._utils._rebuild_tensor_v2. It has no `__dict__`, so that a file cannot set attributes."""
 
   __slots__ = ()
 
@@ -39,7 +39,7 @@ class RebuildTensor:
 
 
 class RebuildParameter:
-  """Stands for torch._utils._rebuild_parameter."""
+  """Replaces torch._utils._rebuild_parameter."""
 
   __slots__ = ()
 
@@ -64,16 +64,16 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class Unpickler(pickle.Unpickler):
-  """Follows a pickle of plain values, dictionaries and tensors. Raises UnpicklingError for any other name in it."""
+  """Loads a pickle of plain values, dictionaries and tensors. Raises UnpicklingError for any other name."""
 
   def find_class(self, module: str, name: str) -> Any:
     try:
       return ALLOWED[module, name]
     except KeyError:
-      raise pickle.UnpicklingError(f'it names {module}.{name}') from None
+      raise pickle.UnpicklingError(f'it refers to {module}.{name}') from None
 
   def persistent_load(self, pid: tuple) -> tuple:
-    """('storage', dtype, key, device, length): its tensor says the rest."""
+    """Returns ('storage', dtype, key, device, length) unchanged; the tensor has the offset, shape and strides."""
     return pid
 
 
@@ -81,7 +81,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
   """Name -> array of the dictionary of tensors in a .pth or .pt file.
 
   Raises:
-    UsageError: the file cannot be read, or holds something other than named tensors.
+    UsageError: the file cannot be read, or contains something other than named tensors.
   """
   try:
     data = Path(path).read_bytes()
@@ -117,7 +117,7 @@ def _archive(data: bytes):
 def _stream(data: bytes):
   file = io.BytesIO(data)
   if Unpickler(file).load() != LEGACY_MAGIC:
-    raise ValueError('it does not begin as one')
+    raise ValueError('it does not begin like one')
   Unpickler(file).load()  # version of the protocol
   Unpickler(file).load()  # sizes of integers where it was written
   tensors = Unpickler(file).load()

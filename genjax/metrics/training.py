@@ -1,4 +1,4 @@
-"""A training that judges itself: `train.evaluate_every`."""
+"""Evaluation during training: `train.evaluate_every`."""
 
 import dataclasses
 import time
@@ -33,12 +33,13 @@ def make_online_evaluator(
   mesh: Mesh,
   allow: Collection[str] = (),
 ) -> Callable[[Variables, int], card.Card]:
-  """`judge(variables, step)`: a card of samples against `source`, the images trained on, which `open_data(**data)` opens.
+  """Returns `evaluate(variables, step)`, which compares samples with the training images `source` and returns a card.
 
-  Also written to evaluation/training/step_<step>.json. Raises UsageError on several hosts.
+  The card is also written to evaluation/training/step_<step>.json. `data` are the options of `open_data` for `source`. Raises
+  UsageError on several hosts.
   """
   if jax.process_count() > 1:
-    raise UsageError('train.evaluate_every works on one host: set it to 0, and judge checkpoints with evaluate.py.')
+    raise UsageError('train.evaluate_every works only on one host: set it to 0, and evaluate checkpoints with evaluate.py.')
   try:
     extractor = open_features(train.evaluate_features, '', source, held_out_images(source, allow=allow, **data), data, allow)
   except UsageError as error:
@@ -47,7 +48,7 @@ def make_online_evaluator(
   labels = card.origin_of_labels(objective.conditioner, source.num_classes, data['split'])
   floor = card.fid_floor(real, train.evaluate_samples, labels == card.AS_REFERENCE)
 
-  def judge(variables, step):
+  def evaluate(variables, step):
     begin = time.perf_counter()
     samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples, source=source)
     options = sampling_options(objective)
@@ -57,7 +58,7 @@ def make_online_evaluator(
       'seed': 0,
     }
     metrics = samples.metrics | compare_sets(samples, real)
-    found = {
+    result = {
       'metrics': metrics,
       'protocol': card.protocol(extractor, real, train.evaluate_samples, None, labels),
       'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
@@ -67,14 +68,14 @@ def make_online_evaluator(
       'flags': collapse.flags(collapse.collapse_metrics(metrics), isinstance(objective, AdversarialGame)),
       **card.environment(),
     }
-    card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', found)
-    return found
+    card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', result)
+    return result
 
-  return judge
+  return evaluate
 
 
 def evaluation_summary(found: card.Card) -> str:
-  """What a card's numbers are of, in a few words."""
+  """A short description of the samples and features of a card."""
   protocol = found['protocol']
   quick = ', a quick estimate' if protocol['samples'] < card.QUICK else ''
   return f'{protocol["samples"]} samples, {protocol["features"]["name"]}{quick}'

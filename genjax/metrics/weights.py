@@ -1,4 +1,4 @@
-"""Trees of arrays as npz files: 'a/b/c' -> array. Whole or not at all, and no pickle."""
+"""Trees of arrays as npz files: 'a/b/c' -> array. Writes are atomic, and pickles are not used."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from genjax.types import Tree
 
 
 def save_tree(path: Path, tree: Tree) -> None:
-  """Nested dictionaries of arrays. A kill leaves the old file; a file of another process is replaced by its like."""
+  """Saves nested dictionaries of arrays. The write is atomic: an interrupted write leaves the old file."""
   flat = {'/'.join(str(part.key) for part in parts): np.asarray(x) for parts, x in jax.tree_util.tree_leaves_with_path(tree)}
   file = io.BytesIO()
   np.savez(file, **flat)
@@ -23,11 +23,8 @@ def save_tree(path: Path, tree: Tree) -> None:
 
 
 def load_tree(path: Path, keys: Collection[str] = ()) -> Tree | None:
-  """The tree, whose first level is `keys` if there are any; None if there is no such file.
-
-  Raises UsageError if the file holds something else.
-  """
-  if not os.path.isfile(path):  # also without permission to look into its folder
+  """Loads a tree; None if there is no such file. Raises UsageError if its first level differs from `keys`, unless empty."""
+  if not os.path.isfile(path):  # also False without permission to read its folder
     return None
   tree = {}
   try:
@@ -39,7 +36,7 @@ def load_tree(path: Path, keys: Collection[str] = ()) -> Tree | None:
           node = node.setdefault(parent, {})
         node[last] = file[name]
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    raise UsageError(f'{path} cannot be read ({error}): delete it, it will be made again.') from None
+    raise UsageError(f'{path} cannot be read ({error}): delete it; it will be created again.') from None
   if keys and set(tree) != set(keys):
-    raise UsageError(f'{path} holds {", ".join(sorted(tree)) or "nothing"}, not {", ".join(sorted(keys))}: delete it.')
+    raise UsageError(f'{path} contains {", ".join(sorted(tree)) or "nothing"}, not {", ".join(sorted(keys))}: delete it.')
   return tree

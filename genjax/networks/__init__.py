@@ -1,1 +1,1 @@
-"""One file per network. A network knows no loss and no noise schedule; labels come as one-hot rows [B, K] or None."""
+"""One file per network. Networks are independent of losses and noise schedules; labels are one-hot vectors [B, K] or None."""

@@ -19,7 +19,7 @@ from genjax.types import Cond
 
 
 class ConvEncoder(nn.Module):
-  """Image [B, H, W, C] -> mean and log-variance of q(z|x), each [B, z_dim]. Channels double at each halving."""
+  """Image [B, H, W, C] -> mean and log-variance of q(z|x), each [B, z_dim]. Each downsampling doubles the channels."""
 
   z_dim: int = 32
   width: int = 32

@@ -18,7 +18,7 @@ class DDPMpp(nn.Module):
   """
 
   width: int = 128
-  multipliers: tuple[int, ...] = (2, 2, 2)  # of `width`, one per resolution, each half of the one before
+  multipliers: tuple[int, ...] = (2, 2, 2)  # of `width`, one per resolution, each half of the previous one
   blocks: int = 4  # residual blocks per resolution
   attention: tuple[int, ...] = (16,)  # sides of the feature maps that have it
   dropout: float = 0.13

@@ -104,7 +104,7 @@ class DiscriminatorHead(nn.Module):
 
   `conditioning` says what becomes of a label: 'projection' adds its inner product with the features (1802.05637, eq. 3),
   'classifier' answers logits of the classes beside, [B, 1 + K] (AC-GAN, 1610.09585), 'concat' leaves it to the first layer
-  (`concat_label`).
+  (`concat_label`). Networks name it 'Verdict_0', its class's name in checkpoints of earlier versions.
   """
 
   conditioning: str
@@ -143,7 +143,7 @@ class LatentInput(nn.Module):
   """First layer of a decoder: [B, z] and a one-hot label -> [B, features] before the nonlinearity.
 
   The label's weights start at N(0, 1): beside a latent of unit variance, a one-hot row among its inputs would start out
-  too weak to be heard, and the latent would come to carry the class.
+  too weak to have an effect, and the latent would come to carry the class.
   """
 
   features: int

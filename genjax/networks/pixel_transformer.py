@@ -22,11 +22,11 @@ class Cache(NamedTuple):
 
 
 class CausalBlock(nn.Module):
-  """Attention to the places up to one's own, and an MLP, each added to what it was given."""
+  """Causal self-attention and an MLP, both residual."""
 
   width: int
   heads: int
-  depth: int  # of the network: what is added starts smaller the more there are
+  depth: int  # of the network: deeper networks start with smaller residuals
   dtype: str
 
   def setup(self):
@@ -42,7 +42,7 @@ class CausalBlock(nn.Module):
     return self.rest(x, jax.nn.dot_product_attention(q, k, v, is_causal=True))
 
   def step(self, x: Float[Array, 'b 1 d'], place: Int[Array, ''], keys, values):
-    """At one place, given keys and values [B, N, heads, d] of those before it: the answer, and both with this place's."""
+    """The output at one position with keys and values [B, N, heads, d] of the previous ones, and both with this position's."""
     q, k, v = self.heads_of(x)
     keys, values = (jax.lax.dynamic_update_slice_in_dim(old, new, place, 1) for old, new in ((keys, k), (values, v)))
     seen = (jnp.arange(keys.shape[1]) <= place)[None, None, None]
@@ -58,7 +58,7 @@ class CausalBlock(nn.Module):
 
 
 class PixelTransformer(nn.Module):
-  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
+  """Image [B, H, W, C] -> parameters of the likelihood of each pixel given the previous ones, float32 [B, H, W, outputs].
 
   `step` answers for one place, from a `Cache` of those before it: the same numbers.
   """
@@ -69,7 +69,7 @@ class PixelTransformer(nn.Module):
   depth: int = 4
   heads: int = 4
   dtype: str = 'float32'
-  causal = True  # answers from what comes before a place alone
+  causal = True  # outputs depend only on previous positions
 
   fields = LABEL
 
@@ -86,7 +86,7 @@ class PixelTransformer(nn.Module):
 
   def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND) -> Float[Array, 'b h w o']:
     b, h, w, c = x.shape
-    last = jnp.pad(x.reshape(b, h * w, c), ((0, 0), (1, 0), (0, 0)))[:, :-1]  # each place hears the pixel before it
+    last = jnp.pad(x.reshape(b, h * w, c), ((0, 0), (1, 0), (0, 0)))[:, :-1]  # the input of each position is the previous pixel
     rows = self.embed(last, self.places()[None], cond)
     for block in self.blocks:
       rows = block(rows)
@@ -99,7 +99,7 @@ class PixelTransformer(nn.Module):
     return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
   def step(self, last: Float[Array, 'b c'], place: Int[Array, ''], cache: Cache, cond: Cond = NO_COND):
-    """The answer [B, 1, 1, outputs] at `place`, `last` being the pixel before it (0 at the first), and the new cache."""
+    """The output [B, 1, 1, outputs] at `place`, where `last` is the previous pixel (0 at the first), and the new cache."""
     rows, found = self.embed(last[:, None], self.places()[place][None, None], cond), []
     for block, keys, values in zip(self.blocks, *cache, strict=True):
       rows, *kept = block.step(rows, place, keys, values)

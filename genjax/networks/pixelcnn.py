@@ -1,4 +1,4 @@
-"""PixelCNN++ (Salimans et al. 1701.05517): two streams of shifted convolutions, of which each pixel sees those before it alone.
+"""PixelCNN++ (Salimans et al. 1701.05517): two streams of shifted convolutions, so that each pixel sees only previous pixels.
 
 `u` has seen the rows above a pixel, `ul` those and the pixels to its left. Without the paper's weight normalization; halving
 and doubling the side are a strided and a repeated step before a causal convolution, one gated block wide.
@@ -57,7 +57,7 @@ class CausalConv(nn.Module):
 
 
 class Gated(nn.Module):
-  """x + a sigmoid(b), (a, b) of two convolutions; `more` is another stream, heard through a 1x1 convolution."""
+  """x + a sigmoid(b), (a, b) of two convolutions; `more` is another stream, added through a 1x1 convolution."""
 
   stream: str
   dropout: float
@@ -79,7 +79,7 @@ class Gated(nn.Module):
 
 
 class PixelCNN(nn.Module):
-  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
+  """Image [B, H, W, C] -> parameters of the likelihood of each pixel given the previous ones, float32 [B, H, W, outputs].
 
   Before means above, or to the left in the same row. `levels` is how often the side is halved, `blocks` how many gated blocks
   each resolution has on either way. `cond` may have `label`, one-hot [B, K], or `features` of each place, [B, H, W, K].
@@ -91,7 +91,7 @@ class PixelCNN(nn.Module):
   levels: int = 3  # resolutions
   dropout: float = 0.0
   dtype: str = 'float32'
-  causal = True  # answers from what comes before a place alone
+  causal = True  # outputs depend only on previous positions
 
   fields = ('label', 'features')
 
@@ -100,7 +100,7 @@ class PixelCNN(nn.Module):
     label = place_condition(cond)
     if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
       raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
-    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # tells the border's zeros from gray
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # distinguishes padding from gray
     conv = lambda size, pads: Conv(self.width, size, padding=pads, dtype=self.dtype)(x)  # noqa: E731
     u = shift(conv((2, 3), ((1, 0), (1, 1))), 1, 0)
     ul = shift(conv((1, 3), ((0, 0), (1, 1))), 1, 0) + shift(conv((2, 1), ((1, 0), (0, 0))), 0, 1)
@@ -142,7 +142,7 @@ class LocalPixelCNN(nn.Module):
   reach: int = 1
   depth: int = 2
   dtype: str = 'float32'
-  causal = True  # answers from what comes before a place alone
+  causal = True  # outputs depend only on previous positions
 
   fields = ('label', 'features')
 

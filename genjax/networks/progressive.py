@@ -1,4 +1,4 @@
-"""Networks that grow (Karras et al. 1710.10196, section 2, appendix A): each level of the pyramid has its own way to an image.
+"""Networks that grow (Karras et al. 1710.10196, section 2, appendix A): each level has layers from and to images.
 
 `growth`, from 0 to the number of levels, is a buffer that the objective sets (genjax/objectives/gan/progressive.py): at 2 the
 images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 parts of level 3 and 0.7 of level 2, doubled. All
@@ -22,12 +22,12 @@ from genjax.types import Cond
 
 
 def shares(growth: Float[Array, ''], levels: int) -> list[Float[Array, '']]:
-  """How much of the image is each level's, 0 to `levels`: 1 in all, of two neighbors at most."""
+  """The weights of the levels 0 to `levels`: their sum is 1, and at most two neighbors are not 0."""
   return [jnp.maximum(0.0, 1 - jnp.abs(growth - level)) for level in range(levels + 1)]
 
 
 def blended(images: Float[Array, 'b h w c'], growth: Float[Array, ''], levels: int) -> Float[Array, 'b h w c']:
-  """Real images as the networks see them at `growth`, full size."""
+  """Real images at full size, blended for the level `growth`."""
   total, small = 0.0, images
   for level, share in reversed(list(enumerate(shares(growth, levels)))):
     large = small
@@ -110,7 +110,7 @@ class ProgressiveDiscriminator(nn.Module):
     for level in reversed(range(top + 1)):
       n = channels(levels - level, self.width, self.max_width)
       here = activate(EqualConv(n, 1, dtype=self.dtype, name=f'{level}_rgb')(pyramid[level]))
-      if h is not None:  # the level above is heard as much as it has grown
+      if h is not None:  # the weight of the level above increases as it grows
         part = jnp.clip(growth - level, 0, 1).astype(h.dtype)
         here = part * h + (1 - part) * here
       h = here

@@ -12,7 +12,7 @@ Images = Float[Array, 'b h w c']
 
 
 def before(x: Float[Array, 'b *h w c'], size: int) -> Float[Array, 'b *h w d']:
-  """Each place beside the `size` - 1 on its left, as channels."""
+  """Concatenates each position with the `size` - 1 positions to its left along the channels."""
   return jnp.concatenate([moved(x, i) for i in range(size)], axis=-1)
 
 
@@ -54,7 +54,7 @@ class RowLSTM(nn.Module):
 
 
 class PixelRNN(nn.Module):
-  """Image [B, H, W, C] -> for each pixel the numbers of its likelihood given those before it, float32 [B, H, W, outputs].
+  """Image [B, H, W, C] -> parameters of the likelihood of each pixel given the previous ones, float32 [B, H, W, outputs].
 
   The first layer sees three pixels to the left and seven of the row above, where the paper's has a 7x7 mask A: what is farther
   up comes through the states.
@@ -64,7 +64,7 @@ class PixelRNN(nn.Module):
   width: int = 32
   depth: int = 3
   dtype: str = 'float32'
-  causal = True  # answers from what comes before a place alone
+  causal = True  # outputs depend only on previous positions
 
   fields = LABEL
 
@@ -72,7 +72,7 @@ class PixelRNN(nn.Module):
   def __call__(self, x: Images, cond: Cond = NO_COND) -> Images:
     label = condition_vector(cond, self.fields)
     x = x.astype(self.dtype)
-    left = before(moved(x, 1), 3)  # the mask A of the first layer: what is strictly before
+    left = before(moved(x, 1), 3)  # mask A of the first layer: only previous positions
     above = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
     above = jnp.concatenate([moved(above, i) for i in (3, 2, 1, 0, -1, -2, -3)], axis=-1)
     h = nn.Dense(2 * self.width, dtype=self.dtype)(jnp.concatenate([left, above], axis=-1))

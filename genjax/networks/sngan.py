@@ -36,7 +36,7 @@ def check_attention(attention: tuple[int, ...], sides: list[int], player: str) -
 
 
 class ConditionalNorm(nn.Module):
-  """Batch normalization whose gain and bias are the class's own (1610.07629), ReLU after it."""
+  """Class-conditional batch normalization (1610.07629), followed by ReLU."""
 
   dtype: str
 
@@ -52,7 +52,7 @@ class ConditionalNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """x + gamma o(attention of each place to all), gamma from 0 (1805.08318, section 3).
+  """x + gamma o(self-attention), with gamma initialized to 0 (1805.08318, section 3).
 
   Keys and values are pooled to a quarter of the places, which the paper does not say and its authors' code does.
   """
@@ -78,7 +78,7 @@ class ResNetGenerator(nn.Module):
   image_shape: tuple[int, int, int]
   z_dim: int = 128
   width: int = 256
-  attention: tuple[int, ...] = ()  # sides at which there is self-attention
+  attention: tuple[int, ...] = ()  # sides of the feature maps with self-attention
   dtype: str = 'float32'
 
   fields = LABEL

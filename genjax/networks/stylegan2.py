@@ -20,7 +20,7 @@ from genjax.networks.layers import LABEL, NO_COND, DiscriminatorHead, concat_lab
 from genjax.networks.resample import downsample, upsample
 from genjax.types import Cond
 
-MEAN_OF = 256  # latents, of which truncation takes the mean w
+MEAN_OF = 256  # number of latents for the mean w of truncation
 
 
 def activate(h: Float[Array, '*b c']) -> Float[Array, '*b c']:
@@ -68,7 +68,7 @@ class EqualConv(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-  """Convolution whose weights w''_ijk of each image follow from its style (section 2.2, eq. 1 to 3).
+  """Convolution whose weights w''_ijk are modulated by the style of each image (section 2.2, eq. 1 to 3).
 
   w' = s_i w_ijk, w'' = w' / sqrt(sum_ik w'^2 + 1e-8) unless `demodulate` is False. Scaling inputs and outputs instead of
   weights is the same, and one plain convolution for the whole batch.
@@ -91,7 +91,7 @@ class ModulatedConv(nn.Module):
 
 
 class StyledConv(nn.Module):
-  """Modulated convolution, noise of the image's own, bias, activation; upsampled before that if `up`."""
+  """Modulated convolution (upsampling if `up`), noise per image, bias, activation."""
 
   features: int
   up: bool
@@ -106,7 +106,7 @@ class StyledConv(nn.Module):
 
 
 class Mapping(nn.Module):
-  """Latent z and one-hot label -> w. The latent is normalized, the label embedded beside it (2006.06676, appendix D)."""
+  """Latent z and one-hot label -> w. The latent is normalized, and joined with the embedded label (2006.06676, appendix D)."""
 
   features: int
   depth: int
@@ -147,7 +147,7 @@ class StyleGAN2Generator(nn.Module):
 
   @property
   def num_ws(self) -> int:
-    """Styles: of a convolution at the lowest level, two at each other, and of the last image."""
+    """The number of styles: one convolution at the lowest level, two at each other level, and the last image."""
     return 2 * self.levels + 2
 
   def setup(self):
@@ -203,7 +203,7 @@ class StyleGAN2Generator(nn.Module):
 
 
 def deviation_map(h: Float[Array, 'b h w c'], group: int) -> Float[Array, 'b h w 1']:
-  """The mean deviation within groups of images that follow each other (1710.10196, section 3), a further channel.
+  """The mean standard deviation within groups of consecutive images (1710.10196, section 3) as an additional channel.
 
   Of `group` images, or the next smaller number of which the batch is a multiple: of seven images there are no groups of four.
   """

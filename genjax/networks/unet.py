@@ -28,7 +28,7 @@ def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
 
 
 def dropout(x: Float[Array, 'b h w c'], rate: float, keys: Keys | None, number: int) -> Float[Array, 'b h w c']:
-  """Of each image from its own key; none without keys, as in sampling. `number` tells the layers of a network apart."""
+  """Dropout with one key per image; none without keys, as in sampling. `number` distinguishes the layers of a network."""
   if not rate or keys is None:
     return x
   kept = rng.bernoulli(rng.fold_in(keys, number), 1 - rate, x.shape[1:])
@@ -43,7 +43,7 @@ class ResBlock(nn.Module):
 
   features: int
   dtype: str
-  number: int = 0  # of the block in its network: tells its dropout from others'
+  number: int = 0  # index of the block in its network, for independent dropout
   adaptive: bool = True  # scale and shift the second normalization (2105.05233), or add before it (2006.11239)
   rate: float = 0.0  # of dropout
   resize: str = ''  # 'halve', 'double' or neither
@@ -127,7 +127,7 @@ class UNet(nn.Module):
   """
 
   width: int = 64  # channels at full resolution
-  multipliers: tuple[int, ...] = (1, 2, 2)  # of `width`, one per resolution, each half of the one before
+  multipliers: tuple[int, ...] = (1, 2, 2)  # of `width`, one per resolution, each half of the previous one
   blocks: int = 2  # residual blocks per resolution
   attention: tuple[int, ...] = (7, 8)  # sides of the feature maps that have it
   head_features: int = 32
@@ -135,9 +135,9 @@ class UNet(nn.Module):
   adaptive: bool = True  # see ResBlock
   resize_in_blocks: bool = False  # halve and double within residual blocks (2011.13456) or by convolutions (2006.11239)
   dropout: float = 0.0
-  fourier: float = 0.0  # scale of the time's Fourier features (layers.py), for times about 1 as EDM's; 0: sinusoidal
-  outputs: int = 1  # images in the answer, one after the other in its channels
-  remat: bool = False  # compute each block's activations again in the backward pass rather than keep them
+  fourier: float = 0.0  # scale of the time's Fourier features (embeddings.py), for times about 1 as EDM's; 0: sinusoidal
+  outputs: int = 1  # number of output images, concatenated along the channels
+  remat: bool = False  # recompute each block's activations in the backward pass instead of storing them
   dtype: str = 'float32'
 
   fields = DIFFUSION

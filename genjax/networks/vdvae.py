@@ -36,7 +36,7 @@ def scaled(gain: float) -> nn.initializers.Initializer:
 
 
 def check(sides: tuple[int, ...], blocks: tuple[int, ...], image_side: int, patch: int, name: str) -> None:
-  """Raises UsageError for sides that do not go from the image's down, each dividing the one before."""
+  """Raises UsageError unless the sides decrease from that of the image, each dividing the previous one."""
   if len(sides) != len(blocks) or min(blocks, default=0) < 1:
     raise UsageError(f'objective.{name}.blocks={blocks} must be 1 or more, one for each of sides={sides}.')
   if image_side != sides[0] * patch or any(a % b or a == b for a, b in itertools.pairwise(sides)):
@@ -93,7 +93,7 @@ class TopDown(nn.Module):
 
 
 class VDVAEEncoder(nn.Module):
-  """Image [B, H, W, C] -> what is handed to the decoder: side -> [B, side, side, width]. Bottlenecks are a quarter as wide."""
+  """Image [B, H, W, C] -> features for the decoder: side -> [B, side, side, width]. Bottlenecks have a quarter of the width."""
 
   sides: tuple[int, ...] = (32, 16, 8, 4, 1)
   blocks: tuple[int, ...] = (12, 7, 7, 4, 3)
@@ -120,7 +120,7 @@ class VDVAEEncoder(nn.Module):
 
 
 class VDVAEDecoder(nn.Module):
-  """What the encoder saw, or None -> `Descent`. The noise of each image is that of its key; `temperature` is the prior's."""
+  """Features of the encoder, or None -> `Descent`. The noise depends on each image's key; `temperature` is for the prior."""
 
   image_shape: tuple[int, int, int]
   sides: tuple[int, ...] = (32, 16, 8, 4, 1)
@@ -130,7 +130,7 @@ class VDVAEDecoder(nn.Module):
   patch: int = 1
   dtype: str = 'float32'
   outputs: int | None = None  # numbers a place: the image's channels, unless set
-  place: tuple[int, int] = (1, 1)  # rows and columns of pixels that are one place of the answer, as the likelihood's `patch`
+  place: tuple[int, int] = (1, 1)  # rows and columns of pixels per output position, like `patch` of the likelihood
 
   fields = LABEL
 

@@ -1,8 +1,8 @@
 """Observation models p(x|z). Images x are in [-1, 1]; log-likelihoods are nats per image, [B].
 
-A `Likelihood`, a frozen dataclass, says in `measures` of what images its nats are, turns images into those (`observe`, which
-an encoder sees, too), and reads `outputs(channels)` numbers from a decoder for each pixel or patch of pixels. Its learned
-parameters (`params`, trained with the model's) and running buffers (`buffers`) are passed to it as `state`.
+A `Likelihood`, a frozen dataclass, describes in `measures` which images its nats refer to. `observe` converts images to these,
+also for an encoder. It reads `outputs(channels)` values from a decoder for each pixel or patch of pixels. Its learned
+parameters (`params`, trained with the model) and running buffers (`buffers`) are passed to it as `state`.
 """
 
 import dataclasses
@@ -21,24 +21,24 @@ LEVEL = 2 / 255  # from one 8-bit level to the next
 
 
 class Likelihood:
-  """Independent pixels of one parameter each, the mean."""
+  """Independent pixels with one parameter each, the mean."""
 
   measures: str
-  patch: tuple[int, int] = (1, 1)  # rows and columns of pixels that are one place of `out`
+  patch: tuple[int, int] = (1, 1)  # rows and columns of pixels that one position of `out` describes
 
   def outputs(self, channels: int) -> int:
-    """How many numbers a place are read, of images of so many channels."""
+    """The number of values read per position, for images with this number of channels."""
     return channels
 
   def check(self, out: tuple[int, ...], image: tuple[int, ...]) -> None:
-    """Raises UsageError unless arrays of shape `out` can be read as answers for images of shape `image`."""
+    """Raises UsageError unless decoder outputs of shape `out` fit images of shape `image`."""
     kind, patch = type(self).__name__, self.patch
     if (read := self.outputs(image[-1])) != out[-1]:
-      raise UsageError(f'{kind} reads {read} numbers a place and the decoder answers {out[-1]}: set its outputs={read}.')
+      raise UsageError(f'{kind} needs {read} outputs per position, but the decoder has {out[-1]}: set its outputs={read}.')
     if out[1:3] != (image[1] // patch[0], image[2] // patch[1]):
       raise UsageError(
-        f'{kind} reads patches of {patch} and the decoder answers {out[1:3]} places of {image[1:3]} pixels.'
-        + ' VDVAEDecoder has a field `place`.' * (patch != (1, 1))
+        f'{kind} needs patches of {patch}, but the decoder has {out[1:3]} positions for {image[1:3]} pixels.'
+        + ' Set the field `place` of VDVAEDecoder.' * (patch != (1, 1))
       )
 
   def params(self) -> dict[str, Array]:
@@ -48,7 +48,7 @@ class Likelihood:
     return {}
 
   def observe(self, x: Images, keys: Keys, row: Int[Array, 'b']) -> Images:
-    """The images of which `log_prob` is; `row` are their places in the data set."""
+    """The images that `log_prob` takes; `row` are their indices in the data set."""
     return x
 
   def log_prob(self, out: Float[Array, 'b h w o'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
@@ -64,11 +64,11 @@ class Likelihood:
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(Likelihood):
-  """Binary pixels, of which the gray value (x + 1) / 2 is the probability; `out` are logits.
+  """Binary pixels whose probability is the gray value (x + 1) / 2; `out` are logits.
 
-  Gray images enter through the expectation over their dynamic binarization, E_b log p(b|z), computed exactly: the nats
-  are those of binarized images, not of gray ones. Since the encoder sees the gray image and not b, the bound is looser than
-  that of `BinarizedBernoulli`.
+  The log-likelihood is the exact expectation over dynamic binarization, E_b log p(b|z): the nats refer to binarized images, not
+  to grayscale images. Since the encoder sees the grayscale image instead of b, the bound is looser than that of
+  `BinarizedBernoulli`.
   """
 
   measures = 'binarized images'
@@ -84,10 +84,10 @@ class Bernoulli(Likelihood):
 
 @dataclasses.dataclass(frozen=True)
 class BinarizedBernoulli(Bernoulli):
-  """Binary pixels of images that are binarized before anyone sees them, -1 or 1, 1 with probability (x + 1) / 2.
+  """Binary pixels of images that are binarized before the encoder: 1 with probability (x + 1) / 2, else -1.
 
-  Anew each time, from the image's key (dynamic binarization, as in 1509.00519, section 5), or `static`: once and for all, from
-  a key that follows from the image's place in the data set.
+  Images are binarized anew each time, from the image's key (dynamic binarization, as in 1509.00519, section 5), or, if
+  `static`, once, from a key that depends on the image's index in the data set.
   """
 
   static: bool = False
@@ -102,13 +102,13 @@ class BinarizedBernoulli(Bernoulli):
     return jnp.where(rng.uniform(keys, x.shape[1:]) < (x + 1) / 2, 1.0, -1.0)
 
   def sample(self, out: Float[Array, 'b h w c'], keys: Keys) -> Images:
-    """-1 or 1, drawn pixel by pixel."""
+    """Draws each pixel, -1 or 1."""
     return jnp.where(rng.uniform(keys, out.shape[1:]) < jax.nn.sigmoid(out), 1.0, -1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class BinarizedPatches(BinarizedBernoulli):
-  """BinarizedBernoulli of which the n pixels of a patch hang together: `out` are logits of their 2^n patterns."""
+  """BinarizedBernoulli with dependent pixels within a patch of n pixels: `out` are logits of the 2^n patterns."""
 
   patch: tuple[int, int] = (2, 2)
 
@@ -116,7 +116,7 @@ class BinarizedPatches(BinarizedBernoulli):
     """Raises UsageError for patches of more than 8 pixels."""
     pixels = math.prod(self.patch) * channels
     if not 1 <= pixels <= 8:
-      raise UsageError(f'patch={self.patch} of {channels} channels has 2^{pixels} patterns: take patches of 1 to 8 numbers.')
+      raise UsageError(f'patch={self.patch} of {channels} channels has 2^{pixels} patterns: use patches of 1 to 8 values.')
     return 2**pixels
 
   def log_prob(self, out: Float[Array, 'b h w o'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
@@ -132,17 +132,17 @@ class BinarizedPatches(BinarizedBernoulli):
     return from_patches(self.patterns(out.shape[-1])[drawn], *self.patch)
 
   def patterns(self, number: int) -> Float[Array, 'n c']:
-    """All there are, -1 and 1."""
+    """All patterns, with values -1 and 1."""
     bits = jnp.arange(number)[:, None] >> jnp.arange(number.bit_length() - 1)[None] & 1
     return 2.0 * bits - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Likelihood):
-  """Independent normal pixels with mean `out` and a fixed deviation `sigma`, in the units of x.
+  """Independent normal pixels with mean `out` and a fixed standard deviation `sigma`, in the units of x.
 
-  The 256 levels are dequantized uniformly (1511.01844, section 3.1), noise from each image's key, and the density is per
-  level, so that the negative log-likelihood bounds that of the 8-bit image.
+  The 256 levels are dequantized uniformly (1511.01844, section 3.1) with noise from each image's key. The density is per level,
+  so that the negative log-likelihood is an upper bound of that of the 8-bit image.
   """
 
   sigma: float = 0.1
@@ -166,7 +166,7 @@ class Gaussian(Likelihood):
 
 @dataclasses.dataclass(frozen=True)
 class SharedGaussian(Gaussian):
-  """One deviation for all pixels, learned with the model from `sigma` on (sigma-VAE, 2006.13202, section 4.1)."""
+  """One learned standard deviation for all pixels, initially `sigma` (sigma-VAE, 2006.13202, section 4.1)."""
 
   sigma: float = 1.0
 
@@ -174,15 +174,15 @@ class SharedGaussian(Gaussian):
     return {'log_sigma': jnp.log(jnp.float32(self.sigma))}
 
   def log_sigma(self, state: dict[str, Array]) -> Float[Array, '']:
-    return jax.nn.softplus(state['log_sigma'] + 6) - 6  # not below -6: the paper's appendix
+    return jax.nn.softplus(state['log_sigma'] + 6) - 6  # above -6, as in the appendix of the paper
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedGaussian(Gaussian):
-  """One deviation for all pixels, the root of the mean squared error (optimal sigma-VAE, 2006.13202, section 4.2).
+  """One standard deviation for all pixels, the root of the mean squared error (optimal sigma-VAE, 2006.13202, section 4.2).
 
-  Of the batches before, not of this one: a mean that follows by a hundredth a step. The gradient is the paper's, in which the
-  error stands under a logarithm, and no image's loss depends on the others of its batch.
+  The error is a moving average over previous batches with rate 0.01. The gradient is that of the paper, where the loss is the
+  logarithm of the error, and the loss of an image does not depend on the others of its batch.
   """
 
   sigma: float = 1.0  # before the first step
@@ -199,10 +199,10 @@ class CalibratedGaussian(Gaussian):
 
 @dataclasses.dataclass(frozen=True)
 class LogisticMixture(Likelihood):
-  """The 256 levels of a pixel by a mixture of discretized logistic distributions (PixelCNN++, 1701.05517, section 2.1).
+  """Mixture of discretized logistic distributions over the 256 levels of a pixel (PixelCNN++, 1701.05517, section 2.1).
 
-  Channels follow one another: the mean of each is shifted linearly by those before it (section 2.2). `out` holds, a pixel, for
-  each of K `mixtures` a logit, and then of each channel the mean, log-scale and coefficients of the channels before.
+  The mean of each channel is shifted linearly by the previous channels (section 2.2). For each pixel, `out` has the logits of
+  the K `mixtures`, and then for each of them the means, log-scales and coefficients of the channels.
   """
 
   mixtures: int = 10
@@ -222,7 +222,7 @@ class LogisticMixture(Likelihood):
     return out[..., :k], rest[..., :c], jnp.clip(rest[..., c : 2 * c], -7, 30), jnp.tanh(rest[..., 2 * c :])
 
   def shift(self, coefficients: Float[Array, '*n m'], before: list[Array]) -> Array | float:
-    """What channels `before`, each [*n], add to the mean of the next."""
+    """The shift of the mean of the next channel by the channels `before`, each [*n]."""
     first = len(before) * (len(before) - 1) // 2
     return sum(coefficients[..., first + i] * value for i, value in enumerate(before))
 
@@ -235,7 +235,7 @@ class LogisticMixture(Likelihood):
       mean = means[..., i] + self.shift(coefficients, [x[..., j, None] for j in range(i)])
       inverse = jnp.exp(-log_scales[..., i])
       upper, lower = ((value - mean + side * LEVEL / 2) * inverse for side in (1, -1))
-      # The outer levels reach to infinity. Between: sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
+      # The outer levels extend to infinity. Inside: sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
       below = jnp.where(value > 1 - LEVEL / 2, 0.0, jax.nn.log_sigmoid(upper))
       above = jnp.where(value < -1 + LEVEL / 2, 0.0, jax.nn.log_sigmoid(-lower))
       between = jnp.where(jnp.abs(value) > 1 - LEVEL / 2, 0.0, jnp.log(-jnp.expm1(-LEVEL * inverse)))
@@ -244,13 +244,13 @@ class LogisticMixture(Likelihood):
 
   def mean(self, out: Float[Array, 'b h w o']) -> Images:
     logits, means, _, coefficients = self.parts(out, self.channels(out))
-    found: list[Array] = []
+    values: list[Array] = []
     for i in range(means.shape[-1]):
-      found.append(means[..., i] + self.shift(coefficients, found))
-    return jnp.clip((jax.nn.softmax(logits)[..., None] * jnp.stack(found, axis=-1)).sum(axis=-2), -1, 1)
+      values.append(means[..., i] + self.shift(coefficients, values))
+    return jnp.clip((jax.nn.softmax(logits)[..., None] * jnp.stack(values, axis=-1)).sum(axis=-2), -1, 1)
 
   def sample(self, out: Float[Array, 'b h w o'], keys: Keys) -> Images:
-    """Levels drawn pixel by pixel from what `out` says."""
+    """Draws the levels of each pixel from the distributions `out`."""
     logits, means, log_scales, coefficients = self.parts(out, self.channels(out))
     mixture_keys, level_keys = rng.split(keys, 2)
     chosen = jnp.argmax(logits - jnp.log(-jnp.log(rng.uniform(mixture_keys, logits.shape[1:], 1e-7))), axis=-1)
@@ -258,12 +258,12 @@ class LogisticMixture(Likelihood):
     means, log_scales, coefficients = (of_chosen(a) for a in (means, log_scales, coefficients))
     u = rng.uniform(level_keys, means.shape[1:], 1e-5, 1 - 1e-5)
     noise = jnp.exp(log_scales) * (jnp.log(u) - jnp.log1p(-u))
-    found: list[Array] = []
+    levels: list[Array] = []
     for i in range(means.shape[-1]):
-      value = means[..., i] + self.shift(coefficients, found) + noise[..., i]
-      found.append(jnp.round((jnp.clip(value, -1, 1) + 1) / LEVEL) * LEVEL - 1)
-    return jnp.stack(found, axis=-1)
+      value = means[..., i] + self.shift(coefficients, levels) + noise[..., i]
+      levels.append(jnp.round((jnp.clip(value, -1, 1) + 1) / LEVEL) * LEVEL - 1)
+    return jnp.stack(levels, axis=-1)
 
   def channels(self, out: Float[Array, 'b h w o']) -> int:
-    """Of the images that `out` describes."""
+    """The number of channels of the images that `out` describes."""
     return next(c for c in range(1, 5) if self.outputs(c) == out.shape[-1])

@@ -1,4 +1,4 @@
-"""Previews of an autoencoder: grids [rows, columns, H, W, C] of a few images and of what it makes of them."""
+"""Previews of an autoencoder: grids [rows, columns, H, W, C] of images with reconstructions, interpolations and traversals."""
 
 from collections.abc import Callable
 
@@ -9,25 +9,25 @@ from jaxtyping import Array, Float
 from genjax.types import Cond, Images
 
 Preview = Float[Array, 'r k h w c']
-COLUMNS = 10  # of ways through latents
+COLUMNS = 10  # of interpolations and traversals
 
 
 def reconstructions(x: Images, ours: Images) -> Preview:
-  """Images as they were observed, and below each what was made of it."""
+  """Observed images, and below each its reconstruction."""
   return jnp.stack([x, ours])
 
 
-def of_latents(
+def latent_previews(
   decode: Callable[[Float[Array, 'n z'], Cond], Images],
   x: Images,
   z: Float[Array, 'b z'],
   embedded: Cond,
 ) -> dict[str, Preview]:
-  """Previews of one latent vector for each image.
+  """Previews of a model with one latent vector per image.
 
-  `reconstructions`; `interpolation`, straight ways from one image's latent (and conditions) to the next one's; and `traversal`
-  (beta-VAE's panels): a row for each of the eight latents that differ most between the images (1509.00519, section 5), which
-  goes from -2.5 to 2.5 in the first image's place.
+  `reconstructions`; `interpolation`, linear between the latents (and conditions) of two images; and `traversal` (as in the
+  beta-VAE paper), a row for each of the eight latents with the largest variance over the images (1509.00519, section 5), in
+  which this latent of the first image varies from -2.5 to 2.5.
   """
   t = jnp.linspace(0, 1, COLUMNS)
 

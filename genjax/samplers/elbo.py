@@ -1,8 +1,8 @@
-"""The variational bound of -log p(x), in nats: of a chain of T steps, or in continuous time.
+"""The variational bound of -log p(x), in nats: for a chain of T steps, or in continuous time.
 
-Ho et al. (2006.11239, eq. 5) and Nichol & Dhariwal (2102.09672); Kingma et al. (2107.00630). Both are unbiased estimates, from
-`evaluations` times of each image's own. Images are of 8 bits, 256 levels from -1 to 1, and each prediction of one is held
-within these: that can only bring it nearer, and an error of eps at high noise would be thousands of levels.
+Ho et al. (2006.11239, eq. 5) and Nichol & Dhariwal (2102.09672); Kingma et al. (2107.00630). Both are unbiased estimates from
+`evaluations` random times per image. Images have 8 bits, 256 levels from -1 to 1, and predictions of images are clipped to this
+range, since errors of eps at high noise correspond to thousands of levels.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,13 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.samplers.paths import DiscretePath, NoisePath, Posterior, posterior, ratio
+from genjax.samplers.paths import DiscretePath, NoisePath
+from genjax.samplers.process import Posterior, posterior, ratio
 from genjax.samplers.solvers import Denoiser
 from genjax.types import Images, Keys
 
 LEVEL = 2 / 255  # between neighboring values of a pixel
-RATIO_MAX = 1e3  # in the place of an infinite sigma / alpha at a path's end: the prior's part is then |x_0|^2 / 2e6
+RATIO_MAX = 1e3  # replaces an infinite sigma / alpha at the end of a path: the prior term is then |x_0|^2 / 2e6
 PerImage = Float[Array, 'b 1 1 1']
 
 
@@ -29,7 +30,7 @@ def discrete(
   keys: Keys,
   evaluations: int,
 ) -> Float[Array, 'b']:
-  """Of the chain of the path's T steps (2006.11239, eq. 5).
+  """The bound for the chain of the path's T steps (2006.11239, eq. 5).
 
   Args:
     predict: (x_t, t) -> (x_0, log-variance of the step to t - 1/T, or None for the posterior's).
@@ -43,7 +44,7 @@ def discrete(
     return step_nats(path, t, x_0, x_t, found, log_variance)
 
   def add(total, k):
-    # Half evenly, half as squares of even numbers: early steps weigh most, and none is left to luck.
+    # Importance sampling: half uniform, half concentrated on early steps, which have the largest terms.
     u = (k - 1 + rng.uniform(rng.fold_in(keys, 2 * k))) / evaluations
     part = (jnp.sqrt(1 + 8 * u) - 1) ** 2 / 4  # where `below` is u
     i = 2 + jnp.minimum((part * (path.T - 1)).astype(jnp.int32), path.T - 2)
@@ -57,9 +58,9 @@ def discrete(
 
 
 def continuous(denoise: Denoiser, path: NoisePath, x_0: Images, keys: Keys, evaluations: int) -> Float[Array, 'b']:
-  """Of infinitely many steps (2107.00630, eqs. 11 and 12), from sigma / alpha = path.ratio_min on.
+  """The bound in continuous time (2107.00630, eqs. 11 and 12), starting at sigma / alpha = path.ratio_min.
 
-  With times even in log(sigma / alpha), whose integrand is the squared error of eps.
+  Times are uniform in log(sigma / alpha), for which the integrand is the squared error of eps.
   """
   low, high = jnp.asarray(path.ratio_min), jnp.minimum(ratio(path, jnp.asarray(path.end)), RATIO_MAX)
   span = jnp.log(high / low)
@@ -79,7 +80,7 @@ def continuous(denoise: Denoiser, path: NoisePath, x_0: Images, keys: Keys, eval
 
 
 def prior_nats(x_0: Images, end: Float[Array, '']) -> Float[Array, 'b']:
-  """KL(q(x_end | x_0) || N(0, sigma^2)), which is what samplers start from, at sigma / alpha = `end`."""
+  """KL(q(x_end | x_0) || N(0, sigma^2)) of the initial distribution of samplers, at sigma / alpha = `end`."""
   return 0.5 * (x_0**2).sum(axis=(1, 2, 3)) / end**2
 
 
@@ -109,16 +110,16 @@ def step_nats(
 
 
 def log_clipped(path: DiscretePath, t: PerImage, q: Posterior) -> PerImage:
-  """log of the posterior's variance; of the step before the last, where it is 0 (2102.09672, section 3.1)."""
+  """Log of the posterior's variance; where this is 0, that of the second to last step (2102.09672, section 3.1)."""
   least = posterior(path, jnp.asarray(2 / path.T), jnp.asarray(1 / path.T)).variance
   return jnp.log(jnp.maximum(q.variance, least))
 
 
 def log_level(x: Images, mean: Images, log_variance: Images) -> Images:
-  """log of the mass of N(mean, variance) that rounds to x; the ends, -1 and 1, take all beyond (2006.11239, eq. 13)."""
+  """Log of the mass of N(mean, variance) that rounds to x; -1 and 1 include the tails (2006.11239, eq. 13)."""
   scale = jnp.exp(-0.5 * log_variance)
   upper, lower = ((x + half - mean) * scale for half in (LEVEL / 2, -LEVEL / 2))
-  # Either side of the mean has its mirror image: of the two, the tail in which differences are not lost.
+  # By symmetry, the difference can be computed in the lower tail, where it is not lost to rounding.
   flip = lower > 0
   a, b = jnp.where(flip, -lower, upper), jnp.where(flip, -upper, lower)
   log_a, log_b = log_ndtr(a), log_ndtr(b)

@@ -1,19 +1,20 @@
-"""From denoisers to a denoiser: guidance, and a model on the path of another."""
+"""Transformations of denoisers: guidance, and evaluation of a model on another path."""
 
 import jax.numpy as jnp
 
-from genjax.samplers.paths import NoisePath, deviation, ratio
+from genjax.samplers.paths import NoisePath
+from genjax.samplers.process import deviation, ratio
 from genjax.samplers.solvers import Denoiser
 
 
 def guided(denoise: Denoiser, guide: Denoiser, scale: float, path: NoisePath, interval: tuple[float, ...] = ()) -> Denoiser:
-  """Away from another denoiser, the guide: D_g + scale (D - D_g). 1 is no guidance, 0 the guide alone.
+  """The guided denoiser D_g + scale (D - D_g), where D_g is `guide`. Scale 1 is no guidance, and 0 is only the guide.
 
-  Classifier-free guidance (2207.12598) if `guide` is the unconditional model; autoguidance (2406.02507, eq. 3) if it is a
-  smaller or less trained one under the same condition.
+  This is classifier-free guidance (2207.12598) if `guide` is the unconditional model, and autoguidance (2406.02507, eq. 3) if
+  it is a smaller or less trained model with the same conditions.
 
   Args:
-    interval: (low, high): guide where low < sigma / alpha <= high alone (2404.07724); (): everywhere.
+    interval: (low, high): guide only where low < sigma / alpha <= high (2404.07724); (): everywhere.
   """
 
   def denoise_guided(x, t):
@@ -30,9 +31,9 @@ def guided(denoise: Denoiser, guide: Denoiser, scale: float, path: NoisePath, in
 
 
 def on_path(denoise: Denoiser, own: NoisePath, path: NoisePath) -> Denoiser:
-  """`denoise`, a model's on its `own` path, on another: at the x_t and the time that have the same sigma / alpha.
+  """Evaluates a denoiser of the path `own` on another `path`, at the x_t and the time with the same sigma / alpha.
 
-  What `path` has beyond the end of `own` is seen as that end.
+  Noise levels of `path` beyond the end of `own` are clipped to this end.
   """
 
   def on(x, t):

@@ -9,11 +9,12 @@ from jaxtyping import Array, Float, Int
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import NoisePath, ode_time
+from genjax.samplers.paths import NoisePath
+from genjax.samplers.process import ode_time
 from genjax.samplers.solvers import Denoiser, flow
 from genjax.types import Images, Keys
 
-EXACT = 256  # pixels times channels up to which the divergence is summed over all of them
+EXACT = 256  # maximum number of dimensions (pixels times channels) for the exact divergence
 
 
 def log_prob(
@@ -25,21 +26,21 @@ def log_prob(
   rtol: float = 1e-4,
   atol: float = 1e-4,
 ) -> tuple[Float[Array, 'b'], Int[Array, 'b']]:
-  """log p(x_0), the density in nats of each image, and how often each was evaluated (each time with a derivative beside it).
+  """log p(x_0), the density in nats of each image, and the number of evaluations of each (each with a derivative).
 
-  From where sigma / alpha is path.ratio_min, with x_0 there in the place of x_t, to the path's end, whose x_t is taken for
-  N(0, sigma^2). Each image has steps of its own (genjax/samplers/ode.py).
+  Integrates from sigma / alpha = path.ratio_min, where x_t is approximated by x_0, to the end of the path, where x_t is
+  approximated by N(0, sigma^2). The steps are chosen for each image (genjax/samplers/ode.py).
 
   Args:
-    keys: of Hutchinson's estimator (appendix D.2): one vector of random signs an image, the same along its way.
-    exact: sum the divergence over all pixels instead, at that many times the cost.
+    keys: keys of Hutchinson's estimator (appendix D.2), which uses one vector of random signs per image for all steps.
+    exact: compute the exact divergence instead, which multiplies the cost by the number of dimensions.
 
   Raises:
-    UsageError: `exact` with images of more than EXACT numbers.
+    UsageError: `exact` for images with more than EXACT dimensions.
   """
   shape, d = x_0.shape, math.prod(x_0.shape[1:])
   if exact and d > EXACT:
-    raise UsageError(f'ode_exact costs {d} derivatives a step for images of {d} numbers: up to {EXACT}, else take ode.')
+    raise UsageError(f'ode_exact is limited to images of {EXACT} dimensions, and these have {d}: use ode.')
   signs = jnp.where(rng.bernoulli(keys, 0.5, (d,)), 1.0, -1.0)
 
   def slope(s, state):  # [B], [B, D + 1]: x_t and the integral of the divergence

@@ -1,7 +1,7 @@
-"""Ordinary differential equations, solved for each row of a batch with steps of its own.
+"""A solver of ordinary differential equations with adaptive steps for each row of a batch.
 
-A library's solver would choose one step for the whole batch, or be mapped over single images, whose labels and keys the
-slope then could not close over; and an image would no longer be the same in another batch.
+Solvers of libraries choose one step size for the whole batch, so that an image would depend on the others of its batch. Mapping
+them over single images is not possible, since the slope closes over the labels and keys of the batch.
 """
 
 from collections.abc import Callable
@@ -40,14 +40,14 @@ def integrate(
   passed: Float[Array, 'n'] | None = None,
   max_steps: int = 1000,
 ) -> tuple[Float[Array, 'b d'], Int[Array, 'b'], Float[Array, 'n b d']]:
-  """y at `end` of dy/dt = slope(t, y), how often each row was evaluated, and y at the times `passed` between start and end.
+  """Solves dy/dt = slope(t, y). Returns y at `end`, the number of evaluations of each row, and y at the times `passed`.
 
-  Those are read off each step's cubic (Hermite's, through its ends and slopes) and cost no evaluations. A step is taken
-  where the root mean square of error / (atol + rtol max(|y|, |y_new|)) over the row is 1 or less. Rows that have not arrived
-  after `max_steps` attempts are NaN.
+  The values at `passed` are interpolated by the cubic Hermite polynomial of each step, without evaluations. A step is accepted
+  if the root mean square of error / (atol + rtol max(|y|, |y_new|)) over the row is at most 1. Rows that do not reach `end` in
+  `max_steps` attempts are NaN.
   """
   span = end - start
-  longest = jnp.abs(span) / 16  # a longer step could pass over all that changes
+  longest = jnp.abs(span) / 16  # longer steps could miss the interval in which y changes
   rows = y.shape[0]
   passed = jnp.zeros(0) if passed is None else passed
 

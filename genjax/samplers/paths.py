@@ -1,14 +1,14 @@
 """Paths x_t = alpha(t) x_0 + sigma(t) eps from data (t = 0: alpha 1, sigma 0) to noise (t = end).
 
-A path also knows the time at which sigma / alpha has a given value, which is all that time steps and samplers of EDM's kind
-want of it: in the variables x / alpha and sigma / alpha the probability-flow ODE is the same for every path.
+A path also has the inverse of sigma / alpha. Time steps and samplers like those of EDM need only this, since the
+probability-flow ODE in the variables x / alpha and sigma / alpha is the same for every path.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +23,18 @@ MAX_T = 1_000_000  # noise levels of a discrete path
 
 @runtime_checkable
 class NoisePath(Protocol):
-  """A frozen dataclass."""
+  """A path from data to noise, a frozen dataclass."""
 
   end: float  # the time of noise
-  ratio_min: float  # the sigma / alpha that counts as free of noise: the last time step before 0
-  timesteps: str  # the time steps (genjax/samplers/timesteps.py) that suit it
+  ratio_min: float  # the smallest sigma / alpha, at the last time step before 0
+  timesteps: str  # the default time steps (genjax/samplers/timesteps.py)
 
   def alpha(self, t: Time) -> Time: ...
 
   def sigma(self, t: Time) -> Time: ...
 
   def time(self, ratio: Time) -> Time:
-    """The t of sigma / alpha = ratio, from 0 (data) up to that at `end`."""
+    """The t with sigma / alpha = ratio, from 0 (data) to the ratio at `end`."""
     ...
 
 
@@ -53,7 +53,7 @@ class RectifiedFlow:
     return 1.0 * t
 
   def time(self, ratio: Time) -> Time:
-    return 1 / (1 + 1 / ratio)  # 1 where the ratio is infinite
+    return 1 / (1 + 1 / ratio)  # 1 if the ratio is infinite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,7 @@ class VPLinear(VariancePreserving):
 class VPCosine(VariancePreserving):
   """Continuous time, alpha = cos(pi u / 2), sigma = sin(pi u / 2) (Salimans & Ho 2202.00512, section 4).
 
-  u rises from 0 evenly, and ends where log(alpha^2 / sigma^2) is `log_snr_min` (2301.11093), short of pure noise.
+  u increases linearly from 0 until log(alpha^2 / sigma^2) is `log_snr_min` (2301.11093), so that it does not end in pure noise.
   """
 
   log_snr_min: float = -15.0
@@ -182,7 +182,7 @@ class VPCosine(VariancePreserving):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VPLearned(VariancePreserving):
-  """gamma(t) = -log SNR rises from gamma_0 to gamma_1 (2107.00630, section 3.1). Not for configs: gamma is a model's."""
+  """gamma(t) = -log SNR increases from gamma_0 to gamma_1 (2107.00630, section 3.1). VDM creates it from its parameters."""
 
   gamma: Callable[[Time], Time]
   gamma_0: Float[Array, '']
@@ -202,13 +202,13 @@ class VPLearned(VariancePreserving):
 
 
 class DiscretePath(VariancePreserving):
-  """`T` noise levels at t = 1/T, ..., 1, of the betas [T] that `betas()` gives; log alpha is linear between them."""
+  """`T` noise levels at t = 1/T, ..., 1, with the betas [T] that `betas()` returns; log alpha is linear between them."""
 
   T: int
 
   @property
   def ratio_min(self) -> float:
-    return float(np.sqrt(np.expm1(-2 * _log_alphas(self)[1])))  # of the first step: nothing is trained below
+    return float(np.sqrt(np.expm1(-2 * _log_alphas(self)[1])))  # of the first step, the smallest that is trained
 
   def log_alpha(self, t: Time) -> Time:
     return jnp.interp(t * self.T, jnp.arange(self.T + 1.0), jnp.asarray(_log_alphas(self), jnp.float32))
@@ -256,66 +256,3 @@ class DiscreteCosine(DiscretePath):
   def betas(self) -> np.ndarray:
     f = np.cos((np.arange(self.T + 1) / self.T + self.s) / (1 + self.s) * np.pi / 2) ** 2
     return np.minimum(1 - f[1:] / f[:-1], self.beta_max)
-
-
-def ratio(path: NoisePath, t: Time) -> Time:
-  """sigma / alpha: noise to signal; infinite where a path ends in pure noise."""
-  return path.sigma(t) / path.alpha(t)
-
-
-def deviation(path: NoisePath, t: Time) -> Time:
-  """Of x_t, where the pixels of x_0 have deviation 1."""
-  return jnp.sqrt(path.alpha(t) ** 2 + path.sigma(t) ** 2)
-
-
-def log_snr(path: NoisePath, t: Time) -> Time:
-  """log(alpha^2 / sigma^2), the lambda of 2107.00630; DPM-Solver's lambda is half of it."""
-  return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
-
-
-class Posterior(NamedTuple):
-  """q(x_s | x_t, x_0) = N(keep x_t + gain x_0, variance) for s < t (2006.11239, eq. 7), and the variance of q(x_t | x_s)."""
-
-  keep: Time
-  gain: Time
-  variance: Time
-  forward: Time
-
-
-def posterior(path: NoisePath, t: Time, s: Time) -> Posterior:
-  """Of any path; s = 0 is data."""
-  shrink = path.alpha(t) / path.alpha(s)
-  forward = path.sigma(t) ** 2 - (shrink * path.sigma(s)) ** 2
-  part = (path.sigma(s) / path.sigma(t)) ** 2
-  return Posterior(shrink * part, path.alpha(s) * forward / path.sigma(t) ** 2, part * forward, forward)
-
-
-def derivatives(path: NoisePath, t: Time) -> tuple[Time, Time]:
-  """alpha'(t), sigma'(t)."""
-  one = jnp.ones_like(t)
-  return jax.jvp(path.alpha, (t,), (one,))[1], jax.jvp(path.sigma, (t,), (one,))[1]
-
-
-def eps_from_x0(path: NoisePath, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
-  """The noise that, with x_0, makes up x_t. Where sigma is 0 the answer is not defined and not finite."""
-  return (x_t - path.alpha(t) * x_0) / path.sigma(t)
-
-
-def velocity(path: NoisePath, x_t: Float[Array, 'b h w c'], x_0: Float[Array, 'b h w c'], t: Time):
-  """d x_t / ds for the path from x_0 through x_t, where s = ode_time(path, t)."""
-  d_alpha, d_sigma = (-path.sigma(t), path.alpha(t)) if isinstance(path, DiscretePath) else derivatives(path, t)
-  return d_alpha * x_0 + d_sigma * eps_from_x0(path, x_t, x_0, t)
-
-
-def ode_time(path: NoisePath, t: Time) -> Time:
-  """The variable s over which the probability-flow ODE is solved: t itself, or the angle arctan(sigma / alpha).
-
-  The derivatives of a `Discrete` path are discontinuous at its steps, which reduces the order of a solver. As a function of the
-  angle, x_t = cos(s) x_0 + sin(s) eps is smooth, and unlike sigma / alpha, s is finite where alpha is 0.
-  """
-  return jnp.arctan2(path.sigma(t), path.alpha(t)) if isinstance(path, DiscretePath) else t
-
-
-def time_of_ode_time(path: NoisePath, s: Time) -> Time:
-  """The inverse of `ode_time`."""
-  return path.time(jnp.tan(s)) if isinstance(path, DiscretePath) else s

@@ -1,4 +1,4 @@
-"""How images are drawn from a diffusion model: a solver, time steps and what is done to the denoiser, as plain options."""
+"""Options of sampling from a diffusion model: the solver, the time steps, guidance and clipping."""
 
 import dataclasses
 import functools
@@ -17,25 +17,25 @@ from genjax.types import Images, Keys
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-  """A config may set these; `sample.py --steps 50` and `run.sample(key, n, steps=50)` change them.
+  """Sampling options. A config sets defaults; `sample.py --steps 50` and `run.sample(key, n, steps=50)` override them.
 
   Raises:
-    UsageError: an unknown solver or kind of time steps, values out of range, options that do not go together.
+    UsageError: unknown solver or time steps, values out of range, or options that cannot be combined.
   """
 
-  solver: str | Solver = 'heun'  # a name in genjax/samplers/solvers.py, or a solver with options of its own
-  steps: int = 25  # in time; heun and predictor_corrector evaluate twice in each, dopri5's own only pass through them
-  timesteps: str = ''  # a name in genjax/samplers/timesteps.py; '': the one that suits the path
-  rho: float = 7.0  # of timesteps 'karras': higher is finer towards the data
-  guidance: float = 1.0  # 1 none, above 1 towards the label or from a weaker model; but for 1, twice the cost
-  guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha to which guidance is confined; (): everywhere
-  eta: float = 0.0  # of solver 'ddim': the part of fresh noise, from 0 to 1
+  solver: str | Solver = 'heun'  # a name in genjax/samplers/solvers.py, or a custom solver
+  steps: int = 25  # time steps; heun and predictor_corrector use two evaluations each, and dopri5 chooses other steps
+  timesteps: str = ''  # a name in genjax/samplers/timesteps.py; '': the default of the path
+  rho: float = 7.0  # of timesteps 'karras': larger values give finer steps near the data
+  guidance: float = 1.0  # guidance scale: 1 is none, and other values double the cost
+  guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha in which guidance is used; (): everywhere
+  eta: float = 0.0  # of solver 'ddim': amount of fresh noise, from 0 to 1
   churn: float = 0.0  # of solver 'heun': S_churn
-  churn_interval: tuple[float, ...] = ()  # (S_tmin, S_tmax) of sigma / alpha to which churn is confined; (): everywhere
+  churn_interval: tuple[float, ...] = ()  # (S_tmin, S_tmax) of sigma / alpha in which churn is used; (): everywhere
   churn_noise: float = 1.0  # S_noise
-  snr: float = 0.16  # of solver 'predictor_corrector': r, how far the corrector goes
+  snr: float = 0.16  # of solver 'predictor_corrector': r, the signal-to-noise ratio of the corrector
   tolerance: float = 1e-4  # of solver 'dopri5': relative and absolute error of a step
-  clip_denoised: bool = False  # hold each predicted x_0 within [-1, 1]
+  clip_denoised: bool = False  # clip each predicted x_0 to [-1, 1]
 
   def __post_init__(self):
     if any(isinstance(value, jax.core.Tracer) for value in vars(self).values()):
@@ -47,22 +47,24 @@ class Sampler:
     if not 1 <= self.steps <= MAX_STEPS:
       raise UsageError(f'steps={self.steps} must be from 1 to {MAX_STEPS:,}.')
     if not 0 <= self.eta <= 1 or (self.eta and self.solver != 'ddim'):
-      raise UsageError(f"eta={self.eta}: from 0 to 1, and with solver 'ddim' alone.")
+      raise UsageError(f"eta={self.eta} must be from 0 to 1, and needs solver='ddim'.")
     if min(self.churn, self.churn_noise) < 0 or (self.churn and self.solver != 'heun'):
-      raise UsageError(f"churn={self.churn}, churn_noise={self.churn_noise}: not negative, and with solver 'heun' alone.")
+      raise UsageError(
+        f"churn={self.churn}, churn_noise={self.churn_noise} must not be negative, and churn needs solver='heun'."
+      )
     if min(self.rho, self.snr, self.tolerance) <= 0:
       raise UsageError(f'rho={self.rho}, snr={self.snr}, tolerance={self.tolerance} must be positive.')
     for name, solver in (('snr', 'predictor_corrector'), ('tolerance', 'dopri5')):
       if getattr(self, name) != getattr(Sampler, name) and self.solver != solver:
-        raise UsageError(f'{name}={getattr(self, name)}: with solver {solver!r} alone.')
+        raise UsageError(f'{name}={getattr(self, name)} needs solver={solver!r}.')
     for name, interval in (('guidance', self.guidance_interval), ('churn', self.churn_interval)):
       if interval and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
-        raise UsageError(f'{name}_interval={interval}: give (low, high) of sigma / alpha.')
+        raise UsageError(f'{name}_interval={interval} must be (low, high) of sigma / alpha.')
     if self.guidance_interval and self.guidance == 1:
-      raise UsageError(f'guidance_interval={self.guidance_interval}: guidance=1 is none, give more, as guidance=2.')
+      raise UsageError(f'guidance_interval={self.guidance_interval} has no effect with guidance=1: use another guidance.')
     if (self.churn_interval or self.churn_noise != 1) and not self.churn:
       raise UsageError(
-        f'churn_interval={self.churn_interval}, churn_noise={self.churn_noise}: churn=0 is none, give churn too, as churn=40.'
+        f'churn_interval={self.churn_interval}, churn_noise={self.churn_noise} have no effect with churn=0: set churn too.'
       )
 
   @property
@@ -70,7 +72,7 @@ class Sampler:
     return differs(self.guidance, 1)
 
   def times(self, path: NoisePath) -> Float[Array, 's']:
-    """The times on this path. Raises UsageError for a rho that it does not have."""
+    """The times on this path. Raises UsageError if rho is set for other time steps than 'karras'."""
     timesteps = self.timesteps or path.timesteps
     if timesteps == 'karras':
       return karras(path, self.steps, self.rho)
@@ -79,23 +81,23 @@ class Sampler:
     return TIMESTEPS[timesteps](path, self.steps)
 
   def solve(self, denoise: Denoiser, path: NoisePath, noise: Images, keys: Keys) -> Solution:
-    """From standard normal `noise` to data. Guidance is the caller's: it needs two denoisers."""
+    """Solves from standard normal `noise` to data. `denoise` already includes guidance."""
     if self.clip_denoised:
-      free = denoise
-      denoise = lambda x, t: jnp.clip(free(x, t), -1, 1)  # noqa: E731
-    given = {'eta': self.eta} if differs(self.eta, 0) else {}
+      unclipped = denoise
+      denoise = lambda x, t: jnp.clip(unclipped(x, t), -1, 1)  # noqa: E731
+    options = {'eta': self.eta} if differs(self.eta, 0) else {}
     if differs(self.churn, 0):
       low, high = self.churn_interval or (0.0, float('inf'))
-      given = {'churn': self.churn, 'churn_min': low, 'churn_max': high, 'churn_noise': self.churn_noise}
+      options = {'churn': self.churn, 'churn_min': low, 'churn_max': high, 'churn_noise': self.churn_noise}
     if self.solver == 'predictor_corrector':
-      given = {'snr': self.snr}
+      options = {'snr': self.snr}
     if self.solver == 'dopri5':
-      given = {'rtol': self.tolerance, 'atol': self.tolerance}
+      options = {'rtol': self.tolerance, 'atol': self.tolerance}
     times = self.times(path)
     solver = SOLVERS[self.solver] if isinstance(self.solver, str) else self.solver
-    return functools.partial(solver, **given)(denoise, path, path.sigma(times[0]) * noise, times, keys)
+    return functools.partial(solver, **options)(denoise, path, path.sigma(times[0]) * noise, times, keys)
 
 
 def differs(value: Any, default: float) -> bool:
-  """Whether an option has another value than its default, which means that something is off; a traced option has."""
+  """Whether an option differs from its default, which turns a feature off; traced options count as different."""
   return isinstance(value, jax.core.Tracer) or value != default

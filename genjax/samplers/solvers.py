@@ -1,8 +1,8 @@
 """Solvers of the probability-flow ODE and of the reverse SDE, for any `denoise(x_t, t) -> x_0` and any path.
 
-Each is a free function (denoise, path, x, times, keys) -> Solution. `times` falls from the noise to 0, `keys` are one per
-image and untouched by deterministic solvers. All but `dopri5` are one `lax.scan` with one call of the network in
-it: a step with two evaluations is two turns, so that compiling costs one network.
+Each is a function (denoise, path, x, times, keys) -> Solution. `times` decreases from noise to 0. There is one key per image,
+which deterministic solvers ignore. All except `dopri5` are one `lax.scan` with one call of the network: a step with two
+evaluations takes two iterations, so that the network is compiled once.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genjax import rng
 from genjax.samplers.ode import integrate
-from genjax.samplers.paths import NoisePath, eps_from_x0, ode_time, posterior, ratio, time_of_ode_time, velocity
+from genjax.samplers.paths import NoisePath
+from genjax.samplers.process import eps_from_x0, ode_time, posterior, ratio, time_of_ode_time, velocity
 from genjax.types import Images, Keys
 
 Times = Float[Array, 's']
@@ -22,7 +23,7 @@ Denoiser = Callable[[Images, Float[Array, '*b']], Images]  # t is one for all im
 
 
 class Solution(NamedTuple):
-  """`x` at times[-1]; each x_t evaluated on the way, in order, and its prediction (dormand_prince: those at times[:-1])."""
+  """`x` at times[-1]; the x_t that were evaluated, in order, and their predictions (for dopri5 those at times[:-1])."""
 
   x: Images
   evaluations: Int[Array, 'b']  # of the network, for each image
@@ -35,12 +36,12 @@ def _solution(x: Images, traced: tuple[Images, Images]) -> Solution:
 
 
 def flow(denoise: Denoiser, path: NoisePath, x: Images, s: Float[Array, 'b']) -> Images:
-  """dx/ds of the probability-flow ODE over s = ode_time(path, t), with its own s for each image."""
+  """dx/ds of the probability-flow ODE over s = ode_time(path, t), with one s per image."""
   t = time_of_ode_time(path, s)
   return velocity(path, x, denoise(x, t), t[:, None, None, None])
 
 
-# Multistep solvers: x <- a x + b D(x, t) + c D_before + d z, with the coefficients of all steps known beforehand.
+# Multistep solvers: x <- a x + b D(x, t) + c D_before + d z, with precomputed coefficients of all steps.
 
 
 class Coefficients(NamedTuple):
@@ -68,7 +69,7 @@ def _multistep(denoise: Denoiser, x: Images, times: Times, keys: Keys | None, of
 
 
 def ddim(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys | None = None, eta: float = 0.0) -> Solution:
-  """DDIM (2010.02502, eq. 12): keep the predicted x_0 and eps, change their proportions; `eta` of the noise is fresh.
+  """DDIM (2010.02502, eq. 12): combines the predicted x_0 and eps at the next noise level; `eta` adds fresh noise.
 
   With eta = 0 this is Euler's method in the variables x / alpha, sigma / alpha (and in x, t for the straight path and
   EDM's), and needs no keys; eta = 1 samples DDPM's posterior q(x_s | x_t, x_0) (2006.11239, eq. 7), for any path.
@@ -79,7 +80,7 @@ def ddim(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys
 
 
 def _keeping_eps(path: NoisePath, times: Times, eta: float) -> Coefficients:
-  """Of DDIM's steps: x_s = alpha_s x_0 + keep eps + noise z (eqs. 12 and 16), eps put in terms of x and x_0."""
+  """Coefficients of DDIM: x_s = alpha_s x_0 + keep eps + noise z (eqs. 12 and 16), with eps in terms of x and x_0."""
   alpha, sigma = path.alpha(times), path.sigma(times)
   gain = alpha[:-1] / alpha[1:]
   noise = eta * sigma[1:] / sigma[:-1] * jnp.sqrt(jnp.maximum(sigma[:-1] ** 2 - gain**2 * sigma[1:] ** 2, 0.0))
@@ -95,9 +96,9 @@ def ancestral(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys:
 def learned_ancestral(
   predict: Callable[[Images, Float[Array, '*b']], tuple[Images, Images]], path: NoisePath, x: Images, times: Times, keys: Keys
 ) -> Solution:
-  """As `ancestral`, for `predict(x_t, t) -> x_0, v`.
+  """Like `ancestral`, for `predict(x_t, t) -> x_0, v`.
 
-  The log-variance of a step lies between the posterior's, v = -1, and that of the step forward, v = 1 (2102.09672, eq. 15,
+  The log-variance of a step is between that of the posterior, v = -1, and that of the forward step, v = 1 (2102.09672, eq. 15,
   with the variances of these steps as in section 4).
   """
   q = posterior(path, times[:-1], times[1:])
@@ -126,7 +127,7 @@ def dpmpp_2m(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: 
 
 
 def dpmpp_2m_sde(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys) -> Solution:
-  """SDE-DPM-Solver++(2M) (2211.01095, appendix B.3): as `dpmpp_2m`, for the reverse SDE."""
+  """SDE-DPM-Solver++(2M) (2211.01095, appendix B.3): `dpmpp_2m` for the reverse SDE."""
   step = _log_steps(path, times)
   b = path.alpha(times[1:]) * -jnp.expm1(-2 * step.h)
   noise = path.sigma(times[1:]) * jnp.sqrt(-jnp.expm1(-2 * step.h))
@@ -150,7 +151,7 @@ def _log_steps(path: NoisePath, times: Times) -> _LogSteps:
 
 
 def unipc(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys | None = None) -> Solution:
-  """UniPC-2 with B_2(h) = e^h - 1 for data prediction (2302.04867, algorithms 5 and 6): each evaluation also corrects.
+  """UniPC-2 with B_2(h) = e^h - 1 for data prediction (2302.04867, algorithms 5 and 6): the corrector needs no evaluations.
 
   Second-order predictor, third-order corrector; the first step and that to t = 0 are of first order.
   """
@@ -206,7 +207,7 @@ class _Corrector(NamedTuple):
   used: Bool[Array, 's']  # not in the first step
 
 
-# Solvers that evaluate twice a step.
+# Solvers with two evaluations per step.
 
 
 def heun(
@@ -224,8 +225,8 @@ def heun(
 
   Integrates over t as in the paper; on discrete paths over the angle arctan(sigma / alpha) (`ode_time`).
   times[-1] must be 0. 2 (len(times) - 1) - 1 evaluations. `churn`, `churn_min`, `churn_max`, `churn_noise` are S_churn,
-  S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys. Noise is raised up to the path's end, no further:
-  the first step from there has no churn (algorithm 2 goes beyond sigma_max, where no network was trained).
+  S_tmin, S_tmax, S_noise, in units of sigma / alpha; churn = 0 needs no keys. Noise is increased at most to the end of the
+  path, so the first step has no churn (algorithm 2 exceeds sigma_max, where no network was trained).
   """
   steps = len(times) - 1
   alpha, noise_ratio = path.alpha(times[:-1]), ratio(path, times[:-1])
@@ -238,8 +239,8 @@ def heun(
 
   ds = ode_time(path, times[1:]) - ode_time(path, start)
 
-  def turn_of(i):
-    """The i-th evaluation: at the start of step i / 2, or at the end that it predicted."""
+  def evaluation(i):
+    """The i-th evaluation: at the start of step i // 2, or at its predicted end."""
     n, second = i // 2, i % 2 == 1
     return n, second, jnp.where(second, times[n + 1], start[n]), ds[n], scale[n], added[n]
 
@@ -256,7 +257,7 @@ def heun(
     new = jnp.where(n == steps - 1, x_0, new)
     return (new, base, d), (x, x_0)
 
-  turns = jax.vmap(turn_of)(jnp.arange(2 * steps - 1))
+  turns = jax.vmap(evaluation)(jnp.arange(2 * steps - 1))
   (x, *_), traced = jax.lax.scan(step, (x, x, jnp.zeros_like(x)), turns)
   return _solution(x, traced)
 
@@ -295,11 +296,11 @@ def dopri5(
   rtol: float = 1e-4,
   atol: float = 1e-4,
 ) -> Solution:
-  """Dormand & Prince's fifth order with steps of each image's own (genjax/samplers/ode.py), so that no image depends on others.
+  """The fifth-order method of Dormand & Prince with adaptive steps for each image (genjax/samplers/ode.py).
 
-  From times[0] to where sigma / alpha is path.ratio_min, and there the prediction. The solver's steps are not those of
-  `times`: the way at those, up to where it stops, is interpolated, and the predictions there (made only where they are used)
-  are not among the evaluations counted.
+  Solves from times[0] to sigma / alpha = path.ratio_min, and returns the prediction there. The solver chooses other steps than
+  `times`: the trajectory at `times` is interpolated, and the predictions there (computed only if they are used) are not counted
+  as evaluations.
   """
   shape = x.shape
 

@@ -1,33 +1,34 @@
-"""Time steps: (path, steps) -> steps + 1 falling times from noise, path.end, to data, 0."""
+"""Time steps: (path, steps) -> steps + 1 decreasing times from path.end (noise) to 0 (data)."""
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.samplers.paths import NoisePath, ratio
+from genjax.samplers.paths import NoisePath
+from genjax.samplers.process import ratio
 
-MAX_STEPS = 1_000_000  # of a grid; float32 could not tell many more times apart
-RATIO_MAX = 80.0  # the first sigma / alpha (EDM's sigma_max) in place of that of a path that ends in pure noise
+MAX_STEPS = 1_000_000  # float32 cannot represent many more different times
+RATIO_MAX = 80.0  # the first sigma / alpha (sigma_max of EDM) for paths that end in pure noise
 
 
 def uniform(path: NoisePath, steps: int) -> Float[Array, 's']:
-  """Equal parts of t."""
+  """Uniform in t."""
   return path.end * jnp.linspace(1.0, 0.0, steps + 1)
 
 
 def quadratic(path: NoisePath, steps: int) -> Float[Array, 's']:
-  """Equal parts of sqrt(t), finer towards the data (DDIM on CIFAR-10, 2010.02502, appendix D.2)."""
+  """Uniform in sqrt(t), finer near the data (DDIM on CIFAR-10, 2010.02502, appendix D.2)."""
   return path.end * jnp.linspace(1.0, 0.0, steps + 1) ** 2
 
 
 def karras(path: NoisePath, steps: int, rho: float = 7.0) -> Float[Array, 's']:
-  """Equal parts of (sigma / alpha)^(1 / rho) from the path's end to path.ratio_min; then 0 (2206.00364, eq. 5)."""
+  """Uniform in (sigma / alpha)^(1 / rho) from the end of the path to path.ratio_min; then 0 (2206.00364, eq. 5)."""
   return _between(path, steps, lambda r: r ** (1 / rho), lambda u: u**rho)
 
 
 def log_snr(path: NoisePath, steps: int) -> Float[Array, 's']:
-  """Equal parts of log(alpha / sigma), DPM-Solver's lambda (2206.00927, section 3.4), between the same; then 0."""
+  """Uniform in log(alpha / sigma), lambda of DPM-Solver (2206.00927, section 3.4), in the same range; then 0."""
   return _between(path, steps, jnp.log, jnp.exp)
 
 

@@ -1,4 +1,4 @@
-"""A noise path: alpha = (1 - t)^2, sigma = t^2."""
+"""A noise path: alpha = 1 - t^2, sigma = t."""
 
 import dataclasses
 
@@ -12,10 +12,10 @@ class Squared:
   timesteps = 'uniform'
 
   def alpha(self, t):
-    return (1.0 - t) ** 2
+    return 1.0 - t**2
 
   def sigma(self, t):
-    return t**2
+    return 1.0 * t
 
   def time(self, ratio):
-    return 1 / (1 + 1 / jnp.sqrt(ratio))
+    return 2 / (1 / ratio + jnp.sqrt(1 / ratio**2 + 4))

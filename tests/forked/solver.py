@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.errors import UsageError
-from genjax.samplers.paths import eps_from_x0
+from genjax.samplers.process import eps_from_x0
 from genjax.samplers.solvers import Solution
 
 

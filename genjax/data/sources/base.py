@@ -55,16 +55,16 @@ class Source(abc.ABC):
 
 
 def numbered(classes: int) -> tuple[str, ...]:
-  """Names of classes that have none: '0', '1', ... Raises UsageError for more than MAX_CLASSES."""
+  """Names of classes without names: '0', '1', ... Raises UsageError for more than MAX_CLASSES."""
   if classes > MAX_CLASSES:
-    raise UsageError(f'{classes:,} classes are more than the {MAX_CLASSES:,} that genjax takes.')
+    raise UsageError(f'{classes:,} classes are too many: genjax supports up to {MAX_CLASSES:,}.')
   return tuple(map(str, range(classes)))
 
 
 def example_of(
   image_shape: Sequence[int], cond: Mapping[str, np.ndarray], classes: Sequence[str] = (), size: int = 0
 ) -> Example:
-  """The `Example` of a source with images of this shape and such conditions [n, ...]; `size` is its number of examples."""
+  """The `Example` of a source with images of this shape and conditions [n, ...]; `size` is the number of examples."""
   shapes = {name: jax.ShapeDtypeStruct(np.shape(x)[1:], np.asarray(x[:0]).dtype) for name, x in cond.items()}
   return Example(jax.ShapeDtypeStruct(tuple(image_shape), np.float32), shapes, tuple(classes), size)
 
@@ -97,14 +97,14 @@ def labeled(
   classes: int | Sequence[str],
   origin: Contents | None = None,
 ) -> Arrays:
-  """Images in memory with labels of `classes`, a number or names; without labels if there are none."""
+  """Images in memory with labels of `classes`, a number or names; without labels if there are no classes."""
   names = numbered(classes) if isinstance(classes, int) else tuple(classes)
   return Arrays(name, images, {'label': np.asarray(labels, np.int32)} if names else {}, names, origin)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset(Source):
-  """The examples of `source` at the places `rows`."""
+  """The examples `rows` of `source`."""
 
   source: Source
   rows: np.ndarray
@@ -147,7 +147,7 @@ def from_arrays(
   needed = 2 * len(images) * resolution**2 * channels  # with a copy
   if needed > machine_memory():
     problem = (
-      f'{name}: {len(images)} images of {resolution} x {resolution} pixels take {needed // 10**9:,} GB, too much; lower '
+      f'{name}: {len(images)} images of {resolution} x {resolution} pixels need {needed // 10**9:,} GB of memory; lower '
     )
     raise DataError(problem, f'data.resolution={resolution}', f'--resolution={resolution}')
   if channels != images.shape[-1]:

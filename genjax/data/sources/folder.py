@@ -47,9 +47,9 @@ class ImageFolder(Source):
     folders = listing.folders if folders is None else folders
     if unknown := sorted(set(listing.folders) - set(folders)):
       have = ', '.join(folders) or 'none'
-      raise UsageError(f'{root / unknown[0]}: the images trained on have no such sub-folder; they have {have}.')
+      raise UsageError(f'{root / unknown[0]}: the training images have no such sub-folder; they have {have}.')
     if folders and not listing.folders:
-      raise UsageError(f'{root}: its images are in no sub-folder, those trained on are: in {", ".join(folders)}.')
+      raise UsageError(f'{root}: the images must be in sub-folders like the training images: {", ".join(folders)}.')
     self.classes, self.files = tuple(folders), listing.files
     self.options = {'resolution': resolution, 'channels': channels, 'background': background}
     statuses = [path.stat() for path in self.files]
@@ -75,7 +75,7 @@ class ImageFolder(Source):
     return self.origin
 
   def load(self, path: Path, skip: bool = False) -> UInt8[np.ndarray, 'h w c'] | None:
-    """One image at the folder's resolution, with `channels` or its own channels. None if it cannot be read and `skip`."""
+    """One image at the folder's resolution, with `channels` if set. None if it cannot be read and `skip`."""
     try:
       return read_photo(path, **self.options)
     except UsageError:

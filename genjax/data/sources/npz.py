@@ -12,7 +12,7 @@ from genjax.memory import machine_memory
 
 
 def npz(path: Path, resolution: int, channels: int, background: str = 'white', complete: bool = True) -> Arrays:
-  """An npz file with `image` uint8 [N, H, W] or [N, H, W, 1, 3 or 4] and, for labels, `label` [N] of whole numbers from 0.
+  """An npz file with `image` uint8 [N, H, W] or [N, H, W, 1, 3 or 4] and, for labels, `label` [N] of integers from 0.
 
   `complete`: require every label from 0 to the largest. The test split of another file need not have all of them.
   """
@@ -42,7 +42,7 @@ def npz(path: Path, resolution: int, channels: int, background: str = 'white', c
 
 
 def read_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-  """The arrays `names` of an npz file, as far as it has them, and the names of all its arrays. Raises UsageError if invalid."""
+  """Those of the arrays `names` that an npz file has, and the names of all its arrays. Raises UsageError if invalid."""
   try:
     with zipfile.ZipFile(path) as archive:
       size = sum(member.file_size for member in archive.infolist())
@@ -51,8 +51,8 @@ def read_arrays(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarra
     with np.load(path, allow_pickle=False) as file:
       return {key: file[key] for key in names if key in file.files}, file.files
   except FileNotFoundError:
-    raise UsageError(f'{path}: there is no such file.') from None
-  except Exception as error:  # numpy, zipfile and zlib each have their own for bytes that make no sense
+    raise UsageError(f'{path} does not exist.') from None
+  except Exception as error:  # numpy, zipfile and zlib raise many types for invalid bytes
     reason = str(error).splitlines()[0] if str(error) and 'pickle' not in str(error) else type(error).__name__
     raise UsageError(f'{path} is not an npz file of plain arrays ({reason}); write it with numpy.savez.') from None
 
@@ -66,4 +66,4 @@ def check_pixels(path: Path, name: str, images: np.ndarray, channels: Collection
       f"{path}: '{name}' is {images.dtype}{list(images.shape)}; it must be uint8 [N, H, W] or [N, H, W, C], C 1, 3 or 4.{hint}"
     )
   if 0 in images.shape[1:]:
-    raise UsageError(f"{path}: '{name}' is uint8{list(images.shape)}: images without pixels.")
+    raise UsageError(f"{path}: '{name}' is uint8{list(images.shape)}; its images must have pixels.")

@@ -1,4 +1,4 @@
-"""Opens a data set by its name: digits, a set with countable modes, TensorFlow Datasets, a folder or an npz file."""
+"""Opens a data set by its name: digits, one with countable modes, TensorFlow Datasets, a folder or an npz file."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,25 +23,25 @@ from genjax.errors import UsageError
 def open_data(
   name: str,  # 'digits', 'gaussians_25', 'stacked_mnist', a data set of TensorFlow Datasets, a folder, or a file ending in .npz
   resolution: int,  # side of the square images in pixels
-  split: str = 'train',  # a path whose name ends in 'train', x_train.npz or x/train, has the one that ends in 'test', too
-  channels: int = 0,  # 1 grayscale, 3 RGB, 0 as they are
+  split: str = 'train',  # for a path that ends in 'train', such as x_train.npz or x/train, 'test' opens x_test.npz or x/test
+  channels: int = 0,  # 1 grayscale, 3 RGB, 0 unchanged
   background: str = 'white',  # behind transparent pixels: a name or #rrggbb; '' drops the transparency
-  skip: bool = False,  # leave out images of a folder that cannot be read, and say how many
+  skip: bool = False,  # skip images of a folder that cannot be read, and print how many
   data_dir: str = '',  # of TensorFlow Datasets; '': $TFDS_DATA_DIR or its default
   memory_gib: float = 4.0,  # larger sets are streamed from disk
 ) -> Source:
-  """The images of `name`, at `resolution`.
+  """Opens the images of `name` at `resolution`.
 
   Raises:
-    UsageError: an unknown or unprepared data set, a path without images, an unreadable image, mixed channel counts,
-      labels that are not 0, 1, 2, ..., a folder of splits, or a class without images.
+    UsageError: the data set is unknown or not prepared, a path has no images, an image cannot be read, channel counts differ,
+      labels are not 0, 1, 2, ..., the sub-folders are splits, or a class has no images.
   """
   if resolution < 1:
-    raise UsageError(f'data.resolution={resolution} is not a side in pixels.')
+    raise UsageError(f'data.resolution={resolution} must be a side in pixels, at least 1.')
   if resolution > MAX_SIDE:
-    raise UsageError(f'data.resolution={resolution} is more than {MAX_SIDE:,} pixels.')
+    raise UsageError(f'data.resolution={resolution} must be at most {MAX_SIDE:,} pixels.')
   if channels not in (0, 1, 3):
-    raise UsageError(f'data.channels={channels} must be 1 (grayscale), 3 (RGB) or 0 (as they are).')
+    raise UsageError(f'data.channels={channels} must be 1 (grayscale), 3 (RGB) or 0 (unchanged).')
   if background:
     try:
       ImageColor.getrgb(background)
@@ -50,13 +50,13 @@ def open_data(
   if memory_gib < 0:
     raise UsageError(f'data.memory_gib={memory_gib} must not be negative.')
   if not name:
-    raise UsageError('data.name is empty: give digits, a data set of TensorFlow Datasets, a folder or an .npz file.')
+    raise UsageError('data.name is empty: set it to digits, a data set of TensorFlow Datasets, a folder or an .npz file.')
   try:
     path = Path(name).expanduser()
     is_folder = path.is_dir()
   except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
     reason = error.strerror if isinstance(error, OSError) else error
-    raise UsageError(f'data.name={name[:80]!r} is no path ({reason}).') from None
+    raise UsageError(f'data.name={name[:80]!r} is not a valid path ({reason}).') from None
   if is_folder and path.name == name and is_known(name):
     print(f'data.name={name!r} is the data set of that name. For the folder {name} use data.name=./{name}.')
     is_folder = False
@@ -68,8 +68,8 @@ def open_data(
     place = path if split == 'train' else sibling(path, split)
     if place is None:
       raise UsageError(
-        f'data.split={split!r}: {name} names its images itself. Only a path that ends in train, as x_train.npz or x/train, '
-        f'has others beside it, x_{split}.npz or x/{split}.'
+        f'data.split={split!r} does not exist for {name}: only a path that ends in train, such as x_train.npz or x/train, '
+        f'can have this split, as x_{split}.npz or x/{split}.'
       )
     if name.endswith('.npz'):
       source = npz(place, resolution, channels, background, place == path)
@@ -77,13 +77,13 @@ def open_data(
       folders = None if place == path else image_files(path).folders
       source = ImageFolder(place, resolution, channels, skip, folders, background)
   elif name.startswith(('.', '/', '~')):
-    raise UsageError(f'data.name={name!r} is a path, and there is no folder or .npz file at it.')
+    raise UsageError(f'data.name={name!r}: there is no folder or .npz file at this path.')
   else:
     source = Tfds(name, split, resolution, channels, data_dir, background)
   if isinstance(source, ImageFolder):
     source = source.into_memory(memory_gib * 2**30)
   if not len(source):
-    raise UsageError(f'data.name={source.name!r} holds no images.')
+    raise UsageError(f'data.name={source.name!r} has no images.')
   if isinstance(source, Arrays) or len(source) * np.prod(source.image_shape) > memory_gib * 2**30:
     return source
   images = np.empty((len(source), *source.image_shape), np.uint8)
@@ -97,16 +97,16 @@ def open_data(
 
 
 def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None = None, **options) -> Source:
-  """The source of a section `data`: `open_data(**options)`, or the one that `source` describes, a spec of a user's class.
+  """The source of a section `data`: `open_data(**options)`, or an instance of a custom class that the spec `source` describes.
 
-  A class with a parameter `split` gets that of the section.
+  A class with a parameter `split` gets the split of the section.
 
   Args:
-    allow: packages beside genjax that the spec may name.
+    allow: packages other than genjax that the spec may refer to.
     source: the spec; None for `open_data`.
 
   Raises:
-    UsageError: as `open_data`, or the spec makes no `Source`.
+    UsageError: see `open_data`; or the spec does not describe a `Source`.
   """
   if source is None:
     return open_data(**options)
@@ -115,16 +115,22 @@ def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None =
   made = build(source, allow)
   if not isinstance(made, Source):
     raise UsageError(f'data.source is {type(made).__name__}: it must be a subclass of genjax.data.sources.base.Source.')
+  side = made.image_shape[0]
+  if options.get('resolution', side) not in (0, side):
+    raise UsageError(
+      f'data.resolution={options["resolution"]}: {source["cls"]} has images of {side} pixels; set data.resolution={side}, '
+      'or resize in your class.'
+    )
   return made
 
 
 def is_known(name: str) -> bool:
-  """Whether genjax or TensorFlow Datasets has a data set of that name."""
+  """Whether genjax or TensorFlow Datasets has a data set with this name."""
   return name in ('digits', *modes.SETS) or name in tfds_names()
 
 
 def sibling(path: Path, split: str) -> Path | None:
-  """The images of another split beside those of a path that ends in 'train'; None if there are none.
+  """The path of another split beside a path that ends in 'train'; None if it does not exist.
 
   Raises:
     UsageError: it is a link.
@@ -135,5 +141,5 @@ def sibling(path: Path, split: str) -> Path | None:
     return None
   other = path.with_name(stem.removesuffix('train') + split + suffix)
   if other.is_symlink():
-    raise UsageError(f'{other} is a link, which is not followed: copy there what it leads to, or remove it.')
+    raise UsageError(f'{other} is a link, which is not followed: replace it by a copy of its target, or remove it.')
   return other if other.exists() else None

@@ -1,6 +1,6 @@
 """Autoregressive model of pixels, p(x) = prod_i p(x_i | x_1, ..., x_{i-1}), row by row (1601.06759, eq. 1).
 
-Or of patches: x_i is then all pixels of one.
+With patches, x_i is all pixels of a patch.
 """
 
 import dataclasses
@@ -21,22 +21,22 @@ from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, P
 
 
 def check_causal(part: str, network: nn.Module) -> None:
-  """Raises UsageError unless a network says that it sees nothing of a place and of those after it: a likelihood else means
-  nothing, and looks better than any."""
+  """Raises UsageError unless a network declares that its outputs depend only on previous positions. Otherwise the likelihood
+  would be meaningless, and too good."""
   if not getattr(network, 'causal', False):
     raise UsageError(
-      f'objective.{part}: {type(network).__name__} may see what it predicts: take networks.pixelcnn.PixelCNN, '
-      'networks.row_lstm.PixelRNN or networks.pixel_transformer.PixelTransformer; one of yours says causal = True in its class.'
+      f'objective.{part}: {type(network).__name__} is not declared causal: use networks.pixelcnn.PixelCNN, '
+      'networks.row_lstm.PixelRNN or networks.pixel_transformer.PixelTransformer, or set causal = True in a custom class.'
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Autoregressive:
-  """A game of one player, 'model': minimize -log p(x), exact, in nats per image.
+  """One player, 'model', that minimizes -log p(x), exactly, in nats per image.
 
-  `network(x, cond) -> what the likelihood reads` at each pixel, which follow from the pixels before it alone. One with a `step`
-  and a `cache` is sampled through them, pixel by pixel; others see the whole image for each of its pixels. A likelihood of
-  patches makes those the network's pixels: H / rows x W / columns of them, of rows x columns x C channels.
+  `network(x, cond)` returns the parameters of the likelihood at each pixel, which depend only on previous pixels. A network
+  with `step` and `cache` is sampled with them, pixel by pixel; others are applied to the whole image for each pixel. With a
+  likelihood of patches, these are the pixels of the network: H / rows x W / columns pixels of rows x columns x C channels.
   """
 
   network: nn.Module
@@ -50,21 +50,21 @@ class Autoregressive:
     if any(p < 1 or side % p for side, p in zip(self.image_shape, self.patch, strict=False)):
       raise UsageError(f'objective.likelihood.patch={self.patch} must divide the sides of images {self.image_shape}.')
     if getattr(self.network, 'image_shape', self.patched) != self.patched:
-      given = self.network.image_shape
+      shape = self.network.image_shape
       raise UsageError(
-        f'objective.network.image_shape={given}: in patches of {self.patch} images are {self.patched}, set that.'
+        f'objective.network.image_shape={shape}: in patches of {self.patch} images are {self.patched}, set it to that.'
       )
     check_causal('network', self.network)
     check_samples_pixels(self.likelihood)
 
   @property
   def patch(self) -> tuple[int, int]:
-    """Rows and columns of pixels that are one of the network's."""
+    """Rows and columns of pixels that are one pixel of the network."""
     return self.likelihood.patch
 
   @property
   def patched(self) -> tuple[int, int, int]:
-    """The shape of the network's images."""
+    """The shape of images in patches, as the network gets them."""
     (h, w, c), (rows, columns) = self.image_shape, self.patch
     return h // rows, w // columns, rows * columns * c
 
@@ -73,7 +73,7 @@ class Autoregressive:
     return {'model': Player(self.loss)}
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
-    check_outputs(self.network, self.likelihood, batch.image)
+    check_likelihood_outputs(self.network, self.likelihood, batch.image)
     x, embedded = to_patches(batch.image, *self.patch), self.conditioner.embed(batch.cond)
     return Variables({'model': self.network.init(key, x, embedded)['params']}, {})
 
@@ -98,31 +98,31 @@ class Autoregressive:
     return {'exact': f'exact, of {self.likelihood.measures}'}
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, cached: bool = True) -> Images:
-    """x ~ p(x), pixel i from stream i of each image's key. Fields that `cond` lacks are drawn.
+    """x ~ p(x), pixel i from stream i of each image's key. Missing fields of `cond` are drawn.
 
-    `cached=False`: the whole network for each pixel, where it has a `step`, too.
+    `cached=False`: evaluates the whole network for each pixel even if it has a `step`.
     """
     embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
     params, pixel_keys = variables.params['model'], rng.fold_in(keys, 0)
     return sample_pixels(self.network, params, self.likelihood, self.patched, embedded, pixel_keys, cached)
 
   def evaluations(self, variables: Variables) -> int:
-    """One for each pixel or patch."""
+    """One evaluation per pixel or patch."""
     return self.patched[0] * self.patched[1]
 
 
 def check_samples_pixels(likelihood: Likelihood) -> None:
-  """Raises UsageError for a likelihood whose pixels cannot be drawn one by one."""
+  """Raises UsageError for a likelihood whose pixels cannot be sampled one by one."""
   if not hasattr(likelihood, 'sample') or likelihood.params() or likelihood.buffers():
     kind = type(likelihood).__name__
-    raise UsageError(f'{kind} cannot be drawn from pixel by pixel: take BinarizedBernoulli or LogisticMixture.')
+    raise UsageError(f'{kind} cannot be sampled pixel by pixel: use BinarizedBernoulli or LogisticMixture.')
 
 
-def check_outputs(network: nn.Module, likelihood: Likelihood, image: Images) -> None:
-  """Raises UsageError unless the network answers what the likelihood reads."""
+def check_likelihood_outputs(network: nn.Module, likelihood: Likelihood, image: Images) -> None:
+  """Raises UsageError unless the network has the outputs that the likelihood needs."""
   if network.outputs != (read := likelihood.outputs(image.shape[-1])):
     kind = type(likelihood).__name__
-    raise UsageError(f'objective.network.outputs={network.outputs}: {kind} reads {read} numbers a place, set it to that.')
+    raise UsageError(f'objective.network.outputs={network.outputs}: {kind} needs {read}, set outputs={read}.')
 
 
 def sample_pixels(
@@ -134,7 +134,7 @@ def sample_pixels(
   keys: Keys,
   cached: bool = True,
 ) -> Images:
-  """Images whose pixels, or patches, `shape` of them, are drawn one after another: `row_by_row`, place i from stream i."""
+  """Images whose pixels or patches, in an array of `shape`, are drawn in order by `row_by_row`, position i from stream i."""
   draw = lambda out, place: to_patches(likelihood.sample(out, rng.fold_in(keys, place)), *likelihood.patch)  # noqa: E731
   return from_patches(row_by_row(network, params, shape, embedded, draw, len(keys), cached), *likelihood.patch)
 
@@ -148,7 +148,7 @@ def row_by_row(
   batch: int,
   cached: bool = True,
 ) -> Float[Array, 'b h w c']:
-  """What an autoregressive network draws, each pixel by `draw(the network's answer, place)`; a compiled loop over places."""
+  """Samples an autoregressive network, each pixel by `draw(network output, position)`, in a compiled loop over positions."""
   rows, columns, channels = shape
   model, places = {'params': params}, jnp.arange(rows * columns)
 

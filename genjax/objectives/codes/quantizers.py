@@ -1,4 +1,4 @@
-"""What turns vectors into one of finitely many: a codebook that follows them (VQ-VAE), or a grid that stands still (FSQ)."""
+"""Quantizers of vectors: a learned codebook (VQ-VAE), or a fixed grid (FSQ)."""
 
 import dataclasses
 import math
@@ -16,12 +16,12 @@ State = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Codebook:
-  """The nearest of `size` codes, which follow the means of what is nearest to them (1711.00937, section 3.1 and appendix A.1).
+  """Quantizes to the nearest of `size` codes, learned by exponential moving averages (1711.00937, section 3.1, appendix A.1).
 
-  Of the number and the sum of the vectors of each code, as parts of all vectors of a batch, averages are kept by `decay`; a
-  code is their quotient. A code that is chosen less often than `restart` times the average goes to the place of one that is
-  chosen most, a little apart, and they share what both have. All that is kept moves by means: how a batch is split does not
-  matter.
+  The averages, with rate `decay`, are of the number and the sum of the vectors assigned to each code, as fractions of all
+  vectors of a batch; a code is their quotient. A code that is used less often than `restart` times the mean is moved next to
+  one of the most used codes, and both share its statistics. All statistics are means, so that they do not depend on how a batch
+  is split.
   """
 
   size: int = 256
@@ -39,21 +39,21 @@ class Codebook:
       )
 
   def buffers(self) -> State:
-    """Codes on a small sphere around 0, all chosen alike."""
+    """Random codes near 0, all with the same frequency."""
     codes = jax.random.normal(rng.key(0), (self.size, self.dim)) / math.sqrt(self.dim)
     share = jnp.full(self.size, 1 / self.size)
     return {'share': share, 'sums': codes * share[:, None]}
 
   def codes(self, state: State) -> Float[Array, 'n d']:
-    """All of them, a row each: the mean vector of what chose it."""
+    """All codes, one per row: the mean of the vectors assigned to each."""
     return state['sums'] / jnp.maximum(state['share'], 1e-8)[:, None]
 
   def index(self, z: Float[Array, '*n d'], state: State) -> Int[Array, '*n']:
-    """The nearest code."""
+    """The index of the nearest code."""
     codes = self.codes(state)
     flat = z.reshape(-1, self.dim)
-    apart = jnp.square(codes).sum(axis=1)[None] - 2 * jnp.matmul(flat, codes.T, precision='highest')
-    return apart.argmin(axis=1).reshape(z.shape[:-1])
+    distances = jnp.square(codes).sum(axis=1)[None] - 2 * jnp.matmul(flat, codes.T, precision='highest')
+    return distances.argmin(axis=1).reshape(z.shape[:-1])
 
   def vector(self, index: Int[Array, '*n'], state: State) -> Float[Array, '*n d']:
     return self.codes(state)[index]
@@ -61,20 +61,20 @@ class Codebook:
   def quantize(
     self, z: Float[Array, 'b h w d'], state: State
   ) -> tuple[Float[Array, 'b h w d'], Int[Array, 'b h w'], Float[Array, 'b']]:
-    """The codes, whose gradient is that of z (straight through); which; and what the distance costs, of each image."""
+    """The codes, whose gradient is that of z (straight-through); their indices; and the commitment loss of each image."""
     index = self.index(jax.lax.stop_gradient(z), state)
     e = jax.lax.stop_gradient(self.vector(index, state))
     return z + jax.lax.stop_gradient(e - z), index, self.commitment * jnp.square(z - e).sum(axis=(1, 2, 3))
 
   def updated(self, z: Float[Array, 'b h w d'], index: Int[Array, 'b h w'], state: State) -> State:
-    """After a batch."""
+    """The state after a batch."""
     flat, chosen = jax.lax.stop_gradient(z).reshape(-1, self.dim), jax.nn.one_hot(index.ravel(), self.size)
     share = state['share'] + (1 - self.decay) * (chosen.mean(axis=0) - state['share'])
     sums = state['sums'] + (1 - self.decay) * (chosen.T @ flat / len(flat) - state['sums'])
     return {'share': share, 'sums': sums}
 
   def reset_dead_codes(self, state: State) -> State:
-    """With the dead codes beside the most chosen ones: the i-th least with the i-th most. Of buffers alone, before a batch."""
+    """Moves dead codes next to the most used ones, the i-th least used to the i-th most used. Depends only on buffers."""
     order = jnp.argsort(state['share'])  # stable
     least, most = order[: self.size // 2], order[::-1][: self.size // 2]
     dead = state['share'][least] < self.restart / self.size
@@ -89,13 +89,13 @@ class Codebook:
 
 @dataclasses.dataclass(frozen=True)
 class FSQ:
-  """Finite scalar quantization (Mentzer et al. 2309.15505): each number of z rounded to one of `levels`, nothing learned."""
+  """Finite scalar quantization (Mentzer et al. 2309.15505): rounds each dimension of z to one of `levels`; not learned."""
 
   levels: tuple[int, ...] = (8, 5, 5, 5)
 
   def __post_init__(self):
     if not self.levels or min(self.levels) < 3:
-      raise UsageError(f'FSQ: levels={self.levels} must be 3 or more, one for each number of a code.')
+      raise UsageError(f'FSQ: levels={self.levels} must be 3 or more for each dimension of a code.')
 
   @property
   def size(self) -> int:
@@ -109,7 +109,7 @@ class FSQ:
     return {}
 
   def bounded(self, z: Float[Array, '*n d']) -> Float[Array, '*n d']:
-    """Between the outer levels, which are whole numbers; an even number of them lies half a level aside (section 3.1)."""
+    """z bounded to the outer levels, which are integers; an even number of levels is offset by half a level (section 3.1)."""
     levels = jnp.asarray(self.levels, jnp.float32)
     half = (levels - 1) * (1 - 1e-3) / 2
     offset = jnp.where(levels % 2 == 0, 0.5, 0.0)
@@ -141,7 +141,7 @@ class FSQ:
     return state
 
   def _low(self, ndim: int) -> Int[Array, '...']:
-    """By how much the lowest level lies below 0."""
+    """The distance of the lowest level below 0."""
     return jnp.asarray([n // 2 for n in self.levels]).reshape(*[1] * (ndim - 1), -1)
 
   def _places(self, ndim: int) -> Int[Array, '...']:

@@ -1,4 +1,4 @@
-"""VQ-VAE (van den Oord et al. 1711.00937) and its like, with a prior over the codes that is trained beside it."""
+"""VQ-VAE (van den Oord et al. 1711.00937) and similar models, with a prior over the codes that is trained at the same time."""
 
 import abc
 import dataclasses
@@ -21,11 +21,11 @@ from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, P
 
 @dataclasses.dataclass(frozen=True)
 class CodeModel(abc.ABC):
-  """Abstract: 'model' reconstructs an image from a grid of codes, 'prior' learns which grids there are.
+  """Abstract: 'model' reconstructs an image from a grid of codes, and 'prior' learns the distribution of the grids.
 
-  `encoder(x) -> grid` of as many numbers as a code has, `decoder(grid) -> what the likelihood reads`, `prior(grid, cond)` ->
-  logits of the code at each place given those before it. The prior sees codes as they are and moves none of them: what a second
-  training would learn of a finished model, it learns on the way. The prior alone is conditioned.
+  `encoder(x) -> grid` with the dimension of a code, `decoder(grid)` -> parameters of the likelihood, `prior(grid, cond)` ->
+  logits of the code at each position given the previous ones. The prior does not affect the codes; it is trained during the
+  training of the model instead of after it. Only the prior is conditioned.
   """
 
   encoder: nn.Module
@@ -39,9 +39,9 @@ class CodeModel(abc.ABC):
 
   def __post_init__(self):
     for part, field, number in (('encoder', 'dim', self.quantizer.dim), ('prior', 'outputs', self.quantizer.size)):
-      given, kind = getattr(getattr(self, part), field, None), type(self.quantizer).__name__
-      if given != number:
-        raise UsageError(f'objective.{part}.{field}={given}: {kind} has {number}, set it to that.')
+      value, kind = getattr(getattr(self, part), field, None), type(self.quantizer).__name__
+      if value != number:
+        raise UsageError(f'objective.{part}.{field}={value}: {kind} has {number}, set it to that.')
     check_causal('prior', self.prior)
     check_no_dropout(self.prior, 'prior', type(self).__name__)
     if self.likelihood.params() or self.likelihood.buffers():
@@ -63,10 +63,10 @@ class CodeModel(abc.ABC):
     grid = self.encoder.apply({'params': encoder}, batch.image)
     if tuple(getattr(self.prior, 'image_shape', grid.shape[1:])) != grid.shape[1:]:
       raise UsageError(
-        f'objective.prior.image_shape={self.prior.image_shape}: the grid of codes is {grid.shape[1:]}, set that.'
+        f'objective.prior.image_shape={self.prior.image_shape}: the grid of codes is {grid.shape[1:]}, set it to that.'
       )
-    answer, decoder = self.decoder.init_with_output(keys[1], grid)
-    self.likelihood.check(answer.shape, batch.image.shape)
+    out, decoder = self.decoder.init_with_output(keys[1], grid)
+    self.likelihood.check(out.shape, batch.image.shape)
     params = {
       'model': {'encoder': encoder, 'decoder': decoder['params']},
       'prior': self.prior.init(keys[2], grid, embedded)['params'],
@@ -75,7 +75,7 @@ class CodeModel(abc.ABC):
     return Variables(params, {'codebook': buffers} if buffers else {})
 
   def reconstruction(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """What the commitment costs; metrics and the codebook's new buffers; the images as observed; their codes' vectors."""
+    """The commitment loss; metrics and the codebook's new buffers; the observed images; the vectors of their codes."""
     state = self.quantizer.reset_dead_codes(context.buffers.get('codebook', {}))
     x = self.likelihood.observe(batch.image, rng.fold_in(keys, 0), batch.row)
     z = self.encoder.apply({'params': params['model']['encoder']}, x)
@@ -96,7 +96,7 @@ class CodeModel(abc.ABC):
     return nats, Aux({'prior_nats': nats})
 
   def codes(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> tuple[Images, Int[Array, 'b h w'], dict]:
-    """The images as observed, their codes, and the codebook."""
+    """The observed images, their codes, and the codebook."""
     x, state = self.likelihood.observe(batch.image, keys, batch.row), buffers.get('codebook', {})
     return x, self.quantizer.index(self.encoder.apply({'params': params['model']['encoder']}, x), state), state
 
@@ -110,7 +110,7 @@ class CodeModel(abc.ABC):
     return self.decoder.apply({'params': params['model']['decoder']}, grid)
 
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'elbo') -> Float[Array, 'b']:
-    """-log p(x|e) - log p(e) at the codes of x, an upper bound of -log p(x): the ELBO of a q that is sure. Nats per image."""
+    """-log p(x|e) - log p(e) at the codes of x, nats per image: an upper bound of -log p(x), with a deterministic q(e|x)."""
     params, buffers = variables
     x, index, state = self.codes(params, buffers, batch, rng.split(keys, 2)[1])  # observed as VAEs do
     log_prob = self.likelihood.log_prob(self.decode(params, self.quantizer.vector(index, state)), x, {})
@@ -121,8 +121,10 @@ class CodeModel(abc.ABC):
     return {'elbo': f'a bound, of {self.likelihood.measures}'}
 
   def previews(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Preview]:
-    """Reconstructions, and `codes`: what each code looks like everywhere, from the one that these images use most, 16 a row.
-    Those that they do not use are black."""
+    """Reconstructions, and `codes`: images decoded from one code at all positions, the most used first, 16 per row.
+
+    Codes that these images do not use are black.
+    """
     params, buffers = variables
     x, index, state = self.codes(params, buffers, batch, keys)
     image = lambda index: self.likelihood.mean(self.decode(params, self.quantizer.vector(index, state)))  # noqa: E731
@@ -135,7 +137,7 @@ class CodeModel(abc.ABC):
     return {'reconstructions': reconstructions(x, image(index)), 'codes': codes.reshape(-1, 16, *codes.shape[1:])}
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, temperature: float = 1.0, cached: bool = True) -> Images:
-    """The mean of p(x|e) of codes drawn from the prior, its logits divided by `temperature`. `cached` as in Autoregressive."""
+    """The mean of p(x|e) for codes from the prior, its logits divided by `temperature`; `cached` as in `Autoregressive`."""
     if isinstance(temperature, int | float) and temperature <= 0:
       raise UsageError(f'temperature={temperature} must be positive.')
     embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
@@ -146,26 +148,26 @@ class CodeModel(abc.ABC):
     return self.likelihood.mean(self.decode(variables.params, grid))
 
   def grid_shape(self, variables: Variables) -> tuple[int, int, int]:
-    """Rows, columns and numbers of a grid of codes."""
+    """Rows, columns and dimension of a grid of codes."""
     image = jax.ShapeDtypeStruct((1, *self.decoder.image_shape), jnp.float32)
     return jax.eval_shape(self.encoder.apply, {'params': variables.params['model']['encoder']}, image).shape[1:]
 
   def evaluations(self, variables: Variables) -> int:
-    """One of the prior for each code, and one of the decoder."""
+    """One evaluation of the prior per code, and one of the decoder."""
     rows, columns, _ = self.grid_shape(variables)
     return rows * columns + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class VQVAE(CodeModel):
-  """A game of two: L = -log p(x|e) + commitment (1711.00937, eq. 3), and the prior beside it."""
+  """Two players: 'model' with L = -log p(x|e) + commitment (1711.00937, eq. 3), and 'prior'."""
 
   @property
   def players(self) -> dict[str, Player]:
     return {'model': Player(self.loss), 'prior': Player(self.prior_loss)}
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """-log p(x|e) and the commitment (eq. 3); the codebook's buffers follow."""
+    """-log p(x|e) and the commitment (eq. 3), and the updated buffers of the codebook."""
     cost, aux, x, e = self.reconstruction(params, context, batch, keys)
     nll = -self.likelihood.log_prob(self.decode(params, e), x, {}).mean()
     return nll + cost, aux

@@ -1,6 +1,6 @@
-"""Non-leaking augmentation (Karras et al. 2206.00364, appendix F.2, table 6): what is done to an image is told to the network.
+"""Non-leaking augmentation (Karras et al. 2206.00364, appendix F.2, table 6): the network is conditioned on its parameters.
 
-Samples are drawn as of images to which nothing was done.
+Samples are drawn with the parameters of images without augmentation.
 """
 
 import jax
@@ -10,15 +10,16 @@ from jaxtyping import Array, Float
 
 from genjax.types import Images, Keys
 
-AUGMENTATIONS = 9  # numbers that tell what was done; all 0: nothing
-SCALE, STRETCH, SHIFT = 0.2, 0.2, 0.125  # deviations: of log2, of log2, of the side
+AUGMENTATIONS = 9  # augmentation parameters; all are 0 without augmentation
+SCALE, STRETCH, SHIFT = 0.2, 0.2, 0.125  # standard deviations: in log2, in log2, relative to the side
 
 
 def augment(keys: Keys, images: Images, probability: float) -> tuple[Images, Float[Array, 'b 9']]:
-  """Each image transformed with its own key, and what was done to it.
+  """Transforms each image with its own key. Returns the images and the augmentation parameters.
 
-  Mirrored with probability 1/2; with `probability` each, independently: upside down (in half of these), scaled by 2^(0.2 n),
-  rotated by any angle, stretched by 2^(0.2 n) along a direction, shifted by n / 8 of its side, n ~ N(0, 1).
+  Flips horizontally with probability 1/2. The others have `probability` each, independently: flip vertically (in half of these
+  cases), scale by 2^(0.2 n), rotate by any angle, stretch by 2^(0.2 n) along a direction, shift by n / 8 of the side, where
+  n ~ N(0, 1).
   """
   done = jax.vmap(lambda key: _draw(key, probability))(keys)
   mirror, upside_down, scale, cos, sin, stretch_cos, stretch_sin, x, y = done.T
@@ -33,7 +34,7 @@ def augment(keys: Keys, images: Images, probability: float) -> tuple[Images, Flo
   linear = (2.0 ** (SCALE * scale))[:, None, None] * stretch @ matrix(cos + 1, -sin, sin, cos + 1)
   warped = jax.vmap(warp)(images, linear, SHIFT * jnp.stack([x, y], -1))
   moved = (done[:, 2:] != 0).any(axis=1)[:, None, None, None]
-  return jnp.where(moved, warped, images), done  # exact where nothing was done
+  return jnp.where(moved, warped, images), done  # exact without a transformation
 
 
 def _draw(key, probability: float) -> Float[Array, '9']:
@@ -56,9 +57,9 @@ def _draw(key, probability: float) -> Float[Array, '9']:
 
 
 def warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float[Array, '2']) -> Float[Array, 'h w c']:
-  """The image moved by x -> linear x + shift (in sides) about its center, mirrored at its edges.
+  """The image transformed by x -> linear x + shift (relative to the sides) about its center, with reflection padding.
 
-  Read bilinearly from twice the resolution, at twice the resolution, and averaged.
+  Sampled bilinearly from twice the resolution, at twice the resolution, and averaged.
   """
   height, width, channels = image.shape
   fine = jax.image.resize(image, (2 * height, 2 * width, channels), 'lanczos3')
@@ -74,6 +75,6 @@ def warp(image: Float[Array, 'h w c'], linear: Float[Array, '2 2'], shift: Float
 
 
 def _reflected(c: Float[Array, 'h w'], side: int) -> Float[Array, 'h w']:
-  """Pixel coordinates beyond the edges, folded back (half a pixel beyond an edge is the edge's pixel again)."""
+  """Reflects pixel coordinates at the edges (half a pixel beyond an edge is the pixel at the edge again)."""
   c = jnp.mod(c + 0.5, 2 * side)
   return jnp.minimum(c, 2 * side - c) - 0.5

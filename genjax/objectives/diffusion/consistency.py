@@ -1,4 +1,4 @@
-"""Consistency models by easy consistency tuning (Geng et al. 2406.14548): a jump from any noise to the image."""
+"""Consistency models by easy consistency tuning (Geng et al. 2406.14548): maps any noise level to the image in one step."""
 
 import dataclasses
 import math
@@ -11,22 +11,22 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.conditioners import Unconditional, complete, only
 from genjax.errors import UsageError
-from genjax.objectives.common import check_outputs, dropout_keys
+from genjax.objectives.common import check_num_outputs, dropout_keys
 from genjax.objectives.diffusion.parameterizations import EDMPrecond
 from genjax.objectives.diffusion.times import LogNormal
 from genjax.samplers.paths import EDM
 from genjax.samplers.solvers import Solution
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
-NEAREST = 1e-3  # beyond, the difference of f at both times is lost in float32, and at last is 0 / 0
+NEAREST = 1e-3  # smallest relative distance of the times: below, float32 cannot resolve the difference of f
 
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-  """A game of one player, 'model': f(x_t, t) = f(x_r, r) along the flow, with f(x_0, 0) = x_0 by EDM's preconditioning.
+  """One player, 'model': f(x_t, t) = f(x_r, r) along the flow, with f(x_0, 0) = x_0 by EDM's preconditioning.
 
-  `network(x, c_noise, cond) -> F` as for genjax/objectives/diffusion/diffusion.py. r starts at 0, which is training a
-  denoiser, and nears t stage by stage (section 3.2).
+  `network(x, c_noise, cond) -> F` as in genjax/objectives/diffusion/diffusion.py. r starts at 0, which trains a denoiser, and
+  approaches t in stages (section 3.2).
   """
 
   network: nn.Module
@@ -38,11 +38,11 @@ class Consistency:
   b: float = 1.0
   P_mean: float = -1.1  # log t ~ N(P_mean, P_std^2)
   P_std: float = 2.0
-  huber: float = 0.00054  # c / sqrt(D) of the pseudo-Huber distance (2310.14189, section 3.3); 0 would be ECT's L2
+  huber: float = 0.00054  # c / sqrt(D) of the pseudo-Huber distance (2310.14189, section 3.3), instead of L2 in ECT
   sigma_data: float = 0.5
-  cond_dropout: float = 0.0  # how often conditions are hidden in training, for samples without
+  cond_dropout: float = 0.0  # probability of dropping conditions in training, for unconditional samples
 
-  no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
+  no_nll = 'a few-step model has no tractable density: its map is not inverted, and no ODE is solved'
 
   def __post_init__(self):
     if self.stage < 1 or self.q <= 1 or self.huber <= 0:
@@ -52,8 +52,8 @@ class Consistency:
         f'k={self.k} must not be negative, P_std={self.P_std} and sigma_data={self.sigma_data} must be positive.'
       )
     if not 0 <= self.cond_dropout <= 1:
-      raise UsageError(f'cond_dropout={self.cond_dropout} is a probability: from 0 to 1.')
-    check_outputs(self.network)
+      raise UsageError(f'cond_dropout={self.cond_dropout} must be a probability, from 0 to 1.')
+    check_num_outputs(self.network)
 
   @property
   def path(self) -> EDM:
@@ -68,7 +68,7 @@ class Consistency:
     return Variables({'model': self.network.init(key, batch.image, t, embedded)['params']}, {})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """E d(f(x_t, t), sg f(x_r, r)) / (t - r), both of the same eps (eq. 7 and section 3.3)."""
+    """E d(f(x_t, t), sg f(x_r, r)) / (t - r), both with the same eps (eq. 7 and section 3.3)."""
     t_keys, eps_keys, network_keys = rng.split(keys, 3)
     dropout = dropout_keys(self.network, network_keys)  # the same for both, as the conditions
     cond = self.conditioner.drop(rng.fold_in(keys, 3), only(self.conditioner, batch.cond), self.cond_dropout)
@@ -85,7 +85,7 @@ class Consistency:
     return jnp.mean(distance / (t - r)), Aux({'squared_error': squared.mean() / math.prod(batch.image.shape[1:])})
 
   def before(self, t: Float[Array, 'b'], step) -> Float[Array, 'b']:
-    """r = t (1 - n(t) / q^a), not below 0, in stage a = step // stage (section 3.2); never nearer to t than NEAREST of it."""
+    """r = t (1 - n(t) / q^a) in stage a = step // stage (section 3.2), clipped to [0, (1 - NEAREST) t]."""
     n = 1 + self.k * jax.nn.sigmoid(-self.b * t)
     return t * (1 - jnp.clip(n / self.q ** (step // self.stage).astype(jnp.float32), NEAREST, 1.0))
 
@@ -97,13 +97,13 @@ class Consistency:
     return prediction.x0(self.path, t, x, out)
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1, middle: float = 0.821) -> Images:
-    """f from pure noise; with steps=2 again from noise of deviation `middle` added to that (2303.01469, algorithm 1)."""
+    """f of pure noise; with steps=2 again after adding noise with standard deviation `middle` (2303.01469, algorithm 1)."""
     return self.solve(variables, keys, cond, steps=steps, middle=middle).x
 
   def solve(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1, middle: float = 0.821) -> Solution:
-    """As `sample`, with the way to the images: each x_t and f(x_t, t)."""
+    """Like `sample`, but returns the whole trajectory: each x_t and f(x_t, t)."""
     if steps not in (1, 2):
-      raise UsageError(f'steps={steps}: a consistency model takes 1 or 2.')
+      raise UsageError(f'steps={steps} must be 1 or 2 for a consistency model.')
     if isinstance(middle, int | float) and not 0 < middle <= self.path.end:
       raise UsageError(f'middle={middle} must be above 0 and at most {self.path.end}.')
     cond = complete(self.conditioner, cond, keys)

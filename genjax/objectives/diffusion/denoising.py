@@ -1,4 +1,4 @@
-"""What follows from a denoiser x_0(x_t, t): samples, guidance, likelihood."""
+"""Sampling, guidance and likelihood of models with a denoiser x_0(x_t, t)."""
 
 import abc
 import dataclasses
@@ -18,16 +18,16 @@ from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Batch, Cond, Conditioner, Images, Keys, Variables
 
-EVALUATIONS = 128  # of an image, for its variational bound
+EVALUATIONS = 128  # network evaluations per image for the variational bound
 
 
 class Denoising(abc.ABC):
-  """Abstract: what follows from a denoiser x_0(x_t, t): samples, guidance, likelihood. A subclass is a frozen dataclass."""
+  """Abstract: sampling, guidance and likelihood with a denoiser x_0(x_t, t). A subclass is a frozen dataclass."""
 
   image_shape: tuple[int, int, int]
   conditioner: Conditioner
-  cond_dropout: float  # how often conditions are replaced by their null values in training
-  sampler: Sampler  # what `sample` does by default
+  cond_dropout: float  # probability that conditions are replaced by their null values in training
+  sampler: Sampler  # the defaults of `sample`
 
   @abc.abstractmethod
   def noise_path(self, variables: Variables) -> NoisePath:
@@ -36,28 +36,28 @@ class Denoising(abc.ABC):
   @property
   @abc.abstractmethod
   def timesteps(self) -> str:
-    """The time steps that suit the path, a name in genjax/samplers/timesteps.py."""
+    """The default time steps of the path, a name in genjax/samplers/timesteps.py."""
 
   @abc.abstractmethod
   def denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
-    """The function (x_t, t) -> x_0, with t one for all images or one for each."""
+    """The function (x_t, t) -> x_0, with one t for all images or one per image."""
 
   def unconditional_denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
-    """The denoiser without conditions. Raises UsageError where there is no other."""
+    """The denoiser without conditions. Raises UsageError if the model has none."""
     if not self.conditioner.fields:
       raise UsageError('guidance needs a conditional model, or a guide: run.guided_by(...), --guide.')
     if not self.cond_dropout:
       raise UsageError(
-        'guidance: with cond_dropout=0 no unconditional model was trained. Train with some, or use a guide: --guide.'
+        'guidance: with cond_dropout=0 no unconditional model was trained. Train with cond_dropout, or use a guide: --guide.'
       )
     return self.denoiser(variables, self.conditioner.null(cond))
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Images:
-    """Images from noise; `options` are those of `sampler`. Fields that `cond` lacks are drawn."""
+    """Images from noise; `options` override those of `sampler`. Missing fields of `cond` are drawn."""
     return self.solve(variables, keys, cond, **options).x
 
   def solve(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Solution:
-    """As `sample`, with the way to the images."""
+    """Like `sample`, but returns the whole trajectory."""
     cond = complete(self.conditioner, cond, keys)
     return self.solve_with(dataclasses.replace(self.sampler, **options), variables, keys, cond)
 
@@ -66,7 +66,7 @@ class Denoising(abc.ABC):
   ) -> Solution:
     """`solve` with this sampler and these conditions.
 
-    Guidance leads away from `guide`; None: the unconditional model. Raises UsageError where there is neither.
+    Guidance extrapolates from `guide`, by default the unconditional model. Raises UsageError if there is neither.
     """
     path, denoise = self.noise_path(variables), self.denoiser(variables, cond)
     if sampler.is_guided:
@@ -84,11 +84,12 @@ class Denoising(abc.ABC):
   nll_is_expensive = True
 
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = '') -> Float[Array, 'b']:
-    """-log p(x) of the 8-bit images, in nats, up to an expectation, or an upper bound of it: `estimators`.
+    """An estimate or an upper bound of -log p(x) of the 8-bit images, in nats; `estimators` describes them.
 
-    By the ODE, with Hutchinson's estimator or, for small images, exactly (genjax/samplers/likelihood.py), hundreds of
-    evaluations an image; they are dequantized uniformly (1511.01844, section 3.1). By the variational bound
-    (genjax/samplers/elbo.py) EVALUATIONS. Raises UsageError for another estimator, and for images too large for 'ode_exact'.
+    The ODE, with Hutchinson's estimator or, for small images, the exact divergence (genjax/samplers/likelihood.py), takes
+    hundreds of network evaluations per image, which is dequantized uniformly (1511.01844, section 3.1). The variational bound
+    (genjax/samplers/elbo.py) takes EVALUATIONS. Raises UsageError for an unknown estimator, and for images too large for
+    'ode_exact'.
     """
     estimator = estimator or next(iter(self.estimators))
     if estimator not in self.estimators:
@@ -103,7 +104,7 @@ class Denoising(abc.ABC):
     return -(log_p + dimensions * math.log(level))
 
   def bound(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b']:
-    """Of the path's steps if they are counted, with the posterior's variance; else in continuous time."""
+    """The bound of the steps of a discrete path, with the posterior's variance; else in continuous time."""
     path, denoise = self.noise_path(variables), self.denoiser(variables, batch.cond)
     if isinstance(path, DiscretePath):
       return discrete(lambda x, t: (denoise(x, t), None), path, batch.image, keys, EVALUATIONS)
@@ -111,22 +112,22 @@ class Denoising(abc.ABC):
 
 
 def postprocess(solution: Solution, sampler: Sampler) -> Solution:
-  """Its images within [-1, 1], both networks of guidance counted."""
+  """Clips the images to [-1, 1], and counts both networks of guidance."""
   networks = 2 if sampler.is_guided else 1
   return solution._replace(x=jnp.clip(solution.x, -1, 1), evaluations=networks * solution.evaluations)
 
 
 @dataclasses.dataclass(frozen=True)
 class Autoguided:
-  """Samples of a model guided by a weaker one (2406.02507): guidance leads away from that instead of the unconditional.
+  """Autoguidance (2406.02507): samples of a model guided by a weaker model instead of the unconditional one.
 
-  Variables are those of both, under 'main' and 'weak'. Paths may differ: the weak model is asked at the same noise.
+  The variables of both are under 'main' and 'weak'. Their paths may differ: the weak model is evaluated at equal noise.
   """
 
   main: Denoising
   weak: Denoising
 
-  no_nll = 'guided samples are of no density that is known: judge the model alone, without --guide'
+  no_nll = 'the density of guided samples is unknown: evaluate the model without --guide'
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -145,13 +146,13 @@ class Autoguided:
     return self.main.timesteps
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Images:
-    """As the main model's. Raises UsageError where guidance is 1, and the guide would have no effect."""
+    """Like the main model. Raises UsageError if guidance is 1, with which the guide has no effect."""
     return self.solve(variables, keys, cond, **options).x
 
   def solve(self, variables: Variables, keys: Keys, cond: Cond, **options) -> Solution:
     cond, sampler = complete(self.conditioner, cond, keys), dataclasses.replace(self.sampler, **options)
     if not sampler.is_guided:
-      raise UsageError('guidance=1 does not lead away from the guide: use more, such as guidance=2.')
+      raise UsageError('guidance=1 ignores the guide: use more, such as guidance=2.')
     main, weak = (Variables(variables.params[name], variables.buffers[name]) for name in ('main', 'weak'))
     guide = on_path(self.weak.denoiser(weak, cond), self.weak.noise_path(weak), self.main.noise_path(main))
     return self.main.solve_with(sampler, main, keys, cond, guide)

@@ -1,7 +1,7 @@
-"""Diffusion and flow matching: a network, a path from data to noise, what the network predicts, and where it is trained.
+"""Diffusion and flow matching: a network, a path from data to noise, a parameterization, and a distribution of times.
 
-The four are chosen separately: DDPM (Ho et al. 2006.11239), score SDEs (Song et al. 2011.13456), EDM (Karras et al.
-2206.00364), rectified flow (Liu et al. 2209.03003; Lipman et al. 2210.02747) are configs of this one objective.
+The four are independent: DDPM (Ho et al. 2006.11239), score SDEs (Song et al. 2011.13456), EDM (Karras et al. 2206.00364) and
+rectified flow (Liu et al. 2209.03003; Lipman et al. 2210.02747) are configs of this objective.
 """
 
 import abc
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.conditioners import Unconditional, only
 from genjax.errors import UsageError, UsageWarning
-from genjax.objectives.common import check_outputs, dropout_keys
+from genjax.objectives.common import check_num_outputs, dropout_keys
 from genjax.objectives.diffusion.augment import AUGMENTATIONS, augment
 from genjax.objectives.diffusion.denoising import Denoising
 from genjax.objectives.diffusion.parameterizations import Eps, Parameterization
@@ -27,27 +27,27 @@ from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
-LARGEST_SIGNAL = 0.05  # alpha / sigma at the end of a path, above which a warning is given; DDPM has 0.006, VE 0.02
-LARGEST_FACTOR = 500  # sigma / alpha at the end, above which a warning is given: it amplifies errors of eps; DDPM has 157
+LARGEST_SIGNAL = 0.05  # alpha / sigma at the end of a path above which there is a warning; DDPM has 0.006, VE 0.02
+LARGEST_FACTOR = 500  # sigma / alpha at the end above which there is a warning: it amplifies errors of eps; DDPM has 157
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionModel(Denoising):
-  """Abstract: a game of one player, 'model', that minimizes E w(t) |F(x_t, t) - target|^2, x_t = alpha(t) x_0 + sigma(t) eps.
+  """Abstract: one player, 'model', that minimizes E w(t) |F(x_t, t) - target|^2, x_t = alpha(t) x_0 + sigma(t) eps.
 
-  `network(x, c_noise, cond) -> F`; `parameterization` says what F is and what the network sees of x_t and t. A network whose
-  field `dropout` is not 0 gets the images' keys as a fourth argument in training.
+  `network(x, c_noise, cond) -> F`; `parameterization` defines F and the network's inputs for x_t and t. A network whose field
+  `dropout` is not 0 gets the images' keys as a fourth argument in training.
   """
 
   network: nn.Module
   path: NoisePath
   parameterization: Parameterization
-  times: Callable[[NoisePath, Keys], Float[Array, 'b']]  # which are trained: genjax/objectives/diffusion/times.py
+  times: Callable[[NoisePath, Keys], Float[Array, 'b']]  # training times: genjax/objectives/diffusion/times.py
   image_shape: tuple[int, int, int]
-  weighting: Callable[[NoisePath, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 on that of F
+  weighting: Callable[[NoisePath, Array], Array] | None = None  # of the error of eps (weightings.py); None: 1 for that of F
   conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
-  cond_dropout: float = 0.1  # how often conditions are hidden in training, for classifier-free guidance
-  augment: float = 0.0  # how often each transformation of genjax/objectives/diffusion/augment.py is applied
+  cond_dropout: float = 0.1  # probability of dropping conditions in training, for classifier-free guidance
+  augment: float = 0.0  # probability of each transformation of genjax/objectives/diffusion/augment.py
   sampler: Sampler = Sampler()  # noqa: RUF009 - frozen: the defaults of `sample`
 
   num_outputs = 1  # images in the network's output
@@ -55,16 +55,19 @@ class DiffusionModel(Denoising):
   def __post_init__(self):
     for name in ('cond_dropout', 'augment'):
       if not 0 <= getattr(self, name) <= 1:
-        raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
-    self.check_end()
-    check_outputs(self.network, self.num_outputs)
-    if getattr(self.weighting, 'of_uniform_times', False) and not getattr(self.times, 'uniform', False):
+        raise UsageError(f'{name}={getattr(self, name)} must be a probability, from 0 to 1.')
+    if self.augment and 'augmentation' not in getattr(self.network, 'fields', ()):
       raise UsageError(
-        f'{self.weighting} is for times drawn uniformly, not for {self.times}: take objectives.diffusion.times.Uniform.'
+        f'augment={self.augment}: {type(self.network).__name__} does not read "augmentation", so augmented images '
+        'would be samples too: add it to the fields of the network, or set augment=0.'
       )
+    self.check_end()
+    check_num_outputs(self.network, self.num_outputs)
+    if getattr(self.weighting, 'of_uniform_times', False) and not getattr(self.times, 'uniform', False):
+      raise UsageError(f'{self.weighting} needs uniform times instead of {self.times}: use objectives.diffusion.times.Uniform.')
     steps = getattr(self.path, 'T', None), getattr(self.times, 'T', None)
     if steps[1] is not None and steps[0] is None:
-      raise UsageError(f'{self.times} counts steps, and {self.path} has none: take objectives.diffusion.times.Uniform.')
+      raise UsageError(f'{self.times} needs discrete steps, but {self.path} has none: use objectives.diffusion.times.Uniform.')
     if None not in steps and steps[0] != steps[1]:
       raise UsageError(f'path.T={steps[0]} and times.T={steps[1]} must be the same.')
 
@@ -76,6 +79,8 @@ class DiffusionModel(Denoising):
     with jax.ensure_compile_time_eval():
       end = jnp.asarray(self.path.end)
       alpha, sigma = float(self.path.alpha(end)), float(self.path.sigma(end))
+      one = jnp.ones((1, 1, 1, 1))
+      determined = bool(jnp.isfinite(self.parameterization.x0(self.path, end * one, one, one)).all())
     if alpha > LARGEST_SIGNAL * sigma:
       remedy = 'use a path that ends in more noise'
       if isinstance(self.path, DiscreteLinear):
@@ -87,11 +92,10 @@ class DiffusionModel(Denoising):
         UsageWarning,
         stacklevel=3,
       )
-    if not isinstance(self.parameterization, Eps):
-      return
-    if alpha == 0:
-      raise UsageError(f'{self.path} ends in pure noise, where Eps does not determine x_0: predict V, X0 or Velocity.')
-    if sigma > LARGEST_FACTOR * alpha and not self.sampler.clip_denoised:
+    if not determined:
+      name = type(self.parameterization).__name__
+      raise UsageError(f'{self.path} ends in pure noise, where {name} does not determine x_0: predict V or X0.')
+    if isinstance(self.parameterization, Eps) and sigma > LARGEST_FACTOR * alpha and not self.sampler.clip_denoised:
       warnings.warn(
         f'Eps on {self.path}: at its end an error of 0.01 in eps becomes {0.01 * sigma / alpha:.2g} in x_0. Set '
         'objective.sampler.clip_denoised=True, or predict V.',
@@ -118,7 +122,7 @@ class DiffusionModel(Denoising):
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys) -> tuple[Float[Array, ''], Aux]: ...
 
   def training_point(self, batch: Batch, keys: Keys) -> 'TrainingPoint':
-    """What a training step looks at."""
+    """Samples times, noise and conditions for a training step."""
     t_keys, eps_keys, cond_keys, network_keys = rng.split(keys, 4)
     x_0, eps = batch.image, rng.normal(eps_keys, batch.image.shape[1:])
     t = self.times(self.path, t_keys)[:, None, None, None]
@@ -137,7 +141,7 @@ class DiffusionModel(Denoising):
     return jnp.mean(squared)
 
   def network_cond(self, cond: Cond, augmentation: Float[Array, 'b n'] | None = None, size: int = 1) -> Cond:
-    """What the network is conditioned on: embedded conditions, and what augmentation did (None: nothing, to `size` images)."""
+    """The conditions of the network: embedded conditions, and augmentation parameters (None: none, for `size` images)."""
     embedded = self.conditioner.embed(cond)
     if not self.augment:
       return embedded
@@ -146,13 +150,13 @@ class DiffusionModel(Denoising):
     return {**embedded, 'augmentation': augmentation}
 
   def apply_network(self, params: dict, x_t: Images, t: Float[Array, 'b 1 1 1'], cond: Cond, *dropout_keys: Keys) -> Images:
-    """The network's output for x_t at times t; with keys, as in training, where the network has dropout."""
+    """The network's output for x_t at times t; in training with keys, if the network has dropout."""
     x, c_noise = self.parameterization.c_in(self.path, t) * x_t, self.parameterization.c_noise(self.path, t)
     return self.network.apply({'params': params['model']}, x, c_noise[:, 0, 0, 0], cond, *dropout_keys)
 
   @abc.abstractmethod
   def output(self, params: dict, x_t: Images, t: Float[Array, 'b 1 1 1'], cond: Cond, *dropout_keys: Keys) -> Images:
-    """F for x_t at times t, as `apply_network`."""
+    """F for x_t at times t; the arguments are those of `apply_network`."""
 
   def denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
     def denoise(x, t):
@@ -164,7 +168,7 @@ class DiffusionModel(Denoising):
 
 
 class TrainingPoint(NamedTuple):
-  """What a training step looks at: x_t = alpha(t) x_0 + sigma(t) eps, and what the network is conditioned on."""
+  """The inputs of a training step: x_t = alpha(t) x_0 + sigma(t) eps, and the conditions of the network."""
 
   x_0: Images
   eps: Images
@@ -176,7 +180,7 @@ class TrainingPoint(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion(DiffusionModel):
-  """A network with one output, F."""
+  """Diffusion model whose network has one output, F."""
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
     """The weighted squared error, a mean over pixels and images."""

@@ -1,4 +1,4 @@
-"""Improved DDPM (Nichol & Dhariwal 2102.09672): the network also predicts the variance of each step back."""
+"""Improved DDPM (Nichol & Dhariwal 2102.09672): the network also predicts the variance of each reverse step."""
 
 import dataclasses
 
@@ -13,7 +13,8 @@ from genjax.objectives.diffusion.denoising import EVALUATIONS, postprocess
 from genjax.objectives.diffusion.diffusion import DiffusionModel
 from genjax.samplers.elbo import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
-from genjax.samplers.paths import DiscretePath, posterior
+from genjax.samplers.paths import DiscretePath
+from genjax.samplers.process import posterior
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution, learned_ancestral
 from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Variables
@@ -21,10 +22,10 @@ from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Variables
 
 @dataclasses.dataclass(frozen=True)
 class LearnedVariance(DiffusionModel):
-  """Minimizes L_hybrid = L_simple + lambda L_vlb (eq. 16), whose L_vlb, in bits per dimension, moves the variance alone.
+  """Minimizes L_hybrid = L_simple + lambda L_vlb (eq. 16), where L_vlb, in bits per dimension, affects only the variance.
 
-  `network` has `outputs=2`: F, and v in -1, ..., 1 between the log of the posterior's variance and that of the step
-  forward (eq. 15). The path and its times are discrete. Solvers other than 'ancestral' use F alone.
+  `network` has `outputs=2`: F, and v in [-1, 1], which interpolates between the log-variances of the posterior and of the
+  forward step (eq. 15). The path and its times are discrete. Solvers other than 'ancestral' use only F.
   """
 
   vlb_weight: float = 1e-3  # lambda
@@ -35,14 +36,14 @@ class LearnedVariance(DiffusionModel):
   def __post_init__(self):
     super().__post_init__()
     if not isinstance(self.path, DiscretePath):
-      raise UsageError(f'{self.path} has no steps whose variance could be learned: take samplers.paths.DiscreteCosine.')
+      raise UsageError(f'{self.path} has no discrete steps: use samplers.paths.DiscreteCosine.')
     if getattr(self.times, 'T', None) is None:
-      raise UsageError(f'{self.times} trains times between the steps: take objectives.diffusion.times.DiscreteTimes.')
+      raise UsageError(f'{self.times} has times between the steps: use objectives.diffusion.times.DiscreteTimes.')
     if self.vlb_weight < 0:
       raise UsageError(f'vlb_weight={self.vlb_weight} must not be negative.')
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """L_hybrid; L_vlb from the one time that is drawn, T times its term."""
+    """L_hybrid; L_vlb is estimated as T times its term at the sampled time."""
     point = self.training_point(batch, keys)
     f, v = self.both(params, point.x_t, point.t, point.cond, *point.dropout_keys)
     x_0 = self.parameterization.x0(self.path, point.t, point.x_t, jax.lax.stop_gradient(f))
@@ -51,7 +52,7 @@ class LearnedVariance(DiffusionModel):
     return self.error(f, point) + self.vlb_weight * bits, Aux({'vlb_bits': bits})
 
   def both(self, params: dict, *inputs) -> tuple[Images, Images]:
-    """F and v, of the arguments of `apply_network`."""
+    """F and v; the arguments are those of `apply_network`."""
     out = self.apply_network(params, *inputs)
     return out[..., : out.shape[-1] // 2], out[..., out.shape[-1] // 2 :]
 
@@ -59,7 +60,7 @@ class LearnedVariance(DiffusionModel):
     return self.both(params, *inputs)[0]
 
   def log_variance(self, t: Float[Array, 'b 1 1 1'], v: Images) -> Images:
-    """Of the step from t to t - 1/T (eq. 15)."""
+    """The log-variance of the step from t to t - 1/T (eq. 15)."""
     q = posterior(self.path, t, (jnp.round(t * self.path.T) - 1) / self.path.T)
     part = 0.5 * (1 + v)
     return part * jnp.log(q.forward) + (1 - part) * log_clipped(self.path, t, q)
@@ -86,7 +87,7 @@ class LearnedVariance(DiffusionModel):
   def solve_with(
     self, sampler: Sampler, variables: Variables, keys: Keys, cond: Cond, guide: Denoiser | None = None
   ) -> Solution:
-    """As Diffusion's; with solver 'ancestral' with the learned variance, of longer steps too (section 4)."""
+    """Like `Diffusion`; solver 'ancestral' uses the learned variance, also for longer steps (section 4)."""
     if sampler.solver != 'ancestral':
       return super().solve_with(sampler, variables, keys, cond, guide)
     predict = self.predict(variables, cond)

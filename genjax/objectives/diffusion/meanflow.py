@@ -1,4 +1,4 @@
-"""MeanFlow (Geng et al. 2505.13447): one network for the average velocity between any two times, so one step samples."""
+"""MeanFlow (Geng et al. 2505.13447): a network for the average velocity between any two times, for sampling in one step."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.conditioners import Unconditional, complete, is_null, only
 from genjax.errors import UsageError
-from genjax.objectives.common import check_outputs, dropout_keys
+from genjax.objectives.common import check_num_outputs, dropout_keys
 from genjax.samplers.solvers import Solution
 from genjax.samplers.timesteps import MAX_STEPS
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
@@ -18,34 +18,34 @@ from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, P
 
 @dataclasses.dataclass(frozen=True)
 class MeanFlow:
-  """A game of one player, 'model': u(z_t, r, t) is the mean over [r, t] of the velocity of the straight path's flow.
+  """One player, 'model': u(z_t, r, t) is the mean velocity over [r, t] of the flow of the straight path.
 
-  `network(z, times, cond) -> u` with times [B, 2] = (t, t - r), the best of table 1c: not in
-  1000 steps as elsewhere, since the target holds du/dt (2410.11081, section 4.1).
+  `network(z, times, cond) -> u` with times [B, 2] = (t, t - r), the best of table 1c. They are not scaled to [0, 1000], since
+  the target contains du/dt (2410.11081, section 4.1).
   """
 
   network: nn.Module
   image_shape: tuple[int, int, int]
   conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
   cond_dropout: float = 0.1
-  guidance: float = 1.0  # omega of eq. 13, trained in: sampling does not pay for it
-  apart: float = 0.25  # part of the images with r != t (table 1a)
+  guidance: float = 1.0  # omega of eq. 13, part of the training: it does not make sampling more expensive
+  apart: float = 0.25  # fraction of the images with r != t (table 1a)
   mean: float = -0.4  # t and r are logit-normal (table 1d)
   std: float = 1.0
   p: float = 1.0  # power of the adaptive weight 1 / (|error|^2 + c)^p (eq. 22); 0: none
   c: float = 1e-3
 
-  no_nll = 'a few-step model has no density that could be trusted: its map is neither inverted nor an ODE solved'
+  no_nll = 'a few-step model has no tractable density: its map is not inverted, and no ODE is solved'
 
   def __post_init__(self):
     for name in ('cond_dropout', 'apart'):
       if not 0 <= getattr(self, name) <= 1:
-        raise UsageError(f'{name}={getattr(self, name)} is a probability: from 0 to 1.')
+        raise UsageError(f'{name}={getattr(self, name)} must be a probability, from 0 to 1.')
     if self.guidance != 1 and not self.conditioner.fields:
       raise UsageError(f'guidance={self.guidance} needs a conditional model: set objective.conditioner.')
     if self.guidance != 1 and not self.cond_dropout:
-      raise UsageError(f'guidance={self.guidance}: with cond_dropout=0 there is no unconditional model to lead away from.')
-    check_outputs(self.network)
+      raise UsageError(f'guidance={self.guidance} needs an unconditional model: set cond_dropout above 0.')
+    check_num_outputs(self.network)
     if self.std <= 0 or self.c <= 0:
       raise UsageError(f'std={self.std} and c={self.c} must be positive.')
 
@@ -84,11 +84,11 @@ class MeanFlow:
     return self.network.apply({'params': params['model']}, z, times, self.conditioner.embed(cond), *dropout_keys)
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1) -> Images:
-    """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal parts. Fields that `cond` lacks are drawn."""
+    """z_r = z_t - (t - r) u(z_t, r, t) (eq. 12) from t = 1 to 0 in `steps` equal steps. Missing fields of `cond` are drawn."""
     return self.solve(variables, keys, cond, steps=steps).x
 
   def solve(self, variables: Variables, keys: Keys, cond: Cond, *, steps: int = 1) -> Solution:
-    """As `sample`, with the way to the images; its x_0 is z_t - t u(z_t, r, t), where the step would lead if it went on."""
+    """Like `sample`, but returns the whole trajectory; its x_0 is z_t - t u(z_t, r, t), the extrapolation of the step."""
     if not 1 <= steps <= MAX_STEPS:
       raise UsageError(f'steps={steps} must be from 1 to {MAX_STEPS:,}.')
     cond = complete(self.conditioner, cond, keys)

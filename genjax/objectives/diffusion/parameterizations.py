@@ -1,8 +1,7 @@
-"""What a network predicts: how x_0 follows from it, and what it is trained towards.
+"""Parameterizations: the quantity that a network predicts, its training target, and how to compute x_0 from it.
 
-Each is a frozen dataclass that knows no network and no solver. `t` is [B, 1, 1, 1] and x_t = alpha x_0 + sigma eps of the
-path's alpha(t), sigma(t). The network sees `scale` times x_t, and `condition` in the place of the time:
-its sines and cosines are of that and of slower multiples.
+Each is a frozen dataclass, independent of networks and solvers. `t` is [B, 1, 1, 1], and x_t = alpha x_0 + sigma eps with
+alpha(t) and sigma(t) of the path. The network's inputs are `c_in` times x_t, and `c_noise` instead of the time.
 """
 
 import dataclasses
@@ -12,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.samplers.paths import NoisePath, derivatives, deviation, ratio
+from genjax.samplers.paths import NoisePath
+from genjax.samplers.process import derivatives, deviation, ratio
 from genjax.types import Images
 
 PerImage = Float[Array, 'b 1 1 1']
@@ -25,20 +25,20 @@ class Parameterization(Protocol):
   def c_noise(self, path: NoisePath, t: PerImage) -> PerImage: ...
 
   def x0(self, path: NoisePath, t: PerImage, x_t: Images, f: Images) -> Images:
-    """The x_0 that a network's answer `f` amounts to."""
+    """The x_0 that corresponds to the network's output `f`."""
     ...
 
   def target(self, path: NoisePath, t: PerImage, x_0: Images, eps: Images) -> Images:
-    """The answer that is right for x_0 and eps."""
+    """The training target for x_0 and eps."""
     ...
 
   def eps_error(self, path: NoisePath, t: PerImage) -> PerImage:
-    """The error of eps for an error of 1 of the network's answer, at given x_t."""
+    """The error of eps for an error of 1 in the network's output, at fixed x_t."""
     ...
 
 
 class _UnitVariance:
-  """The network sees x_t at unit variance (which is x_t itself on paths that preserve variance) and t in 1000 steps."""
+  """The network's inputs are x_t at unit variance (unchanged on variance-preserving paths) and t scaled to [0, 1000]."""
 
   def c_in(self, path: NoisePath, t: PerImage) -> PerImage:
     return 1 / deviation(path, t)
@@ -49,7 +49,7 @@ class _UnitVariance:
 
 @dataclasses.dataclass(frozen=True)
 class Eps(_UnitVariance):
-  """F = eps (2006.11239, eq. 12). Where alpha = 0 it says nothing of x_0: not for a path that ends in pure noise."""
+  """F = eps (2006.11239, eq. 12). It does not determine x_0 at alpha = 0, so the path must not end in pure noise."""
 
   def x0(self, path: NoisePath, t: PerImage, x_t: Images, f: Images) -> Images:
     return (x_t - path.sigma(t) * f) / path.alpha(t)
@@ -92,7 +92,7 @@ class V(_UnitVariance):
 
 @dataclasses.dataclass(frozen=True)
 class Velocity(_UnitVariance):
-  """F = d x_t / dt = alpha' x_0 + sigma' eps (2209.03003, eq. 1; 2210.02747, eq. 13); the network sees x_t as it is."""
+  """F = d x_t / dt = alpha' x_0 + sigma' eps (2209.03003, eq. 1; 2210.02747, eq. 13); the network's input is x_t."""
 
   def c_in(self, path: NoisePath, t: PerImage) -> PerImage:
     return jnp.ones_like(t)
@@ -117,14 +117,14 @@ class EDMPrecond:
   Written in alpha and sigma, so that it holds for any path. c_noise is log(sigma / alpha) / 4.
   """
 
-  sigma_data: float = 0.5  # the deviation of the images
+  sigma_data: float = 0.5  # the standard deviation of the images
 
   def __post_init__(self):
     if self.sigma_data <= 0:
       raise UsageError(f'sigma_data={self.sigma_data} must be positive.')
 
   def total(self, path: NoisePath, t: PerImage) -> PerImage:
-    """The deviation of x_t."""
+    """The standard deviation of x_t."""
     return (path.sigma(t) ** 2 + (path.alpha(t) * self.sigma_data) ** 2) ** 0.5
 
   def c_in(self, path: NoisePath, t: PerImage) -> PerImage:

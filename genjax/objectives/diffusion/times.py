@@ -1,4 +1,4 @@
-"""Which times are trained: one for each image, from its key, in (0, path.end]."""
+"""Distributions of training times: one time per image, from its key, in (0, path.end]."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from genjax.types import Keys
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-  """t uniform between `first` (as a part of the end) and the end (2011.13456, appendix C: 1e-5)."""
+  """t uniform between `first` (a fraction of the end) and the end (2011.13456, appendix C: 1e-5)."""
 
   first: float = 1e-5
 
@@ -46,7 +46,7 @@ class DiscreteTimes:
 
 @dataclasses.dataclass(frozen=True)
 class LogitNormal:
-  """logit(t) ~ N(mean, std^2): the middle more often than the ends (2403.03206, section 3.1)."""
+  """logit(t) ~ N(mean, std^2), which concentrates on the middle (2403.03206, section 3.1)."""
 
   mean: float = 0.0
   std: float = 1.0
@@ -61,7 +61,7 @@ class LogitNormal:
 
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
-  """log(sigma / alpha) ~ N(P_mean, P_std^2) (2206.00364, table 1), at most that of the path's end."""
+  """log(sigma / alpha) ~ N(P_mean, P_std^2) (2206.00364, table 1), clipped to the end of the path."""
 
   P_mean: float = -1.2
   P_std: float = 1.2

@@ -1,4 +1,4 @@
-"""Variational diffusion models (Kingma et al. 2107.00630): the bound itself is the loss, and its noise schedule is learned."""
+"""Variational diffusion models (Kingma et al. 2107.00630): the loss is the variational bound, with a learned noise schedule."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from genjax import rng
 from genjax.conditioners import Unconditional, only
 from genjax.errors import UsageError
-from genjax.objectives.common import bits_per_dim, check_outputs, dropout_keys
+from genjax.objectives.common import bits_per_dim, check_num_outputs, dropout_keys
 from genjax.objectives.diffusion.denoising import Denoising
 from genjax.samplers.elbo import prior_nats, reconstruction_nats
 from genjax.samplers.paths import VPLearned
@@ -23,17 +23,17 @@ PerImage = Float[Array, 'b']
 
 @dataclasses.dataclass(frozen=True)
 class VDM(Denoising):
-  """A game of two over gamma(t) = -log SNR, which rises from gamma_0 to gamma_1 as `schedule` says.
+  """Two players that share gamma(t) = -log SNR, which increases from gamma_0 to gamma_1 and is interpolated by `schedule`.
 
-  'model' minimizes the bound in continuous time, on which the way between the ends has no influence (section 5.1), by its
-  network and both ends; 'schedule' minimizes the variance of its estimate by the way between them (appendix I.2). The bound
-  reads pixels as 256 levels. `network(z, gamma / 8, cond) -> eps`, `schedule(t) -> [0, 1]`.
+  'model' (the network and both ends) minimizes the bound in continuous time, which does not depend on the interpolation
+  (section 5.1). 'schedule' minimizes the variance of the estimate of the bound by the interpolation (appendix I.2). Pixels have
+  256 levels. `network(z, gamma / 8, cond) -> eps`, `schedule(t) -> [0, 1]`.
   """
 
   network: nn.Module
   schedule: nn.Module
   image_shape: tuple[int, int, int]
-  gamma_0: float = -13.3  # where the ends begin (appendix H)
+  gamma_0: float = -13.3  # initial values of the ends (appendix H)
   gamma_1: float = 5.0
   conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
   cond_dropout: float = 0.1
@@ -44,8 +44,8 @@ class VDM(Denoising):
 
   def __post_init__(self):
     if not 0 <= self.cond_dropout <= 1:
-      raise UsageError(f'cond_dropout={self.cond_dropout} is a probability: from 0 to 1.')
-    check_outputs(self.network)
+      raise UsageError(f'cond_dropout={self.cond_dropout} must be a probability, from 0 to 1.')
+    check_num_outputs(self.network)
     if self.gamma_0 >= self.gamma_1:
       raise UsageError(f'gamma_0={self.gamma_0} must be below gamma_1={self.gamma_1}.')
 
@@ -88,7 +88,7 @@ class VDM(Denoising):
     return jnp.mean(bits**2), Aux({})
 
   def diffusion(self, params: dict, batch: Batch, keys: Keys) -> PerImage:
-    """1/2 gamma'(t) |eps - eps_hat(z_t)|^2 at one time of each image (eq. 17), in nats."""
+    """1/2 gamma'(t) |eps - eps_hat(z_t)|^2 at one time per image (eq. 17), in nats."""
     t_keys, eps_keys, cond_keys, network_keys = rng.split(keys, 4)
     t = rng.uniform(t_keys)
     gamma, slope = jax.jvp(lambda t: self.gamma(params, t), (t,), (jnp.ones_like(t),))

@@ -1,4 +1,4 @@
-"""Weights of the squared error of eps at a time t [B, 1, 1, 1] on a path, for times drawn uniformly where that is said."""
+"""Weights of the squared error of eps at times t [B, 1, 1, 1] of a path."""
 
 import dataclasses
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax.errors import UsageError
-from genjax.samplers.paths import NoisePath, log_snr
+from genjax.samplers.paths import NoisePath
+from genjax.samplers.process import log_snr
 
 PerImage = Float[Array, 'b 1 1 1']
 

@@ -1,6 +1,7 @@
-"""Augmentation of all that a discriminator sees: it cannot memorize a small data set, and the generator is not told to augment.
+"""Augmentation of all images that a discriminator sees, so that it does not overfit to a small data set.
 
-Both are differentiable in the images, and each image is transformed with its own key.
+The transformations are differentiable, and each image is transformed with its own key. Generated images are augmented too, so
+that the generator does not learn to produce augmented images.
 """
 
 import dataclasses
@@ -19,12 +20,12 @@ Memory = dict[str, Float[Array, '']]
 
 
 def mirror(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
-  """Left to right, half of the time."""
+  """Flips the image horizontally with probability 1/2."""
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def shift(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Array, 'h w c']:
-  """By whole pixels, up to an eighth of a side in both directions; gray comes in, or what `jnp.pad` knows as `mode`."""
+  """Translates by integer pixels, at most an eighth of a side; fills with gray, or pads by the `mode` of `jnp.pad`."""
   h, w, _ = image.shape
   far = round(h / 8), round(w / 8)
   start = [jax.random.randint(k, (), 0, 2 * n + 1) for k, n in zip(jax.random.split(key), far, strict=True)]
@@ -33,7 +34,7 @@ def shift(key, image: Float[Array, 'h w c'], mode: str = 'constant') -> Float[Ar
 
 
 def colored(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
-  """Brightness by U(-1/2, 1/2) (of a range of 2), saturation times U(0, 2), contrast times U(1/2, 3/2)."""
+  """Adds U(-1/2, 1/2) to the brightness (of a range of 2), scales saturation by U(0, 2) and contrast by U(1/2, 3/2)."""
   u = jax.random.uniform(key, (3,))
   image = image + u[0] - 0.5
   gray = image.mean(axis=2, keepdims=True)
@@ -42,14 +43,14 @@ def colored(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
 
 
 def cut_out(key, image: Float[Array, 'h w c']) -> Float[Array, 'h w c']:
-  """A square of half the side, with its center anywhere in the image, is gray."""
+  """Replaces a square of half the side, centered anywhere in the image, by gray."""
 
-  def inside(key, n):  # the center is a pixel, or a line between two or at the rim
+  def mask(key, n):  # the center is a pixel, or a line between two pixels or at the border
     cut = round(n / 2)
     start = jax.random.randint(key, (), 0, n + 1 - cut % 2) - cut // 2
     return (start <= jnp.arange(n)) & (jnp.arange(n) < start + cut)
 
-  rows, columns = (inside(k, n) for k, n in zip(jax.random.split(key), image.shape[:2], strict=True))
+  rows, columns = (mask(k, n) for k, n in zip(jax.random.split(key), image.shape[:2], strict=True))
   return jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
 
 
@@ -58,16 +59,16 @@ POLICIES = {'color': colored, 'translation': shift, 'cutout': cut_out}
 
 @dataclasses.dataclass(frozen=True)
 class DiffAugment:
-  """Always: color, translation and cutout, or what `policy` names of them (2006.10738, section 3.2)."""
+  """Always applies color, translation and cutout, or those in `policy` (2006.10738, section 3.2)."""
 
   policy: tuple[str, ...] = ('color', 'translation', 'cutout')
 
   def __post_init__(self):
     if not self.policy:
-      raise UsageError(f'DiffAugment: an empty policy does nothing, name some of {", ".join(POLICIES)}.')
+      raise UsageError(f'DiffAugment: policy is empty, choose from {", ".join(POLICIES)}.')
     for name in self.policy:
       if name not in POLICIES:
-        raise UsageError(f'DiffAugment: policy {name!r} is unknown.' + did_you_mean(name, POLICIES, 'It has'))
+        raise UsageError(f'DiffAugment: unknown policy {name!r}.' + did_you_mean(name, POLICIES, 'Available'))
 
   def __call__(self, keys: Keys, images: Images, memory: Memory | None = None) -> Images:
     for i, name in enumerate(self.policy):
@@ -79,10 +80,10 @@ class DiffAugment:
 class AdaptiveAugment:
   """Each transformation with a probability p that grows while the discriminator overfits (ADA, 2006.06676).
 
-  r = E sign D(x) on real images (of what the loss has in its place, `Adversarial.ada_signal`), remembered over some ten
-  steps; p moves towards more where r is above `target`, by 1 in `kimg` thousand images. Pixel blitting, geometric and color
-  transformations of appendix B ("bgc"), in its order; colors of
-  gray images have brightness and contrast alone. Geometry is resampled as in genjax/objectives/diffusion/augment.py.
+  r = E sign D(x) on real images (or of `Adversarial.ada_signal` instead of D), averaged over about ten steps. p increases while
+  r is above `target`, and decreases otherwise, by 1 in `kimg` thousand images. Uses the pixel blitting, geometric and color
+  transformations of appendix B ("bgc"), in this order; grayscale images have only brightness and contrast. Images are resampled
+  as in genjax/objectives/diffusion/augment.py.
   """
 
   target: float = 0.6
@@ -93,13 +94,13 @@ class AdaptiveAugment:
       raise UsageError(f'AdaptiveAugment: target={self.target} must be between -1 and 1, kimg={self.kimg} positive.')
 
   def init(self) -> Memory:
-    """`p`, in [0, 1], and `r`."""
+    """The initial state: `p`, in [0, 1], and `r`."""
     return {'p': jnp.zeros(()), 'r': jnp.zeros(())}
 
   def update(self, memory: Memory, real: Float[Array, 'b'], batch_size: int) -> Memory:
-    """After a step of `batch_size` images; `real` is positive where a real image was taken for real.
+    """The state after a step of `batch_size` images; `real` is positive where a real image was classified as real.
 
-    The step that p takes now is by the r of the steps before.
+    p is updated with the r of the previous steps.
     """
     step = jnp.sign(memory['r'] - self.target) * batch_size / (1000 * self.kimg)
     r = memory['r'] + 0.1 * (jnp.sign(real).mean() - memory['r'])
@@ -113,13 +114,13 @@ def _adapted(key, image: Float[Array, 'h w c'], p: Float[Array, '']) -> Float[Ar
   keys = jax.random.split(key, 7)
   on = jax.random.bernoulli(keys[0], p, (11,))
   u, n = jax.random.uniform(keys[1], (4,), minval=-1), jax.random.normal(keys[2], (7,))
-  # Pixels move, none is read between others.
+  # Pixel blitting, without interpolation.
   image = jnp.where(on[0], mirror(keys[3], image), image)
   if image.shape[0] == image.shape[1]:
     quarters = jax.random.randint(keys[4], (), 0, 4) * on[1]
     image = jax.lax.select_n(quarters, *(jnp.rot90(image, k) for k in range(4)))
   image = jnp.where(on[2], shift(keys[5], image, 'reflect'), image)
-  # Scaled, rotated, stretched, rotated again, shifted. Two rotations, each with 1 - sqrt(1 - p): one at least with p.
+  # Scale, rotate, stretch, rotate again, shift. Each rotation has probability 1 - sqrt(1 - p), so that p is that of any.
   turns = jax.random.bernoulli(keys[6], 1 - jnp.sqrt(1 - p), (2,))
   before, after = (_rotation(jnp.pi * turns[i] * u[i]) for i in range(2))
   scale, stretch = 2.0 ** (0.2 * on[3] * n[0]), 2.0 ** (0.2 * on[4] * n[1])

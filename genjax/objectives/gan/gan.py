@@ -1,7 +1,7 @@
-"""Generative adversarial network (Goodfellow et al. 1406.2661): a game of two, put together from parts that know nothing of it.
+"""Generative adversarial network (Goodfellow et al. 1406.2661), composed of independent parts.
 
-The parts: two networks, what they play for (genjax/objectives/gan/losses.py), what keeps them steady
-(genjax/objectives/gan/penalties.py), and what is done to the images that the discriminator sees
+The parts are two networks, their losses (genjax/objectives/gan/losses.py), penalties that stabilize the training
+(genjax/objectives/gan/penalties.py), and augmentation of the images that the discriminator sees
 (genjax/objectives/gan/augment.py).
 """
 
@@ -22,35 +22,35 @@ from genjax.conditioners import Unconditional, complete, num_classes
 from genjax.errors import UsageError
 from genjax.objectives.common import check_no_dropout, check_scale
 from genjax.objectives.gan.losses import Adversarial, NonSaturating
-from genjax.objectives.gan.penalties import GeneratorPenalty, Penalty
+from genjax.objectives.gan.penalties import Critic, GeneratorPenalty, Penalty
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 
 class DiscriminatorOutput(NamedTuple):
-  """Logits [B], and of the classes [B, K] if the discriminator classifies, too."""
+  """Logits [B], and logits of the classes [B, K] if the discriminator predicts them."""
 
   logits: Float[Array, 'b']
   classes: Float[Array, 'b k'] | None
 
 
 class Plan(NamedTuple):
-  """What of a player's loss counts at a step."""
+  """The parts of a player's loss that are used at a step."""
 
-  penalties: tuple[str, ...] = ()  # those due, of the lazy ones
-  top: int | None = None  # of networks that grow, the highest level that is computed
+  penalties: tuple[str, ...] = ()  # lazy penalties that are due
+  top: int | None = None  # the highest level that is computed, for networks that grow
 
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialGame(abc.ABC):
-  """Abstract: the discriminator learns real from generated, then the generator learns to be taken for real.
+  """Abstract: the discriminator learns to classify real and generated images, and the generator to be classified as real.
 
-  `generator(z, cond, train) -> image`, `discriminator(x, cond, train) -> logit` [B], or [B, 1 + K] of which the others
-  classify (AC-GAN, 1610.09585). A generator with `has_noise_input` takes keys [B] after these, one with a `mapping` and a
-  `synthesis` has w in between. A discriminator with `uses_batch_statistics` judges an image by the others of its batch. What
-  networks keep beside parameters, such as batch statistics, are buffers under the same names. Conditions, if any, are the real
-  images' own (1411.1784).
+  `generator(z, cond, train) -> image`, `discriminator(x, cond, train) -> logit` [B], or [B, 1 + K] with K logits of classes
+  (AC-GAN, 1610.09585). A generator with `has_noise_input` takes keys [B] as another argument, and one with `mapping` and
+  `synthesis` has an intermediate latent w. The output of a discriminator with `uses_batch_statistics` for an image depends on
+  the others of the batch. State of networks other than parameters, such as batch statistics, is in buffers with their names.
+  Conditions, if any, are those of the real images (1411.1784).
 
-  Penalties are named in the config and in the logs; see genjax/objectives/gan/penalties.py for what they are called with.
+  Penalties have names in the config and in the logs; genjax/objectives/gan/penalties.py describes their arguments.
   """
 
   generator: nn.Module
@@ -60,8 +60,8 @@ class AdversarialGame(abc.ABC):
   penalties: Mapping[str, Penalty] = FrozenDict()  # on the discriminator
   generator_penalties: Mapping[str, GeneratorPenalty] = FrozenDict()
   augment: Callable | None = None
-  critic_steps: int = 1  # of the discriminator, for each of the generator
-  auxiliary: float = 1.0  # weight of the classes, if the discriminator predicts them
+  critic_steps: int = 1  # discriminator steps per generator step
+  auxiliary: float = 1.0  # weight of the classification loss, if the discriminator predicts classes
 
   grows: ClassVar[bool]  # whether both networks grow
 
@@ -75,10 +75,10 @@ class AdversarialGame(abc.ABC):
       raise UsageError(f'objective: {names[0]} must be a generator and {names[1]} a discriminator.')
     if isinstance(self.augment, (Penalty, Adversarial, nn.Module)):
       kind = type(self.augment).__name__
-      raise UsageError(f'objective.augment: {kind} does not augment, take DiffAugment or AdaptiveAugment.')
+      raise UsageError(f'objective.augment: {kind} is not an augmentation, use DiffAugment or AdaptiveAugment.')
     if self.auxiliary != 1 and getattr(self.discriminator, 'conditioning', 'classifier') != 'classifier':
       raise UsageError(
-        f"objective.auxiliary={self.auxiliary}: this discriminator predicts no classes, set its conditioning='classifier'."
+        f"objective.auxiliary={self.auxiliary}: the discriminator predicts no classes, set its conditioning='classifier'."
       )
     if getattr(self.discriminator, 'conditioning', '') == 'classifier' and not num_classes(self.conditioner):
       raise UsageError(
@@ -88,14 +88,16 @@ class AdversarialGame(abc.ABC):
       check_no_dropout(getattr(self, player), player, 'GAN')
       if hasattr(getattr(self, player), 'top') != self.grows:
         kind = type(getattr(self, player)).__name__
-        wrong = f'does not grow, take Progressive{player.title()}' if self.grows else 'grows, take objective ProgressiveGAN'
+        wrong = f'does not grow, use Progressive{player.title()}' if self.grows else 'grows, use objective ProgressiveGAN'
         raise UsageError(f'objective.{player}: {kind} {wrong}.')
     for field, player in (('penalties', 'discriminator'), ('generator_penalties', 'generator')):
       for name, penalty in getattr(self, field).items():
         if not isinstance(penalty, Penalty) or isinstance(penalty, GeneratorPenalty) != (player == 'generator'):
-          raise UsageError(f'objective.{field}.{name} is {type(penalty).__name__}, no penalty on the {player}.')
+          raise UsageError(f'objective.{field}.{name} is {type(penalty).__name__}, but must be a penalty on the {player}.')
         if not name.isidentifier() or name in ('loss', 'grad_norm'):
-          raise UsageError(f'objective.{field}: {name!r} is no name for a penalty, which is logged as {player}/{name}.')
+          raise UsageError(
+            f'objective.{field}: {name!r} cannot be the name of a penalty, which is logged as {player}/{name}: rename it.'
+          )
       object.__setattr__(self, field, FrozenDict(getattr(self, field)))  # hashable
 
   @property
@@ -109,7 +111,7 @@ class AdversarialGame(abc.ABC):
     return Plan(due(self.penalties, step), self.top(step))
 
   def generator_plan(self, step: int) -> Plan | None:
-    """The generator plays at each `critic_steps`-th step, and its penalties count at each `every`-th of these."""
+    """The generator is trained at every `critic_steps`-th step, with its penalties at every `every`-th of these."""
     if step % self.critic_steps:
       return None
     return Plan(due(self.generator_penalties, step // self.critic_steps), self.top(step))
@@ -125,7 +127,7 @@ class AdversarialGame(abc.ABC):
     noise = self.noise(rng.image_keys(key, batch.index))
     logits, discriminator = self.discriminator.init_with_output(discriminator_key, batch.image, embedded, True)
     images, generator = self.generator.init_with_output(generator_key, z, embedded, True, *noise)
-    self.check_answers(logits.shape, images.shape, batch.image.shape)
+    self.check_output_shapes(logits.shape, images.shape, batch.image.shape)
     variables = {'discriminator': discriminator, 'generator': generator}
     params = {name: v.pop('params') for name, v in variables.items()}
     buffers = {name: v for name, v in variables.items() if v}
@@ -135,32 +137,34 @@ class AdversarialGame(abc.ABC):
       buffers['penalties'] = {name: penalty.init() for name, penalty in self.generator_penalties.items()}
     return Variables(params, buffers)
 
-  def check_answers(self, logits: tuple[int, ...], made: tuple[int, ...], images: tuple[int, ...]) -> None:
-    """Raises UsageError unless `logits` [B] or [B, 1 + K] and images `made` [B, H, W, C], shapes, fit the data's `images`."""
-    wanted = [images[:1]] + ([(images[0], 1 + classes)] if (classes := num_classes(self.conditioner)) else [])
-    if logits not in wanted:
-      name, read = type(self.discriminator).__name__, ' or '.join(f'{list(shape)}' for shape in wanted)
+  def check_output_shapes(self, logits: tuple[int, ...], generated: tuple[int, ...], images: tuple[int, ...]) -> None:
+    """Raises UsageError unless the shapes of logits, [B] or [B, 1 + K], and of generated images fit the data's `images`."""
+    expected = [images[:1]] + ([(images[0], 1 + classes)] if (classes := num_classes(self.conditioner)) else [])
+    if logits not in expected:
+      name, shapes = type(self.discriminator).__name__, ' or '.join(f'{list(shape)}' for shape in expected)
       raise UsageError(
-        f'objective.discriminator: {name} answers {list(logits)} of {images[0]} images, a GAN reads {read}: '
-        'a logit of each image, and of its classes if it classifies.'
+        f'objective.discriminator: {name} returns {list(logits)} for {images[0]} images, but must return {shapes}: '
+        'a logit of each image, and logits of its classes if it predicts them.'
       )
-    if made != images:
+    if generated != images:
       name = type(self.generator).__name__
-      raise UsageError(f'objective.generator: {name} makes images {list(made[1:])}, the data have {list(images[1:])}.')
+      raise UsageError(
+        f'objective.generator: {name} generates images {list(generated[1:])}, but the data have {list(images[1:])}.'
+      )
 
   def discriminator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """The loss's L_D, and the penalties."""
+    """L_D, and the penalties."""
     embedded = self.conditioner.embed(batch.cond)
     fake, _ = self.generate(params, context.buffers, keys, embedded)
     real_keys, fake_keys, penalty_keys = (rng.fold_in(keys, i) for i in (1, 2, 3))
     seen = [self.augmented(k, x, context.buffers) for k, x in ((real_keys, batch.image), (fake_keys, fake))]
     if self.uses_batch_statistics(context.buffers):  # real and generated batches have their own statistics (1511.06434)
-      real, buffers = self.judge(params, context.buffers, seen[0], embedded)
-      generated, buffers = self.judge(params, context.buffers | buffers, seen[1], embedded)
-    else:  # one pass over pairs: one gradient to reduce where devices are many
+      real, buffers = self.discriminate(params, context.buffers, seen[0], embedded)
+      generated, buffers = self.discriminate(params, context.buffers | buffers, seen[1], embedded)
+    else:  # one pass over pairs, so that several devices reduce one gradient
       pairs = jnp.stack(seen, axis=1).reshape(-1, *fake.shape[1:])  # [2 B, H, W, C]
       both = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), embedded)
-      output, buffers = self.judge(params, context.buffers, pairs, both)
+      output, buffers = self.discriminate(params, context.buffers, pairs, both)
       real, generated = (jax.tree.map(lambda x, i=i: x[i::2], output) for i in (0, 1))
     logits = real.logits, generated.logits
     loss = self.loss.discriminator(*logits)
@@ -170,32 +174,30 @@ class AdversarialGame(abc.ABC):
       loss += self.auxiliary * metrics['d_classes']
 
     def critic(images, keys):
-      return self.judge(params, context.buffers, self.augmented(keys, images, context.buffers), embedded)[0].logits
+      return self.discriminate(params, context.buffers, self.augmented(keys, images, context.buffers), embedded)[0].logits
 
-    for i, (name, penalty) in enumerate(self.penalties.items()):
-      if is_due(name, penalty, context):
-        if 'batch_stats' in context.buffers.get('discriminator', {}):
-          kind = type(self.discriminator).__name__
-          raise UsageError(
-            f'objective.penalties.{name} is of each image alone, but {kind} normalizes over the batch: set its norm.'
-          )
-        metrics[f'discriminator/{name}'] = penalty(critic, batch.image, fake, rng.fold_in(penalty_keys, i))
-        loss += penalty.every * metrics[f'discriminator/{name}']
+    if self.penalties and 'batch_stats' in context.buffers.get('discriminator', {}):
+      kind, name = type(self.discriminator).__name__, next(iter(self.penalties))
+      raise UsageError(
+        f'objective.penalties.{name} needs independent images, but {kind} normalizes over the batch: set its norm.'
+      )
+    loss, values = penalized(loss, self.penalties, context, critic, batch.image, fake, penalty_keys)
+    metrics |= values
     if 'augment' in context.buffers:
       buffers['augment'] = self.augment.update(context.buffers['augment'], self.loss.ada_signal(*logits), context.batch_size)
       metrics['augment_p'] = context.buffers['augment']['p']
     return loss, Aux(metrics, buffers)
 
   def generator_loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """The loss's L_G, and the penalties."""
+    """L_G, and the penalties."""
     embedded = self.conditioner.embed(batch.cond)
     fake, buffers = self.generate(params, context.buffers, keys, embedded)
     real_keys, fake_keys, penalty_keys = (rng.fold_in(keys, i) for i in (1, 2, 3))
-    generated, _ = self.judge(params, context.buffers, self.augmented(fake_keys, fake, context.buffers), embedded)
+    generated, _ = self.discriminate(params, context.buffers, self.augmented(fake_keys, fake, context.buffers), embedded)
     real = None
     if self.loss.paired:
       seen = self.augmented(real_keys, batch.image, context.buffers)
-      real = self.judge(params, context.buffers, seen, embedded)[0].logits
+      real = self.discriminate(params, context.buffers, seen, embedded)[0].logits
     loss, metrics = self.loss.generator(real, generated.logits), {}
     if generated.classes is not None:
       loss += self.auxiliary * class_error(generated, embedded)
@@ -212,10 +214,10 @@ class AdversarialGame(abc.ABC):
     return loss, Aux(metrics, buffers)
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, truncation: float = 1.0) -> Images:
-    """G(z), z ~ N(0, I), with running batch statistics. Fields that `cond` lacks are drawn.
+    """G(z), z ~ N(0, I), with running batch statistics. Missing fields of `cond` are drawn.
 
-    `truncation` below 1 gives up variety for quality: z is scaled by it (w around its mean where there is a mapping).
-    Raises UsageError for a negative one, and for another than 1 where the generator normalizes z.
+    `truncation` below 1 trades variety for quality: it scales z, or the deviation of w from its mean if there is a mapping.
+    Raises UsageError if it is negative, or if it is not 1 and the generator normalizes z.
     """
     embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
     return jnp.clip(self.from_latents(variables, self.latents(keys), embedded, keys, truncation), -1, 1)
@@ -227,7 +229,7 @@ class AdversarialGame(abc.ABC):
   def from_latents(
     self, variables: Variables, z: Float[Array, 'b z'], embedded: Cond, keys: Keys, truncation: float = 1.0
   ) -> Images:
-    """The images of given latents; `keys` for noise in the network, if it has any."""
+    """The images of latents z; `keys` are for noise in the network, if it has any."""
     if not hasattr(self.generator, 'synthesis'):
       self.check_truncation(truncation)
       return self.generator.apply(collections(variables, 'generator'), truncation * z, embedded, False, *self.noise(keys))
@@ -239,28 +241,30 @@ class AdversarialGame(abc.ABC):
     return self.generator.apply(collections(variables, 'generator'), z, embedded, truncation, method='mapping')
 
   def check_truncation(self, truncation: float) -> None:
-    """Raises UsageError if latents cannot be `truncation` times as long; a traced one is believed."""
+    """Raises UsageError if latents cannot be scaled by `truncation`; traced values are not checked."""
     check_scale('truncation', truncation)
     if getattr(self.generator, 'normalizes', False) and isinstance(truncation, int | float) and truncation != 1:
-      raise UsageError(f'truncation={truncation}: {type(self.generator).__name__} normalizes z, there is no length to scale.')
+      raise UsageError(
+        f'truncation={truncation} has no effect with {type(self.generator).__name__}, which normalizes z: use 1.'
+      )
 
   def from_styles(self, variables: Variables, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Keys) -> Images:
-    """The images of w, or of one w for each layer."""
+    """The images of w, which may have one w per layer."""
     return self.generator.apply(collections(variables, 'generator'), w, *self.noise(keys), method='synthesis')
 
   def map_of(self, params: dict, buffers: dict, keys: Keys, noise: Keys, embedded: Cond, wrt_w: bool):
-    """Latents of the batch, w if it is asked for and there is a mapping, and the map from them to images, image by image."""
+    """Latents of the batch (w if `wrt_w` and there is a mapping, else z), and the map from them to images."""
     variables, z = Variables(params, buffers), rng.normal(keys, (self.generator.z_dim,))
     if not (wrt_w and hasattr(self.generator, 'synthesis')):
       return z, lambda z: self.from_latents(variables, z, embedded, noise)
     return self.styles(variables, z, embedded), lambda w: self.from_styles(variables, w, noise)
 
   def noise(self, keys: Keys) -> tuple[Keys, ...]:
-    """What the generator takes beside latents and conditions."""
+    """Additional arguments of the generator: keys if it has a noise input, else nothing."""
     return (rng.fold_in(keys, 4),) if getattr(self.generator, 'has_noise_input', False) else ()
 
   def uses_batch_statistics(self, buffers: dict) -> bool:
-    """Whether the discriminator judges an image by the others of its batch."""
+    """Whether the discriminator's output for an image depends on the others of its batch."""
     return 'batch_stats' in buffers.get('discriminator', {}) or getattr(self.discriminator, 'uses_batch_statistics', False)
 
   def augmented(self, keys: Keys, images: Images, buffers: dict) -> Images:
@@ -271,30 +275,52 @@ class AdversarialGame(abc.ABC):
     z = rng.normal(keys, (self.generator.z_dim,))
     return self.apply('generator', params, buffers, z, embedded, True, *self.noise(keys))
 
-  def judge(self, params: dict, buffers: dict, images: Images, embedded: Cond) -> tuple[DiscriminatorOutput, dict]:
+  def discriminate(self, params: dict, buffers: dict, images: Images, embedded: Cond) -> tuple[DiscriminatorOutput, dict]:
     """The discriminator's output in training mode, and its new buffers."""
     out, buffers = self.apply('discriminator', params, buffers, images, embedded, True)
     return DiscriminatorOutput(out, None) if out.ndim == 1 else DiscriminatorOutput(out[:, 0], out[:, 1:]), buffers
 
   def apply(self, name: str, params: dict, buffers: dict, *inputs):
-    """A player's network: its output, and its new buffers under its name."""
+    """Applies a player's network; returns its output, and its new buffers under its name."""
     mine = buffers.get(name, {})
     out, new = getattr(self, name).apply({'params': params[name], **mine}, *inputs, mutable=list(mine))
     return out, ({name: new} if mine else {})
 
 
 def collections(variables: Variables, name: str) -> dict:
-  """A player's variables as linen takes them."""
+  """A player's variables as collections of linen."""
   return {'params': variables.params[name], **variables.buffers.get(name, {})}
 
 
 def due(penalties: Mapping[str, Penalty], time: int) -> tuple[str, ...]:
-  """The lazy penalties that count at the `time`-th time that a player plays, from 0."""
+  """The lazy penalties that are due at the `time`-th step of a player, from 0."""
   return tuple(name for name, penalty in penalties.items() if penalty.every > 1 and time % penalty.every == 0)
 
 
+def penalized(
+  loss: Float[Array, ''],
+  penalties: Mapping[str, Penalty],
+  context: Context,
+  critic: Critic,
+  real: Images,
+  fake: Images,
+  keys: Keys,
+  stream: int = 0,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """A discriminator's loss with the penalties that count at this step, and their values, to log.
+
+  Those of the i-th penalty are drawn from stream `stream` + i of the images' keys.
+  """
+  values = {}
+  for i, (name, penalty) in enumerate(penalties.items(), start=stream):
+    if is_due(name, penalty, context):
+      values[f'discriminator/{name}'] = penalty(critic, real, fake, rng.fold_in(keys, i))
+      loss += penalty.every * values[f'discriminator/{name}']
+  return loss, values
+
+
 def is_due(name: str, penalty: Penalty, context: Context) -> bool:
-  """Whether a penalty counts at this step."""
+  """Whether a penalty is used at this step."""
   return penalty.every == 1 or name in context.plan.penalties
 
 
@@ -305,7 +331,7 @@ def class_error(output: DiscriminatorOutput, embedded: Cond) -> Float[Array, '']
 
 @dataclasses.dataclass(frozen=True)
 class GAN(AdversarialGame):
-  """A game between two networks of fixed size."""
+  """A GAN of two networks of fixed size."""
 
   grows: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""What discriminator and generator play for: a pair of losses of the logits, each paper's own."""
+"""Adversarial losses: pairs of losses of the discriminator and the generator."""
 
 import abc
 import dataclasses
@@ -16,9 +16,9 @@ Scalar = Float[Array, '']
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial(abc.ABC):
-  """Two scalars to be minimized, of logits [B] of real and of generated images."""
+  """Two losses of the logits [B] of real and of generated images."""
 
-  paired: ClassVar[bool] = False  # whether the generator's loss looks at `real`, which is None otherwise
+  paired: ClassVar[bool] = False  # whether the generator's loss uses `real`, which is None otherwise
 
   @abc.abstractmethod
   def discriminator(self, real: Logits, fake: Logits) -> Scalar: ...
@@ -27,7 +27,7 @@ class Adversarial(abc.ABC):
   def generator(self, real: Logits | None, fake: Logits) -> Scalar: ...
 
   def ada_signal(self, real: Logits, fake: Logits) -> Logits:
-    """Positive where a real image is taken for real: what ADA takes the signs of (2006.06676, section 3.1)."""
+    """Positive where a real image is classified as real; ADA uses the signs (2006.06676, section 3.1)."""
     return real
 
 
@@ -53,7 +53,7 @@ class Minimax(Adversarial):
 
 @dataclasses.dataclass(frozen=True)
 class NonSaturating(Minimax):
-  """L_D of `Minimax`, L_G = -E log D(G(z)), whose gradient does not vanish where D is right (1406.2661, section 3)."""
+  """L_D of `Minimax`, L_G = -E log D(G(z)), whose gradient does not vanish if D is accurate (1406.2661, section 3)."""
 
   def generator(self, real: Logits | None, fake: Logits) -> Scalar:
     return jax.nn.softplus(-fake).mean()
@@ -70,12 +70,12 @@ class LeastSquares(Adversarial):
     return 0.5 * jnp.square(fake - 1).mean()
 
   def ada_signal(self, real: Logits, fake: Logits) -> Logits:
-    return real - 0.5  # half way between its targets
+    return real - 0.5  # halfway between the targets
 
 
 @dataclasses.dataclass(frozen=True)
 class Wasserstein(Adversarial):
-  """L_D = E D(G(z)) - E D(x), L_G = -E D(G(z)), for D of bounded slope (1701.07875, eq. 2 and 3).
+  """L_D = E D(G(z)) - E D(x), L_G = -E D(G(z)), for a Lipschitz D (1701.07875, eq. 2 and 3).
 
   The slope is bounded by a penalty (`penalties.GradientPenalty`), by clipping the weights (`optim.rmsprop`) or by spectral
   normalization.
@@ -104,7 +104,7 @@ class Hinge(Adversarial):
 
 @dataclasses.dataclass(frozen=True)
 class RelativisticPairing(Adversarial):
-  """L_D = E softplus(D(G(z)) - D(x)), L_G = E softplus(D(x) - D(G(z))): each image beside one of the other kind.
+  """L_D = E softplus(D(G(z)) - D(x)), L_G = E softplus(D(x) - D(G(z))): real and generated images are compared in pairs.
 
   RpGAN (1807.00734, eq. 5 and 6) with f = softplus as in R3GAN (2501.05441, eq. 2), which adds R1 and R2.
   """

@@ -1,10 +1,10 @@
-"""What keeps a game of two steady: penalties on the discriminator's slope, and on the generator's Jacobian.
+"""Penalties that stabilize GAN training: on the gradient of the discriminator, and on the Jacobian of the generator.
 
-A discriminator's penalty, a frozen dataclass and `Penalty`, is called with `critic(images, keys) -> logits [B]`, real and
-generated images [B, H, W, C] and keys [B], and returns a scalar. A generator's, a `GeneratorPenalty`, is called with
-`generate(latents) -> images`, latents [B, d], keys and a number that it remembers from step to step, and returns a scalar and
-the number. Both count at each `every`-th step only, `every` times as much then (lazy regularization, 1912.04958, appendix B;
-the paper takes such steps apart from the others with the same Adam, here they are one).
+A penalty of the discriminator is a frozen dataclass and a `Penalty`. It is called with `critic(images, keys) -> logits [B]`,
+real and generated images [B, H, W, C] and keys [B], and returns a scalar. A penalty of the generator is a `GeneratorPenalty`.
+It is called with `generate(latents) -> images`, latents [B, d], keys and a state that is kept between steps, and returns a
+scalar and the new state. Both are used at every `every`-th step with `every` times the weight (lazy regularization,
+1912.04958, appendix B; the paper uses separate steps of the same Adam for this, and here it is one step).
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Generate = Callable[[Float[Array, 'b d']], Images]
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-  """`weight` in the loss; every `every`-th step."""
+  """A term of the loss with `weight`, at every `every`-th step."""
 
   weight: float
   every: int = 1
@@ -40,12 +40,12 @@ class Penalty:
 
 
 class GeneratorPenalty(Penalty):
-  """One of the generator, called with what `init` gave or the call before returned."""
+  """A penalty of the generator, called with the state from `init` or from the previous call."""
 
-  wrt_w: ClassVar[bool] = False  # of w where the generator has a mapping, else of z ~ N(0, I)
+  wrt_w: ClassVar[bool] = False  # with respect to w if the generator has a mapping, else to z ~ N(0, I)
 
   def init(self) -> Array:
-    """What is remembered: a mean over images, so that it may be taken of parts of a batch."""
+    """The initial state: a mean over images, so that it can be computed from parts of a batch."""
     return jnp.zeros(())
 
 
@@ -56,7 +56,7 @@ def squared_slopes(critic: Critic, images: Images, keys: Keys) -> Float[Array, '
 
 
 def norm(squared: Float[Array, '*b']) -> Float[Array, '*b']:
-  """The root, whose gradient at 0 is 0."""
+  """The square root, with gradient 0 at 0."""
   return jnp.sqrt(jnp.where(squared > 0, squared, 1)) * (squared > 0)
 
 
@@ -108,9 +108,9 @@ class DRAGAN(Penalty):
 
 @dataclasses.dataclass(frozen=True)
 class Consistency(Penalty):
-  """weight E (D(x) - D(T(x)))^2 + generated E (D(G(z)) - D(T(G(z))))^2, T a mirroring and a shift by an eighth of the side.
+  """weight E (D(x) - D(T(x)))^2 + generated E (D(G(z)) - D(T(G(z))))^2, T a flip and a shift of up to an eighth of the side.
 
-  CR-GAN (1910.12027, eq. 2); with `generated` above 0 balanced, bCR-GAN (2002.04724, algorithm 1).
+  CR-GAN (1910.12027, eq. 2); with `generated` above 0 bCR-GAN (2002.04724, algorithm 1).
   """
 
   weight: float = 10.0
@@ -118,21 +118,21 @@ class Consistency(Penalty):
 
   def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
     if real.shape[1:3] == (1, 1):
-      raise UsageError('Consistency: images of one pixel are their own mirror images, and an eighth of their side is no shift.')
+      raise UsageError('Consistency: flips and shifts do not change images of one pixel, remove this penalty.')
     keys, again = rng.split(keys, 2)
 
-    def apart(images):
+    def difference(images):
       moved = jax.vmap(lambda key, image: mirror(key, shift(jax.random.fold_in(key, 0), image, 'reflect')))(again, images)
       return jnp.square(critic(images, keys) - critic(moved, keys)).mean()
 
-    return self.weight * apart(real) + (self.generated * apart(fake) if self.generated else 0.0)
+    return self.weight * difference(real) + (self.generated * difference(fake) if self.generated else 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class PathLength(GeneratorPenalty):
   """weight E (|J_w^T y| - a)^2, y ~ N(0, I) / sqrt(H W), J_w the Jacobian of the image by the latent (1912.04958, eq. 4).
 
-  a, remembered, follows the mean of |J_w^T y| by a hundredth a time. The latent is w where there is a `mapping`, else z.
+  a is a moving average of |J_w^T y| with rate 0.01. The latent is w if there is a `mapping`, else z.
   """
 
   weight: float = 2.0
@@ -148,14 +148,14 @@ class PathLength(GeneratorPenalty):
 
 @dataclasses.dataclass(frozen=True)
 class JacobianVariation(GeneratorPenalty):
-  """weight 1/2 E |J(z) - J(z')|_F^2 / E |J|_F^2, of neighbors z, z': how much of the Jacobian varies, between 0 and 1.
+  """weight 1/2 E |J(z) - J(z')|_F^2 / E |J|_F^2 for neighbors z, z': the relative variation of the Jacobian, from 0 to 1.
 
   J(z) is the Jacobian dG/dz, z' = sqrt(1 - r^2) z + r n with n ~ N(0, I) and r = `radius`, so that z' ~ N(0, I) as z. The
   Frobenius norms are E_v |J v|^2 over v ~ N(0, I), the same v for z and z': two forward derivatives an image. With r = 1
   the numerator is the variance of J, E |J - E J|_F^2; for small r it is r^2 / 2 sum_k E |dJ / dz_k|_F^2. It is 0 if and only if
-  G is affine. The gradient is that of the quotient, blind to the scale of G, with both means from what is remembered: they
-  follow by a hundredth a time, and the first time counts only for them. Derivation and what it changes: docs/gan.md. After the
-  idea of "Improving the Quality of GAN Training by Reducing Variation in the Jacobian of Maps from Latent Space to Data Space".
+  G is affine. The gradient is that of the quotient, which does not depend on the scale of G. Both means are moving averages
+  with rate 0.01; the first call only initializes them. Derivation and effect: docs/gan.md. Based on the idea of "Improving the
+  Quality of GAN Training by Reducing Variation in the Jacobian of Maps from Latent Space to Data Space".
   """
 
   weight: float = 1.0
@@ -179,6 +179,6 @@ class JacobianVariation(GeneratorPenalty):
     varies = 0.5 * jnp.square(here - there).sum(axis=(1, 2, 3)).mean()
     known, now = means[0] > 0, jax.lax.stop_gradient(jnp.stack([energy, varies]))
     mean = jnp.where(known, means[0], 1)
-    # d(V / E) = (dV - V / E dE) / E: a mean over images still, however they are split.
+    # d(V / E) = (dV - V / E dE) / E is still a mean over images, which does not depend on how a batch is split.
     share = jnp.where(known, (varies - means[1] / mean * (energy - now[0])) / mean, 0)
     return self.weight * share, jnp.where(known, means + 0.01 * (now - means), now)

@@ -1,4 +1,4 @@
-"""A GAN that grows while it is trained (Karras et al. 1710.10196, section 2), in the one step and the one state."""
+"""A GAN that grows during training (Karras et al. 1710.10196, section 2)."""
 
 import dataclasses
 from typing import ClassVar
@@ -14,10 +14,10 @@ from genjax.types import Batch, Context
 
 @dataclasses.dataclass(frozen=True)
 class ProgressiveGAN(AdversarialGame):
-  """A game between a ProgressiveGenerator and a ProgressiveDiscriminator (genjax/networks/progressive.py).
+  """A GAN of a ProgressiveGenerator and a ProgressiveDiscriminator (genjax/networks/progressive.py).
 
-  Each level is held for `hold_steps`, then the next fades in over `fade_steps`. The step is compiled once for each level, and
-  computes no level that has not begun. Images of the levels to come stay as they are: nothing is lost, nothing added.
+  Each level is held for `hold_steps`, then the next fades in over `fade_steps`. The step is compiled once per level, and
+  computes only levels that have started. The state has the parameters of all levels from the start.
   """
 
   hold_steps: int = 1000
@@ -31,18 +31,18 @@ class ProgressiveGAN(AdversarialGame):
 
   @property
   def grown_at(self) -> int:
-    """The step from which on images are whole."""
+    """The first step at which all levels are used."""
     return self.generator.levels * (self.hold_steps + self.fade_steps)
 
   def growth(self, step) -> Float[Array, '']:
-    """The level at `step`, a whole number while one is held."""
+    """The level at `step`, an integer while a level is held."""
     stage = self.hold_steps + self.fade_steps
     whole = jnp.floor_divide(step, stage)
     fading = jnp.maximum(step - whole * stage - self.hold_steps, 0) / self.fade_steps
     return jnp.minimum((whole + fading).astype(jnp.float32), float(self.generator.levels))
 
   def top(self, step: int) -> int:
-    """The highest level that has begun at `step`."""
+    """The highest level that has started at `step`."""
     stage = self.hold_steps + self.fade_steps
     return min(step // stage + (step % stage > self.hold_steps), self.generator.levels)
 
@@ -53,7 +53,7 @@ class ProgressiveGAN(AdversarialGame):
     return AdversarialGame.generator_loss(*self.grown(params, context, batch), keys)
 
   def grown(self, params: dict, context: Context, batch: Batch) -> tuple['ProgressiveGAN', dict, Context, Batch]:
-    """The game as it is at this step: networks that compute what has begun, `growth` in their buffers, real images of it."""
+    """The arguments at this step: networks up to the current level, `growth` in their buffers, and blended real images."""
     growth = self.growth(context.step)
     parts = {name: getattr(self, name).clone(top=context.plan.top) for name in ('generator', 'discriminator')}
     buffers = {name: context.buffers[name] | {'growth': {'level': growth}} for name in parts}

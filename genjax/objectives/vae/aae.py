@@ -1,4 +1,4 @@
-"""Adversarial autoencoder (Makhzani et al. 1511.05644): a discriminator, not a KL, leads the codes of images to the prior."""
+"""Adversarial autoencoder (Makhzani et al. 1511.05644): a discriminator instead of a KL matches the codes to the prior."""
 
 import abc
 import dataclasses
@@ -15,7 +15,7 @@ from genjax.conditioners import Unconditional, num_classes
 from genjax.errors import UsageError
 from genjax.objectives.gan.losses import NonSaturating
 from genjax.objectives.likelihoods import Likelihood
-from genjax.objectives.previews import Preview, of_latents
+from genjax.objectives.previews import Preview, latent_previews
 from genjax.objectives.vae.priors import NormalPrior
 from genjax.objectives.vae.vae import Posterior
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
@@ -24,7 +24,7 @@ ADVERSARIAL = NonSaturating()  # eq. 1 of the paper, D = sigmoid(logit)
 
 
 class Code(NamedTuple):
-  """Of an image: the image as observed, its style z, and logits of its class (None if the encoder predicts none)."""
+  """The observed image, its style z, and logits of its class (None if the encoder does not predict it)."""
 
   x: Images
   z: Float[Array, 'b z']
@@ -33,11 +33,11 @@ class Code(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialAutoencoder(NormalPrior):
-  """Abstract: 'discriminator' tells z ~ N(0, I) from codes z ~ q(z|x); 'model' reconstructs and makes codes pass for z.
+  """Abstract: 'discriminator' separates z ~ N(0, I) from codes z ~ q(z|x); 'model' reconstructs and fools the discriminator.
 
-  `encoder(x) -> mean, log-variance`, `decoder(z, cond) -> what the likelihood reads`, `discriminator(z) -> logit` [B].
-  Reconstruction and regularization, two steps in the paper, are one of `model` here, the sum of both gradients. The form in
-  which the discriminator is conditioned on the label, and each class has its part of the prior (section 2.3), is not here.
+  `encoder(x) -> mean, log-variance`, `decoder(z, cond)` -> parameters of the likelihood, `discriminator(z) -> logit` [B].
+  Reconstruction and regularization, two steps in the paper, are one step of `model` with the sum of both gradients. The variant
+  with a discriminator conditioned on the label, where each class has a part of the prior (section 2.3), is not implemented.
   """
 
   encoder: nn.Module
@@ -45,7 +45,7 @@ class AdversarialAutoencoder(NormalPrior):
   discriminator: nn.Module
   likelihood: Likelihood
   conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
-  weight: float = 1.0  # of the codes, in nats beside those of the image
+  weight: float = 1.0  # weight of the adversarial loss of the codes, relative to the nats of the image
 
   def __post_init__(self):
     if self.weight < 0:
@@ -61,17 +61,17 @@ class AdversarialAutoencoder(NormalPrior):
 
   @abc.abstractmethod
   def code_condition(self, code: Code, batch: Batch) -> Cond:
-    """What the decoder is conditioned on."""
+    """The conditions of the decoder."""
 
   @abc.abstractmethod
   def extra_loss(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''] | float, dict]:
-    """What is added to the loss of 'model', and to its logs."""
+    """Additional terms of the loss of 'model', and metrics to log."""
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     keys, n = jax.random.split(key, 4), len(batch.image)
     z = jnp.zeros((n, self.z_dim))
-    answer, decoder = self.decoder.init_with_output(keys[2], z, self.conditioner.embed(batch.cond))
-    self.likelihood.check(answer.shape, batch.image.shape)
+    out, decoder = self.decoder.init_with_output(keys[2], z, self.conditioner.embed(batch.cond))
+    self.likelihood.check(out.shape, batch.image.shape)
     params = {
       'discriminator': self.discriminator.init(keys[0], as_image(z))['params'],
       'model': {'encoder': self.encoder.init(keys[1], batch.image)['params'], 'decoder': decoder['params']},
@@ -85,7 +85,7 @@ class AdversarialAutoencoder(NormalPrior):
     return ADVERSARIAL.discriminator(*logits), Aux({})
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """-log p(x|z), and -log D(z) `weight` times."""
+    """-log p(x|z) - weight log D(z)."""
     code = self.encode(params, batch, keys)
     nll = -self.likelihood.log_prob(self.decode(params, code.z, self.code_condition(code, batch)), code.x, {}).mean()
     fooled = ADVERSARIAL.generator(None, self.logit(params, code.z))
@@ -100,15 +100,15 @@ class AdversarialAutoencoder(NormalPrior):
     return self.discriminator.apply({'params': params['discriminator']}, as_image(z))
 
   def previews(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Preview]:
-    """Of codes drawn by the encoder: see genjax/objectives/previews.py."""
+    """Previews of codes sampled by the encoder: see genjax/objectives/previews.py."""
     code = self.encode(variables.params, batch, keys)
     decode = lambda z, embedded: self.from_latents(variables, z, embedded, keys)  # noqa: E731
-    return of_latents(decode, code.x, code.z, self.code_condition(code, batch))
+    return latent_previews(decode, code.x, code.z, self.code_condition(code, batch))
 
 
 @dataclasses.dataclass(frozen=True)
 class AAE(AdversarialAutoencoder):
-  """With conditions the decoder gets them, and z keeps the style, what they leave open (section 4, the supervised form)."""
+  """With conditions, the decoder is conditioned on them, and z represents the style (section 4, supervised)."""
 
   @property
   def players(self) -> dict[str, Player]:
@@ -133,11 +133,11 @@ class AAE(AdversarialAutoencoder):
 
 @dataclasses.dataclass(frozen=True)
 class SemiSupervisedAAE(AdversarialAutoencoder):
-  """The encoder also predicts the class, and 'class_discriminator' tells predictions from one-hot rows (section 5).
+  """The encoder also predicts the class, and 'class_discriminator' separates predictions from one-hot vectors (section 5).
 
-  The labels of a part `labeled` of the images count by their cross-entropy, always of the same images. The last numbers of the
-  encoder's mean, one for each class, are the logits. `unshown_accuracy` in the logs is of the training images whose labels do
-  not count; of others, see `classify`.
+  The cross-entropy is computed for a fixed fraction `labeled` of the images. The last dimensions of the encoder's mean, one for
+  each class, are the logits. `unshown_accuracy` in the logs is the accuracy on the training images without labels; for other
+  images use `classify`.
   """
 
   class_discriminator: nn.Module | None = None  # y -> logit [B]; one like `discriminator` unless set
@@ -146,7 +146,7 @@ class SemiSupervisedAAE(AdversarialAutoencoder):
   def __post_init__(self):
     super().__post_init__()
     if not 0 < self.labeled <= 1:
-      raise UsageError(f'objective.labeled={self.labeled} must be above 0 and 1 at most.')
+      raise UsageError(f'objective.labeled={self.labeled} must be above 0 and at most 1.')
     if self.classes < 2 or self.encoder.z_dim <= self.classes:
       raise UsageError(
         f'objective.encoder.z_dim={self.encoder.z_dim} must exceed the number of classes, {self.classes}, which must be two or '
@@ -199,23 +199,23 @@ class SemiSupervisedAAE(AdversarialAutoencoder):
     return {'label': jax.nn.softmax(code.classes)}
 
   def classify(self, variables: Variables, batch: Batch, keys: Keys) -> Float[Array, 'b k']:
-    """Probabilities of the classes of images in [-1, 1]; `keys` draw what is observed where that is a draw."""
+    """Class probabilities of images in [-1, 1]; `keys` are for likelihoods whose `observe` is random."""
     return jax.nn.softmax(self.encode(variables.params, batch, keys).classes)
 
   def extra_loss(self, params: dict, code: Code, batch: Batch) -> tuple[Float[Array, ''], dict]:
     fooled = ADVERSARIAL.generator(None, self.class_logit(params, jax.nn.softmax(code.classes)))
     label, shown = batch.cond['label'], self.shown(batch.row)
     wrong = optax.softmax_cross_entropy_with_integer_labels(code.classes, label)
-    supervised = (wrong * shown).mean() / self.labeled  # a mean over images, however they are split
+    supervised = (wrong * shown).mean() / self.labeled  # a mean over images, independent of how a batch is split
     right = ((code.classes.argmax(axis=1) == label) & ~shown).sum() / jnp.maximum((~shown).sum(), 1)
     metrics = {'d_classes': fooled, 'class_nats': supervised, 'unshown_accuracy': right.astype(jnp.float32)}
     return self.weight * fooled + supervised, metrics
 
   def shown(self, row: Int[Array, 'b']) -> Bool[Array, 'b']:
-    """Whose labels count: a function of the place in the data set."""
+    """Which images have labels: a function of the index in the data set."""
     return rng.uniform(rng.image_keys(rng.key(0), row)) < self.labeled
 
 
 def as_image(z: Float[Array, 'b z']) -> Float[Array, 'b 1 1 z']:
-  """What discriminators take."""
+  """z as images of one pixel, the input of discriminators."""
   return z[:, None, None]

@@ -1,7 +1,6 @@
-"""beta-TCVAE (Chen et al. 1802.04942): the KL in three parts, of which the total correlation weighs more."""
+"""beta-TCVAE (Chen et al. 1802.04942): decomposes the KL into three parts, and weights the total correlation."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +12,12 @@ from genjax.types import Context
 
 @dataclasses.dataclass(frozen=True)
 class BetaTCVAE(RegularizedVAE):
-  """alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)) in the place of the KL, their sum (1802.04942, section 3).
+  """alpha I(x; z) + beta TC(z) + gamma sum_j KL(q(z_j) || p(z_j)) instead of the KL, their sum (1802.04942, section 3).
 
-  q(z) of a z ~ q(z|x) is estimated from the batch as q(z|x) / N and (N - 1) / N of the mean over the other images, N the size
-  of the data set: without bias (its logarithm has one), as by the paper's stratified sampling, and exactly where the batch is
-  the data set. An image's loss so depends on the others with which it is computed, and parts of a batch (`accumulate`, pmap)
-  are not the whole, as with batch statistics.
+  q(z) for z ~ q(z|x) is estimated from the batch as q(z|x) / N plus (N - 1) / N times the mean over the other images, where N
+  is the size of the data set. As with the paper's stratified sampling, it is unbiased (its logarithm is not), and exact if the
+  batch is the data set. The loss of an image depends on the others of the batch, so splitting a batch (`accumulate`, pmap)
+  changes the result, as with batch statistics.
   """
 
   beta: float = 6.0
@@ -41,8 +40,7 @@ class BetaTCVAE(RegularizedVAE):
   def decomposition(self, posterior: Posterior, z: Float[Array, 'b z'], data_size: int) -> tuple[Float[Array, 'b'], ...]:
     """log q(z|x) / q(z), log q(z) / prod_j q(z_j) and sum_j log q(z_j) / p(z_j) at the z of each image."""
     pairs = log_normal(z[:, None, :, None], posterior.mean[None, :, :, None], posterior.log_var[None, :, :, None])
-    log_prior = -0.5 * (jnp.square(z) + math.log(2 * math.pi)).sum(axis=1)
-    return decomposition(pairs, log_prior, data_size)
+    return decomposition(pairs, log_normal(z, 0.0, 0.0), data_size)
 
 
 def decomposition(

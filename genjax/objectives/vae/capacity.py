@@ -1,4 +1,4 @@
-"""beta-VAE whose KL is led to a capacity that grows (Burgess et al. 1804.03599)."""
+"""beta-VAE with a KL of controlled, increasing capacity (Burgess et al. 1804.03599)."""
 
 import dataclasses
 

@@ -26,7 +26,7 @@ from genjax.types import Aux, Batch, Cond, Context, Images, Keys, Variables
 
 
 class EncodedImages(NamedTuple):
-  """Images as they were observed, and what the decoder made of them."""
+  """Observed images, and the output of the decoder."""
 
   x: Images
   descent: Descent
@@ -41,25 +41,25 @@ class EncodedImages(NamedTuple):
 class LadderVAE(VariationalAutoencoder):
   """Abstract: a VAE with latents in many blocks, whose KL is weighted as in `VAE`.
 
-  `encoder(x, cond)` returns all that `decoder(keys, seen, cond, temperature) -> Descent` looks at. A subclass says what the
-  likelihood reads at x (`answer`), and which images stand for p(x|z) (`sample_pixels`).
+  `encoder(x, cond)` returns the features `seen` for `decoder(keys, seen, cond, temperature) -> Descent`. A subclass defines the
+  parameters of the likelihood at x (`likelihood_params`), and the images that represent p(x|z) (`sample_pixels`).
   """
 
   beta: float = 1.0
   warmup: int = 0  # images over which beta rises from 0 (1602.02282, section 2.3)
-  free_bits: float = 0.0  # nats of each block that cost nothing, in the mean of the batch or of a part (1606.04934, eq. 15)
+  free_bits: float = 0.0  # free nats of each block, in the mean over the batch or a part of it (1606.04934, eq. 15)
 
   def __post_init__(self):
     super().__post_init__()
     check_not_negative(self, 'beta', 'warmup', 'free_bits')
 
   @abc.abstractmethod
-  def answer(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
-    """What the likelihood reads at x."""
+  def likelihood_params(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
+    """The parameters of the likelihood at x."""
 
   @abc.abstractmethod
   def sample_pixels(self, params: dict, descent: Descent, keys: Keys) -> Images:
-    """The images that stand for p(x|z)."""
+    """The images that represent p(x|z): its mean, or samples."""
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     for part in ('encoder', 'decoder'):
@@ -89,7 +89,7 @@ class LadderVAE(VariationalAutoencoder):
     z_keys, x_keys = rng.split(keys, 2)
     x, seen = self.encoded(params, batch, x_keys)
     descent = self.descend(params, z_keys, seen, self.conditioner.embed(batch.cond))
-    out = self.answer(params, descent, x)
+    out = self.likelihood_params(params, descent, x)
     return ElboTerms(EncodedImages(x, descent), None, out, self.likelihood.log_prob(out, x, self.state(params, buffers)))
 
   def log_importance_weight(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
@@ -98,19 +98,19 @@ class LadderVAE(VariationalAutoencoder):
 
     def log_weight(i: int) -> Float[Array, 'b']:
       descent = self.descend(params, rng.fold_in(z_keys, i), seen, self.conditioner.embed(batch.cond))
-      out = self.answer(params, descent, x)
+      out = self.likelihood_params(params, descent, x)
       return self.likelihood.log_prob(out, x, self.state(params, buffers)) - descent.log_ratio
 
     return log_weight
 
   def previews(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Preview]:
-    """Reconstructions, of one draw of q(z|x)."""
+    """Reconstructions from one sample of q(z|x)."""
     encoded = self.elbo_terms(*variables, batch, keys).posterior
     pixels = self.sample_pixels(variables.params, encoded.descent, rng.fold_in(keys, 2))
     return {'reconstructions': reconstructions(encoded.x, pixels)}
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, temperature: float = 1.0) -> Images:
-    """`sample_pixels` for z of the prior, whose deviations are `temperature` times as large."""
+    """`sample_pixels` for z from the prior, whose standard deviations are scaled by `temperature`."""
     check_scale('temperature', temperature)
     embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
     descent = self.descend(variables.params, rng.fold_in(keys, 0), None, embedded, temperature)
@@ -119,9 +119,9 @@ class LadderVAE(VariationalAutoencoder):
 
 @dataclasses.dataclass(frozen=True)
 class HierarchicalVAE(LadderVAE):
-  """p(x|z) with independent pixels; the images that stand for it are its mean."""
+  """p(x|z) has independent pixels, and its mean is returned by `sample_pixels`."""
 
-  def answer(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
+  def likelihood_params(self, params: dict, descent: Descent, x: Images) -> Float[Array, 'b h w o']:
     return descent.out
 
   def sample_pixels(self, params: dict, descent: Descent, keys: Keys) -> Images:

@@ -16,10 +16,10 @@ from genjax.types import Aux, Batch, Context, Keys
 
 @dataclasses.dataclass(frozen=True)
 class IWAE(GaussianVAE):
-  """Minimizes the bound of `k` draws, -log 1/k sum_i p(x, z_i) / q(z_i|x) (1509.00519, eq. 8): -ELBO for k = 1.
+  """Minimizes the bound with `k` samples, -log 1/k sum_i p(x, z_i) / q(z_i|x) (1509.00519, eq. 8): -ELBO for k = 1.
 
-  `doubly`: the encoder's gradient is sum_i w_i^2 d log w_i / dz_i dz_i / dphi, w_i the normalized weights (1810.04152, eq. 9):
-  the same in expectation, and its noise does not drown it as k grows.
+  `doubly`: the encoder's gradient is sum_i w_i^2 d log w_i / dz_i dz_i / dphi with normalized weights w_i (1810.04152, eq. 9).
+  It has the same expectation, and its signal-to-noise ratio does not decrease with k.
   """
 
   k: int = 5
@@ -56,6 +56,6 @@ class IWAE(GaussianVAE):
 
 
 def scale_gradient(x: Array, scale: Array) -> Array:
-  """x, whose gradient is `scale` times what it would be."""
+  """Returns x, and scales its gradient by `scale`."""
   fixed = jax.lax.stop_gradient(x)
   return fixed + scale * (x - fixed)

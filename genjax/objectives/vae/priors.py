@@ -1,4 +1,4 @@
-"""Sampling of autoencoders whose prior is z ~ N(0, I), one vector for each image."""
+"""Sampling of autoencoders with the prior z ~ N(0, I), one vector per image."""
 
 import abc
 
@@ -12,7 +12,7 @@ from genjax.types import Cond, Conditioner, Images, Keys, Variables
 
 
 class NormalPrior(abc.ABC):
-  """Of an autoencoder with a `conditioner`, a `likelihood`, latents of `z_dim` numbers, and a `decode`."""
+  """A base of autoencoders with a `conditioner`, a `likelihood`, latents of dimension `z_dim`, and `decode`."""
 
   conditioner: Conditioner
   likelihood: Likelihood
@@ -23,10 +23,10 @@ class NormalPrior(abc.ABC):
 
   @abc.abstractmethod
   def decode(self, params: dict, z: Float[Array, 'b z'], embedded: Cond) -> Float[Array, 'b h w o']:
-    """What the likelihood reads."""
+    """The parameters of the likelihood."""
 
   def sample(self, variables: Variables, keys: Keys, cond: Cond, *, temperature: float = 1.0) -> Images:
-    """The mean of p(x|z) for z ~ N(0, temperature^2 I). Fields that `cond` lacks are drawn."""
+    """The mean of p(x|z) for z ~ N(0, temperature^2 I). Missing fields of `cond` are drawn."""
     check_scale('temperature', temperature)
     embedded = self.conditioner.embed(complete(self.conditioner, cond, keys))
     return self.from_latents(variables, self.latents(keys), embedded, keys, temperature)
@@ -38,5 +38,5 @@ class NormalPrior(abc.ABC):
   def from_latents(
     self, variables: Variables, z: Float[Array, 'b z'], embedded: Cond, keys: Keys, temperature: float = 1.0
   ) -> Images:
-    """The means of p(x|z) of given latents, `temperature` times as long."""
+    """The means of p(x|z) for latents scaled by `temperature`."""
     return self.likelihood.mean(self.decode(variables.params, temperature * z, embedded))

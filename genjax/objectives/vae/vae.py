@@ -17,13 +17,13 @@ from genjax.conditioners import Unconditional
 from genjax.errors import UsageError, unknown
 from genjax.objectives.common import bits_per_dim
 from genjax.objectives.likelihoods import Likelihood
-from genjax.objectives.previews import Preview, of_latents
+from genjax.objectives.previews import Preview, latent_previews
 from genjax.objectives.vae.priors import NormalPrior
 from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
 
 
 class Posterior(NamedTuple):
-  """Images as they were observed, and q(z|x) = N(mean, exp(log_var)) of each."""
+  """Observed images, and q(z|x) = N(mean, exp(log_var)) of each."""
 
   x: Images
   mean: Float[Array, 'b z']
@@ -40,23 +40,23 @@ class Posterior(NamedTuple):
 
 
 class ElboTerms(NamedTuple):
-  """What the ELBO of a batch is made of."""
+  """The terms of the ELBO of a batch."""
 
   posterior: Any  # with the observed images `x`, and `kl` [B, L] of each image and latent (or group of latents), in nats
-  z: Float[Array, 'b z'] | None  # one draw of the posterior; None if latents are not one vector
-  out: Float[Array, 'b h w o']  # what the likelihood reads
+  z: Float[Array, 'b z'] | None  # one sample of the posterior; None if the latents are not one vector
+  out: Float[Array, 'b h w o']  # parameters of the likelihood
   log_prob: Float[Array, 'b']  # log p(x|z), in nats
 
 
 @dataclasses.dataclass(frozen=True)
 class VariationalAutoencoder(abc.ABC):
-  """Abstract: a game of one player, 'model', that bounds -log p(x) by q(z|x). A subclass defines z and the loss."""
+  """Abstract: one player, 'model', that minimizes a bound of -log p(x). A subclass defines z and the loss."""
 
   encoder: nn.Module
   decoder: nn.Module
   likelihood: Likelihood
   conditioner: Conditioner = Unconditional()  # noqa: RUF009 - frozen
-  corruption: float = dataclasses.field(default=0.0, kw_only=True)  # deviation of noise on what the encoder sees (1511.06406)
+  corruption: float = dataclasses.field(default=0.0, kw_only=True)  # std of noise on the encoder's input (1511.06406)
 
   nll_is_expensive = False
 
@@ -78,17 +78,17 @@ class VariationalAutoencoder(abc.ABC):
 
   @abc.abstractmethod
   def log_importance_weight(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
-    """The function i -> log p(x, z_i) / q(z_i|x), z_i the i-th draw of the posterior; its mean over draws is the ELBO."""
+    """The function i -> log p(x, z_i) / q(z_i|x) for the i-th sample z_i of the posterior; its mean is the ELBO."""
 
   def with_likelihood(self, params: dict, out: tuple[int, ...], image: tuple[int, ...]) -> Variables:
-    """All variables. Raises UsageError unless the likelihood reads what the decoder returns, an array of shape `out`."""
+    """All variables. Raises UsageError unless decoder outputs of shape `out` fit the likelihood."""
     self.likelihood.check(out, image)
     learned, buffers = self.likelihood.params(), self.likelihood.buffers()
     params = params | ({'likelihood': learned} if learned else {})
     return Variables({'model': params}, {'likelihood': buffers} if buffers else {})
 
   def encoded(self, params: dict, batch: Batch, keys: Keys) -> tuple[Images, Any]:
-    """The images as they were observed, and what the encoder returns."""
+    """The observed images, and the output of the encoder."""
     x = seen = self.likelihood.observe(batch.image, keys, batch.row)
     if self.corruption:
       seen = x + self.corruption * rng.normal(rng.fold_in(keys, 1), x.shape[1:])
@@ -104,11 +104,11 @@ class VariationalAutoencoder(abc.ABC):
     return {'likelihood': changed} if changed else {}
 
   def nll(self, variables: Variables, batch: Batch, keys: Keys, estimator: str = 'elbo') -> Float[Array, 'b']:
-    """An upper bound of -log p(x), in nats per image; `estimators` says of what. -ELBO, or with k draws the tighter
-    -log 1/k sum_i p(x, z_i) / q(z_i|x) (IWAE, 1509.00519, eq. 8).
+    """An upper bound of -log p(x), in nats per image: -ELBO, or the tighter -log 1/k sum_i p(x, z_i) / q(z_i|x) of k samples
+    (IWAE, 1509.00519, eq. 8). `estimators` describes them.
 
     Raises:
-      UsageError: another estimator.
+      UsageError: the estimator is unknown.
     """
     if estimator not in self.estimators:
       raise UsageError(unknown('estimator', estimator, self.estimators))
@@ -128,7 +128,7 @@ class VariationalAutoencoder(abc.ABC):
 class GaussianVAE(VariationalAutoencoder, NormalPrior):
   """Abstract: a VAE with one normal latent vector for each image.
 
-  `encoder(x, cond) -> mean, log-variance`, `decoder(z, cond) -> what the likelihood reads`.
+  `encoder(x, cond) -> mean, log-variance`, `decoder(z, cond)` -> parameters of the likelihood.
   """
 
   @property
@@ -170,8 +170,7 @@ class GaussianVAE(VariationalAutoencoder, NormalPrior):
   ) -> Float[Array, 'b']:
     """log p(x, z) / q(z|x), whose mean over z ~ q(z|x) is the ELBO."""
     log_prob = self.likelihood.log_prob(self.decode(params, z, embedded), posterior.x, self.state(params, buffers))
-    log_prior = -0.5 * (z**2 + math.log(2 * math.pi)).sum(axis=1)
-    return log_prob + log_prior - log_normal(z, posterior.mean, posterior.log_var)
+    return log_prob + log_normal(z, 0.0, 0.0) - log_normal(z, posterior.mean, posterior.log_var)
 
   def log_importance_weight(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
     z_keys, x_keys = rng.split(keys, 2)
@@ -179,10 +178,10 @@ class GaussianVAE(VariationalAutoencoder, NormalPrior):
     return lambda i: self.log_weights(params, buffers, posterior, posterior.sample(rng.fold_in(z_keys, i)), embedded)
 
   def previews(self, variables: Variables, batch: Batch, keys: Keys) -> dict[str, Preview]:
-    """Of z = the mean of q(z|x): see genjax/objectives/previews.py."""
+    """Previews of the mean of q(z|x): see genjax/objectives/previews.py."""
     posterior = self.encode(variables.params, batch, keys)
     decode = lambda z, embedded: self.from_latents(variables, z, embedded, keys)  # noqa: E731
-    return of_latents(decode, posterior.x, posterior.mean, self.conditioner.embed(batch.cond))
+    return latent_previews(decode, posterior.x, posterior.mean, self.conditioner.embed(batch.cond))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,10 +198,10 @@ class RegularizedVAE(GaussianVAE):
   def regularizer(
     self, posterior: Posterior, z: Float[Array, 'b z'], context: Context
   ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """What the loss has in the place of the KL, and what else to log."""
+    """The term of the loss that replaces the KL, and metrics to log."""
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
-    """-ELBO (1312.6114, eq. 3 with one sample of the reparameterized z), its KL as `regularizer` has it."""
+    """-ELBO (1312.6114, eq. 3 with one sample of the reparameterized z), with `regularizer` instead of the KL."""
     posterior, z, out, log_prob = self.elbo_terms(params, context.buffers, batch, keys)
     value, extra_metrics = self.regularizer(posterior, z, context)
     nll, metrics = elbo_metrics(posterior.kl, log_prob, batch.image)
@@ -214,7 +213,7 @@ class VAE(RegularizedVAE):
   """Minimizes E_q[-log p(x|z)] + beta KL(q(z|x) || N(0, I)), in nats per image."""
 
   beta: float = 1.0
-  free_bits: float = 0.0  # nats of each latent that cost nothing, in the mean of the batch or of a part (1606.04934, eq. 15)
+  free_bits: float = 0.0  # free nats of each latent, in the mean over the batch or a part of it (1606.04934, eq. 15)
 
   def __post_init__(self):
     super().__post_init__()
@@ -233,19 +232,19 @@ def check_not_negative(objective, *names: str) -> None:
 
 
 def elbo_metrics(kl: Float[Array, 'b l'], log_prob: Float[Array, 'b'], image: Images) -> tuple[Float[Array, ''], dict]:
-  """E -log p(x|z), and the scalars to log of an ELBO, in nats per image."""
+  """E -log p(x|z), and metrics of the ELBO to log, in nats per image."""
   nll, kl = -log_prob.mean(), kl.sum(axis=1).mean()
   metrics = {'reconstruction_nats': nll, 'kl_nats': kl, 'elbo_nats': -(nll + kl)}
   return nll, metrics | {'bits_per_dim': bits_per_dim(nll + kl, image)}
 
 
 def weighted_kl(kl: Float[Array, 'b l'], weight: Float[Array, ''], free_bits: float) -> Float[Array, '']:
-  """`weight` times the KL, of which `free_bits` nats of each latent (or group of latents) cost nothing."""
+  """`weight` times the KL, which is at least `free_bits` nats for each latent (or group of latents)."""
   return weight * jnp.maximum(kl.mean(axis=0), free_bits).sum()
 
 
 class Bounds(dict):
-  """Estimators of a VAE and what they are: 'elbo', and 'iwae_k' of k draws, up to 999,999 (1509.00519 reports 50 and 5000)."""
+  """Estimators of a VAE and their descriptions: 'elbo', and 'iwae_k' with k samples, up to 999,999 (1509.00519 uses 5000)."""
 
   def __init__(self, measures: str):
     self.measures = measures
@@ -266,12 +265,14 @@ def draws_of(estimator: str) -> int | None:
   return int(match[1]) if match else None
 
 
-def log_normal(z: Float[Array, '*b z'], mean: Float[Array, '*b z'], log_var: Float[Array, '*b z']) -> Float[Array, '*b']:
+def log_normal(
+  z: Float[Array, '*b z'], mean: Float[Array, '*b z'] | float, log_var: Float[Array, '*b z'] | float
+) -> Float[Array, '*b']:
   """log N(z; mean, exp(log_var)), in nats."""
   return -0.5 * ((z - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2 * math.pi)).sum(axis=-1)
 
 
 def warmup_weight(images: int, context: Context) -> Float[Array, '']:
-  """0 to 1, linearly over the first `images` of a training."""
+  """Increases linearly from 0 to 1 over the first `images` of a training."""
   seen = context.step.astype(jnp.float32) * context.batch_size
   return jnp.minimum(seen / images, 1.0) if images else jnp.float32(1.0)
