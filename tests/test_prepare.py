@@ -34,7 +34,7 @@ def test_prepare_from_the_command_line(tmp_path):
   words = [sys.executable, '-m', 'genjax.data.prepare', 'mnist', f'--manual_dir={tmp_path}', f'--data_dir={tmp_path}/out']
   done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 1
-  assert done.stderr.splitlines()[-1].startswith('error: mnist: a file differs from the published one.')  # as far as the files go
+  assert done.stderr.splitlines()[-1].startswith('error: mnist: a file differs from the published one.')
 
 
 def test_prepare_errors(tmp_path):
