@@ -176,7 +176,7 @@ class Run:
     encoded = self.cond(cond, n, key)
     for name in cond:
       if name in encoded and (encoded[name] != encoded[name][:1]).any():
-        raise UsageError(f'{name}: give one for all images.')
+        raise UsageError(f'{name} must be one value for all images.')
     first = {name: jnp.asarray(x[:1]) for name, x in encoded.items()}
     compiled = jax.jit(function, static_argnums=(0, 4, 5))
     return compiled(self.objective, self.variables, latents.keys_of(key, n), first, number, float(truncation))
