@@ -1,4 +1,4 @@
-"""Builds objects from specs, {'cls': 'networks.unet.UNet', **kwargs} -> object. Only this module depends on configs.
+"""Builds objects from specs, {'cls': 'networks.unet.UNet', **kwargs} -> object.
 
 A name is a path inside genjax: package, module, name. Nothing else resolves, so a config read from a stranger's run
 directory can name the classes and functions of these packages and no other code, but for packages that the user allows.

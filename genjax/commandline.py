@@ -15,6 +15,7 @@ from genjax.build import without_leftovers
 from genjax.data import contents
 from genjax.errors import UsageError, UsageWarning, did_you_mean, nearest
 from genjax.run import Run, load
+from genjax.schema import renamed
 from genjax.workdir import read_config
 
 
@@ -160,7 +161,9 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     known = list(section) if isinstance(section, ConfigDict) else []
     if part not in known:
       place = '.'.join(['config', *path[:i]])
-      raise UsageError(f'--config.{name}: {place} has no {part!r}.' + did_you_mean(part, known, 'It has'))
+      raise UsageError(
+        f'--config.{name}: {place} has no {part!r}.' + (renamed(part, known) or did_you_mean(part, known, 'It has'))
+      )
     section = section if i == len(path) else section[part]
   old = section[last]
   if isinstance(old, ConfigDict):
@@ -257,7 +260,7 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> d
     name = name[2:]
     if name not in known:
       theirs = ', '.join(f'--{k}' for k in known) or 'none'
-      hint = nearest(f'--{name}', [f'--{k}' for k in (*known, *own)])
+      hint = renamed(name, known) or nearest(f'--{name}', [f'--{k}' for k in (*known, *own)])
       raise UsageError(f'this model has no option --{name}; it has {theirs}.{hint}')
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')

@@ -4,7 +4,7 @@ A run of this version has the schema number SCHEMA; a run without a number has s
 whenever they are opened. To rewrite a run or a config file: `python -m genjax.migrate PATH`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from genjax.errors import UsageError
@@ -61,9 +61,18 @@ FIELDS: dict[str, dict[str, str]] = {
   'objectives.vae.iwae.IWAE': {'beta': '', 'warmup': '', 'free_bits': ''},
   'samplers.sampler.Sampler': {'grid': 'timesteps'},
 }
+# Old option -> option, for messages.
+OPTIONS = {old: new for fields in FIELDS.values() for old, new in fields.items() if new}
+OPTIONS |= {'num_classes': 'conditioner', 'label_dropout': 'cond_dropout'}
 SAMPLER = 'samplers.sampler.Sampler'
 SOLVERS = {'langevin': 'predictor_corrector', 'dormand_prince': 'dopri5'}
 SPELLINGS = {'neighbour': 'neighbor', 'binaris': 'binariz', 'quantis': 'quantiz', 'colour': 'color'}  # in protocols of cards
+
+
+def renamed(option: str, known: Collection[str]) -> str:
+  """' Its name is X now.' if `option` is the old name of an option in `known`, else ''."""
+  new = OPTIONS.get(option)
+  return f' Its name is {new} now.' if new in known else ''
 
 
 def class_name(name: Any) -> Any:

@@ -417,6 +417,7 @@ def test_a_weaker_run_guides(runs, tmp_path):
     (['--mix', '1', '--n', '100000'], r'n\^2=10000000000: '),
     (['--steps', '1000000000000'], 'steps=1000000000000'),
     (['--npz', '/proc/nobody/x.npz'], '/proc/nobody cannot be written .*--npz'),
+    (['--grid', 'karras'], '--grid.*timesteps now'),
     (['--seed', '-1'], '--seed -1 must be from 0'),
     (['--out', 'grid.bmp'], r'grid.bmp.*\.png'),
   ],

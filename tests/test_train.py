@@ -52,6 +52,7 @@ from tests.test_conditioners import Tint
       (['--config.train.batch_size=100000000000', '--dry_run'], 'train.batch_size=100000000000: the images take 51,200 GB'),
       (['--config.data.resolution=100000'], 'data.resolution=100000'),
       (['--config.objective.encoder.width=10000000'], 'the parameters, their averages and the optimizer state take'),
+      (['--config.objective.num_classes=0'], 'Its name is conditioner now'),
     ],
     *(0, 5, 12, 15, 16),
   ),
