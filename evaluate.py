@@ -196,7 +196,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
       seed,
       options,
       args.batch_size,
-      test if args.split == 'test' else train,
+      real,
     )
     extra_metrics, notes = nats, []
     if monitor:

@@ -120,6 +120,8 @@ class Together:
   parts: tuple[Conditioner, ...]
 
   def __post_init__(self):
+    flat = (part.parts if isinstance(part, Together) else (part,) for part in self.parts)
+    object.__setattr__(self, 'parts', sum(flat, ()))
     if len(set(self.fields)) < len(self.fields):
       raise UsageError(f'Together: a field occurs twice in {self.fields}.')
 

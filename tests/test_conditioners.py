@@ -277,3 +277,9 @@ def test_a_label_among_several_conditions_gets_its_number_of_classes_from_the_da
   both = spec('conditioners.Together', parts=(spec('conditioners.ClassLabel'),))
   filled = fill_inferred(with_defaults({'conditioner': both}), {'classes': 7})
   assert build(filled)['conditioner'] == Together((ClassLabel(7),))
+
+
+def test_conditions_that_are_nested_are_those_of_one_level():
+  nested = Together((Tint('a'), Together((Tint('b'), ClassLabel(3)))))
+  assert nested == Together((Tint('a'), Tint('b'), ClassLabel(3)))
+  assert num_classes(nested) == 3
