@@ -4,9 +4,9 @@ No normalization, no style, no noise. A stage is a change of resolution (the fil
 convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions; `width` channels at
 the full resolution, `growth` times as many at half of it, and so on up to `max_width`. Fix-up initialization (1901.09321):
 the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The generator starts from
-a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image. Both hear a label
-as an embedding, beside the latent and as a projection beside a logit of the image alone (1802.05637; the authors' code has
-the projection alone, and the filter [1, 2, 1]).
+a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image. An embedding of the
+label joins the latent of the generator; the discriminator adds its projection to a logit of the image (1802.05637; the
+authors' code has only the projection, and the filter [1, 2, 1]).
 """
 
 import math

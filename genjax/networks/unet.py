@@ -1,4 +1,4 @@
-"""U-Net for diffusion and flow models: residual blocks that hear the time, attention where asked.
+"""U-Net for diffusion and flow models: residual blocks conditioned on the time, with attention at chosen resolutions.
 
 After Ho et al. (2006.11239, appendix B) and Dhariwal & Nichol (2105.05233, section 3). Time and label enter through one
 embedding that scales and shifts each block's second normalization, or is added before it.
