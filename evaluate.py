@@ -41,7 +41,7 @@ from genjax.errors import DataError, UsageError
 from genjax.files import check_writable, write_whole, writing
 from genjax.images import encode_image, grid_image, save_grid, to_uint8
 from genjax.memory import check_images
-from genjax.metrics import card, compare, report
+from genjax.metrics import card, card_files, compare, report
 from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import CollapseMonitor, overfitting_warning
 from genjax.metrics.counting import evaluations
@@ -140,12 +140,16 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   args.samples = 10_000 if args.samples is None else args.samples
   check_counts(args)
   check_images(min(args.batch_size, args.samples), run.config['data']['image_shape'], '--batch_size', jax.device_count())
-  out = card.open_folder(run.path, run.config, args.out)
+  out = card_files.open_folder(run.path, run.config, args.out)
   location = {'run': str(run.path.resolve())} if args.out else {}
 
   # Real images.
   mesh = parallel.make_mesh()
   data = contents.options(run.config['data'])
+  if data.get('source'):
+    for name in ('data', 'data_dir'):
+      if getattr(args, name) is not None:
+        raise UsageError(f'--{name} has no effect: {run.path} has data.source, whose parameters say where its data are.')
   data |= {name: value for name, value in (('name', args.data), ('data_dir', args.data_dir)) if value is not None}
   train, test = open_trained_on(run, data, args.allow_package)
   contents.check_same(run.path, run.config['data'], train, data.get('name', ''))
@@ -166,7 +170,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
     cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
     found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **location, **card.environment()}
     print(card.likelihood_table(found))
-    return print(card.save_likelihood(out, found))
+    return print(card_files.save_likelihood(out, found))
 
   # One card per seed.
   real = test if args.split == 'test' else train
@@ -303,7 +307,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   result = evaluator.measure(samples, count, floor, {}, notes)
   result['model'] = card.external_model(path, source)
   result['cost'] = samples.cost | {'seconds': round(time.perf_counter() - begin, 3)}
-  grid = card.grid_path(evaluator.save(out, result, samples))
+  grid = card_files.grid_path(evaluator.save(out, result, samples))
   save_grid(grid, *first_images(samples, source.num_classes))
   print(f'{grid}: the first images')
 
@@ -328,8 +332,8 @@ def side_by_side(argv: list[str]) -> None:
     model, path = row.card['model'], row.card.get('run', row.run)
     if row.is_external:
       try:
-        pictures[f'grid {number}: {row.name}, the first images'] = card.grid_path(
-          row.run / card.file_name(row.card)
+        pictures[f'grid {number}: {row.name}, the first images'] = card_files.grid_path(
+          row.run / card_files.file_name(row.card)
         ).read_bytes()
       except OSError as error:
         print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')

@@ -19,7 +19,7 @@ from genjax.data.pipeline import epoch_order
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
-from genjax.metrics import card, compare, evaluation
+from genjax.metrics import card, card_files, compare, evaluation
 from genjax.metrics.evaluation import draw
 from genjax.metrics.evaluator import Evaluator
 from genjax.metrics.extractors import cache_folder
@@ -43,11 +43,11 @@ def runs(tmp_path_factory, cache):
 
 
 def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path, capsys):
-  hardly_trained = card.load(runs[0])[0]  # a VAE: flags are not limited to GANs
+  hardly_trained = card_files.load(runs[0])[0]  # a VAE: flags are not limited to GANs
   assert any(flag.startswith('coverage is ') for flag in hardly_trained['flags'])
   run = shutil.copytree(runs[1], tmp_path / 'gan', ignore=shutil.ignore_patterns('evaluation'))
   evaluate.main(['--run', str(run), '--samples', '600', '--truncation', '0.3', '--batch_size', '64'])
-  found = card.load(run)[0]['flags']
+  found = card_files.load(run)[0]['flags']
   assert found[0].endswith('times as much as training images: the generator has collapsed, or is untrained')  # by pixels
   assert any(flag.startswith('coverage is ') for flag in found)  # by features
   lines, legend = capsys.readouterr().out.splitlines(), compare.legend(compare.make_rows([runs[0], run]))
@@ -65,7 +65,7 @@ def test_samples_have_the_same_flags_by_features_wherever_they_are_judged(runs, 
   for run, is_gan in zip(runs, (False, True), strict=True):
     copy = shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns('evaluation'))
     evaluate.main(['--run', str(copy), '--samples', '300', '--batch_size', '64', '--likelihood', '0'])
-    assert said(card.load(copy)[0]) == is_gan
+    assert said(card_files.load(copy)[0]) == is_gan
     opened = load(copy)
     judge = make_online_evaluator(copy, TrainConfig(10, 8, evaluate_samples=300), opened.objective, source, data, make_mesh())
     assert said(judge(opened.variables, 10)) == is_gan
@@ -79,7 +79,7 @@ def test_floors_are_of_images_with_the_labels_of_the_model_or_their_own(runs, sa
     if number:
       train('digits_vae', path, '--config.train.steps=2', UNCONDITIONAL)
       evaluate.main(['--run', str(path), '--samples', '600', '--batch_size', '64', '--likelihood', '0'])
-    origins[number] = card.load(path)[0]
+    origins[number] = card_files.load(path)[0]
   random = np.random.default_rng(0)
   for name, labels in (('drawn', samples.labels), ('few', samples.labels % 3), ('none', None)):
     np.savez(
@@ -182,8 +182,8 @@ def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
   with pytest.raises(UsageError, match=rf'{run}/evaluation cannot be written .*--out'):
     evaluate.main([*words, str(run)])
   evaluate.main([*words, str(run), '--out', str(out)])
-  (written,) = card.load(out)
-  assert written['metrics'] == card.load(runs[0])[0]['metrics']
+  (written,) = card_files.load(out)
+  assert written['metrics'] == card_files.load(runs[0])[0]['metrics']
   assert next((out / 'evaluation').glob('*_nearest.png')).stat().st_size
   with pytest.raises(UsageError, match=f'--out {out} does not belong to'):
     evaluate.main([*words, str(runs[1]), '--out', str(out)])
@@ -193,7 +193,7 @@ def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
 
 
 def test_a_card_says_how_it_was_measured(runs, capsys):
-  found = card.load(runs[0])
+  found = card_files.load(runs[0])
   assert [c['model']['seed'] for c in found] == [0, 1]
   c = found[0]
   assert c['notes'][0].startswith('a quick estimate: with fewer than 10000 samples FID is biased upwards')
@@ -223,8 +223,8 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert 0 < c['floor']['spread'] < c['floor']['fid'] < 5
   assert f'{c["floor"]["fid"]:.3g}' in text
   evaluate.main(['--run', str(runs[0]), '--samples', '600', '--batch_size', '64'])
-  assert len(card.load(runs[0])) == 2  # the same again replaces its card
-  again = card.load(runs[0])[0]
+  assert len(card_files.load(runs[0])) == 2  # the same again replaces its card
+  again = card_files.load(runs[0])[0]
   assert again['metrics'] == c['metrics']
   capsys.readouterr()
 
@@ -234,12 +234,12 @@ def test_side_by_side(runs, tmp_path, capsys):
   text = (tmp_path / 'out' / 'table.md').read_text()
   assert capsys.readouterr().out.startswith(text)
   header, _, vae, gan, _, explained, _, floor, _, *flags, quick = text.splitlines()
-  assert f'{card.load(runs[0])[0]["floor"]["fid"]:.3g}' in floor
+  assert f'{card_files.load(runs[0])[0]["floor"]["fid"]:.3g}' in floor
   assert any(line.startswith('vae: coverage is ') for line in flags)
   assert explained.startswith('↓ lower is better, ↑ higher is better. [..] is a 95 % confidence interval')
   assert quick.startswith('A quick estimate: with fewer than 10000 samples (600) FID is biased upwards')
   columns = [cell.strip() for cell in header.split('|')]
-  values = [float(c['metrics']['fid']) for c in card.load(runs[0])]
+  values = [float(c['metrics']['fid']) for c in card_files.load(runs[0])]
   cell = vae.split('|')[columns.index('fid ↓')]
   assert float(cell.split('[')[0]) == pytest.approx(np.mean(values), rel=1e-3)
   assert '[' in cell  # the interval over two seeds
@@ -261,9 +261,9 @@ def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
   for name in ('a', 'b'):  # two runs of one name, the first also judged with another temperature and without the average
     shutil.copytree(runs[0], tmp_path / name / 'same')
   for change in ({'options': {'temperature': 0.5}}, {'ema_halflife_kimg': None}):
-    found = card.load(runs[0])[0]
+    found = card_files.load(runs[0])[0]
     found['model'] |= change
-    card.save(tmp_path / 'a' / 'same', found)
+    card_files.save(tmp_path / 'a' / 'same', found)
   rows = compare.make_rows([tmp_path / 'a' / 'same', tmp_path / 'b' / 'same'])
   assert [row.name for row in rows].count('b/same') == 1
   assert sorted(row.name for row in rows if 'a/same' in row.name) == [
@@ -283,13 +283,13 @@ def judged(path, config, cards, fids):
   (path / 'config.json').write_text(json.dumps(config))
   for seed, (found, fid) in enumerate(zip(cards, fids, strict=True)):
     model = found['model'] | {'run': str(path), 'seed': seed}
-    card.save(path, found | {'model': model, 'metrics': found['metrics'] | {'fid': fid}})
+    card_files.save(path, found | {'model': model, 'metrics': found['metrics'] | {'fid': fid}})
   return path
 
 
 def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   """Intervals are then over trainings: the three means, not the six values."""
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   at = lambda seed, **more: config | {'train': config['train'] | {'seed': seed, 'log_every': 7, **more}}  # noqa: E731
   means = np.array([10.0, 12.0, 17.0])
   again = [judged(tmp_path / f'run_{i}', at(i), cards, [m - 1, m + 1]) for i, m in enumerate(means)]
@@ -310,7 +310,7 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
 
 
 def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   at = lambda seed: config | {'train': config['train'] | {'seed': seed}}  # noqa: E731
   guides = [judged(tmp_path / f'guide_{i}', at(i), cards, [9, 9]) for i in range(2)]
   path = lambda row: judged(tmp_path / row, at(int(row[-1])), changed, [1, 2])  # noqa: E731
@@ -328,15 +328,15 @@ def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
   changed = [c | {'model': c['model'] | {'step': 7}} for c in cards]  # not the best, and another step: another length
   assert len(compare.make_rows([tmp_path / 'adaptive_0', path('step_1')])) == 2
   # A metric that one of them lacks is that of the other.
-  found = card.load(tmp_path / 'best_0')[0]
+  found = card_files.load(tmp_path / 'best_0')[0]
   found['metrics']['classification_accuracy'] = 0.25
-  card.save(tmp_path / 'best_0', found)
+  card_files.save(tmp_path / 'best_0', found)
   header, line = compare.table(compare.make_rows([tmp_path / 'best_0', tmp_path / 'best_1']))
   assert line[header.index('classification_accuracy ↑')] == '0.25 (of 1 of the 2 trainings)'
 
 
 def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   moved = [json.loads(json.dumps(c)) for c in cards]
   for c in moved:
     c['protocol']['reference']['data'] = '/elsewhere/digits'
@@ -349,7 +349,7 @@ def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
 
 
 def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   judged(tmp_path / 'a', config, cards, [1, 2])
   for found in cards:  # another estimator of the same images
     found['model'] |= {'likelihood': found['model']['likelihood'].replace('a bound', 'exact')}
@@ -360,7 +360,7 @@ def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
 
 
 def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values_do(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   judged(tmp_path / 'a', config, cards, [1, 2])
   for i, found in enumerate(cards):
     found['model'] |= {'likelihood': 'a bound, of 8-bit images, 20 of the test split'}
@@ -377,10 +377,10 @@ def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values
 
 
 def test_a_card_of_numbers_that_are_not_finite_is_not_written(runs, tmp_path):
-  found = card.load(runs[0])[0]
+  found = card_files.load(runs[0])[0]
   found['metrics'] |= {'kid': float('nan')}
   with pytest.raises(UsageError, match=r'json was not written: kid are not finite'):
-    card.save(tmp_path, found)
+    card_files.save(tmp_path, found)
   assert not (tmp_path / 'evaluation').exists()
 
 
@@ -409,7 +409,7 @@ def test_an_ablation_shows_what_differs(runs, tmp_path):
 def test_different_protocols_are_not_compared(runs, tmp_path):
   other = tmp_path / 'other'
   (other / 'evaluation').mkdir(parents=True)
-  changed = card.load(runs[1])[0]
+  changed = card_files.load(runs[1])[0]
   changed['protocol'] |= {'samples': 700}
   changed['protocol']['features']['hash'] = 'f00'
   (other / 'evaluation' / 'x.json').write_text(json.dumps(changed))
@@ -418,7 +418,7 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
 
 
 def test_different_test_images_are_not_compared(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   a = judged(tmp_path / 'a', config, cards, [1, 2])
   for found in cards:
     found['protocol']['held_out'] = found['protocol']['held_out'] | {'hash': 'f00'}
@@ -450,7 +450,7 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
     rows = compare.make_rows(order)
     assert [row.name for row in rows] == [path.name for path in order]
     assert len([line for line in compare.legend(rows) if line.startswith('old: an older card')]) == 1
-  found = card.load(old)[0]
+  found = card_files.load(old)[0]
   assert (found['schema'], found['floor'], found['model']['guide']) == (0, None, None)
   path = new / 'evaluation' / 'digits_stylegan2.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION + 1}))
@@ -459,11 +459,11 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
   for wrong in ({'schema': 'one'}, {'floor': {'fid': float('nan'), 'spread': 1.0}}, {'notes': 'none'}):
     path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION} | wrong))
     with pytest.raises(UsageError, match=path.name):
-      card.load(new)
+      card_files.load(new)
 
 
 def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])[:1]
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])[:1]
   cards[0]['floor'] = {'fid': 0.5, 'spread': 0.05, 'labels': card.AS_REFERENCE}
   at = lambda beta: config | {'objective': config['objective'] | {'beta': beta}}  # noqa: E731
   fids = {'a': 3.0, 'b': 3.59, 'c': 4.2, 'd': 9.0}
@@ -486,7 +486,7 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
 
 
 def test_a_comparison_with_a_weak_classifier_has_a_warning(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   said = lambda rows: any('efficientnet_lite0' in line for line in compare.legend(rows))  # noqa: E731
   for accuracy in (0.89, 0.91):
     for found in cards:
@@ -495,29 +495,29 @@ def test_a_comparison_with_a_weak_classifier_has_a_warning(runs, tmp_path):
 
 
 def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
-  config, (found, _) = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, (found, _) = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   run = judged(tmp_path / 'run', config, [found], [found['metrics']['fid']])
-  full = card.load(run)[0]
-  card.save(run, full | {'metrics': full['metrics'] | {'classification_accuracy': 0.5}})
+  full = card_files.load(run)[0]
+  card_files.save(run, full | {'metrics': full['metrics'] | {'classification_accuracy': 0.5}})
   less = {name: value for name, value in full['metrics'].items() if 'nll' not in name and name != 'bits_per_dim'}
   without = full | {'metrics': less, 'model': full['model'] | {'likelihood': None}}
-  card.save(run, without)
-  (again,) = card.load(run)
+  card_files.save(run, without)
+  (again,) = card_files.load(run)
   assert again['metrics'] == full['metrics'] | {'classification_accuracy': 0.5}
   assert again['model']['likelihood'] == full['model']['likelihood']
-  card.save(run, without | {'metrics': less | {'fid': 1.1 * less['fid']}})  # other samples, as of a new training
-  assert card.load(run)[0]['metrics'] == less | {'fid': 1.1 * less['fid']}
+  card_files.save(run, without | {'metrics': less | {'fid': 1.1 * less['fid']}})  # other samples, as of a new training
+  assert card_files.load(run)[0]['metrics'] == less | {'fid': 1.1 * less['fid']}
 
 
 def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'ab']
   for number, change in ((100, {}), (100, {'features': {'name': 'mine', 'hash': 'f00'}})):  # later, and of fewer
     for path in paths:
-      quick = card.load(path)[0]
+      quick = card_files.load(path)[0]
       quick['protocol'] |= {'samples': number, **change}
       quick['created'] = '2999-01-01T00:00:00+0000'
-      card.save(path, quick)
+      card_files.save(path, quick)
   assert {row.card['protocol']['samples'] for row in compare.make_rows(paths)} == {600}
   mine = compare.make_rows(paths, 'mine')
   assert {row.card['protocol']['features']['name'] for row in mine} == {'mine'}
@@ -528,7 +528,7 @@ def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path
 
 
 def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
-  config, cards = json.loads((runs[0] / 'config.json').read_text()), card.load(runs[0])
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
   for found in cards:
     found['protocol']['reference'] = found['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
@@ -595,9 +595,9 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
     assert written['protocol']['reference']['images'] == 297
     assert written['metrics']['bits_per_dim'] == pytest.approx(found[estimator] / 64 / np.log(2))
     assert written['metrics']['nll_low'] < found[estimator] < written['metrics']['nll_high'] < 1.2 * found[estimator]
-  assert found['elbo'] == pytest.approx(card.load(runs[0])[0]['metrics']['nll_nats'])
+  assert found['elbo'] == pytest.approx(card_files.load(runs[0])[0]['metrics']['nll_nats'])
   assert 0 < found['iwae_50'] < found['elbo']
-  assert len(card.load(runs[0])) == 2  # compare does not mistake them for cards of samples
+  assert len(card_files.load(runs[0])) == 2  # compare does not mistake them for cards of samples
   copy = tmp_path / 'copy'
   shutil.copytree(runs[0], copy)
   evaluate.main(['compare', str(runs[0]), str(copy), '--metrics', 'likelihood'])
@@ -667,7 +667,7 @@ def test_compare_mistakes(runs, tmp_path):
 @pytest.mark.parametrize('damage', ['no sections', 'a word for a number', 'not a number', 'no name', 'no run', 'cut off'])
 def test_a_damaged_card_is_refused(runs, tmp_path, damage):
   (tmp_path / 'evaluation').mkdir()
-  path, found = tmp_path / 'evaluation' / 'a.json', card.load(runs[0])[0]
+  path, found = tmp_path / 'evaluation' / 'a.json', card_files.load(runs[0])[0]
   changed = {
     'no sections': {name: {} for name in found},
     'a word for a number': found | {'metrics': found['metrics'] | {'fid': 'abc'}},
@@ -679,20 +679,20 @@ def test_a_damaged_card_is_refused(runs, tmp_path, damage):
   text = json.dumps(changed[damage])
   path.write_text(text[:-9] if damage == 'cut off' else text)
   with pytest.raises(UsageError, match=r'a.json is damaged.*: move it to another folder') as error:
-    card.load(tmp_path)
+    card_files.load(tmp_path)
   assert 'delete' not in str(error.value)
 
 
 def test_files_that_are_no_cards_are_ignored(runs, tmp_path, capsys):
-  folder, found = tmp_path / 'cards', card.load(runs[0])[0]
-  card.save_in(folder, found)
+  folder, found = tmp_path / 'cards', card_files.load(runs[0])[0]
+  card_files.save_in(folder, found)
   (folder / 'folder.json').mkdir()
   others = {'list': '[]', 'settings': '{"metrics": {"loss": 1}}', 'comments': '// mine\n{}', 'deep': '[' * 100_000, 'empty': ''}
   for name, text in others.items():
     (folder / f'{name}.json').write_text(text)
   (folder / 'latin.json').write_bytes(b'\xe9\xff')
-  assert [one['metrics'] for one in card.load(folder)] == [found['metrics']]
-  card.load(folder)
+  assert [one['metrics'] for one in card_files.load(folder)] == [found['metrics']]
+  card_files.load(folder)
   assert capsys.readouterr().out.splitlines() == [  # once
     f'{folder / name}.json is not a card of evaluate.py: ignored.' for name in sorted([*others, 'latin'])
   ]
@@ -711,7 +711,7 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   words = ['--samples', '200', '--features', 'features_of_mine.net.pixels', '--allow_package', 'features_of_mine']
   evaluate.main(['--run', str(runs[1]), *words])
-  (found,) = [c for c in card.load(runs[1]) if c['protocol']['features']['name'] == 'features_of_mine.net.pixels']
+  (found,) = [c for c in card_files.load(runs[1]) if c['protocol']['features']['name'] == 'features_of_mine.net.pixels']
   assert len(found['protocol']['features']['hash']) == 16
   assert found['metrics']['fid'] > 0
   assert 'inception_score' not in found['metrics']
@@ -733,7 +733,7 @@ def evaluate_images(path, out, *words):
 
 
 def test_saved_samples_get_the_metrics_of_the_run(runs, samples, tmp_path):
-  theirs = card.load(runs[0])[0]
+  theirs = card_files.load(runs[0])[0]
   order = np.argsort(epoch_order(0, 1, 600))  # read in that order, they are the samples of the run
   np.savez(tmp_path / 'x.npz', image=samples.images[order], label=samples.labels[order])
   found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
@@ -748,7 +748,7 @@ def test_saved_samples_get_the_metrics_of_the_run(runs, samples, tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_of_classes_is_evaluated_like_the_npz_and_compared_with_the_run(runs, samples, tmp_path, capsys):
-  theirs = card.load(runs[0])[0]
+  theirs = card_files.load(runs[0])[0]
   folder = write_folder(tmp_path / 'baseline', samples.images, samples.labels)
   found = evaluate_images(folder, tmp_path / 'cards', '--cas')
   assert found['metrics']['classification_among'] == 600

@@ -98,6 +98,14 @@ def test_a_user_s_data_set_has_its_own_resolution(runs):
     open_section(['forked'], config['source'], name='', resolution=16)
 
 
+def test_options_that_do_not_reach_a_user_s_data_set_are_refused(runs):
+  config = json.loads((runs('pairs') / 'config.json').read_text())['data']
+  with pytest.raises(UsageError, match=r'data\.channels'):
+    open_section(['forked'], config['source'], name='', resolution=8, channels=3)
+  with pytest.raises(UsageError, match='--data_dir'):
+    evaluate.main(['--run', str(runs('pairs')), ALLOW, '--data_dir', 'elsewhere'])
+
+
 def test_source_images_cannot_be_drawn(runs):
   run = genjax.load(runs('pairs'), allow_package=['forked'])
   with pytest.raises(UsageError, match='source'):

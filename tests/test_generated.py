@@ -13,7 +13,7 @@ from genjax.data.sources.base import labeled
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.images import encode_image, save_image
-from genjax.metrics import card, compare, extractors
+from genjax.metrics import card_files, compare, extractors
 from genjax.metrics.evaluation import compare_sets, read_samples
 from genjax.metrics.evaluator import class_notes
 from genjax.metrics.reference import real_images, reference
@@ -40,7 +40,7 @@ def test_images_alone_are_compared_and_several_in_one_folder_have_names(tmp_path
   assert sorted(row.name for row in rows) == ['cards (a.npz)', 'cards (b.npz)']
   assert len(list((tmp_path / 'out').glob('grid_*.png'))) == 2
   evaluate_images(tmp_path / 'a.npz', tmp_path / 'cards')
-  assert len(card.load(tmp_path / 'cards')) == 2  # the same again replaces its card
+  assert len(card_files.load(tmp_path / 'cards')) == 2  # the same again replaces its card
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_a_part_of_many_images_is_taken_and_cards_of_unequal_numbers_are_not_com
   with pytest.raises(UsageError, match='samples: 300 and 594'):
     compare.make_rows([tmp_path / 'part', tmp_path / 'all'])
   whole['protocol'] |= {'samples': 300, 'reference': whole['protocol']['reference'] | {'hash': 'f00'}}
-  card.save_in(tmp_path / 'other', whole)
+  card_files.save_in(tmp_path / 'other', whole)
   with pytest.raises(UsageError, match=r'reference\.hash.*f00'):
     compare.make_rows([tmp_path / 'part', tmp_path / 'other'])
 

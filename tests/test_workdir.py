@@ -17,7 +17,7 @@ from genjax.data.sources.open import open_data
 from genjax.environment import write_environment
 from genjax.errors import UsageError
 from genjax.files import NotWritten, write_whole
-from genjax.metrics import card
+from genjax.metrics import card_files
 from genjax.schema import SCHEMA
 from genjax.workdir import keep_background, open_workdir, read_config, run_id_of
 from tests.conftest import CONFIGS, config_of, noise
@@ -290,7 +290,7 @@ def test_a_link_in_place_of_a_folder_is_refused(name, tmp_path):
     open_workdir(tmp_path / 'run', config)
   if name == 'evaluation':
     with pytest.raises(UsageError, match=f'run/{name} is a symbolic link'):
-      card.open_folder(tmp_path / 'run', config)
+      card_files.open_folder(tmp_path / 'run', config)
   (tmp_path / 'run' / name).unlink()
   (tmp_path / 'link').symlink_to(tmp_path / 'run')  # of the whole run: the user's own
   os.close(open_workdir(tmp_path / 'link', config))

@@ -20,19 +20,8 @@ from scipy.special import stdtrit
 from genjax.config import MAY_CHANGE, differences
 from genjax.errors import UsageError
 from genjax.metrics import classifier
-from genjax.metrics.card import (
-  QUICK,
-  UNKNOWN,
-  Card,
-  check_same,
-  fresh_images,
-  is_external,
-  load,
-  load_likelihoods,
-  measured,
-  settings,
-  tag,
-)
+from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, fresh_images, is_external, measured, settings
+from genjax.metrics.card_files import load, load_likelihoods, tag
 from genjax.workdir import read_config
 
 BETTER = {

@@ -9,7 +9,7 @@ from scipy.special import chdtri
 
 from genjax.data.sources.base import Source
 from genjax.images import save_grid
-from genjax.metrics import card, collapse
+from genjax.metrics import card, card_files, collapse
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, copies_of_training_images, nearest_pairs
 from genjax.metrics.extractors import Extractor, Metric, package_hash
 from genjax.metrics.modes import count_modes
@@ -65,7 +65,7 @@ class Evaluator(NamedTuple):
   def save(self, folder: Path, result: card.Card, samples: Samples) -> Path:
     """Prints and writes the card, and a grid of the samples nearest to training images. Returns the card's path."""
     print(card.table(result))
-    path = card.save_in(folder, result)
+    path = card_files.save_in(folder, result)
     save_grid(path.with_name(f'{path.stem}_nearest.png'), nearest_pairs(samples, self.training, self.train), 10)
     print(f'{path}\n{path.with_name(path.stem)}_nearest.png: samples above, the training images nearest to them below')
     return path

@@ -13,7 +13,7 @@ from genjax.build import as_spec
 from genjax.config import TrainConfig
 from genjax.data.sources.base import Source
 from genjax.errors import UsageError
-from genjax.metrics import card, collapse
+from genjax.metrics import card, card_files, collapse
 from genjax.metrics.counting import evaluations
 from genjax.metrics.evaluation import compare_sets, draw
 from genjax.metrics.extractors import cache_folder
@@ -68,7 +68,7 @@ def make_online_evaluator(
       'flags': collapse.flags(collapse.collapse_metrics(metrics), isinstance(objective, AdversarialGame)),
       **card.environment(),
     }
-    card.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', result)
+    card_files.write(workdir / 'evaluation' / 'training' / f'step_{step:08d}.json', result)
     return result
 
   return evaluate

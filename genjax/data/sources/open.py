@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageColor
 
-from genjax.build import build, parameters, resolve
+from genjax.build import build, defaults, parameters, resolve
 from genjax.data import contents
 from genjax.data.listing import image_files
 from genjax.data.photos import MAX_SIDE
@@ -99,17 +99,21 @@ def open_data(
 def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None = None, **options) -> Source:
   """The source of a section `data`: `open_data(**options)`, or an instance of a custom class that the spec `source` describes.
 
-  A class with a parameter `split` gets the split of the section.
+  A class with a parameter `split` gets the split of the section. `name` and `resolution` may be left at '' and 0 then.
 
   Args:
     allow: packages other than genjax that the spec may refer to.
     source: the spec; None for `open_data`.
 
   Raises:
-    UsageError: see `open_data`; or the spec does not describe a `Source`.
+    UsageError: see `open_data`; or the spec does not describe a `Source`, or an option has no effect on it.
   """
   if source is None:
     return open_data(**options)
+  unused, default = ('channels', 'background', 'skip', 'data_dir'), defaults(open_data)
+  for option in unused:
+    if options.get(option, default[option]) != default[option]:
+      raise UsageError(f'data.{option} has no effect with data.source: remove it, and make it a parameter of {source["cls"]}.')
   if 'split' in parameters(resolve(source['cls'], allow)):
     source = {**source, 'split': options.get('split', 'train')}
   made = build(source, allow)

@@ -5,7 +5,7 @@ from genjax.build import spec
 
 
 def get_config():
-  config = common.short(base('digits', 8, steps=3, batch_size=8))
+  config = common.short(base(steps=3, batch_size=8))
   config.data.source = spec('forked.pairs.Pairs', size=150)
   config.objective = spec(
     'forked.translation.Translation',
