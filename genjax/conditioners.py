@@ -186,7 +186,7 @@ def drop_together(conditioner: Conditioner, keys: Keys, cond: Cond, rate: float)
 def is_null(conditioner: Conditioner, cond: Cond) -> Bool[Array, 'b']:
   """Whether all fields of an example have their null values."""
   null = conditioner.null(cond)
-  same = [(x == null[name]).reshape(len(x), -1).all(axis=1) for name, x in cond.items()]
+  same = [(x == null[name]).reshape(x.shape[0], -1).all(axis=1) for name, x in cond.items()]
   return jnp.stack(same).all(axis=0)
 
 

@@ -18,6 +18,7 @@ from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.conditioners import can_draw, class_label, complete, num_classes, only
 from genjax.data.sources.base import Source, numbered
 from genjax.errors import UsageError, unknown
+from genjax.export import export, is_export, load_variables
 from genjax.frozen import read_copies
 from genjax.memory import check_images
 from genjax.objectives.common import check_scale
@@ -77,6 +78,7 @@ class Run:
   objective: Objective
   variables: Variables
   step: int
+  ema: bool = True  # whether `variables` holds averaged parameters
   guide: 'Run | None' = None  # see `guided_by`
 
   def sample(
@@ -225,6 +227,10 @@ class Run:
     model = Autoguided(main, weak)
     return dataclasses.replace(self, objective=model, variables=Variables(params, buffers), guide=weaker)
 
+  def export(self, folder: str | Path, stablehlo: bool = False, **options) -> Path:
+    """Writes the model as safetensors and JSON, to copy or to publish: see `genjax.export.export`."""
+    return export(self, folder, stablehlo, **options)
+
   @property
   def options(self) -> dict[str, Any]:
     """The options that `sample` takes, with their defaults."""
@@ -332,10 +338,10 @@ def average_of(train: Mapping[str, Any], allow: Collection[str] = ()) -> Average
 def load(
   path: str | Path, step: int | None = None, ema: bool = True, allow_package: Collection[str] = (), best: bool = False
 ) -> Run:
-  """Opens a run directory for sampling, on the first device.
+  """Opens a run directory or an export (genjax/export.py) for sampling, on the first device.
 
   Args:
-    path: the run directory.
+    path: the run directory, or an export.
     step: which checkpoint; the newest if None.
     ema: the moving average of the parameters rather than the parameters.
     allow_package: packages beside genjax whose classes the run may name; it can then run any code in them.
@@ -354,7 +360,7 @@ def load(
   if not isinstance(objective, Objective) or not isinstance(image_shape, list) or len(image_shape) != 3:
     raise UsageError(f"{path}/config.json: 'objective' is not an objective, or data.image_shape is missing.")
   folder = path / ('best' if best else 'checkpoints')
-  if not folder.is_dir():
+  if not is_export(path) and not folder.is_dir():
     remedy = 'train it with train.evaluate_every' if best else 'train it first'
     raise UsageError(f'{path} has no {"best " if best else ""}checkpoint yet: {remedy}.')
   try:
@@ -363,6 +369,8 @@ def load(
     raise UsageError(f"{path}/config.json: its section 'data' describes no examples ({first_line(error)}).") from error
   average = average_of(config['train'], allow_package)
   like = described_state(path, objective, example, average=average)
+  if is_export(path):
+    return open_export(path, config, objective, like, average, step, ema, best)
   for _ in range(20):
     try:
       state = _restore(folder, step, like, run_id_of(config))
@@ -375,7 +383,34 @@ def load(
     raise UsageError(f'{path}: its checkpoints are deleted faster than they are read: raise train.keep.')
   params, buffers = state.variables(average if ema else None)
   params = params | read_copies(path, config)
-  return Run(path, config, objective, Variables(params, buffers), int(state.step))
+  return Run(path, config, objective, Variables(params, buffers), int(state.step), ema)
+
+
+def open_export(
+  path: Path,
+  config: dict[str, Any],
+  objective: Objective,
+  like: TrainState,
+  average: Average,
+  step: int | None,
+  ema: bool,
+  best: bool,
+) -> Run:
+  """The model of an export. Raises UsageError for another step, or other parameters, than it holds."""
+  record = config.get('export') or {}
+  for wrong, what in (
+    (step not in (None, record.get('step')), f'step {step}'),
+    (ema != record.get('ema', True), 'averaged parameters' if ema else 'parameters that are not averaged'),
+    (best, 'best checkpoint'),
+  ):
+    if wrong:
+      raise UsageError(f'{path} is an export, which holds no {what}: open the run that it was made from.')
+  params, buffers = jax.eval_shape(lambda state: state.variables(average if ema else None), like)
+  example = recorded_example(config['data'], objective)
+  for name in config.get('frozen') or {}:
+    params[name] = described_state(path, getattr(objective, name), example).variables(None)
+  variables = load_variables(path, config, Variables(params, buffers))
+  return Run(path, config, objective, variables, record['step'], ema)
 
 
 def _restore(folder: Path, step: int | None, like: TrainState, run_id: str) -> TrainState:

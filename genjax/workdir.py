@@ -87,6 +87,10 @@ def open_workdir(
   ours = lambda name: name == 'lock' or name.startswith('.config.json.')  # noqa: E731 - left by one killed while starting
   if workdir.is_dir() and not path.exists() and not all(ours(p.name) for p in workdir.iterdir()):
     raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
+  if path.exists() and read_config(workdir).get('export'):
+    raise UsageError(
+      f'{workdir} is an export: give another --workdir, and train.init_from={workdir} to start from its weights.'
+    )
   refuse_links(workdir)
   held = lock(workdir)
   try:

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 from PIL import Image
 
-from tests.conftest import ROOT, config_of
+from tests.conftest import ROOT, config_of, image_shape, noise
 
 UNCONDITIONAL = '--config.objective.conditioner.cls=conditioners.Unconditional'
 TINY = {
@@ -62,6 +63,17 @@ def train(name, workdir, *more, status=0, env=None):
   done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
   assert done.returncode == status, done.stdout + done.stderr
   return done.stdout + done.stderr
+
+
+def data_of(name, folder):
+  """Options that train a config on random images of its data's shape; none for the digits, which are always there."""
+  config = config_of(name)
+  if config['data']['name'] == 'digits':
+    return []
+  path = folder / f'{name}.npz'
+  images = noise(64, image_shape(config))
+  np.savez(path, image=images, label=np.arange(len(images)) % 10)
+  return [f'--config.data.name={path}']
 
 
 def images_of_which_one_is_empty(path):

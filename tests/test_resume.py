@@ -18,7 +18,7 @@ from genjax.parallel import make_mesh, replicated
 from genjax.run import abstract_state, recorded_example
 from genjax.workdir import read_config, run_id_of
 from tests.conftest import OBJECTIVES, ROOT
-from tests.programs import ENV, command, train
+from tests.programs import ENV, command, data_of, train
 
 REST = [name for name in [*OBJECTIVES, 'digits_r3gan', 'digits_stylegan2'] if name != 'digits_vae']
 STEPS = ['--config.train.steps=60', '--config.train.checkpoint_every=20']
@@ -35,9 +35,10 @@ def final_state(path, step=60):
   return state
 
 
-def interrupt(name, path, moment, number=signal.SIGKILL):
-  """Starts train.py, sends it a signal when `moment()` is true, and gives its status."""
-  process = subprocess.Popen(command(name, path, *STEPS), cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def interrupt(name, path, moment, number=signal.SIGKILL, more=()):
+  """Starts train.py, sends it a signal when `moment()` is true, and returns its status."""
+  words = command(name, path, *STEPS, *more)
+  process = subprocess.Popen(words, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
   end = time.monotonic() + 300
   while process.poll() is None and time.monotonic() < end and not moment():
     time.sleep(0.002)
@@ -47,10 +48,8 @@ def interrupt(name, path, moment, number=signal.SIGKILL):
   return process.returncode
 
 
-def run_to_the_end(name, path):
-  return subprocess.run(
-    command(name, path, *STEPS), cwd=ROOT, env=ENV, check=True, capture_output=True, text=True, timeout=300
-  ).stdout
+def run_to_the_end(name, path, more=()):
+  return train(name, path, *STEPS, *more)
 
 
 def assert_same_bits(a, b):
@@ -62,14 +61,14 @@ def assert_same_bits(a, b):
 
 @pytest.mark.parametrize('name', ['digits_vae', *(pytest.param(n, marks=pytest.mark.slow) for n in REST)])
 def test_killed_twice_and_resumed_ends_in_the_same_bits(name, tmp_path):
-  straight, killed = tmp_path / 'straight', tmp_path / 'killed'
-  run_to_the_end(name, straight)
+  straight, killed, data = tmp_path / 'straight', tmp_path / 'killed', data_of(name, tmp_path)
+  run_to_the_end(name, straight, data)
   folder = killed / 'checkpoints'
   saving = lambda: any('tmp' in p.name for p in folder.glob('*'))  # noqa: E731
   saved = lambda: (folder / '20').exists()  # noqa: E731
-  assert interrupt(name, killed, saving) == -signal.SIGKILL
-  assert interrupt(name, killed, saved) == -signal.SIGKILL
-  assert 'resuming from step' in run_to_the_end(name, killed)
+  assert interrupt(name, killed, saving, more=data) == -signal.SIGKILL
+  assert interrupt(name, killed, saved, more=data) == -signal.SIGKILL
+  assert 'resuming from step' in run_to_the_end(name, killed, data)
   assert_same_bits(final_state(straight), final_state(killed))
 
 

@@ -35,6 +35,7 @@ from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.reference import Reference, floor_coefficients
 from genjax.types import Conditioner, Objective
+from genjax.workdir import read_config
 
 VERSION = 2  # of the format; cards without a version have 0
 UNKNOWN = 'unknown'  # value of entries that older cards lack: `held_out`, the test images, and `labels` of the floor
@@ -121,7 +122,12 @@ def environment() -> dict[str, Any]:
 
 
 def training_cost(workdir: Path, step: int) -> dict[str, Any]:
-  """Device-seconds and thousands of images up to `step`, from metrics.jsonl; compilation is not counted."""
+  """Device-seconds and thousands of images up to `step`, from metrics.jsonl; compilation is not counted.
+
+  An export has those of the run that it was made from.
+  """
+  if (workdir / 'config.json').is_file() and (exported := read_config(workdir).get('export')):
+    return exported['cost']
   seconds, kimg = 0.0, 0.0
   for line in read_metrics(workdir):
     if kimg < line['kimg'] and line.get('images_per_second'):

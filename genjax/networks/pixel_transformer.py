@@ -112,7 +112,7 @@ class PixelTransformer(nn.Module):
 
   def embed(self, last: Float[Array, 'b n c'], places: Float[Array, 'l n d'], cond: Cond) -> Rows:
     label = condition_vector(cond, self.fields)
-    rows = self.pixel(last) + jnp.broadcast_to(places, (len(last), *places.shape[1:])).astype(self.dtype)
+    rows = self.pixel(last) + jnp.broadcast_to(places, (last.shape[0], *places.shape[1:])).astype(self.dtype)
     return rows if label is None else rows + self.label(label)[:, None]
 
   def answer(self, rows: Rows) -> Float[Array, 'b n o']:

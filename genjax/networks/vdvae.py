@@ -76,7 +76,7 @@ class TopDown(nn.Module):
     width, d = h.shape[-1], self.z_dim
     prior = Bottleneck(2 * d + width, self.bottleneck, 0.0, self.dtype, name='prior')(h)
     mean, log_sigma = prior[..., :d].astype(jnp.float32), prior[..., d : 2 * d].astype(jnp.float32)
-    kl = log_ratio = jnp.zeros(len(h))
+    kl = log_ratio = jnp.zeros(h.shape[0])
     if seen is None:
       z = mean + temperature * jnp.exp(log_sigma) * noise
     else:
@@ -112,7 +112,7 @@ class VDVAEEncoder(nn.Module):
     seen = {}
     for side, blocks in zip(self.sides, self.blocks, strict=True):
       ratio = h.shape[1] // side
-      h = h.reshape(len(h), side, ratio, side, ratio, -1).mean(axis=(2, 4))
+      h = h.reshape(h.shape[0], side, ratio, side, ratio, -1).mean(axis=(2, 4))
       for _ in range(blocks):
         h = h + Bottleneck(self.width, -(-self.width // 4), 1 / sum(self.blocks), self.dtype)(h)
       seen[side] = h
@@ -140,10 +140,10 @@ class VDVAEDecoder(nn.Module):
     check(self.sides, self.blocks, self.image_shape[0], self.patch, 'decoder')
     if any(self.patch % side for side in self.place):
       raise UsageError(f'objective.decoder.place={self.place} must divide its patch={self.patch}.')
-    h = jnp.zeros((len(keys), 1, 1, self.width), self.dtype)
+    h = jnp.zeros((keys.shape[0], 1, 1, self.width), self.dtype)
     if label is not None:
       h = h + nn.Dense(self.width, use_bias=False, dtype=self.dtype, name='label')(label)[:, None, None]
-    count, kl, log_ratio = 0, [], jnp.zeros(len(keys))
+    count, kl, log_ratio = 0, [], jnp.zeros(keys.shape[0])
     for side, blocks in reversed(list(zip(self.sides, self.blocks, strict=True))):
       start = self.param(f'start_{side}', nn.initializers.zeros, (side, side, self.width))
       h = jnp.repeat(jnp.repeat(h, side // h.shape[1], axis=1), side // h.shape[2], axis=2) + start[None].astype(self.dtype)

@@ -136,7 +136,7 @@ def sample_pixels(
 ) -> Images:
   """Images whose pixels or patches, in an array of `shape`, are drawn in order by `row_by_row`, position i from stream i."""
   draw = lambda out, place: to_patches(likelihood.sample(out, rng.fold_in(keys, place)), *likelihood.patch)  # noqa: E731
-  return from_patches(row_by_row(network, params, shape, embedded, draw, len(keys), cached), *likelihood.patch)
+  return from_patches(row_by_row(network, params, shape, embedded, draw, keys.shape[0], cached), *likelihood.patch)
 
 
 def row_by_row(

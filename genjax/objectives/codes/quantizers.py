@@ -132,7 +132,7 @@ class FSQ:
   ) -> tuple[Float[Array, 'b h w d'], Int[Array, 'b h w'], Float[Array, 'b']]:
     bounded = self.bounded(z)
     whole = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
-    return whole / self._low(z.ndim).astype(jnp.float32), self.index(z, state), jnp.zeros(len(z))
+    return whole / self._low(z.ndim).astype(jnp.float32), self.index(z, state), jnp.zeros(z.shape[0])
 
   def updated(self, z, index, state: State) -> State:
     return {}

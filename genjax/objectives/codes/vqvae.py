@@ -144,7 +144,7 @@ class CodeModel(abc.ABC):
     state, code_keys = variables.buffers.get('codebook', {}), rng.fold_in(keys, 0)
     pick = jax.vmap(lambda key, logits: jax.random.categorical(key, logits / temperature))
     draw = lambda out, place: self.quantizer.vector(pick(rng.fold_in(code_keys, place), out), state)  # noqa: E731
-    grid = row_by_row(self.prior, variables.params['prior'], self.grid_shape(variables), embedded, draw, len(keys), cached)
+    grid = row_by_row(self.prior, variables.params['prior'], self.grid_shape(variables), embedded, draw, keys.shape[0], cached)
     return self.likelihood.mean(self.decode(variables.params, grid))
 
   def grid_shape(self, variables: Variables) -> tuple[int, int, int]:

@@ -161,7 +161,7 @@ class DiffusionModel(Denoising):
   def denoiser(self, variables: Variables, cond: Cond) -> Denoiser:
     def denoise(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
-      f = self.output(variables.params, x, t, self.network_cond(cond, size=len(x)))
+      f = self.output(variables.params, x, t, self.network_cond(cond, size=x.shape[0]))
       return self.parameterization.x0(self.path, t, x, f)
 
     return denoise

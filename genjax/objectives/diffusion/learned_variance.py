@@ -70,7 +70,7 @@ class LearnedVariance(DiffusionModel):
 
     def predict(x, t):
       t = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
-      f, v = self.both(variables.params, x, t, self.network_cond(cond, size=len(x)))
+      f, v = self.both(variables.params, x, t, self.network_cond(cond, size=x.shape[0]))
       return self.parameterization.x0(self.path, t, x, f), v
 
     return predict

@@ -1,0 +1,227 @@
+"""Exports: a trained model as safetensors and JSON, to copy to another machine or to publish.
+
+  weights.safetensors  averaged parameters and buffers, 'params/<player>/...' and 'buffers/...'
+  config.json          the config of the run, names of classes included; its section `export` has step and hash
+  evaluation/          the cards of that step
+  sampler.stablehlo    with `stablehlo`: the sampler as `jax.export` serializes it, for CPU, CUDA and TPU
+  README.md            what it is, and how to sample
+
+`genjax.load` opens an export like a run.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax import export as jax_export
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from genjax import rng
+from genjax.errors import UsageError
+from genjax.files import write_json, write_whole
+from genjax.metrics import card, card_files
+from genjax.metrics.extractors import tree_hash
+from genjax.types import Tree, Variables
+
+if TYPE_CHECKING:
+  from genjax.run import Run
+
+WEIGHTS, SAMPLER = 'weights.safetensors', 'sampler.stablehlo'
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+def is_export(folder: Path) -> bool:
+  """Whether `folder` is an export instead of a run directory."""
+  return (folder / WEIGHTS).is_file()
+
+
+def export(run: 'Run', folder: str | Path, stablehlo: bool = False, **options) -> Path:
+  """Writes an export of a run.
+
+  Args:
+    run: a run or another export.
+    folder: created; must be empty or not exist.
+    stablehlo: also export the sampler, with a symbolic batch size.
+    **options: of the exported sampler, such as `steps=10`; see `run.options`.
+
+  Raises:
+    UsageError: the folder is not empty or cannot be written to, an option is unknown or given without `stablehlo`, or the run
+      is guided by another.
+  """
+  folder = Path(folder)
+  if run.guide:
+    raise UsageError(f'{run.path} is guided by {run.guide.path}, and an export holds one model: export both separately.')
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise UsageError(f'{folder} is not empty: use another folder.')
+  if options and not stablehlo:
+    raise UsageError(f'{next(iter(options))} is an option of the exported sampler: add stablehlo, or set it when sampling.')
+  options = run.options | run.checked(options)
+  variables = Variables(*jax.device_get(run.variables))
+  arrays = flatten(variables._asdict())
+  record = {'step': run.step, 'ema': run.ema, 'hash': tree_hash(arrays), 'cost': card.training_cost(run.path, run.step)}
+  config = portable(run.config) | {'export': record}
+  sampler = serialized_sampler(run, arrays, options) if stablehlo else b''
+  cards = cards_of(run)
+  write_whole(folder / WEIGHTS, save(arrays, {'format': 'genjax', 'step': str(run.step)}))
+  if sampler:
+    write_whole(folder / SAMPLER, sampler)
+  for found in cards:
+    card_files.save(folder, found)
+  write_whole(folder / 'README.md', readme(run, config, cards, folder.name, options if stablehlo else None))
+  write_json(folder / 'config.json', config)  # last: without it the folder is no export
+  return folder
+
+
+def load_variables(folder: Path, config: Mapping[str, Any], like: Variables) -> Variables:
+  """The variables of an export, with the structure and shapes of `like`.
+
+  Raises:
+    UsageError: the file is damaged, or its arrays are not those of the model in config.json.
+  """
+  path = folder / WEIGHTS
+  try:
+    arrays = load_file(path)
+  except (OSError, SafetensorError) as error:
+    raise UsageError(f'{path} cannot be read ({error}): copy it again.') from None
+  record = config.get('export')
+  if not isinstance(record, dict) or not isinstance(record.get('step'), int):
+    raise UsageError(f'{folder}/config.json has no section export: copy it again.')
+  expected = flatten(like._asdict())
+  for name in sorted(expected.keys() | arrays.keys()):
+    shapes = [tuple(found[name].shape) if name in found else None for found in (expected, arrays)]
+    if shapes[0] != shapes[1]:
+      raise UsageError(f'{path}: {name} has the shape {shapes[1]}, but the model in config.json has {shapes[0]}.')
+  if tree_hash(arrays) != record.get('hash'):
+    raise UsageError(f'{path} has changed: its hash is not the one in config.json. Copy it again.')
+  leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def flatten(tree: Tree) -> dict[str, Any]:
+  """'params/model/...' -> array, in the order of `jax.tree.leaves`."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A config without the folders of the machine on which it was trained."""
+  name = lambda path: PurePath(path).name if isinstance(path, str) and ('/' in path or path.startswith('~')) else path  # noqa: E731
+  data = config['data'] | {'data_dir': ''}
+  data |= {key: name(data[key]) for key in ('name',) if data.get(key, '').startswith(('/', '.', '~'))}
+  train = config['train'] | ({'init_from': name(config['train']['init_from'])} if config['train'].get('init_from') else {})
+  frozen = {key: part | {'run': name(part['run'])} for key, part in (config.get('frozen') or {}).items()}
+  return {**config, 'data': data, 'train': train} | ({'frozen': frozen} if frozen else {})
+
+
+def cards_of(run: 'Run') -> list[dict[str, Any]]:
+  """The cards of the exported step, without the folders of this machine."""
+  try:
+    cards = card_files.load(run.path)
+  except UsageError:  # it was not evaluated
+    return []
+  found = [entry for entry in cards if entry['model'].get('step') == run.step and not entry['model'].get('guide')]
+  for entry in found:
+    entry['model']['run'] = Path(entry['model']['run']).name
+    entry['protocol']['reference']['data'] = PurePath(entry['protocol']['reference']['data']).name
+    entry.pop('run', None)
+  return found
+
+
+def serialized_sampler(run: 'Run', arrays: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
+  """`jax.export` of the sampler: (weights, key data uint32 [2], index int32 [n], {field: [n, ...]}) -> images [n, H, W, C]."""
+  structure = jax.tree.structure(run.variables._asdict())
+
+  def sample(weights, key, index, cond):
+    variables = Variables(**jax.tree.unflatten(structure, [weights[name] for name in arrays]))
+    keys = rng.image_keys(jax.random.wrap_key_data(key, impl=rng.IMPL), index)
+    return run.objective.sample(variables, keys, cond, **options)
+
+  (n,) = jax_export.symbolic_shape('n')
+  shape = lambda x, *batch: jax.ShapeDtypeStruct((*batch, *x.shape), x.dtype)  # noqa: E731
+  weights = {name: shape(x) for name, x in arrays.items()}
+  fields = run.objective.conditioner.fields
+  cond = {name: shape(x, n) for name, x in run.example.cond.items() if name in fields}
+  exporter = jax_export.export(jax.jit(sample), platforms=PLATFORMS)
+  traced = exporter(weights, jax.ShapeDtypeStruct((2,), np.uint32), jax.ShapeDtypeStruct((n,), np.int32), cond)
+  return bytes(traced.serialize())
+
+
+def readme(
+  run: 'Run', config: Mapping[str, Any], cards: list[dict[str, Any]], name: str, options: Mapping[str, Any] | None
+) -> str:
+  """README.md of an export; `options` are those of the exported sampler, None without one."""
+  data, train = config['data'], config['train']
+  side = ' x '.join(map(str, data['image_shape']))
+  sizes = {player: sum(np.size(x) for x in jax.tree.leaves(tree)) for player, tree in run.variables.params.items()}
+  classes = f'* Classes: {", ".join(run.classes)}\n' if run.classes else ''
+  label = f", label='{run.classes[0]}'" if run.classes else ''
+  kimg = run.step * train['batch_size'] / 1000
+  text = f"""# {name}
+
+A {type(run.objective).__name__} model of {side} images, trained with genjax.
+
+* Data: {data['name']}, {data.get('size', 'unknown')} images
+{classes}* Parameters: {', '.join(f'{player} {size:,}' for player, size in sizes.items())}
+* Training: {run.step:,} steps of {train['batch_size']} images ({kimg:,.0f} kimg)
+* Weights: {'averaged' if run.ema else 'last'} parameters
+
+## Sample
+
+```bash
+python sample.py --run {name} --n 64
+```
+
+```python
+import genjax, jax
+
+run = genjax.load('{name}')
+images = run.sample(jax.random.key(0), 16{label})  # float32 [16, {side.replace(' x', ',')}] in [-1, 1]
+```
+"""
+  if options is not None:
+    text += without_genjax(run, options)
+  if cards:
+    text += '\n## Evaluation\n'
+  for found in cards:
+    protocol = found['protocol']
+    metrics = '\n'.join(f'| {metric} | {value:.4g} |' for metric, value in found['metrics'].items())
+    text += f"""
+{protocol['samples']} samples with seed {found['model']['seed']} against {protocol['reference']['images']} images of \
+{protocol['reference']['data']} {protocol['reference']['split']}, features `{protocol['features']['name']}` \
+({protocol['features']['hash']}); all settings are in `evaluation/{card_files.file_name(found)}`.
+
+| metric | value |
+|---|---|
+{metrics}
+"""
+  return text
+
+
+def without_genjax(run: 'Run', options: Mapping[str, Any]) -> str:
+  """The section of README.md on `sampler.stablehlo`."""
+  fields = [name for name in run.example.cond if name in run.objective.conditioner.fields]
+  values = {'label': f'np.arange(n, dtype=np.int32) % {len(run.classes)}'}
+  zeros = lambda x: f'np.zeros((n, {", ".join(map(str, x.shape))}), np.{x.dtype})'  # noqa: E731
+  cond = ', '.join(f"'{name}': {values.get(name) or zeros(run.example.cond[name])}" for name in fields)
+  described = json.dumps({name: value for name, value in options.items() if isinstance(value, str | int | float | bool)})
+  return f"""
+## Sample without genjax
+
+`{SAMPLER}` is the sampler with the options {described}, for {', '.join(PLATFORMS)}. It needs jax and safetensors:
+
+```python
+import jax, numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+sampler = export.deserialize(open('{SAMPLER}', 'rb').read())
+weights = load_file('{WEIGHTS}')
+n, key = 16, jax.random.key_data(jax.random.key(0))
+cond = {{{cond}}}
+images = sampler.call(weights, key, np.arange(n, dtype=np.int32), cond)  # float32 in [-1, 1]
+```
+"""
