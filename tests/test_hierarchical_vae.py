@@ -173,10 +173,11 @@ def test_that_all_gradients_are_skipped_is_said(capsys):
   assert values['model/skipped'] == 1
   progress = Progress(0, 10, 16)
   progress.show(1, values | {'model/skipped': 0.99})
-  assert 'learned nothing' not in capsys.readouterr().out
+  assert 'optim.model.skip' not in capsys.readouterr().out
   progress.show(1, values)
   said = capsys.readouterr().out
-  assert f'model learned nothing: all gradients, of norm {values["model/grad_norm"]:.4g}, were above optim.model.skip.' in said
+  assert f'{values["model/grad_norm"]:.4g}' in said
+  assert 'optim.model.skip' in said
 
 
 @pytest.mark.parametrize(
