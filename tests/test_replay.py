@@ -144,7 +144,7 @@ def test_what_is_left_of_a_folder_to_replay(tmp_path):
   with pytest.raises(UsageError, match=r'step.npz .*\(its arrays have no label'):
     load(tmp_path, objective, optimizers)
   (tmp_path / 'step.npz').write_bytes(whole)
-  with pytest.raises(UsageError, match=r'config.json describes no model that can be made \('):
+  with pytest.raises(UsageError, match=r'config.json .* model .*\('):
     load(tmp_path, objective, {'discriminator': optax.sgd(0.1)})
   shutil.rmtree(tmp_path / '3')
   with pytest.raises(UsageError, match=r'no checkpoint'):
