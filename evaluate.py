@@ -95,7 +95,9 @@ def main(argv: list[str]) -> None:
     type=int,
     help='number of test images for the likelihood (all; 0 if it is expensive, as for diffusion models)',
   )
-  parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ... (default: the first)')
+  parser.add_argument(
+    '--estimator', default='', help='estimator of the likelihood: elbo, iwae_50, ode, bound, ... (default: the first)'
+  )
   parser.add_argument(
     '--out', default='', help='a folder for cards and images (the run directory; with --images evaluation/NAME)'
   )

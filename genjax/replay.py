@@ -190,7 +190,7 @@ def replay(folder: Path, allow: Collection[str] = ()) -> None:
 
 
 def root_of(module: nn.Module) -> nn.Module:
-  """The module that was called from outside of all modules."""
+  """The outermost module that contains `module`."""
   while isinstance(module.parent, nn.Module):
     module = module.parent
   return module

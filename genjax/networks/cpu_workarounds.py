@@ -16,15 +16,15 @@ def convolve(x, kernel, window_strides=(1, 1), padding='SAME', dimension_numbers
   processor's caches: for 64 images [28, 28, 64] it takes 0.9 s, and 0.13 s in pieces. Each piece has equally many images from
   every device. For smaller inputs, splitting would save half of the time at most, and add the time to compile the pieces.
   """
-  whole = lambda x: lax.conv_general_dilated(  # noqa: E731
+  conv = lambda x: lax.conv_general_dilated(  # noqa: E731
     x, kernel, window_strides, padding, dimension_numbers=dimension_numbers, **options
   )
   local = len(x) // jax.device_count()
   if jax.default_backend() != 'cpu' or local < 16 or max(x.size, x.size // x.shape[-1] * kernel.shape[-1]) < 1 << 20:
-    return whole(x)
+    return conv(x)
   pieces = max(n for n in range(1, min(8, local // 8) + 1) if local % n == 0)
   parts = x.reshape(-1, pieces, *x.shape[1:])
-  y = jnp.stack([whole(parts[:, i]) for i in range(pieces)], axis=1)
+  y = jnp.stack([conv(parts[:, i]) for i in range(pieces)], axis=1)
   return y.reshape(len(x), *y.shape[2:])
 
 
