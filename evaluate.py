@@ -95,7 +95,9 @@ def main(argv: list[str]) -> None:
     type=int,
     help='number of test images for the likelihood (all; 0 if it is expensive, as for diffusion models)',
   )
-  parser.add_argument('--estimator', default='', help='of the likelihood: elbo, iwae_50, ode, bound, ... (default: the first)')
+  parser.add_argument(
+    '--estimator', default='', help='estimator of the likelihood: elbo, iwae_50, ode, bound, ... (default: the first)'
+  )
   parser.add_argument(
     '--out', default='', help='a folder for cards and images (the run directory; with --images evaluation/NAME)'
   )
@@ -160,17 +162,17 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator} needs a number of test images: add --likelihood 500.')
-  judged = card.model(run.path, run.step, run.config['train'], run.objective, best=args.best)
-  judged |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
-  judged |= {'ema_halflife_kimg': None} if args.no_ema else {}
+  model = card.model(run.path, run.step, run.config['train'], run.objective, best=args.best)
+  model |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
+  model |= {'ema_halflife_kimg': None} if args.no_ema else {}
   if alone:
     begin = time.perf_counter()
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
     protocol = card.likelihood_protocol(estimator, likelihood_kind(run.objective, estimator), test, images)
     cost = {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(run.path, run.step)
-    found = {'metrics': nats, 'protocol': protocol, 'model': judged, 'cost': cost, **location, **card.environment()}
-    print(card.likelihood_table(found))
-    return print(card_files.save_likelihood(out, found))
+    result = {'metrics': nats, 'protocol': protocol, 'model': model, 'cost': cost, **location, **card.environment()}
+    print(card.likelihood_table(result))
+    return print(card_files.save_likelihood(out, result))
 
   # One card per seed.
   real = test if args.split == 'test' else train
@@ -205,15 +207,15 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
     extra_metrics, notes = nats, []
     if monitor:
       variables = jax.device_put(run.variables, parallel.replicated(mesh))
-      panel = monitor(variables, seed)
-      extra_metrics = nats | {f'collapse_{k}': v for k, v in panel.items()}
-      notes = [text] if (text := overfitting_warning(panel)) else []
-    found = evaluator.measure(samples, args.samples, floor, extra_metrics, notes) | location
+      collapse_metrics = monitor(variables, seed)
+      extra_metrics = nats | {f'collapse_{k}': v for k, v in collapse_metrics.items()}
+      notes = [text] if (text := overfitting_warning(collapse_metrics)) else []
+    result = evaluator.measure(samples, args.samples, floor, extra_metrics, notes) | location
     written = {name: as_spec(value) for name, value in options.items()}
-    found['model'] = judged | {'likelihood': kind, 'options': written, 'evaluations': network_evaluations, 'seed': seed}
-    found['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
-    found['cost'] |= card.training_cost(run.path, run.step)
-    evaluator.save(out / 'evaluation', found, samples)
+    result['model'] = model | {'likelihood': kind, 'options': written, 'evaluations': network_evaluations, 'seed': seed}
+    result['cost'] = samples.cost | once | {'seconds': round(time.perf_counter() - begin, 3)}
+    result['cost'] |= card.training_cost(run.path, run.step)
+    evaluator.save(out / 'evaluation', result, samples)
 
 
 def open_trained_on(run: Run, data: dict[str, Any], allow: list[str]) -> tuple[Source, Source | None]:
@@ -279,7 +281,7 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   path = Path(args.images).expanduser()
   out = Path(args.out or Path('evaluation') / path.resolve().name.removesuffix('.npz')).expanduser()
   if out.resolve().is_relative_to(path.resolve()):
-    raise UsageError(f'--out {out} lies in the folder of the images; use another folder.')
+    raise UsageError(f'--out {out} is inside the folder of the images; use another folder.')
   if (out / 'config.json').exists():
     raise UsageError(f'--out {out} is a run directory; use another folder.')
   check_writable(out, 'use another folder with --out DIR')
@@ -297,9 +299,9 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
     raise UsageError(f'--cas needs images with labels, and data with labels and a test split.{reason}')
   count = min(10_000, len(source)) if args.samples is None else args.samples
   if len(source) < 100:
-    raise UsageError(f'{source.name} holds {len(source)} images; metrics need at least 100.')
+    raise UsageError(f'{source.name} has {len(source)} images, but metrics need at least 100.')
   if count > len(source):
-    raise UsageError(f'--samples {count}: {source.name} holds {len(source)} images.')
+    raise UsageError(f'--samples {count} must not exceed the {len(source)} images of {source.name}.')
   evaluator = open_evaluator(args, data, train, test, mesh, card.OF_IMAGES if source.num_classes else card.NO_LABELS)
   samples = read_samples(source, evaluator.extractor, evaluator.real, mesh, count, args.batch_size)
   notes += class_notes(samples.labels, evaluator.real.classes)
@@ -327,12 +329,12 @@ def side_by_side(argv: list[str]) -> None:
     return print(compare.markdown(compare.likelihoods(args.runs)))
   check_writable(args.out, 'use another folder with --out DIR')
   rows = compare.make_rows(args.runs, args.features)
-  pictures = report.figures(rows)
+  figures = report.figures(rows)
   for number, row in enumerate(rows, 1):  # the same keys and classes for all
     model, path = row.card['model'], row.card.get('run', row.run)
     if row.is_external:
       try:
-        pictures[f'grid {number}: {row.name}, the first images'] = card_files.grid_path(
+        figures[f'grid {number}: {row.name}, the first images'] = card_files.grid_path(
           row.run / card_files.file_name(row.card)
         ).read_bytes()
       except OSError as error:
@@ -349,16 +351,16 @@ def side_by_side(argv: list[str]) -> None:
     n = 8 * columns
     images = run.sample(rng.key(0), n, **grid_cond(run.objective, n), **build(model['options'], args.allow_package))
     classes = ', one class per column' if run.classes else ''
-    pictures[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
+    figures[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
   text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
-  html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures)
+  html = report.page(' and '.join(compare.short_names(args.runs)), rows, figures)
   if (args.out / 'index.html').exists():  # of other rows
     for old in args.out.glob('grid_[0-9]*_*.png'):
       with writing(old):
         old.unlink()
   write_whole(args.out / 'table.md', text)
   write_whole(args.out / 'index.html', html)
-  for name, data in pictures.items():
+  for name, data in figures.items():
     write_whole(args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name.split(",")[0]).strip("_")}.png', data)
   print(text)
   print(args.out / 'index.html')

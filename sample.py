@@ -41,10 +41,14 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--out', help='a file with the grid: .png, .jpg or .webp (in the run directory)')
   parser.add_argument('--images', type=Path, help='a folder for one PNG file per image')
   parser.add_argument(
-    '--walk', type=int, help='models with a latent: interpolate this many in --n frames, .gif, .webp or .png (a strip)'
+    '--walk',
+    type=int,
+    help='models with a latent: interpolate between this many latents in --n frames; --out is .gif, .webp, or .png (a grid)',
   )
   parser.add_argument(
-    '--mix', type=int, help='StyleGAN2: --n x --n images with the styles of the row, and from this layer on of the column'
+    '--mix',
+    type=int,
+    help='StyleGAN2: --n x --n images with the styles of the row below this layer, and of the column from this layer on',
   )
   parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
   parsed = parse_run(parser, argv)

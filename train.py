@@ -1,7 +1,7 @@
 """Train a model: python train.py --config configs/fashion_mnist_vae.py --workdir runs/x --config.train.steps=2000
 
-The same command again resumes; so does `python train.py --resume runs/x`. On SIGINT (Ctrl-C) or SIGTERM the step is finished
-and saved. A second signal, or one before the first step, exits at once.
+Repeating the command resumes the run, and so does `python train.py --resume runs/x`. On SIGINT (Ctrl-C) or SIGTERM the current
+step is finished and saved. A second signal, or one before the first step, exits at once.
 Exit status: 0 done, 1 a usage error or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
 
 --config.SECTION.OPTION=VALUE overrides an option of the config; --dry_run shows all of them.
@@ -182,8 +182,8 @@ def new_state(experiment: Experiment, like: TrainState, sharding, say, allow: li
     state = init_state(experiment.objective, experiment.optimizers, experiment.keys()[0], batch, experiment.average)
     return with_variables(state, start, experiment) if start else state
 
-  once = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}  # compilation dominates the time
-  return jax.jit(init, out_shardings=sharding, compiler_options=once)(start or None)  # created with its final sharding
+  options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}  # compilation dominates the time
+  return jax.jit(init, out_shardings=sharding, compiler_options=options)(start or None)  # created with its final sharding
 
 
 def parse(argv: list[str]):

@@ -1,4 +1,4 @@
-"""configs/fashion_mnist_gan.py on CIFAR-10, with one level more. Not yet reproduced.
+"""configs/fashion_mnist_gan.py on CIFAR-10, with one more level. Not yet reproduced.
 
 python train.py --config configs/cifar10_gan.py
 """

@@ -3,8 +3,8 @@
 python train.py --config configs/cifar10_vdvae.py
 python evaluate.py --run runs/cifar10_vdvae --metrics likelihood
 
-Not yet reproduced. The paper has 2.87 bits per dimension. Its loss, and so the norms at which gradients are clipped (200) and
-skipped (400), are of nats per pixel and channel; ours are per image.
+Not yet reproduced. The paper has 2.87 bits per dimension. Its loss, and therefore the norms at which gradients are clipped
+(200) and skipped (400), are in nats per pixel and channel; here they are per image.
 """
 
 from configs.common import base

@@ -3,8 +3,8 @@
 python train.py --config configs/digits_pixelcnn.py
 
 Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit c06f1c9): 33 minutes; 19.67 nats
-[19.20, 20.14] of the 297 test images given their labels, exact (card in docs/comparison/likelihood/). Draws are binary, as the
-images that it sees are: of gray ones FID says nothing here.
+[19.20, 20.14] of the 297 test images given their labels, exact (card in docs/comparison/likelihood/). Samples are binary like
+the training images, so that FID against gray images is not meaningful.
 """
 
 from configs.common import base

@@ -14,7 +14,7 @@ from genjax.build import spec
 def get_config():
   config = digits_aae.get_config()
   parts = {key: config.objective[key] for key in ('conditioner', 'decoder', 'discriminator', 'likelihood')}
-  encoder = spec('networks.mlp.MLPEncoder', z_dim=18)  # eight numbers of style, ten classes
+  encoder = spec('networks.mlp.MLPEncoder', z_dim=18)  # 8 dimensions of style, 10 classes
   config.objective = spec('objectives.vae.aae.SemiSupervisedAAE', labeled=0.1, encoder=encoder, **parts)
   rate = spec('optim.cosine', peak=3e-4, steps=config.train.get_ref('steps'), warmup=100)
   config.optim['class_discriminator'] = spec('optim.adam', learning_rate=rate, b1=0.5)

@@ -4,7 +4,7 @@ python train.py --config configs/digits_vqgan.py
 
 Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 0e2e764): 3.1 minutes;
 FID 0.60, recall 0.92 of 10,000 samples; 53.9 nats of the 297 test images (a bound). It needs more
-steps than digits_vq: the codes move when the discriminator sets in (LOG.md).
+steps than digits_vq: the codes change when the discriminator starts (LOG.md).
 Card: docs/comparison/latent/. Grid: docs/gallery/.
 """
 
@@ -14,7 +14,7 @@ from genjax.build import spec
 
 def get_config():
   config = digits_vq.get_config()
-  config.train.steps = 2000  # the prior learns anew the codes that the discriminator moves when it comes
+  config.train.steps = 2000  # the prior adapts to the codes, which change when the discriminator starts
   config.objective = spec(
     'objectives.codes.vqgan.VQGAN',
     **{name: part for name, part in config.objective.items() if name != 'cls'},

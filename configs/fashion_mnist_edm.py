@@ -17,5 +17,5 @@ def get_config():
   config.objective.parameterization.sigma_data = 0.71  # of these images
   # At the paper's -1.2, 1.2 a short training sees too little of high noise.
   config.objective.times.P_mean, config.objective.times.P_std = 0.0, 1.0
-  config.objective.network.fourier = 1.0  # sines of DDPM's kind hardly tell these times, from -1.5 to 1.1, apart
+  config.objective.network.fourier = 1.0  # DDPM's sines hardly distinguish these times, from -1.5 to 1.1
   return config

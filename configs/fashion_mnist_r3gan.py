@@ -2,10 +2,11 @@
 
 python train.py --config configs/fashion_mnist_r3gan.py
 
-Measured 2026-11-28 on a CPU core beside tests (Python 3.12, jax 0.12.0.1, commit 17a0eef): 77 minutes; FID 8.19, recall 0.24
-of 10,000 samples (`python evaluate.py --run runs/fashion_mnist_r3gan`, card in docs/comparison/gan/). Grid: docs/gallery/.
-Penalties of 30 do to 784 pixels what the digits' 3 do to 64. With 1, as the paper's Stacked-MNIST has it, and 8, 16 and 32
-channels the generator used only one direction of its latent, as the collapse panel showed (LOG.md).
+Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 17a0eef): 77 minutes; FID 8.19,
+recall 0.24 of 10,000 samples (`python evaluate.py --run runs/fashion_mnist_r3gan`, card in docs/comparison/gan/). Grid:
+docs/gallery/. Penalties of 30 for 784 pixels correspond to those of 3 for the 64 pixels of digits. With 1, as in the paper for
+Stacked-MNIST, and 8, 16 and 32 channels the generator used only one direction of its latent, as the collapse panel showed
+(LOG.md).
 """
 
 from configs import digits_r3gan

@@ -3,8 +3,8 @@
 python train.py --config configs/mnist_binarized_vae.py
 python evaluate.py --run runs/mnist_binarized_vae --metrics likelihood --estimator iwae_50
 
--ELBO 89.45 nats, IWAE-50 85.51, of the 10,000 test images (2026-11-28, one core of an AMD EPYC beside other
-work: 94 minutes; jax 0.12.0.1). Fully connected networks of 512 units, 5,120 thousand images, came to 92.3 and 88.5
+-ELBO 89.45 nats, IWAE-50 85.51, of the 10,000 test images (2026-11-28, one core of a shared AMD EPYC
+machine: 94 minutes; jax 0.12.0.1). Fully connected networks of 512 units, 5,120 thousand images, reached 92.3 and 88.5
 in 23 minutes. Published: VAE 89.8, IWAE-50 86.8 (pythae's reproductions).
 """
 

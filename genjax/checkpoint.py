@@ -1,9 +1,9 @@
-"""Checkpoints of the whole training state with Orbax, restored onto whatever devices there are now.
+"""Orbax checkpoints of the whole training state, which can be restored onto any set of devices.
 
-Saving is asynchronous and atomic: a process killed while it saves leaves the checkpoint before. Each field of the state
-is stored by itself, so that sampling reads a model without its optimizer. Beside them stand checksums of all arrays, taken
-on the devices before saving: Orbax by itself restores a flipped bit without a word. An offset that depends on the run and
-the step is added, so that arrays of another run or step are detected, too.
+Saving is asynchronous and atomic: if a process is killed while saving, the previous checkpoint remains. Each field of the
+state is a separate item, so that sampling does not read the optimizer state. Checksums of all arrays are computed on the
+devices before saving, because Orbax alone does not detect flipped bits. An offset that depends on the run and the step is
+added to them, so that arrays of another run or step are detected, too.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def arrays(tree: Tree) -> dict[str, tuple[int, ...]]:
 
 
 class DamagedCheckpoint(UsageError):
-  """A checkpoint, the folder `path`, that cannot be read, or that reads as something else than what was saved."""
+  """The checkpoint in the folder `path` cannot be read, or does not contain what was saved."""
 
   def __init__(self, path: Path, what: str):
     super().__init__(f'{path}{what}')
@@ -42,20 +42,20 @@ class DamagedCheckpoint(UsageError):
 
 
 class NotSaved(UsageError):
-  """A checkpoint that could not be written."""
+  """A checkpoint could not be written."""
 
 
 def checksum(x: Array) -> UInt32[Array, '']:
-  """sum_i (2 i + 1) w_i mod 2^32 over the array's words w: no single changed word leaves it as it was.
+  """sum_i (2 i + 1) w_i mod 2^32 over the array's words w. A change of any single word changes it.
 
-  Integers add up to the same in any order, so the layout over devices does not matter.
+  Integer sums do not depend on the order, so the checksum does not depend on the sharding.
   """
   bits = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
   words = x.astype(bits) if x.dtype == bool else jax.lax.bitcast_convert_type(x, bits)
-  place = jnp.zeros(x.shape, jnp.uint32)
+  index = jnp.zeros(x.shape, jnp.uint32)
   for axis, size in enumerate(x.shape):
-    place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-  return jnp.sum(words.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+    index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+  return jnp.sum(words.astype(jnp.uint32) * (2 * index + 1), dtype=jnp.uint32)
 
 
 @jax.jit
@@ -70,17 +70,17 @@ UNCERTAIN = 'changed since saving (checksums differ), or of another step or run'
 def offsets(run_id: str, step: int, n: int) -> UInt32[np.ndarray, 'n']:
   """The offsets that are added to the checksums of the `n` arrays of a field: an arithmetic progression.
 
-  Its difference depends only on the run, and its first term on run and step, so both follow from the checksums of
-  undamaged arrays. With an empty `run_id` every offset is `step`.
+  Its difference depends only on the run, and its first term on run and step, so both can be recovered from the
+  checksums of undamaged arrays. With an empty `run_id` every offset is `step`.
   """
   start, slope = np.frombuffer(hashlib.sha256(run_id.encode()).digest()[:8], '<u4') if run_id else (0, 0)
   return ((int(start) + step + int(slope) * np.arange(n, dtype=np.uint64)) % 2**32).astype(np.uint32)
 
 
 def origin_error(saved: UInt32[np.ndarray, 'n'], restored: UInt32[np.ndarray, 'n'], run_id: str, step: int) -> str:
-  """Describes the error of arrays with checksums `saved` when saved and `restored` now; '' if there is none.
+  """Compares the checksums of arrays when they were `saved` and now, `restored`. Describes the error, '' if there is none.
 
-  Checkpoints of earlier versions have checksums without offsets, and pass if their arrays are undamaged.
+  Checksums in checkpoints of earlier versions have no offsets. They are accepted if the arrays are undamaged.
   """
   offset, expected = saved - restored, offsets(run_id, step, len(restored))
   if (offset == expected).all() or not offset.any():
@@ -119,14 +119,14 @@ def _not_of_tensorstore(record: python_logging.LogRecord) -> bool:
 
 
 class Checkpoints:
-  """The folder `directory`. Close it, or the last save may be lost.
+  """Saves and restores checkpoints in `directory`. Must be closed, or the last save may be lost.
 
   Args:
-    directory: made if it is not there, unless `read_only`.
-    keep: how many of the newest are kept.
-    keep_every: those of every so many steps are kept for good; 0: none.
+    directory: created if missing, unless `read_only`.
+    keep: the number of newest checkpoints to keep.
+    keep_every: checkpoints whose step is a multiple of this are kept as well; 0: none.
     read_only: for sampling from a run that may be training.
-    saved: a file that is made once a checkpoint is whole, so that losing them all does not look like a new run.
+    saved: a file that is written after each save. It shows that a run without checkpoints has lost them and is not new.
     run_id: the identity of the run in config.json; '' for a run of an earlier version.
   """
 
@@ -152,21 +152,21 @@ class Checkpoints:
       )
     self.directory, self.run_id = Path(directory).resolve(), run_id
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of `read_only` itself
+    logging.set_verbosity(logging.ERROR)  # suppresses a warning of Orbax about `read_only`
     try:
       self.manager = ocp.CheckpointManager(self.directory, options=options)
     finally:
       logging.set_verbosity(verbosity)
 
   def steps(self) -> list[int]:
-    """The steps there are checkpoints of, in order."""
+    """The steps of all checkpoints, in ascending order."""
     return sorted(self.manager.all_steps())
 
   def save(self, state: TrainState) -> None:
-    """Starts saving; training may go on. A step already saved is not saved again, a halted state not at all.
+    """Starts saving in the background. Skips steps that are already saved, and halted states.
 
     Raises:
-      NotSaved: this save, or the one before, could not be written.
+      NotSaved: this save, or the previous one, could not be written.
     """
     step = int(state.step)
     if step < 0 or step in self.manager.all_steps():
@@ -181,19 +181,20 @@ class Checkpoints:
     items = {name: item(name, tree) for name, tree in fields.items()}
     try:
       self.manager.save(step, args=ocp.args.Composite(**items))
-    except Exception as error:  # Orbax lets through what TensorStore throws
+    except Exception as error:  # Orbax passes on the exceptions of TensorStore
       raise self.not_saved(error) from error
 
   def restore(self, step: int, like: Tree, sharding: Tree, names: tuple[str, ...] = ()) -> dict[str, Tree]:
-    """The fields `names` (default: all) of the state saved at `step`, laid out as `sharding`.
+    """Restores the fields `names` (default: all) of the state saved at `step`, laid out as `sharding`.
 
     Args:
       step: one of `steps()`.
       like: a TrainState of shapes, as from `jax.eval_shape`.
-      sharding: one for all arrays, or a TrainState of them.
+      sharding: one sharding for all arrays, or a TrainState of shardings.
 
     Raises:
-      DamagedCheckpoint: it cannot be read as `like`, its checksums have changed since saving, or it is of another step or run.
+      DamagedCheckpoint: it cannot be read, its checksums have changed since saving, or it is of another step or run.
+      UsageError: its arrays have other names or shapes than those of `like`.
     """
     names = names or tuple(like.__dataclass_fields__)
     layouts = sharding if isinstance(sharding, TrainState) else jax.tree.map(lambda _: sharding, like)
@@ -209,7 +210,7 @@ class Checkpoints:
     items = {name: ocp.args.StandardRestore(target(name)) for name in names}
     try:
       restored = self.manager.restore(step, args=ocp.args.Composite(**items))
-    except Exception as error:  # whatever the damage made Orbax, TensorStore or json throw
+    except Exception as error:  # damage causes various exceptions in Orbax, TensorStore and json
       self.refuse_misfit(step, like, names)
       raise DamagedCheckpoint(self.directory / str(step), f' cannot be read ({first_line(error)}).') from error
     trees = {name: restored[name][name] for name in names}
@@ -222,35 +223,35 @@ class Checkpoints:
     if problems:
       certain = {problem: fields for problem, fields in problems.items() if problem != UNCERTAIN} or problems
       details = ', '.join(f'{", ".join(fields)} {problem}' for problem, fields in certain.items())
-      raise DamagedCheckpoint(self.directory / str(step), f' holds {details}.')
+      raise DamagedCheckpoint(self.directory / str(step), f' contains {details}.')
     if 'step' in trees and int(trees['step']) != step:
-      raise DamagedCheckpoint(self.directory / str(step), f' holds the state of step {int(trees["step"])}.')
+      raise DamagedCheckpoint(self.directory / str(step), f' contains the state of step {int(trees["step"])}.')
     return trees
 
   def refuse_misfit(self, step: int, like: Tree, names: tuple[str, ...]) -> None:
-    """Raises UsageError if the saved arrays are known and differ from those of `like`."""
+    """Raises UsageError if the names and shapes of the saved arrays can be read and differ from those of `like`."""
     for name in names:
       try:
         saved, now = arrays(dict(self.manager.item_metadata(step)[name])[name]), arrays(getattr(like, name))
-      except Exception:  # damaged here too
+      except Exception:  # the metadata are damaged, too
         continue
       if saved != now:
         a, b = (f'{len(x)} arrays of {sum(map(math.prod, x.values())):,} numbers' for x in (saved, now))
         other = next(path for path in (*saved, *now) if saved.get(path) != now.get(path))
         raise UsageError(
-          f'{self.directory / str(step)} is of another model than the code here makes of config.json: {name} has {a} in it, '
-          f'{b} now, the first that differs is {other}.\n'
-          'Use the code that it was trained with, or train anew in another --workdir.'
+          f'{self.directory / str(step)} does not match the model that this version builds from config.json: {name} has {a} '
+          f'in the checkpoint and {b} in the model; the first difference is {other}.\n'
+          'Use the version that trained it, or train a new run in another --workdir.'
         )
 
   def restore_newest(self, like: Tree, sharding: Tree, strict: bool = False) -> TrainState | None:
-    """The newest state that is whole; None if there are no checkpoints.
+    """Restores the newest undamaged checkpoint; returns None if there are no checkpoints.
 
-    Damaged ones are named and moved to `damaged/` beside the folder, so that their steps can be saved again.
+    Damaged checkpoints are reported and moved to `damaged/` next to the folder, so that their steps can be saved again.
 
     Raises:
-      UsageError: the newest is damaged and `strict`, or all are; or one is and there are several hosts, of which
-        some may have read it whole: ended and started again they agree.
+      UsageError: the newest checkpoint is damaged and `strict` is set, or all are damaged. With several hosts, any damaged
+        checkpoint raises, since other hosts may have read it without an error; after a restart all hosts agree.
     """
     folder = self.directory.parent / 'damaged'
     steps = self.steps()
@@ -259,20 +260,24 @@ class Checkpoints:
         return TrainState(**self.restore(step, like, sharding))
       except DamagedCheckpoint as error:
         if strict or step == steps[0]:
-          remedy = 'Leave out --strict to go back to the one before' if step != steps[0] else 'No older one is left: restore it'
-          raise UsageError(f'{error}\n{remedy}, or train anew in another --workdir.') from None
+          remedy = (
+            'There is no older checkpoint: restore it' if step == steps[0] else 'Remove --strict to use the previous checkpoint'
+          )
+          raise UsageError(f'{error}\n{remedy}, or train a new run in another --workdir.') from None
         self.set_aside(step, folder)
         if jax.process_count() > 1:
-          raise UsageError(f'{error}\nIt is in {folder} now: the same command again goes back to the one before.') from None
-        print(f'warning: {error} Going back to the one before; moved to {folder}.', flush=True)
+          raise UsageError(f'{error}\nIt was moved to {folder}. Repeat the command to use the previous checkpoint.') from None
+        print(f'warning: {error} It was moved to {folder}; using the previous checkpoint.', flush=True)
     return None
 
   def set_aside(self, step: int, folder: Path) -> None:
-    """Moves a checkpoint to `folder`, unless another host was first."""
+    """Moves a checkpoint to `folder`, unless another host has already moved it."""
     try:
       folder.mkdir(exist_ok=True)
     except FileExistsError:
-      raise UsageError(f'{folder} is a file, where damaged checkpoints are moved to: remove it.') from None
+      raise UsageError(
+        f'{folder} is a file, but damaged checkpoints are moved to a folder of this name: remove the file.'
+      ) from None
     target = folder / str(step)
     while target.exists():
       target = target.with_name(target.name + '_')
@@ -281,29 +286,29 @@ class Checkpoints:
     self.manager.reload()
 
   def wait(self) -> None:
-    """Until the last save is whole. Raises NotSaved if it could not be written."""
+    """Waits for the last save. Raises NotSaved if it could not be written."""
     try:
       self.manager.wait_until_finished()
     except Exception as error:
       raise self.not_saved(error) from error
 
   def close(self) -> None:
-    """Waits for the last save. Raises NotSaved if it could not be written."""
+    """Waits for the last save, and closes the manager. Raises NotSaved if it could not be written."""
     try:
       self.wait()
     finally:
       self.manager.close()
 
   def not_saved(self, error: Exception) -> NotSaved:
-    whole = self.steps()
-    last = f'the newest whole one is that of step {whole[-1]}' if whole else 'there is none yet'
+    steps = self.steps()
+    last = f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no earlier checkpoint'
     return NotSaved(
       f'{self.directory}: a checkpoint could not be written ({first_line(error)}); {last}.\n'
-      'Make room, then give the same command again: it resumes there.'
+      'Free disk space, then repeat the command to resume.'
     )
 
 
 def first_line(error: BaseException) -> str:
-  """A short form of an exception's message: those of Orbax and TensorStore can be pages long."""
+  """The first line of an exception's message, shortened. Messages of Orbax and TensorStore can be pages long."""
   lines = str(error).strip().splitlines()
   return (lines[0] if lines else type(error).__name__)[:200]

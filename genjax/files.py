@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and never somebody else's."""
+"""Atomic file writes."""
 
 import contextlib
 import errno
@@ -21,7 +21,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def refuse_links(folder: Path, name: str = '') -> None:
-  """Raises UsageError if a folder in `folder`, or in its folder `name`, is a symbolic link: files would be written elsewhere.
+  """Raises UsageError if `folder / name` or a folder inside it is a symbolic link, since files would be written elsewhere.
 
   `folder` itself may be a link.
   """
@@ -32,7 +32,7 @@ def refuse_links(folder: Path, name: str = '') -> None:
 
 
 def check_writable(folder: Path, remedy: str) -> None:
-  """Raises NotWritten with `remedy` unless files can be written to a folder, or it can be made. Makes neither."""
+  """Raises NotWritten with `remedy` unless `folder` is writable or can be created. Does not create it."""
   with writing(folder, remedy):
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     with tempfile.TemporaryFile(dir=nearest):
@@ -45,7 +45,7 @@ class NotWritten(UsageError):
 
 @contextlib.contextmanager
 def optional(consequence: str) -> Iterator[None]:
-  """For files that save time only, such as caches: if its block cannot write them, prints the reason and `consequence`."""
+  """For optional files, such as caches: if the block cannot write them, prints the reason and `consequence`."""
   try:
     yield
   except (NotWritten, OSError) as error:
@@ -54,18 +54,18 @@ def optional(consequence: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: str | Path, remedy: str = '') -> Iterator[None]:
-  """Turns an OSError in its block, such as a full disk or a missing permission, into a NotWritten error that names `path`."""
+  """Converts an OSError in its block, such as a full disk or a missing permission, to a NotWritten error that names `path`."""
   try:
     yield
   except OSError as error:
-    remedy = remedy or ('make room on that disk' if error.errno in DISK_FULL else 'use another path')
+    remedy = remedy or ('free space on that disk' if error.errno in DISK_FULL else 'use another path')
     raise NotWritten(f'{path} cannot be written ({error.strerror or error}): {remedy}.') from None
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None], remedy: str = '') -> None:
-  """Writes a file atomically, and makes its parent folders: a killed process leaves the old file.
+  """Writes a file atomically: if the process is killed, the old file remains. Creates parent folders.
 
-  Links in place of the file or of its temporary file are not followed. `content` may be a function that writes to the open
+  Does not follow links in place of the file or of its temporary file. `content` may be a function that writes to the open
   file. Raises NotWritten like `writing`.
   """
   with writing(path, remedy):
@@ -87,5 +87,5 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], None], r
 
 
 def write_json(path: Path, value: Any) -> None:
-  """`write_whole`, indented."""
+  """Writes `value` as indented JSON with `write_whole`."""
   write_whole(path, json.dumps(value, indent=2) + '\n')

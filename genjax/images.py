@@ -1,4 +1,4 @@
-"""Images: uint8 <-> [-1, 1], the one resizing rule, grids, image files."""
+"""Conversion of images between uint8 and [-1, 1], resizing, grids and image files."""
 
 import io
 from pathlib import Path
@@ -31,13 +31,13 @@ def check_finite(wrong: int, images: int) -> None:
   """Raises UsageError if `wrong` of the samples were not finite."""
   if wrong:
     raise UsageError(
-      f'{wrong} of {images} samples are not finite. Take less guidance, more steps or another solver, if it has them, '
-      'or an earlier checkpoint: --step.'
+      f'{wrong} of {images} samples are not finite. Use less guidance, more steps or another solver if the model has them, '
+      'or an earlier checkpoint with --step.'
     )
 
 
 def resize(image: UInt8[np.ndarray, 'h w c'], resolution: int) -> UInt8[np.ndarray, 'r r c']:
-  """The largest centered square, then Pillow's bicubic filter, which is antialiased. The right size passes untouched."""
+  """Crops the largest centered square and resizes it, if needed, with Pillow's bicubic filter, which is antialiased."""
   h, w, channels = image.shape
   side = min(h, w)
   top, left = (h - side) // 2, (w - side) // 2
@@ -49,7 +49,7 @@ def resize(image: UInt8[np.ndarray, 'h w c'], resolution: int) -> UInt8[np.ndarr
 
 
 def enlarge(images: UInt8[np.ndarray, '*n h w c'], scale: int) -> UInt8[np.ndarray, '*n sh sw c']:
-  """Each pixel as `scale` x `scale`."""
+  """Repeats each pixel `scale` x `scale` times."""
   return np.repeat(np.repeat(images, scale, axis=-3), scale, axis=-2)
 
 
@@ -73,7 +73,7 @@ ENCODINGS = {  # suffix -> Pillow's format and options
 
 
 def encode_image(image: UInt8[np.ndarray, 'h w c'], suffix: str = '.png') -> bytes:
-  """A one- or three-channel image as a file of that suffix, one of ENCODINGS. PNG and WebP are lossless."""
+  """Encodes a one- or three-channel image as a file with this suffix, one of ENCODINGS. PNG and WebP are lossless."""
   format_name, options = ENCODINGS[suffix]
   out = io.BytesIO()
   Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, format=format_name, **options)
@@ -81,31 +81,31 @@ def encode_image(image: UInt8[np.ndarray, 'h w c'], suffix: str = '.png') -> byt
 
 
 def save_image(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
-  """Writes a one- or three-channel image, encoded by the suffix of `path`; parent folders are made.
+  """Writes a one- or three-channel image, encoded by the suffix of `path`. Creates parent folders.
 
   Raises:
-    UsageError: an unknown suffix, or the place cannot be written to.
+    UsageError: an unknown suffix, or a file that cannot be written.
   """
   suffix = Path(path).suffix.lower()
   if suffix not in ENCODINGS:
-    raise UsageError(f'{path}: an image file ends in {", ".join(ENCODINGS)}.')
+    raise UsageError(f'{path}: the name of an image file must end in {", ".join(ENCODINGS)}.')
   write_whole(Path(path), encode_image(image, suffix))
 
 
 def grid_image(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> UInt8[np.ndarray, 'gh gw c']:
-  """A grid of small images, enlarged so that a person can read them; of images that are points [N, 1, 1, 2] a plot."""
+  """A grid of images, enlarged if they are small, or a scatter plot of points [N, 1, 1, 2]."""
   if images.shape[1:] == (1, 1, 2):
     return plot(images[:, 0, 0])
   return grid(enlarge(images, max(1, 64 // images.shape[1])), columns, margin=2)
 
 
 def plot(points: UInt8[np.ndarray, 'n 2']) -> UInt8[np.ndarray, '768 768 1']:
-  """White points on black, the first number to the right, the second up."""
-  picture = np.zeros((256, 256, 1), np.uint8)
-  picture[255 - points[:, 1], points[:, 0]] = 255
-  return enlarge(picture, 3)
+  """A scatter plot, white on black, with the first coordinate to the right and the second upwards."""
+  canvas = np.zeros((256, 256, 1), np.uint8)
+  canvas[255 - points[:, 1], points[:, 0]] = 255
+  return enlarge(canvas, 3)
 
 
 def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int) -> None:
-  """`grid_image` as an image file, encoded by the suffix of `path`."""
+  """Writes `grid_image` to a file, encoded by the suffix of `path`."""
   save_image(path, grid_image(images, columns))

@@ -1,4 +1,4 @@
-"""Ways through a latent space: walks from image to image, and styles of two images in one."""
+"""Latent interpolation and style mixing."""
 
 import io
 from pathlib import Path
@@ -16,14 +16,14 @@ from genjax.images import enlarge
 from genjax.objectives.gan.gan import AdversarialGame
 from genjax.types import Cond, HasLatents, Images, Keys, Variables
 
-MOVING = ('.gif', '.webp')  # files that hold several frames
-AT_ONCE = 64  # images
+MOVING = ('.gif', '.webp')  # suffixes of animations
+AT_ONCE = 64  # images per batch
 
 
 def slerp(a: Float[Array, 'd'], b: Float[Array, 'd'], t: Float[Array, '']) -> Float[Array, 'd']:
-  """From a (t = 0) to b (t = 1) along the great circle, the length interpolated: latents between are as likely as theirs.
+  """Spherical interpolation from a (t = 0) to b (t = 1) with linear interpolation of the norm.
 
-  Straight where the two point the same way.
+  Unlike linear interpolation it keeps the norm typical of a normal distribution. It is linear for parallel a and b.
   """
   lengths = jnp.linalg.norm(a), jnp.linalg.norm(b)
   angle = jnp.arccos(jnp.clip(a @ b / (lengths[0] * lengths[1]), -1, 1))
@@ -35,7 +35,7 @@ def slerp(a: Float[Array, 'd'], b: Float[Array, 'd'], t: Float[Array, '']) -> Fl
 
 
 def walk(objective: HasLatents, variables: Variables, keys: Keys, cond: Cond, frames: int, truncation: float) -> Images:
-  """`frames` images on the way through the latents of `keys` [S] and back to the first; noise is that of the first.
+  """Interpolates in `frames` images through the latents of `keys` [S] and back to the first, with the noise of the first.
 
   `cond` has the conditions of one image, [1, ...], for all.
   """
@@ -55,9 +55,9 @@ def mix(objective: AdversarialGame, variables: Variables, keys: Keys, cond: Cond
   """
   generator, n = objective.generator, len(keys)
   if not hasattr(generator, 'num_ws'):
-    raise UsageError(f'{type(generator).__name__} has no styles to mix: StyleGAN2Generator has.')
+    raise UsageError(f'{type(generator).__name__} has no styles to mix: use StyleGAN2Generator.')
   if not 0 < layer < generator.num_ws:
-    raise UsageError(f'layer {layer}: this generator has styles 0 to {generator.num_ws - 1}, mix from 1 to the last.')
+    raise UsageError(f'layer {layer} must be from 1 to {generator.num_ws - 1}, the last style of this generator.')
   cond = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), dict(cond))
   w = objective.styles(variables, objective.latents(keys), objective.conditioner.embed(cond), truncation)
   below = (jnp.arange(generator.num_ws) < layer)[:, None]
@@ -71,9 +71,9 @@ def mix(objective: AdversarialGame, variables: Variables, keys: Keys, cond: Cond
 
 
 def save_frames(path: str, frames: UInt8[np.ndarray, 'n h w c'], seconds: float = 4.0) -> None:
-  """An animation that repeats, .gif or .webp by the name's end. Raises UsageError for another, or no place."""
+  """Writes a looping animation, .gif or .webp. Raises UsageError for another suffix, or a file that cannot be written."""
   if not path.lower().endswith(MOVING):
-    raise UsageError(f'{path}: an animation is {", ".join(MOVING)}.')
+    raise UsageError(f'{path}: the name of an animation must end in {", ".join(MOVING)}.')
   large = [enlarge(frame, max(1, 128 // frame.shape[0])) for frame in frames]
   first, *rest = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in large]
   file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl is the truth; TensorBoard, Weights & Biases and the terminal mirror it."""
+"""Logging of metrics to metrics.jsonl, which TensorBoard, Weights & Biases and the terminal mirror."""
 
 import contextlib
 import json
@@ -27,16 +27,17 @@ class NullWriter:
 
 
 class MetricWriter:
-  """Appends to metrics.jsonl and mirrors under the same names, keyed by images seen.
+  """Appends to metrics.jsonl, and mirrors the values under the same names by the number of images seen.
 
-  On resume, lines after the step resumed from are cut: those steps are taken again. TensorBoard is rewritten from the remaining
-  lines, because a killed process loses what it had not flushed.
+  On resume, lines after the resumed step are removed, since these steps are repeated. TensorBoard's files are rewritten from
+  the remaining lines, because a killed process loses what it had not flushed.
 
   Args:
     workdir: the run directory.
-    step: the step resumed from, 0 for a new run.
+    step: the step to resume from, 0 for a new run.
     batch_size: images per step.
-    wandb_project: for Weights & Biases, if not empty (WANDB_MODE=offline needs no account).
+    config: the resolved config, for Weights & Biases.
+    wandb_project: the Weights & Biases project; '' for none (WANDB_MODE=offline needs no account).
   """
 
   def __init__(self, workdir: Path, step: int, batch_size: int, config: dict[str, Any], wandb_project: str = ''):
@@ -52,14 +53,14 @@ class MetricWriter:
     self.tensorboard = TensorBoard(workdir / 'tensorboard', [(line['step'] * batch_size, line) for line in lines])
     self.wandb = None
     if wandb_project:
-      identity = workdir / 'wandb_id'  # the run directory's own: a resumed run goes on, another of its name does not
+      identity = workdir / 'wandb_id'  # identifies the run directory, so that another one of the same name is another run
       if not identity.exists():
         write_whole(identity, secrets.token_hex(8))
       name, identity = workdir.resolve().name, identity.read_text()
       self.wandb = wandb.init(project=wandb_project, id=identity, name=name, dir=str(workdir), config=config, resume='allow')
 
   def write(self, step: int, values: dict[str, float]) -> None:
-    """One line. A number that is not finite becomes null, which JSON has."""
+    """Writes one line. Values that are not finite become null, since JSON has no NaN."""
     images = step * self.batch_size
     line = {'step': step, 'kimg': images / 1000} | values
     with writing(self.path), open(self.path, 'a') as file:
@@ -75,11 +76,11 @@ class MetricWriter:
 
 
 class StepMetrics:
-  """Scalars of the steps since the last line of the log. Steps are dispatched a few ahead: no device waits for the host.
+  """Scalars of the steps since the last line of the log. Steps are dispatched ahead, so that devices do not wait for the host.
 
   Args:
     batch_size: images per step.
-    ahead: steps that may be dispatched before the one before them is done.
+    ahead: the maximum number of unfinished steps.
   """
 
   def __init__(self, batch_size: int, ahead: int = 2):
@@ -89,16 +90,16 @@ class StepMetrics:
     self.start, self.logged_compile = time.perf_counter(), 0.0
 
   def add(self, scalars: dict[str, Any]) -> None:
-    """The scalars of a step that was dispatched."""
+    """Adds the scalars of a dispatched step."""
     self.pending.append(scalars)
 
   def wait(self) -> None:
-    """Until no more than `ahead` steps are dispatched."""
+    """Waits until another step may be dispatched."""
     if len(self.pending) > self.ahead:
       jax.block_until_ready(self.pending[-self.ahead])
 
   def read(self, done: int) -> Iterator[tuple[int, dict[str, float]]]:
-    """Number and scalars of each step that was not read yet; `done` is the number of the last."""
+    """Yields the number and scalars of each step that was not read yet; `done` is the number of the last step."""
     pending, self.pending = self.pending, []
     for step, scalars in enumerate(jax.device_get(pending), start=done + 1 - len(pending)):
       self.window.append({name: float(value) for name, value in scalars.items()})
@@ -119,7 +120,7 @@ class StepMetrics:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """The time in its block is not training."""
+    """Excludes the time of its block from the training time."""
     began = time.perf_counter()
     yield
     self.start += time.perf_counter() - began
@@ -173,7 +174,7 @@ class TensorBoard:
 
 
 def read_metrics(workdir: Path, step: float = math.inf) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl up to `step`, without those that a kill cut short or that are something else."""
+  """The lines of metrics.jsonl up to `step`, without those that are truncated or invalid."""
   path, lines = workdir / 'metrics.jsonl', []
   try:
     text = path.read_text(errors='replace')
@@ -203,7 +204,7 @@ class Progress:
     self.bar.update()
 
   def show(self, step: int, values: dict[str, float]) -> None:
-    """The main losses and the speed; called when a line is logged."""
+    """Shows the main losses and the speed; called when a line is logged."""
     rate = values['images_per_second']
     losses = ' '.join(f'{name} {value:.4g}' for name, value in values.items() if name.endswith('/loss'))
     if not self.bar.disable:
@@ -213,7 +214,9 @@ class Progress:
       print(f'step {step}/{self.steps}  {rate:.0f} images/s  {left / 60:.1f} min left  {losses}', flush=True)
     for player in (name.removesuffix('/skipped') for name, value in values.items() if name.endswith('/skipped') and value == 1):
       norm = values[f'{player}/grad_norm']
-      self.bar.write(f'{player} learned nothing: all gradients, of norm {norm:.4g}, were above optim.{player}.skip. Raise it.')
+      self.bar.write(
+        f'{player} was not updated: the norms of all gradients, {norm:.4g} on average, exceed optim.{player}.skip. Raise it.'
+      )
 
   def close(self) -> None:
     self.bar.close()

@@ -1,9 +1,9 @@
 """Parallelism: the mesh, shardings, and the compiled step.
 
-One program under every strategy. 'jit' lets the compiler split a global program over the mesh: the batch is split, the state
-whole on every device. 'fsdp' does the same and splits the state too (parameters, optimizer states, averages), so that its
-memory per device falls with their number; parameters are gathered for the loss, gradients scattered after it. 'pmap' runs
-the step on each device's part of the batch and averages.
+All strategies run the same step. With 'jit' the compiler partitions it over the mesh: the batch is sharded, and the state is
+replicated. 'fsdp' also shards the state (parameters, optimizer states, averages), so that its memory per device falls with
+the number of devices; parameters are gathered for the loss, and gradients are scattered after it. 'pmap' runs the step on
+each device's part of the batch and averages the results.
 """
 
 import functools
@@ -25,24 +25,24 @@ from genjax.errors import UsageError
 from genjax.types import Tree
 
 STRATEGIES = ('jit', 'fsdp', 'pmap')
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
-NOTHING = FrozenDict()  # frozen
-SMALL = 1024  # elements of arrays that are not worth splitting
+HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
+NOTHING = FrozenDict()  # no frozen variables
+SMALL = 1024  # arrays with fewer elements are not split
 
 
 def initialize_distributed(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-  """Joins the processes of a run on several hosts; nothing to do for one. Call it before anything asks for devices.
+  """Connects the processes of a run on several hosts; does nothing for a single process. Call it before using any device.
 
   Args:
-    coordinator: host:port of process 0; 'auto' where JAX finds it out itself (Cloud TPU, Slurm, Kubernetes, MPI).
-    num_processes: how many there are.
-    process_id: this one's number, from 0.
+    coordinator: host:port of process 0; 'auto' where JAX detects it (Cloud TPU, Slurm, Kubernetes, MPI).
+    num_processes: the number of processes.
+    process_id: the index of this process, from 0.
 
-  What is None is taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. When a process dies, the others
-  end too, within HEARTBEAT seconds and with its number in the message; when one never comes, after 300 seconds.
+  Arguments that are None are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. If a process dies, the
+  others exit within HEARTBEAT seconds and name its index. If a process never connects, they exit after 300 seconds.
 
   Raises:
-    UsageError: the three do not fit together, or the processes do not find each other.
+    UsageError: the arguments are inconsistent, or the processes cannot connect.
   """
   coordinator = os.environ.get('JAX_COORDINATOR_ADDRESS', '') if coordinator is None else coordinator
   num_processes = whole_number('JAX_NUM_PROCESSES', 0) if num_processes is None else num_processes
@@ -56,11 +56,11 @@ def initialize_distributed(coordinator: str | None, num_processes: int | None, p
     raise UsageError(
       f'--coordinator={coordinator} needs --num_processes (here {num_processes}) and --process_id from 0 (here {process_id}).'
     )
-  where = {} if auto else {'coordinator_address': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+  address = {} if auto else {'coordinator_address': coordinator, 'num_processes': num_processes, 'process_id': process_id}
   try:
-    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=300, **where)
+    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=300, **address)
   except (ValueError, RuntimeError) as error:
-    raise UsageError(f'--coordinator={coordinator}: the processes did not find each other ({error}).') from None
+    raise UsageError(f'--coordinator={coordinator}: the processes could not connect ({error}).') from None
 
 
 def whole_number(variable: str, default: int) -> int:
@@ -69,27 +69,27 @@ def whole_number(variable: str, default: int) -> int:
   try:
     return int(text) if text else default
   except ValueError:
-    raise UsageError(f'{variable}={text!r} is not a whole number: set it to one, or unset it.') from None
+    raise UsageError(f'{variable}={text!r} is not an integer: set it to one, or unset it.') from None
 
 
 def refuse_differences(text: str, error: str) -> None:
   """Raises UsageError(error) on every process if `text` is not the same on all."""
   if jax.process_count() > 1:
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
-    found = multihost_utils.process_allgather(digest)
-    if (found != found[:1]).any():
+    digests = multihost_utils.process_allgather(digest)
+    if (digests != digests[:1]).any():
       raise UsageError(error)
 
 
 def any_process(flag: bool) -> bool:
-  """Whether `flag` is true on any process; all must call it."""
+  """Whether `flag` is true on any process. All processes must call it."""
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def wait_for_all(name: str) -> None:
-  """Goes on when every process has come here."""
+  """Waits until all processes have called this function."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
@@ -108,9 +108,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def split_sharding(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-  """The rule of 'fsdp': an array is split along its largest dimension that the number of devices divides, the last of equals.
+  """The sharding of an array with 'fsdp': along its largest dimension that is divisible by the number of devices.
 
-  Arrays without such a dimension, and those below SMALL elements, are whole on every device.
+  Of several such dimensions of equal size, the last is split. Arrays without one, and arrays with fewer than SMALL elements,
+  are replicated.
   """
   axes = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
   if math.prod(shape) < SMALL or not axes:
@@ -125,7 +126,7 @@ def state_sharding(like: Tree, mesh: Mesh, strategy: str) -> Tree:
 
 
 def gatherer(mesh: Mesh) -> Callable[[Tree], Tree]:
-  """Split arrays -> whole ones; their gradients come back split, so that no device adds up all of them."""
+  """Returns a function that gathers sharded arrays. Their gradients are sharded, so that no device accumulates all of them."""
 
   @jax.custom_vjp
   def gather(x):
@@ -139,7 +140,7 @@ def gatherer(mesh: Mesh) -> Callable[[Tree], Tree]:
 
 
 def replicate(arrays: Tree, mesh: Mesh) -> Tree:
-  """Arrays and keys that each process has, replicated over the mesh; `device_put` refuses keys where hosts are several."""
+  """Replicates arrays and keys, which each process has, over the mesh. `device_put` does not accept keys on several hosts."""
 
   def put(x):
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -163,7 +164,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 
 
 def use_compilation_cache() -> None:
-  """Keep compiled programs on disk, so that only the first run of a config compiles. JAX's own variable overrides."""
+  """Caches compiled programs on disk, so that only the first run of a config compiles. JAX_COMPILATION_CACHE_DIR overrides."""
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'genjax' / 'xla'
     jax.config.update('jax_compilation_cache_dir', str(cache))
@@ -172,7 +173,7 @@ def use_compilation_cache() -> None:
 class CompiledStep:
   """`step(state, batch, key, turn)`: the step compiled once for each turn; the state is donated.
 
-  `compile_seconds` is the time that this took so far.
+  `compile_seconds` is the total compilation time so far.
   """
 
   def __init__(self, step: Callable, mesh: Mesh, strategy: str, frozen: Tree):
@@ -187,10 +188,9 @@ class CompiledStep:
     if self.strategy != 'pmap':
       if self.strategy == 'fsdp':
         step = functools.partial(step, gather=gatherer(self.mesh))
-      layout, everywhere = jax.tree.map(lambda x: x.sharding, state), replicated(self.mesh)
-      frozen = jax.tree.map(lambda x: x.sharding, self.frozen)
-      shardings = (layout, batch_sharding(self.mesh), everywhere, frozen)
-      return jax.jit(step, in_shardings=shardings, out_shardings=(layout, everywhere), donate_argnums=0)
+      layout, frozen = (jax.tree.map(lambda x: x.sharding, tree) for tree in (state, self.frozen))
+      shardings = (layout, batch_sharding(self.mesh), replicated(self.mesh), frozen)
+      return jax.jit(step, in_shardings=shardings, out_shardings=(layout, replicated(self.mesh)), donate_argnums=0)
     step = jax.pmap(
       functools.partial(step, axis_name='data'),
       axis_name='data',
@@ -202,19 +202,19 @@ class CompiledStep:
     return lambda state, batch, key, frozen: self.on_all_hosts(step(state, self.on_this_host(batch), key, frozen))
 
   def on_this_host(self, batch: Tree) -> Tree:
-    """[B, ...] over all hosts -> [devices, B / all devices, ...] of this one, as pmap wants it."""
-    here = Mesh(
+    """A global batch [B, ...] -> this host's part of it, [local devices, B / devices, ...], as pmap expects it."""
+    local_mesh = Mesh(
       np.array([device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]), ('data',)
     )
 
     def stack(x):
       rows = [shard.data[None] for shard in sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)]
-      return jax.make_array_from_single_device_arrays((len(rows), *rows[0].shape[1:]), batch_sharding(here), rows)
+      return jax.make_array_from_single_device_arrays((len(rows), *rows[0].shape[1:]), batch_sharding(local_mesh), rows)
 
     return jax.tree.map(stack, batch)
 
   def on_all_hosts(self, tree: Tree) -> Tree:
-    """Arrays that pmap returned, whole on each of this host's devices -> the same, whole on every host's."""
+    """Arrays that pmap replicated over this host's devices -> the same arrays, replicated over the devices of all hosts."""
     join = lambda x: jax.make_array_from_single_device_arrays(  # noqa: E731
       x.shape, replicated(self.mesh), [shard.data for shard in x.addressable_shards]
     )
@@ -226,16 +226,20 @@ class CompiledStep:
       self.compiled[turn] = self.transformed(state, turn)
     start = time.perf_counter()
     result = self.compiled[turn](state, batch, key, self.frozen)
-    if first:  # this call traced and compiled; running it goes on in the background
+    if first:  # this call traced and compiled the step; its execution is asynchronous
       self.compile_seconds += time.perf_counter() - start
     return result
 
 
 def compile_step(step: Callable, mesh: Mesh, strategy: str = 'jit', frozen: Tree = NOTHING) -> CompiledStep:
-  """`step` is `genjax.step.train_step` with its keyword arguments bound but `turn`, `gather` and `axis_name`.
+  """Compiles a training step for a strategy.
 
-  The state it is given must lie as `state_sharding` says, and keeps its layout. `frozen` are variables of other runs, arguments
-  of the step.
+  Args:
+    step: `genjax.step.train_step` with all keyword arguments bound except `turn`, `gather` and `axis_name`. Its state must
+      have the layout of `state_sharding`, and keeps it.
+    mesh: the devices.
+    strategy: one of STRATEGIES.
+    frozen: variables of other runs, passed to the step.
 
   Raises:
     UsageError: an unknown strategy.

@@ -1,7 +1,7 @@
 """Diagnoses a step that was not finite: the player, and the module in which the first value that is not finite occurred.
 
-nan/step_N/ holds the state before step N (the step keeps it, see genjax/step.py) as a checkpoint, and in step.npz the
-batch, the run's key and the scalars of that step.
+nan/step_N/ contains a checkpoint of the state before step N, which the step leaves unchanged (see genjax/step.py), and
+step.npz with the batch, the run's key and the scalars of that step.
 """
 
 import functools
@@ -34,7 +34,7 @@ from genjax.workdir import read_config
 
 
 def dump(folder: Path, state: TrainState, batch: Batch, key: jax.Array, metrics: dict[str, float]) -> None:
-  """Writes what `load` reads. `state` is the one that the step halted at."""
+  """Writes the files that `load` reads. `state` is the halted state."""
   checkpoints = Checkpoints(folder)
   checkpoints.save(state.replace(step=~state.step))
   checkpoints.close()
@@ -56,10 +56,10 @@ def load(
   """State, batch, key and scalars of a step that was not finite, on the first device.
 
   Raises:
-    UsageError: the folder does not hold such a step.
+    UsageError: the folder does not contain such a step.
   """
   if not (folder / 'step.npz').is_file():
-    raise UsageError(f'{folder} holds no step to replay (no step.npz): give a folder like runs/x/nan/step_00000123.')
+    raise UsageError(f'{folder} contains no step to replay (no step.npz): use a folder such as runs/x/nan/step_00000123.')
   try:
     with open(folder / 'step.npz', 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       batch = read_batch(file)
@@ -74,14 +74,14 @@ def load(
       raise ValueError('its arrays have other types')
     if missing := sorted(set(objective.conditioner.fields) - set(batch.cond)):
       raise ValueError(f'its arrays have no {missing[0]}')
-  except Exception as error:  # NumPy, zipfile and JAX each have their own for bytes that make no sense
-    raise UsageError(f'{folder / "step.npz"} is not what train.py wrote ({error}).') from None
+  except Exception as error:  # NumPy, zipfile and JAX raise different exceptions for invalid files
+    raise UsageError(f'{folder / "step.npz"} was not written by train.py or is damaged ({error}).') from None
   like = described_state(folder.parent.parent, objective, example_of_batch(batch), optimizers, average)
   mesh = make_mesh(jax.local_devices()[:1])
   checkpoints = Checkpoints(folder, read_only=True)
   try:
     if not checkpoints.steps():
-      raise UsageError(f'{folder} holds no state to replay the step from: its checkpoint is gone.')
+      raise UsageError(f'{folder} contains no checkpoint to replay the step from: restore it.')
     state = TrainState(**checkpoints.restore(checkpoints.steps()[-1], like, replicated(mesh)))
   finally:
     checkpoints.close()
@@ -95,7 +95,7 @@ def example_of_batch(batch: Batch) -> Example:
 
 
 def read_batch(file) -> Batch:
-  """The batch in a step.npz; those of schema 1 have no rows, and the label by itself."""
+  """The batch in a step.npz. Files of schema 1 have no `row`, and `label` instead of `cond/label`."""
   cond = {name.removeprefix('cond/'): jnp.asarray(file[name]) for name in file.files if name.startswith('cond/')}
   cond |= {'label': jnp.asarray(file['label'])} if 'label' in file.files else {}
   row = file['row'] if 'row' in file.files else np.zeros_like(file['index'])
@@ -103,34 +103,34 @@ def read_batch(file) -> Batch:
 
 
 def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Array, turn: Turn, **options: Any) -> str:
-  """Which player's loss or gradient is not finite at this step, and the first module whose output is not; '' if none.
+  """Describes which player's loss or gradient is not finite at this step, and in which module first; '' if all are finite.
 
   `options`: `data_size`, `average` and `frozen` of `train_step`.
 
-  Runs op by op, where all arrays are at hand: on one host.
+  Runs op by op, and therefore needs all arrays on one host.
   """
   step = functools.partial(train_step, objective=objective, optimizers=optimizers, **options)
   plans, frozen = dict(turn), options.get('frozen', {})
   for i, (name, player) in enumerate(objective.players.items()):
     if name not in plans:
       continue
-    keys, found = player_keys(key, state.step, batch.index, i), []
+    keys, modules = player_keys(key, state.step, batch.index, i), []
 
-    def watch(call, args, kwargs, context, found=found):
+    def watch(call, args, kwargs, context, modules=modules):
       out = call(*args, **kwargs)
-      if not found and not all(_finite(x) for x in jax.tree.leaves(out)):  # the innermost module returns first
-        found.append('/'.join((type(root_of(context.module)).__name__, *context.module.path)))
+      if not modules and not all(_finite(x) for x in jax.tree.leaves(out)):  # the innermost module returns first
+        modules.append('/'.join((type(root_of(context.module)).__name__, *context.module.path)))
       return out
 
     def loss(params, name=name, player=player, keys=keys):
-      everyone = {**state.params, **frozen, name: params}
+      all_params = {**state.params, **frozen, name: params}
       context = Context(state.step, state.ema, state.buffers, len(batch.index), options.get('data_size', 0), plans[name])
-      return player.loss(everyone, context, batch, keys)
+      return player.loss(all_params, context, batch, keys)
 
     with nn.intercept_methods(watch):
       value, aux = loss(state.params[name])
-    if found:
-      return f'player {name}: first in the module {found[0]}'
+    if modules:
+      return f'player {name}: first in the module {modules[0]}'
     bad = [what for what, x in {'its loss': value, **aux.metrics}.items() if not _finite(x)]
     if bad:
       return f'player {name}: in {bad[0]}, after finite modules'
@@ -148,7 +148,7 @@ def diagnose(objective, optimizers, state: TrainState, batch: Batch, key: jax.Ar
 def report(
   folder: Path, experiment: Experiment, state: TrainState, batch: Batch, key: jax.Array, metrics: dict[str, float]
 ) -> str:
-  """Dumps a step that was not finite to `folder`, finds out where it went wrong, and describes it.
+  """Saves a step that was not finite to `folder`, and returns a diagnosis.
 
   `state` is halted: it is the state before the step.
   """
@@ -156,15 +156,15 @@ def report(
   parallel.wait_for_all('dump')
   objective, optimizers, average = experiment.objective, experiment.optimizers, experiment.average
   options = {'data_size': len(experiment.source), 'average': average, 'frozen': experiment.frozen_variables}
-  state, batch, key, _ = load(folder, objective, optimizers, average)  # whole, on this host's first device
-  step, where = int(state.step), 'the first host says where'
+  state, batch, key, _ = load(folder, objective, optimizers, average)  # unsharded, on this host's first device
+  step, where = int(state.step), 'the first host reports where'
   if jax.process_index() == 0:
     where = diagnose(objective, optimizers, state, batch, key, turn_at(objective, step), **options)
   parallel.wait_for_all('diagnosis')
   bad = ', '.join(name for name, value in metrics.items() if not math.isfinite(value))
   return (
-    f'{bad} not finite at step {step + 1}; {where or "not so when taken again"}. To see it: --replay {folder}\n'
-    'Train anew in another --workdir with a lower learning rate or with clip; checkpoints, if any, are of the steps before.'
+    f'{bad} not finite at step {step + 1}; {where or "finite when repeated"}. To reproduce it: --replay {folder}\n'
+    'Train a new run in another --workdir with a lower learning rate or with clip. Checkpoints, if any, are of earlier steps.'
   )
 
 
@@ -173,24 +173,24 @@ def replay(folder: Path, allow: Collection[str] = ()) -> None:
   config = read_config(folder.parent.parent)
   objective, optimizers = build(config['objective'], allow), build(config['optim'], allow)
   average = average_of(config['train'], allow)
-  state, batch, key, then = load(folder, objective, optimizers, average)
+  state, batch, key, logged = load(folder, objective, optimizers, average)
   turn = turn_at(objective, int(state.step))
   options = {'data_size': int(config['data'].get('size', 0)), 'average': average}
   options['frozen'] = read_copies(folder.parent.parent, config)
   step = functools.partial(train_step, objective=objective, optimizers=optimizers, turn=turn, **options)
-  _, now = jax.jit(step)(state, batch, key)
-  if strange := sorted(then.keys() - now.keys()):
-    raise UsageError(f'{folder / "step.npz"} holds values of {strange[0]!r}, which this objective does not log.')
+  _, repeated = jax.jit(step)(state, batch, key)
+  if unknown := sorted(logged.keys() - repeated.keys()):
+    raise UsageError(f'{folder / "step.npz"} contains values of {unknown[0]!r}, which this objective does not log.')
   print(
-    f'step {int(state.step) + 1}, players {", ".join(dict(turn))}; in training, and here on {jax.devices()[0].device_kind}:'
+    f'step {int(state.step) + 1}, players {", ".join(dict(turn))}; in training, and repeated on {jax.devices()[0].device_kind}:'
   )
-  for name, value in then.items():
-    print(f'  {name:30} {value:12.6g} {float(now[name]):12.6g}')
-  print(diagnose(objective, optimizers, state, batch, key, turn, **options) or 'Taken again here, the step is finite.')
+  for name, value in logged.items():
+    print(f'  {name:30} {value:12.6g} {float(repeated[name]):12.6g}')
+  print(diagnose(objective, optimizers, state, batch, key, turn, **options) or 'Repeated here, the step is finite.')
 
 
 def root_of(module: nn.Module) -> nn.Module:
-  """The module that was called from outside of all modules."""
+  """The outermost module that contains `module`."""
   while isinstance(module.parent, nn.Module):
     module = module.parent
   return module

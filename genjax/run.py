@@ -33,7 +33,7 @@ from genjax.workdir import read_config, run_id_of
 
 
 def abstract_state(objective: Objective, example: Example, optimizers=None, average: Average = AVERAGE) -> TrainState:
-  """A TrainState of shapes, nothing computed. Without optimizers its `opt_states` mean nothing."""
+  """A TrainState of shapes, without computing anything. Without optimizers its `opt_states` are meaningless."""
   optimizers = optimizers or {name: optax.identity() for name in objective.players}
   return jax.eval_shape(lambda: init_state(objective, optimizers, rng.key(0), example_batch(example), average))
 
@@ -45,11 +45,11 @@ def described_state(
   optimizers=None,
   average: Average = AVERAGE,
 ) -> TrainState:
-  """`abstract_state` of a run's config. Raises UsageError for one that classes take and networks cannot work with."""
+  """`abstract_state` of a run's config. Raises UsageError if its networks cannot be initialized."""
   try:
     return abstract_state(objective, example, optimizers, average)
   except Exception as error:
-    raise UsageError(f'{path}/config.json describes no model that can be made ({first_line(error)}).') from error
+    raise UsageError(f'{path}/config.json describes a model that cannot be built ({first_line(error)}).') from error
 
 
 def grid_cond(objective: Objective, n: int, source: Source | None = None) -> dict[str, np.ndarray]:
@@ -64,14 +64,14 @@ def grid_cond(objective: Objective, n: int, source: Source | None = None) -> dic
 
 
 def grid_columns(objective: Objective) -> int:
-  """As many columns as classes, if those make a reasonable grid; else 8."""
+  """As many columns as classes if there are 2 to 16 of them, else 8."""
   classes = num_classes(objective.conditioner)
   return classes if 2 <= classes <= 16 else 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A trained model. `variables` holds the moving average of the parameters, unless loaded with `ema=False`."""
+  """A trained model. `variables` contains the moving average of the parameters, unless loaded with `ema=False`."""
 
   path: Path
   config: dict[str, Any]
@@ -93,14 +93,14 @@ class Run:
 
     Args:
       key: `jax.random.key(seed)`.
-      n: how many.
-      batch_size: images computed at a time. One compilation per size and per structure of the options: another value of a
-        number that is not whole, such as guidance or truncation, compiles nothing.
-      **options: conditions of the model, such as `label='shoes'`, a number, or a list with one for each image (drawn if not
-        set); and the objective's own options, see `run.options`.
+      n: the number of images.
+      batch_size: the number of images computed at once. Each batch size and set of options is compiled once; other values of
+        float options, such as guidance or truncation, do not recompile.
+      **options: conditions of the model, such as `label='shoes'` (a name, a number, or a list with one per image; drawn if not
+        set), and options of the objective, see `run.options`.
 
     Raises:
-      UsageError: no key, an unknown option, a label that the model does not have, an `n` below 1.
+      UsageError: an invalid key, an unknown option, a label that the model does not have, or an `n` below 1.
     """
     check_integers(batch_size=batch_size)
     self.check_request(key, n=n)
@@ -108,19 +108,19 @@ class Run:
     size = min(n, batch_size)
     parts = []
     for start in range(0, n, size):
-      index = np.arange(start, start + size, dtype=np.int32)  # past n: padding, cut below
+      index = np.arange(start, start + size, dtype=np.int32)  # beyond n: padding, removed below
       part = {name: jnp.asarray(x[np.minimum(index, n - 1)]) for name, x in cond.items()}
       parts.append(_call(self.objective, options, self.variables, key, index, part))
     return jnp.concatenate(parts)[:n]
 
   def solve(self, key: jax.Array, n: int, **options) -> Solution:
-    """As `sample`, in one batch, with its trajectory: each x_t that the network saw, and the x_0 it predicted.
+    """Like `sample`, but in one batch and with the trajectory: each x_t that the network received, and the x_0 it predicted.
 
-    Raises UsageError as `sample`, and for a model without a trajectory, such as a GAN.
+    Raises UsageError like `sample`, and for a model without a trajectory, such as a GAN.
     """
     if not isinstance(self.objective, HasTrajectory):
       raise UsageError(
-        f'{type(self.objective).__name__} makes an image in one evaluation, without a trajectory: use sample(...).'
+        f'{type(self.objective).__name__} generates an image in one evaluation, without a trajectory: use sample(...).'
       )
     self.check_request(key, n=n)
     cond, options = self.split_request(key, n, options)
@@ -129,17 +129,17 @@ class Run:
   def walk(
     self, key: jax.Array, stops: int = 8, frames: int = 64, *, truncation: float = 1.0, **cond
   ) -> Float[Array, 'f h w c']:
-    """`frames` images on a way through the latents of the first `stops` images of `sample(key, ...)`, and back to the first.
+    """Interpolates in `frames` images through the latents of the first `stops` images of `sample(key, ...)` and back.
 
-    Of GANs, VAEs and adversarial autoencoders. `cond` is as in `sample`, one for all images; without it, all have the
-    conditions of the first. Raises UsageError for another model, fewer than two stops or than one frame.
+    For GANs, VAEs and adversarial autoencoders. `cond` is as in `sample`, one value for all images; without it, all have the
+    conditions of the first. Raises UsageError for another model, fewer than two stops or less than one frame.
     """
     check_integers(2, stops=stops)
     self.check_request(key, frames=frames, stops=stops)
     return self.through_latents(latents.walk, key, stops, cond, frames, truncation)
 
   def mix(self, key: jax.Array, n: int = 6, layer: int = 2, *, truncation: float = 1.0, **cond) -> Float[Array, 'm h w c']:
-    """n^2 images, n in a row: image n i + j has the coarse styles, below `layer`, of i, and the fine ones of j.
+    """n^2 images, n per row: image n i + j has the coarse styles of i, below `layer`, and the fine styles of j.
 
     Raises UsageError for a model whose generator has no styles, or a layer that it does not have.
     """
@@ -152,18 +152,18 @@ class Run:
   def previews(self, key: jax.Array, images: Float[Array, 'n h w c'], **cond) -> dict[str, Float[Array, 'r k h w c']]:
     """Previews of an autoencoder, for images in [-1, 1] and their conditions: name -> rows and columns of images.
 
-    Reconstructions below the images, ways from latent to latent, codes in use: what the model has. Raises UsageError for
-    another model, or images that are not like those it was trained on.
+    Depending on the model: reconstructions below the images, interpolations between latents, codes in use. Raises UsageError
+    for another model, fewer than two images, or images of another shape or type than those it was trained on.
     """
     if not isinstance(self.objective, HasPreviews):
       raise UsageError(f'{type(self.objective).__name__} has no encoder: previews need an autoencoder.')
     self.check_request(key)
     images, shape = jnp.asarray(images), tuple(self.config['data']['image_shape'])
     if images.ndim != 4 or images.shape[1:] != shape or not jnp.issubdtype(images.dtype, jnp.floating) or len(images) < 2:
-      raise UsageError(f'images: give two or more {shape} in [-1, 1] as floats, not {images.dtype} {images.shape}.')
+      raise UsageError(f'images: pass two or more {shape} in [-1, 1] as floats, not {images.dtype} {images.shape}.')
     for field in self.objective.conditioner.fields:
       if cond.get(field) is None:
-        raise UsageError(f'{field}: this model is conditioned on it; give that of the images.')
+        raise UsageError(f'{field}: this model is conditioned on it; pass the values of the images.')
     index = jnp.arange(len(images), dtype=jnp.int32)
     batch = Batch(images.astype(jnp.float32), self.cond(cond, len(images), key), index, index)
     return jax.jit(self.objective.previews)(self.variables, batch, rng.image_keys(key, index))
@@ -194,22 +194,23 @@ class Run:
       check_images(n, self.config['data']['image_shape'], name)
 
   def checked(self, options: dict[str, Any]) -> dict[str, Any]:
-    """`options` of `sample` as it takes them. Raises UsageError for an unknown one or a value of another type."""
+    """Checks `options` of `sample` and converts their types. Raises UsageError for an unknown option or an invalid value."""
     for option in options.keys() - self.options.keys():
       raise UsageError(unknown('option', option, [*self.objective.conditioner.fields, *self.options]))
     options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
     sampler = getattr(self.objective, 'sampler', None)
     check(functools.partial(self.objective.sample, None, None, {}) if sampler is None else type(sampler), 'sample', options)
-    options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 is 2.0
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # as from JSON
+    options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 for 2.0
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # JSON has no tuples
     if sampler is not None:
-      dataclasses.replace(sampler, **options)  # whether they go together
+      dataclasses.replace(sampler, **options)  # checks that they are consistent
     return options
 
   def guided_by(self, weaker: 'Run') -> 'Run':
-    """This diffusion model with another, smaller or less trained, in the place of the unconditional one (2406.02507).
+    """This diffusion model, guided by a smaller or less trained one instead of the unconditional one (2406.02507).
 
-    `guidance` then leads away from it. Raises UsageError if one of them is no diffusion model, or they do not fit.
+    `guidance` then extrapolates away from that model. Raises UsageError unless both are diffusion models with the same image
+    shape and conditions.
     """
     if not isinstance(weaker, Run):
       raise UsageError(f'guided_by: pass a run, as genjax.load(path) returns it, not {weaker!r}.')
@@ -248,10 +249,10 @@ class Run:
     return self.example.classes if class_label(self.objective.conditioner) else ()
 
   def cond(self, values: Mapping[str, Any], n: int, key: jax.Array) -> dict[str, np.ndarray]:
-    """Conditions [n, ...] of what the user set, checked; other fields are drawn from the images' keys.
+    """Encodes the conditions [n, ...] that the user set; other fields are drawn from the images' keys.
 
     Raises:
-      UsageError: a field that the model does not have, or a value that it does not have.
+      UsageError: an unknown field, or an invalid value.
     """
     conditioner = self.objective.conditioner
     for name in values:
@@ -259,11 +260,11 @@ class Run:
         raise UsageError(f'{name}: this model was trained without {"labels" if name == "label" else name}.')
     values = {name: value for name, value in values.items() if value is not None}
     keys = rng.image_keys(key, np.arange(n, dtype=np.int32))
-    found = complete(conditioner, conditioner.encode(values, n, self.example), keys)
-    return {name: np.asarray(x) for name, x in found.items()}
+    complete_cond = complete(conditioner, conditioner.encode(values, n, self.example), keys)
+    return {name: np.asarray(x) for name, x in complete_cond.items()}
 
   def split_request(self, key: jax.Array, n: int, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], 'Options']:
-    """Conditions and options among the keywords of a call. Raises UsageError for an unknown one or a wrong value."""
+    """Separates the conditions and options of a call. Raises UsageError for an unknown option or an invalid value."""
     fields = {'label', *self.objective.conditioner.fields}
     values = {name: value for name, value in options.items() if name in fields and value is not None}
     options = self.checked({name: value for name, value in options.items() if name not in fields})
@@ -292,7 +293,7 @@ class Options(NamedTuple):
 
 
 def split_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
-  """A float that is not at its default is traced. At its default something may be off, such as guidance, so that is static."""
+  """Floats are traced unless they have their defaults, which are static because they may turn something off (guidance)."""
   is_traced = lambda name: isinstance(options[name], float) and options[name] != defaults[name]  # noqa: E731
   static = tuple(sorted((name, value) for name, value in options.items() if not is_traced(name)))
   return Options(static, {name: value for name, value in options.items() if is_traced(name)})
@@ -308,7 +309,7 @@ def _compiled(objective, static, method, variables, key, index, cond, traced):
 
 
 def recorded_example(data: Mapping[str, Any], objective: Objective) -> Example:
-  """The `Example` that the section `data` of a run's config records. Runs of earlier versions record no names of classes."""
+  """The `Example` that the section `data` of a run's config records. Runs of earlier versions do not record class names."""
   names = tuple(map(str, data.get('classes') or ()))
   shapes = recorded_shapes(data.get('cond'), num_classes(objective.conditioner))
   image = jax.ShapeDtypeStruct(tuple(data['image_shape']), np.float32)
@@ -331,7 +332,7 @@ def sampling_options(objective: Objective) -> dict[str, Any]:
 
 
 def average_of(train: Mapping[str, Any], allow: Collection[str] = ()) -> Average:
-  """The average of parameters of a section `train`."""
+  """The average of the parameters that the section `train` of a config specifies."""
   return build(train['average'], allow) if train.get('average') else EMA(train.get('ema_halflife', EMA.halflife))
 
 
@@ -342,13 +343,13 @@ def load(
 
   Args:
     path: the run directory, or an export.
-    step: which checkpoint; the newest if None.
-    ema: the moving average of the parameters rather than the parameters.
-    allow_package: packages beside genjax whose classes the run may name; it can then run any code in them.
-    best: the checkpoint of the lowest FID in training (`train.evaluate_every`) instead of the newest.
+    step: the step of the checkpoint; the newest if None.
+    ema: load the moving average of the parameters instead of the parameters.
+    allow_package: packages other than genjax whose classes the config may name; it can then run any code in them.
+    best: load the checkpoint with the lowest FID in training (`train.evaluate_every`) instead of the newest.
 
   Raises:
-    UsageError: not a run directory, no checkpoint yet, a damaged one, or names in it that are not genjax's.
+    UsageError: not a run directory, no checkpoint yet, a damaged checkpoint, or a config with names of other packages.
   """
   if step is not None:
     check_integers(0, step=step)
@@ -366,7 +367,7 @@ def load(
   try:
     example = recorded_example(config['data'], objective)
   except Exception as error:
-    raise UsageError(f"{path}/config.json: its section 'data' describes no examples ({first_line(error)}).") from error
+    raise UsageError(f"{path}/config.json: the section 'data' is invalid ({first_line(error)}).") from error
   average = average_of(config['train'], allow_package)
   like = described_state(path, objective, example, average=average)
   if is_export(path):
@@ -376,9 +377,9 @@ def load(
       state = _restore(folder, step, like, run_id_of(config))
       break
     except (DamagedCheckpoint, OSError) as error:
-      gone = isinstance(error, OSError) or not error.path.exists()
-      if not gone:
-        raise  # else a training in progress went on and deleted it meanwhile
+      deleted = isinstance(error, OSError) or not error.path.exists()  # by a training in progress
+      if not deleted:
+        raise
   else:
     raise UsageError(f'{path}: its checkpoints are deleted faster than they are read: raise train.keep.')
   params, buffers = state.variables(average if ema else None)

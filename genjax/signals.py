@@ -87,5 +87,5 @@ class StopRequest:
     if not self.started and not jax.distributed.is_initialized():
       exit_now(number, 'stopped before the first step.')
     self.signal = number
-    when = 'when all hosts have the signal' if jax.distributed.is_initialized() else f'after {self.after}'
+    when = 'when all hosts have received the signal' if jax.distributed.is_initialized() else f'after {self.after}'
     print_notice(number, f'stopping {when}; a second signal stops at once.')

@@ -1,14 +1,14 @@
-"""A run directory, as train.py makes and resumes it.
+"""Run directories, which train.py creates and resumes.
 
 config.json       resolved: every option written out, so that later defaults cannot change an old run; `run_id`, `schema`
 environment.json  versions, devices, commit, command of this and earlier sessions
-metrics.jsonl     one object a line: step, kimg, losses, images_per_second
-samples/          step_*.png, the same latents each time
-checkpoints/      the whole state
-best/             the same, of the lowest FID, where train.evaluate_every is set
-evaluation/       what evaluate.py found
-saved             there since the first checkpoint was whole
-lock              held while a process trains in it
+metrics.jsonl     one object per line: step, kimg, losses, images_per_second
+samples/          step_*.png, from the same latents each time
+checkpoints/      the whole training state
+best/             the training state with the lowest FID, if train.evaluate_every is set
+evaluation/       the results of evaluate.py
+saved             exists once a checkpoint has been saved
+lock              locked while a process trains in the directory
 """
 
 import fcntl
@@ -26,13 +26,13 @@ from genjax.files import refuse_links, write_json, writing
 from genjax.schema import SCHEMA, migrate
 
 SAVED = 'saved'
-DEEPEST = 30  # levels of a config; genjax's own have eight at most
+DEEPEST = 30  # levels of a config; those of genjax have at most eight
 
 
 def keep_background(workdir: Path, config: dict[str, Any], overridden: Collection[str]) -> dict[str, Any]:
   """The config, with an empty `data.background` if the run in `workdir` drops transparency, as earlier versions did.
 
-  `overridden` are the options of the command line, which are not changed.
+  `overridden` are the options set on the command line, which are not changed.
   """
   data = config.get('data')
   if not (workdir / 'config.json').is_file() or not isinstance(data, dict) or 'data.background' in overridden:
@@ -41,28 +41,28 @@ def keep_background(workdir: Path, config: dict[str, Any], overridden: Collectio
 
 
 def lock(workdir: Path) -> int:
-  """Makes the folder and takes its lock, which the system lets go when the process ends, however it ends.
+  """Creates the folder and locks it. The operating system releases the lock when the process ends for any reason.
 
-  Returns the file descriptor; closing it lets go. Raises UsageError if another process has the lock, or the folder cannot
-  be written to.
+  Returns the file descriptor; closing it releases the lock. Raises UsageError if another process has the lock, or the
+  folder is not writable.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    held = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    descriptor = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
   except OSError as error:
-    raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): give another --workdir.') from None
+    raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): use another --workdir.') from None
   try:
-    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
-    holder = os.read(held, 200).decode(errors='replace').strip()
-    os.close(held)
-    raise UsageError(f'{workdir} is in use by {holder}: wait for it, or give another --workdir.') from None
+    owner = os.read(descriptor, 200).decode(errors='replace').strip()
+    os.close(descriptor)
+    raise UsageError(f'{workdir} is in use by {owner}: wait for it, or use another --workdir.') from None
   except OSError as error:
-    print(f'warning: {workdir} cannot be locked ({error.strerror}): let no second process train in it.')
+    print(f'warning: {workdir} cannot be locked ({error.strerror}): do not train in it with two processes.')
   with writing(workdir / 'lock'):
-    os.ftruncate(held, 0)
-    os.write(held, f'process {os.getpid()} on {platform.node()}\n'.encode())
-  return held
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f'process {os.getpid()} on {platform.node()}\n'.encode())
+  return descriptor
 
 
 def open_workdir(
@@ -71,34 +71,32 @@ def open_workdir(
   allow: Collection[str] = (),
   config_at: Callable[[int], dict[str, Any]] | None = None,
 ) -> int:
-  """Makes the run directory, or checks that it belongs to this config. Returns its lock. `allow` as in `build.resolve`.
+  """Creates the run directory, or checks that it belongs to this config. Returns its lock.
 
   Args:
     workdir: the run directory.
-    config: resolved, as it is written to config.json.
-    allow: packages other than genjax that the config may name.
-    config_at: the config for another `train.steps`; options that differ only because of `train.steps` may differ.
+    config: the resolved config, as written to config.json.
+    allow: packages other than genjax that the config may name, as in `build.resolve`.
+    config_at: returns the config for another `train.steps`. Options that follow from `train.steps` may differ.
 
   Raises:
-    UsageError: it belongs to another config (the differences are named), another process trains in it, it cannot be
-      written to, a folder in it is a link, or its checkpoints are missing.
+    UsageError: it belongs to another config (the differences are named), another process trains in it, it is not
+      writable, a folder in it is a link, or its checkpoints are missing.
   """
   path = workdir / 'config.json'
-  ours = lambda name: name == 'lock' or name.startswith('.config.json.')  # noqa: E731 - left by one killed while starting
+  ours = lambda name: name == 'lock' or name.startswith('.config.json.')  # noqa: E731 - left by a process killed while starting
   if workdir.is_dir() and not path.exists() and not all(ours(p.name) for p in workdir.iterdir()):
-    raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): give another --workdir.')
+    raise UsageError(f'{workdir} is not empty and not a run directory (no config.json): use another --workdir.')
   if path.exists() and read_config(workdir).get('export'):
-    raise UsageError(
-      f'{workdir} is an export: give another --workdir, and train.init_from={workdir} to start from its weights.'
-    )
+    raise UsageError(f'{workdir} is an export: use another --workdir, and train.init_from={workdir} to start from its weights.')
   refuse_links(workdir)
-  held = lock(workdir)
+  descriptor = lock(workdir)
   try:
     config = {'schema': SCHEMA} | json.loads(json.dumps(config))
     newest = max((int(p.name) for p in workdir.glob('checkpoints/*') if p.name.isdecimal() and p.is_dir()), default=0)
     if not newest and (workdir / SAVED).exists():
       raise UsageError(
-        f'{workdir} had a checkpoint and has none: restore {workdir}/checkpoints, or train anew in another --workdir.'
+        f'{workdir} has lost its checkpoints: restore {workdir}/checkpoints, or train a new run in another --workdir.'
       )
     old = read_config(workdir) if path.exists() and newest else {}
     finished = bool(old) and newest >= config['train']['steps']
@@ -107,20 +105,20 @@ def open_workdir(
       for change in () if finished else changes:
         print(f'{workdir}: {change}')
     resolved = config
-    if finished:  # it keeps its config, except for the path of its data
+    if finished:  # a finished run keeps its config, except for the path of its data
       paths = {name: value for name, value in config['data'].items() if name in ('name', 'data_dir')}
       resolved = old | {'data': old['data'] | paths}
     resolved = resolved | {'run_id': run_id_of(old) or secrets.token_hex(8)}
     if resolved != old:
       write_json(path, resolved)
   except BaseException:
-    os.close(held)
+    os.close(descriptor)
     raise
-  return held
+  return descriptor
 
 
 def run_id_of(config: dict[str, Any]) -> str:
-  """The identity of a run, which its checkpoints carry; '' for a run of an earlier version."""
+  """The identity of a run, on which the checksums of its checkpoints depend; '' for a run of an earlier version."""
   return str(config.get('run_id', ''))
 
 
@@ -141,7 +139,7 @@ def raw_config(workdir: Path) -> dict[str, Any]:
   try:
     config = json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
-    raise UsageError(f'{path} is not JSON ({error}); restore it, or start anew in another folder.') from None
+    raise UsageError(f'{path} is not valid JSON ({error}): restore it, or train a new run in another folder.') from None
   sections = config if isinstance(config, dict) else {}
   if not all(isinstance(sections.get(name), dict) for name in ('data', 'train', 'objective', 'optim')):
     raise UsageError(f'{path} lacks one of the sections data, train, objective, optim: it was not written by genjax.')
@@ -151,7 +149,7 @@ def raw_config(workdir: Path) -> dict[str, Any]:
 
 
 def depth(tree: Any) -> int:
-  """Levels of dictionaries and lists in a JSON tree, counted no further than one beyond DEEPEST."""
+  """The nesting depth of dictionaries and lists in a JSON tree, counted up to DEEPEST + 1."""
   level, below = 0, [tree]
   while below and level <= DEEPEST:
     inner = [x for x in below if isinstance(x, (dict, list))]

@@ -238,7 +238,7 @@ def test_loss_and_likelihood_are_of_the_same_images():
     (lambda: PixelCNN(1, levels=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))), 'cannot be halved 3 times'),
     (
       lambda: PixelTransformer(SHAPE, 1, width=10, heads=4).init(jax.random.key(0), jnp.zeros((1, *SHAPE))),
-      'width=10 is no multiple of heads=4',
+      'width=10 .*heads=4',
     ),
   ],
 )

@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 4
     data.write_bytes({'truncated': bytes(content[: len(content) // 2]), 'emptied': b'', 'flipped': bytes(content)}[damage])
-  with pytest.raises(UsageError, match=r'checkpoints/2 (holds|cannot).*\nLeave out --strict to go back'):
+  with pytest.raises(UsageError, match=r'checkpoints/2 .*\n.*--strict'):
     restore_newest(tmp_path, strict=True)
   assert same_bits(restore_newest(tmp_path), state_of(1))
   assert 'checkpoints/2' in capsys.readouterr().out
@@ -121,7 +121,7 @@ def test_a_file_where_damaged_checkpoints_go(tmp_path):
   save(tmp_path, 1, 2)
   data_files(tmp_path / 'checkpoints' / '2')[0].unlink()
   (tmp_path / 'damaged').write_text('mine')
-  with pytest.raises(UsageError, match=r'damaged is a file, where damaged checkpoints are moved to: remove it'):
+  with pytest.raises(UsageError, match=r'damaged is a file.*: remove'):
     restore_newest(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_when_all_are_damaged_nothing_starts_from_scratch(tmp_path):
   save(tmp_path, 1, 2)
   for path in data_files(tmp_path):
     path.write_bytes(b'')
-  with pytest.raises(UsageError, match=r'No older one is left: restore it, or train anew in another --workdir'):
+  with pytest.raises(UsageError, match=r'(?s)checkpoints/1 .*restore .*--workdir'):
     restore_newest(tmp_path)
 
 
@@ -138,11 +138,11 @@ def test_another_model_is_not_damage(tmp_path):
   checkpoints = Checkpoints(tmp_path / 'checkpoints')
   like = jax.eval_shape(lambda: state_of(1))
   wider = like.replace(params={'model': {**like.params['model'], 'bias': jax.ShapeDtypeStruct((8,), jnp.bfloat16)}})
-  with pytest.raises(UsageError, match=r'params has 2 arrays of 1,207 numbers in it, 2 arrays of 1,208 numbers now'):
+  with pytest.raises(UsageError, match=r'params has 2 arrays of 1,207 .* 2 arrays of 1,208 '):
     checkpoints.restore_newest(wider, SHARDING)
   model = dict(like.params['model'])
   renamed = like.replace(params={'model': {'offset': model.pop('bias'), **model}})
-  with pytest.raises(UsageError, match=r'2 arrays of 1,207 numbers now, the first that differs is model/bias\.'):
+  with pytest.raises(UsageError, match=r'2 arrays of 1,207 .* model/bias\.'):
     checkpoints.restore_newest(renamed, SHARDING)
   assert checkpoints.steps() == [1, 2]  # none was set aside
   checkpoints.close()
@@ -165,10 +165,10 @@ def test_lost_checkpoints_are_not_a_new_run(tmp_path, lost):
   if lost == 'a file in its place':
     (folder / '6').write_text('')
   text = train('digits_vae', tmp_path / 'run', *more, status=1)
-  assert text == (
-    f'error: {tmp_path}/run had a checkpoint and has none: restore {tmp_path}/run/checkpoints, '
-    'or train anew in another --workdir.\n'
-  )
+  assert text.count('\n') == 1
+  assert text.startswith(f'error: {tmp_path}/run ')
+  assert f'restore {tmp_path}/run/checkpoints' in text
+  assert '--workdir' in text
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path):
@@ -183,7 +183,9 @@ def test_a_checkpoint_under_the_number_of_another_step(tmp_path, capsys):
   save(tmp_path, 1, 2)
   (tmp_path / 'checkpoints' / '2').rename(tmp_path / 'checkpoints' / '7')
   assert same_bits(restore_newest(tmp_path), state_of(1))
-  assert 'checkpoints/7 holds params, ema of step 2, not 7. Going back to the one before' in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert 'checkpoints/7 ' in text
+  assert 'params, ema of step 2, not 7' in text
 
 
 @pytest.mark.parametrize('arrays', [1, 2, 3, 30])
@@ -211,8 +213,9 @@ def test_a_field_of_another_step_and_a_checkpoint_of_another_run(tmp_path, capsy
   shutil.copytree(tmp_path / 'a' / 'checkpoints' / '1' / 'params', tmp_path / 'a' / 'checkpoints' / '2' / 'params')
   assert same_bits(restore_newest(tmp_path / 'a', 'a'), state_of(1))
   text = capsys.readouterr().out
-  assert 'a/checkpoints/3 holds' in text
-  assert 'a/checkpoints/2 holds params of step 1, not 2' in text
+  assert 'a/checkpoints/3 ' in text
+  assert 'a/checkpoints/2 ' in text
+  assert 'params of step 1, not 2' in text
   assert same_bits(restore_newest(tmp_path / 'b', 'b'), state_of(3))
 
 
@@ -295,8 +298,8 @@ def test_a_disk_that_is_full_is_said_and_the_last_good_checkpoint_stays(tmp_path
   error, remedy = done.stderr.strip().splitlines()
   assert error.startswith('error: ')
   assert 'a checkpoint could not be written (' in error
-  assert error.endswith('the newest whole one is that of step 5.')
-  assert remedy == 'Make room, then give the same command again: it resumes there.'
+  assert error.endswith(' step 5.')
+  assert 'disk space' in remedy
   assert 'resuming from step 5' in train('digits_vae', tmp_path / 'run', *wide, '--config.train.steps=10')
 
 

@@ -437,7 +437,7 @@ def test_walks_and_mixes_of_a_run(style_run, tmp_path):
   wrong = {
     ('--walk', '1', '--out', 'x.gif'): 'stops=1 must be an integer of at least 2',
     ('--walk', '3', '--out', 'x.mp4'): 'x.mp4: use a name that ends in',
-    ('--mix', '9', '--out', 'x.png'): 'layer 9: this generator has styles 0 to 3, mix from 1 to the last',
+    ('--mix', '9', '--out', 'x.png'): 'layer 9 must be from 1 to 3',
     ('--mix', '1', '--walk', '3', '--out', 'x.png'): '--walk and --mix cannot be combined',
     ('--mix', '1', '--npz', 'x.npz'): '--walk and --mix',
     ('--mix', '1', '--label', '1,2', '--out', 'x.png'): '--label 1,2: --walk and --mix need a single class',
@@ -451,7 +451,7 @@ def test_what_has_no_latents_or_styles_is_refused():
   game = GAN(MLPGenerator((8, 8, 1), z_dim=4, width=8), MLPDiscriminator(width=8))
   batch = example_batch(labeled_example((8, 8, 1), 0), 4)
   run = genjax.run.Run(None, {'data': {'image_shape': [8, 8, 1]}}, game, game.init(jax.random.key(0), batch), 0)
-  with pytest.raises(UsageError, match='MLPGenerator has no styles to mix: StyleGAN2Generator has'):
+  with pytest.raises(UsageError, match=r'MLPGenerator has no styles .*StyleGAN2Generator'):
     run.mix(jax.random.key(0))
   with pytest.raises(UsageError, match='has no latents to interpolate'):
     dataclasses.replace(run, objective=object()).walk(jax.random.key(0))

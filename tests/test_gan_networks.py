@@ -218,7 +218,7 @@ def test_images_that_cannot_be_halved_are_refused():
     more = (KEYS[:2],) if getattr(generator, 'has_noise_input', False) else ()
     with pytest.raises(UsageError, match='needs square images with an even side of 8 or more'):
       jax.eval_shape(lambda odd=odd, more=more: odd.init(jax.random.key(0), jnp.zeros((2, odd.z_dim)), {}, True, *more))
-  with pytest.raises(UsageError, match=r"DCGANDiscriminator: norm='instance' is none of batch, layer, spectral, none"):
+  with pytest.raises(UsageError, match=r"DCGANDiscriminator: norm='instance' .*batch, layer, spectral, none"):
     dcgan.DCGANDiscriminator(norm='instance').init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), {}, True)
 
 
@@ -227,8 +227,8 @@ def test_attention_is_at_sides_that_there_are():
   for side in (14, 7):  # 7 is pooled to 4
     net = sngan.ResNetDiscriminator(width=8, attention=(side,))
     assert 'SelfAttention_0' in jax.eval_shape(lambda: net.init(key, x, {}, True))['params']
-  with pytest.raises(UsageError, match=r'objective.discriminator.attention=\(16,\): there are blocks of side 7, 14 for these'):
+  with pytest.raises(UsageError, match=r'objective.discriminator.attention=\(16,\): .* 7, 14'):
     sngan.ResNetDiscriminator(width=8, attention=(16,)).init(key, x, {}, True)
   generator = sngan.ResNetGenerator((28, 28, 1), z_dim=8, width=8, attention=(7,))
-  with pytest.raises(UsageError, match=r'objective.generator.attention=\(7,\): there are blocks of side 14, 28 for these'):
+  with pytest.raises(UsageError, match=r'objective.generator.attention=\(7,\): .* 14, 28'):
     generator.init(key, z, {}, True)

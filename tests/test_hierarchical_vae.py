@@ -173,10 +173,11 @@ def test_that_all_gradients_are_skipped_is_said(capsys):
   assert values['model/skipped'] == 1
   progress = Progress(0, 10, 16)
   progress.show(1, values | {'model/skipped': 0.99})
-  assert 'learned nothing' not in capsys.readouterr().out
+  assert 'optim.model.skip' not in capsys.readouterr().out
   progress.show(1, values)
   said = capsys.readouterr().out
-  assert f'model learned nothing: all gradients, of norm {values["model/grad_norm"]:.4g}, were above optim.model.skip.' in said
+  assert f'{values["model/grad_norm"]:.4g}' in said
+  assert 'optim.model.skip' in said
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_that_all_gradients_are_skipped_is_said(capsys):
     ({'encoder': {'sides': (2,), 'blocks': (1,)}}, r'objective.encoder.sides=\(2,\) and objective.decoder.sides=\(2, 1\)'),
     ({'encoder': {'blocks': (1,)}}, 'objective.encoder.blocks=.* one for each of sides'),
     ({'encoder': {'patch': 2}}, 'objective.encoder.sides=.* must start at 2 / patch=2'),
-    ({'encoder': {'sides': (2, 2)}, 'decoder': {'sides': (2, 2)}}, 'each divide the one before'),
+    ({'encoder': {'sides': (2, 2)}, 'decoder': {'sides': (2, 2)}}, 'each must divide'),
     ({'decoder': {'outputs': 3}}, 'Bernoulli needs 1 outputs .* the decoder has 3: set its outputs=1'),
     ({'decoder': {'place': (2, 1)}}, r'objective.decoder.place=\(2, 1\) must divide its patch=1'),
     (

@@ -117,8 +117,8 @@ def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
   [
     ({'conditioner': {'cls': 'conditioners.ClassLabel', 'classes': -1}}, r'classes=-1 must be 1 or more'),
     ({'conditioner': {'cls': 'conditioners.ClassLabel', 'classes': 10**30}}, r'no checkpoint yet'),  # nothing is made of each
-    ({'encoder': {'cls': 'networks.mlp.MLPEncoder', 'z_dim': 10**30}}, r'config.json describes no model that can be made \('),
-    ({'decoder': {'cls': 'networks.mlp.MLPDecoder', 'image_shape': [8, 8, 1], 'dtype': ''}}, r'config.json describes no model'),
+    ({'encoder': {'cls': 'networks.mlp.MLPEncoder', 'z_dim': 10**30}}, r'config.json .* model .*\('),
+    ({'decoder': {'cls': 'networks.mlp.MLPDecoder', 'image_shape': [8, 8, 1], 'dtype': ''}}, r'config.json .* model'),
     ({'beta': functools.reduce(lambda inner, _: [inner], range(600), 1)}, 'config.json is nested deeper than 30 levels'),
   ],
 )
@@ -152,7 +152,7 @@ def test_a_config_that_records_no_examples(tmp_path, change):
   config['objective'] = fill_inferred(config['objective'], {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'})
   (tmp_path / 'config.json').write_text(json.dumps(config))
   (tmp_path / 'checkpoints').mkdir()
-  with pytest.raises(UsageError, match=r"config.json: its section 'data' describes no examples|config.json describes no model"):
+  with pytest.raises(UsageError, match=r"config.json: .*'data'|config.json .* model"):
     load(tmp_path)
 
 

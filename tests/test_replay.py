@@ -125,7 +125,7 @@ def test_what_is_left_of_a_folder_to_replay(tmp_path):
   whole = (tmp_path / 'step.npz').read_bytes()
   for content in (whole[:100], b'', whole.replace(b'label', b'lebal')):
     (tmp_path / 'step.npz').write_bytes(content)
-    with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote'):
+    with pytest.raises(UsageError, match=r'step.npz '):
       load(tmp_path, objective, optimizers)
   arrays = dict(np.load(io.BytesIO(whole)))
   misfits = {
@@ -137,17 +137,17 @@ def test_what_is_left_of_a_folder_to_replay(tmp_path):
   }
   for change in ({name: array} for name, kinds in misfits.items() for array in kinds):
     np.savez(tmp_path / 'step.npz', **arrays | change)
-    with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote \(its arrays'):
+    with pytest.raises(UsageError, match=r'step.npz .*\(its arrays'):
       load(tmp_path, objective, optimizers)
   del arrays['cond/label']
   np.savez(tmp_path / 'step.npz', **arrays)
-  with pytest.raises(UsageError, match=r'step.npz is not what train.py wrote \(its arrays have no label'):
+  with pytest.raises(UsageError, match=r'step.npz .*\(its arrays have no label'):
     load(tmp_path, objective, optimizers)
   (tmp_path / 'step.npz').write_bytes(whole)
-  with pytest.raises(UsageError, match=r'config.json describes no model that can be made \('):
+  with pytest.raises(UsageError, match=r'config.json .* model .*\('):
     load(tmp_path, objective, {'discriminator': optax.sgd(0.1)})
   shutil.rmtree(tmp_path / '3')
-  with pytest.raises(UsageError, match=r'holds no state to replay the step from: its checkpoint is gone'):
+  with pytest.raises(UsageError, match=r'no checkpoint'):
     load(tmp_path, objective, optimizers)
-  with pytest.raises(UsageError, match='holds no step to replay'):
+  with pytest.raises(UsageError, match=r'no step.npz'):
     load(tmp_path / '3', objective, optimizers)

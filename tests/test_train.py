@@ -290,21 +290,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tmp_path):
   error, remedy = text.strip().splitlines()[-2:]
   step = int(error.split('not finite at step ')[1].split(';')[0])
   assert 'player model: ' in error
-  assert remedy.startswith('Train anew in another --workdir with a lower learning rate')
+  assert all(word in remedy for word in ('--workdir', 'learning rate', 'clip'))
   run = genjax.load(tmp_path / 'run', ema=False)
   assert run.step == step - 1  # the state before, and no later one, was saved
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.variables.params))
   words = [sys.executable, 'train.py', f'--replay={tmp_path}/run/nan/step_{step:08d}']
   again = subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, check=True).stdout
-  assert again.splitlines()[0].startswith(f'step {step}, players model; in training, and here on cpu')
-  assert again.splitlines()[-1] == error.split('; ')[1].removesuffix(
-    f'. To see it: --replay {tmp_path}/run/nan/step_{step:08d}'
-  )
+  assert again.splitlines()[0].startswith(f'step {step}, players model; ')
+  assert again.splitlines()[-1] in error
+  assert f'--replay {tmp_path}/run/nan/step_{step:08d}' in error
 
 
 def test_numbers_of_hosts_in_the_environment(monkeypatch):
   monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
-  with pytest.raises(UsageError, match=r"JAX_NUM_PROCESSES='two' is not a whole number: set it to one, or unset it"):
+  with pytest.raises(UsageError, match=r"JAX_NUM_PROCESSES='two' is not an integer"):
     initialize_distributed(None, None, None)
   monkeypatch.setenv('JAX_NUM_PROCESSES', '')
   initialize_distributed(None, None, None)  # one host

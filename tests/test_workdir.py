@@ -302,7 +302,7 @@ def test_a_file_too_large_for_the_disk_is_named_and_the_old_one_stays(tmp_path):
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # stands in for a full disk
   try:
-    with pytest.raises(NotWritten, match=r'config.json cannot be written \(File too large\): make room'):
+    with pytest.raises(NotWritten, match=r'config.json cannot be written \(File too large\): '):
       write_whole(path, 5000 * 'x')
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -45,7 +45,7 @@ class ConvDecoder(nn.Module):
   width: int = 32
   hidden: int = 256
   dtype: str = 'float32'
-  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
+  outputs: int | None = None  # channels of the output; None: those of the image
 
   fields = LABEL
 

@@ -57,11 +57,11 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'.
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; [B, 1 + K] with class logits if `conditioning` is 'classifier'.
 
-  By 'concat' the label comes in as further channels (1411.1784). `norm` is 'batch', 'layer' (over an image, as 1704.00028,
-  section 4, wants it), 'spectral' (1802.05957, every layer), or 'none'. The largest level has none of the first two
-  (1511.06434, section 3), so that at 8x8, where it is the only one, there is nothing to normalize.
+  With 'concat' the label is concatenated to the input channels (1411.1784). `norm` is 'batch', 'layer' (over an image, as in
+  1704.00028, section 4), 'spectral' (1802.05957, every layer), or 'none'. Batch and layer normalization skip the largest level
+  (1511.06434, section 3), and have no effect at 8x8, where it is the only level.
   """
 
   width: int = 64
@@ -76,7 +76,7 @@ class DCGANDiscriminator(nn.Module):
     label = condition_vector(cond, self.fields)
     levels = halvings(square_side(x.shape[1:], 'DCGANDiscriminator'))
     if self.norm not in ('batch', 'layer', 'spectral', 'none'):
-      raise UsageError(f'DCGANDiscriminator: norm={self.norm!r} is none of batch, layer, spectral, none.')
+      raise UsageError(f'DCGANDiscriminator: norm={self.norm!r} must be one of batch, layer, spectral, none.')
     wrap = spectral(train) if self.norm == 'spectral' else lambda layer: layer
     h = concat_label(x, label if self.conditioning == 'concat' else None)
     for level in range(levels):
@@ -91,9 +91,10 @@ class DCGANDiscriminator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> a logit for each patch of it, float32 [B, h, w] (pix2pix, 1611.07004, section 3.2.2).
+  """Image [B, H, W, C] -> a logit for each patch, float32 [B, h, w] (pix2pix, 1611.07004, section 3.2.2).
 
-  `levels` strided 4x4 convolutions, one that is not, and the logits; no normalization. A label comes in as further channels.
+  `levels` strided 4x4 convolutions, one with stride 1, and one for the logits; no normalization. A label is concatenated to
+  the input channels.
   """
 
   width: int = 64

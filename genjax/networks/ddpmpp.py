@@ -11,16 +11,16 @@ from genjax.types import Cond, Keys
 
 
 class DDPMpp(nn.Module):
-  """As UNet (genjax/networks/unet.py), with 55.7M parameters by default.
+  """A variant of UNet (genjax/networks/unet.py) with 55.7M parameters by default.
 
-  Against it: the time is added and does not scale, sides are halved and doubled within residual blocks, sums of branches are
-  divided by sqrt(2), the way up has attention after the last block of a resolution alone.
+  The embedding of the time is added and does not scale, residual blocks change the resolution, sums of branches are divided
+  by sqrt(2), and in the upsampling path only the last block of each resolution has attention.
   """
 
   width: int = 128
   multipliers: tuple[int, ...] = (2, 2, 2)  # of `width`, one per resolution, each half of the previous one
   blocks: int = 4  # residual blocks per resolution
-  attention: tuple[int, ...] = (16,)  # sides of the feature maps that have it
+  attention: tuple[int, ...] = (16,)  # sides of the feature maps with self-attention
   dropout: float = 0.13
   outputs: int = 1
   remat: bool = False
@@ -39,7 +39,9 @@ class DDPMpp(nn.Module):
     label = condition_vector(cond, self.fields)
     channels, factor = x.shape[-1], 1 << (len(self.multipliers) - 1)
     if x.shape[1] % factor or x.shape[2] % factor:
-      raise UsageError(f'DDPMpp of {len(self.multipliers)} multipliers needs sides that {factor} divides: set data.resolution.')
+      raise UsageError(
+        f'DDPMpp with {len(self.multipliers)} multipliers needs sides divisible by {factor}: set data.resolution.'
+      )
     check_attention(self.attention, [x.shape[1] >> level for level in range(len(self.multipliers))], DDPMpp.attention)
     emb = Embedding(self.width, self.dtype, name='Embedding')(t, label)
     number = 0
@@ -67,8 +69,8 @@ class DDPMpp(nn.Module):
     h = block(h, h.shape[-1], attend=True)
     h = block(h, h.shape[-1])
     for level, multiplier in reversed(list(enumerate(self.multipliers))):
-      for place in range(self.blocks + 1):
-        attend = place == self.blocks and h.shape[1] in self.attention
+      for i in range(self.blocks + 1):
+        attend = i == self.blocks and h.shape[1] in self.attention
         h = block(jnp.concatenate([h, skips.pop()], axis=-1), self.width * multiplier, attend=attend)
       if level:
         h = block(h, h.shape[-1], 'double')

@@ -30,7 +30,7 @@ def modulate(x: Float[Array, 'b n d'], shift: Float[Array, 'b d'], scale: Float[
 
 
 class Block(nn.Module):
-  """Attention and MLP, each scaled, shifted and gated by the embedding (section 3.2); the identity at the start."""
+  """Attention and MLP, each scaled, shifted and gated by the embedding (section 3.2). Initially the identity."""
 
   heads: int
   dtype: str
@@ -38,17 +38,17 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'b n d'], emb: Float[Array, 'b d']) -> Float[Array, 'b n d']:
     b, n, d = x.shape
-    six = jnp.split(nn.Dense(6 * d, kernel_init=ZEROS, dtype=self.dtype)(nn.silu(emb)), 6, axis=-1)
+    modulation = jnp.split(nn.Dense(6 * d, kernel_init=ZEROS, dtype=self.dtype)(nn.silu(emb)), 6, axis=-1)
     norm = lambda x: nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=self.dtype)(x)  # noqa: E731
     dense = lambda features: nn.Dense(features, kernel_init=XAVIER, dtype=self.dtype)  # noqa: E731
-    q, k, v = jnp.split(dense(3 * d)(modulate(norm(x), six[0], six[1])).reshape(b, n, self.heads, -1), 3, axis=-1)
-    x = x + six[2][:, None] * dense(d)(jax.nn.dot_product_attention(q, k, v).reshape(b, n, d))
-    h = dense(d)(nn.gelu(dense(4 * d)(modulate(norm(x), six[3], six[4]))))
-    return x + six[5][:, None] * h
+    q, k, v = jnp.split(dense(3 * d)(modulate(norm(x), *modulation[:2])).reshape(b, n, self.heads, -1), 3, axis=-1)
+    x = x + modulation[2][:, None] * dense(d)(jax.nn.dot_product_attention(q, k, v).reshape(b, n, d))
+    h = dense(d)(nn.gelu(dense(4 * d)(modulate(norm(x), *modulation[3:5]))))
+    return x + modulation[5][:, None] * h
 
 
 class DiT(nn.Module):
-  """(x_t, t, cond) -> an image-shaped prediction, float32 [B, H, W, C]; arguments as those of UNet. At the start it is 0.
+  """(x_t, t, cond) -> an image-shaped prediction, float32 [B, H, W, C]; same arguments as UNet. The output is initially 0.
 
   Sizes of table 1: S 384, 12, 6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16 (width, depth, heads).
   """
@@ -69,9 +69,9 @@ class DiT(nn.Module):
     b, height, width, channels = x.shape
     p, d = self.patch, self.width
     if height % p or width % p:
-      raise UsageError(f'a DiT with patch={p} needs sides that {p} divides, not {height}x{width}.')
+      raise UsageError(f'a DiT with patch={p} needs sides divisible by {p}, not {height}x{width}.')
     if d % self.heads or d % 4:
-      raise UsageError(f'width={d} of a DiT must be divided by heads={self.heads} and by 4.')
+      raise UsageError(f'width={d} of a DiT must be divisible by heads={self.heads} and by 4.')
     rows, columns = height // p, width // p
     small = nn.initializers.normal(0.02)
     times = t.reshape(b, -1)

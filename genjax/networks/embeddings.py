@@ -18,7 +18,7 @@ def sinusoidal_embedding(t: Float[Array, 'b'], features: int, max_period: float 
 def fourier_embedding(t: Float[Array, 'b'], features: int, scale: float) -> Float[Array, 'b d']:
   """cos and sin of 2 pi f t at `features / 2` frequencies f of N(0, scale^2) (2006.10739, section 5; of times, 2011.13456).
 
-  The frequencies are quantiles of |f| instead of draws (-f would add nothing): nothing to seed, nothing to save.
+  The frequencies are quantiles of |f| instead of draws (-f would be redundant), so that they need no seed and no buffer.
   """
   half = features // 2
   frequencies = scale * ndtri(0.5 + (jnp.arange(half) + 0.5) / (2 * half))

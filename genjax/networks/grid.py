@@ -37,7 +37,7 @@ class GridEncoder(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c'], cond: Cond = NO_COND) -> Grid:
     label = condition_vector(cond, self.fields)
     if any(side % (1 << self.levels) for side in x.shape[1:3]):
-      raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels} times: set objective.encoder.levels lower.')
+      raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels} times: lower objective.encoder.levels.')
     h = concat_label(x, label)
     for level in range(self.levels):
       h = Conv(self.width, (4, 4), strides=2, dtype=self.dtype)(nn.relu(h) if level else h)
@@ -55,7 +55,7 @@ class GridDecoder(nn.Module):
   levels: int = 2
   blocks: int = 2
   dtype: str = 'float32'
-  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
+  outputs: int | None = None  # channels of the output; None: those of the image
 
   fields = LABEL
 

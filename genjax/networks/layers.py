@@ -1,4 +1,4 @@
-"""Pieces that several networks share."""
+"""Layers that several networks share."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ DIFFUSION = ('label', 'augmentation')  # those that networks of diffusion models
 
 
 class Conv(nn.Conv):
-  """nn.Conv by `convolve`."""
+  """nn.Conv that calls `convolve`."""
 
   conv_general_dilated: Callable = convolve
 
@@ -25,8 +25,8 @@ class Conv(nn.Conv):
 class TransposedConv(nn.Module):
   """Transposed convolution, kernel 4x4, stride 2: [B, H, W, C] -> [B, 2H, 2W, features]. Equals nn.ConvTranspose.
 
-  Each of the 2x2 output phases sees a 2x2 neighborhood, so all four are one plain 2x2 convolution whose channels are
-  then interleaved. The same numbers and the same parameters, five times faster on CPU with its gradient.
+  Each of the 2x2 output phases depends on a 2x2 neighborhood, so all four are one plain 2x2 convolution whose channels are
+  then interleaved. Results and parameters are the same, and it is five times faster on CPU, including its gradient.
   """
 
   features: int
@@ -53,7 +53,7 @@ class TransposedConv(nn.Module):
 
 
 def to_patches(x: Float[Array, 'b h w c'], rows: int, columns: int) -> Float[Array, 'b h2 w2 d']:
-  """Each patch of rows x columns pixels as one, with all their channels: [B, H / rows, W / columns, rows columns C]."""
+  """Folds each patch of rows x columns pixels into the channels: [B, H / rows, W / columns, rows columns C]."""
   b, h, w, _ = x.shape
   x = x.reshape(b, h // rows, rows, w // columns, columns, -1).transpose(0, 1, 3, 2, 4, 5)
   return x.reshape(b, h // rows, w // columns, -1)
@@ -78,7 +78,7 @@ def square_side(image_shape: tuple[int, int, int], network: str) -> int:
   """The side of a square image shape (H, W, C).
 
   Raises:
-    UsageError: the side cannot be halved even once, so a convolutional pyramid has nothing to stand on.
+    UsageError: the image is not square, or its side cannot be halved to at least 4.
   """
   if image_shape[0] != image_shape[1] or not halvings(image_shape[0]):
     raise UsageError(f'{network} needs square images with an even side of 8 or more, not {image_shape}: set data.resolution.')
@@ -86,13 +86,13 @@ def square_side(image_shape: tuple[int, int, int], network: str) -> int:
 
 
 def condition_vector(cond: Cond, fields: tuple[str, ...]) -> Float[Array, 'b k'] | None:
-  """The `fields` that there are, vectors [B, K] of each, side by side; None if there are none."""
+  """Concatenates the vectors [B, K] of those `fields` that `cond` has; None if it has none of them."""
   vectors = [cond[name] for name in fields if name in cond]
   return jnp.concatenate(vectors, axis=1) if len(vectors) > 1 else vectors[0] if vectors else None
 
 
 def concat_label(x: Float[Array, 'b *d c'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b *d ck']:
-  """`x` with the one-hot label as further channels, constant over the image."""
+  """Concatenates the one-hot label, constant over the image, to the channels of `x`."""
   if label is None:
     return x
   label = label.reshape(label.shape[0], *[1] * (x.ndim - 2), label.shape[-1])
@@ -102,9 +102,9 @@ def concat_label(x: Float[Array, 'b *d c'], label: Float[Array, 'b k'] | None) -
 class DiscriminatorHead(nn.Module):
   """Last layer of a discriminator: features [B, F] -> logit of being real, float32 [B].
 
-  `conditioning` says what becomes of a label: 'projection' adds its inner product with the features (1802.05637, eq. 3),
-  'classifier' answers logits of the classes beside, [B, 1 + K] (AC-GAN, 1610.09585), 'concat' leaves it to the first layer
-  (`concat_label`). Networks name it 'Verdict_0', its class's name in checkpoints of earlier versions.
+  `conditioning` selects the use of a label: 'projection' adds its inner product with the features (1802.05637, eq. 3),
+  'classifier' also returns the logits of the classes, [B, 1 + K] (AC-GAN, 1610.09585), and 'concat' ignores it here, because
+  the first layer has it as input (`concat_label`). Networks name this module 'Verdict_0', as in earlier checkpoints.
   """
 
   conditioning: str
@@ -115,7 +115,7 @@ class DiscriminatorHead(nn.Module):
   def __call__(self, h: Float[Array, 'b f'], label: Float[Array, 'b k'] | None):
     kinds = ('concat', 'projection', 'classifier')
     if self.conditioning not in kinds:
-      raise UsageError(f'conditioning={self.conditioning!r} is none of {", ".join(kinds)}.')
+      raise UsageError(f'conditioning={self.conditioning!r} must be one of {", ".join(kinds)}.')
     h = h.astype(jnp.float32)
     logit = self.wrap(nn.Dense(1, kernel_init=self.kernel_init))(h)
     if label is None or self.conditioning == 'concat':
@@ -127,9 +127,9 @@ class DiscriminatorHead(nn.Module):
 
 
 def spectral(train: bool) -> Callable[[nn.Module], Callable]:
-  """Wraps layers in spectral normalization (1802.05957): W / sigma(W), one power iteration for each pass in training.
+  """Wraps layers in spectral normalization (1802.05957): W / sigma(W), with one power iteration per forward pass in training.
 
-  The vectors are buffers in the collection `spectral`. A convolution's kernel counts as the matrix [H W C, features].
+  The vectors are buffers in the collection `spectral`. The kernel of a convolution is reshaped to [H W C, features].
   """
 
   def wrap(layer):
@@ -142,8 +142,8 @@ def spectral(train: bool) -> Callable[[nn.Module], Callable]:
 class LatentInput(nn.Module):
   """First layer of a decoder: [B, z] and a one-hot label -> [B, features] before the nonlinearity.
 
-  The label's weights start at N(0, 1): beside a latent of unit variance, a one-hot row among its inputs would start out
-  too weak to have an effect, and the latent would come to carry the class.
+  The label's weights are initialized from N(0, 1). If the label were concatenated to a latent of unit variance instead, its
+  initial effect would be too small, and the latent would learn to encode the class.
   """
 
   features: int

@@ -49,7 +49,7 @@ class MLPDecoder(nn.Module):
   width: int = 256
   depth: int = 2
   dtype: str = 'float32'
-  outputs: int | None = None  # numbers a pixel: the image's channels, unless set
+  outputs: int | None = None  # channels of the output; None: those of the image
 
   fields = LABEL
 
@@ -79,7 +79,7 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'."""
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; [B, 1 + K] with class logits if `conditioning` is 'classifier'."""
 
   width: int = 256
   depth: int = 2

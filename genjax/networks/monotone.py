@@ -1,4 +1,4 @@
-"""A monotone function of time, for noise schedules that are learned (Kingma et al. 2107.00630, appendix H)."""
+"""A monotone function of time, for learned noise schedules (Kingma et al. 2107.00630, appendix H)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 class Monotone(nn.Module):
-  """t [B] in [0, 1] -> [B], which rises from 0 at 0 to 1 at 1: a line and sigmoids of it, all of positive weights."""
+  """t [B] in [0, 1] -> [B], increasing from 0 to 1: a linear function plus sigmoids of it, all with positive weights."""
 
   width: int = 1024
 

@@ -15,7 +15,7 @@ Rows = Float[Array, 'b n d']
 
 
 class Cache(NamedTuple):
-  """Keys and values of the places so far, of every block: [depth, B, N, heads, d]."""
+  """Keys and values of the previous positions, for every block: [depth, B, N, heads, d]."""
 
   keys: Float[Array, 'l b n h d']
   values: Float[Array, 'l b n h d']
@@ -42,7 +42,7 @@ class CausalBlock(nn.Module):
     return self.rest(x, jax.nn.dot_product_attention(q, k, v, is_causal=True))
 
   def step(self, x: Float[Array, 'b 1 d'], place: Int[Array, ''], keys, values):
-    """The output at one position with keys and values [B, N, heads, d] of the previous ones, and both with this position's."""
+    """The output at one position with keys and values [B, N, heads, d] of the previous ones, and both updated."""
     q, k, v = self.heads_of(x)
     keys, values = (jax.lax.dynamic_update_slice_in_dim(old, new, place, 1) for old, new in ((keys, k), (values, v)))
     seen = (jnp.arange(keys.shape[1]) <= place)[None, None, None]
@@ -60,7 +60,7 @@ class CausalBlock(nn.Module):
 class PixelTransformer(nn.Module):
   """Image [B, H, W, C] -> parameters of the likelihood of each pixel given the previous ones, float32 [B, H, W, outputs].
 
-  `step` answers for one place, from a `Cache` of those before it: the same numbers.
+  `step` computes the same output for one position, from a `Cache` of the previous ones.
   """
 
   image_shape: tuple[int, int, int]
@@ -75,7 +75,7 @@ class PixelTransformer(nn.Module):
 
   def setup(self):
     if self.width % self.heads:
-      raise UsageError(f'objective.network.width={self.width} is no multiple of heads={self.heads}.')
+      raise UsageError(f'objective.network.width={self.width} must be a multiple of heads={self.heads}.')
     rows, columns = self.image_shape[:2]
     small = nn.initializers.normal(0.1)
     self.row, self.column = (self.param(name, small, (n, self.width)) for name, n in (('row', rows), ('column', columns)))
@@ -94,17 +94,17 @@ class PixelTransformer(nn.Module):
 
   @nn.nowrap
   def cache(self, batch: int) -> Cache:
-    """An empty one."""
+    """An empty cache."""
     shape = (self.depth, batch, self.image_shape[0] * self.image_shape[1], self.heads, self.width // self.heads)
     return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
   def step(self, last: Float[Array, 'b c'], place: Int[Array, ''], cache: Cache, cond: Cond = NO_COND):
     """The output [B, 1, 1, outputs] at `place`, where `last` is the previous pixel (0 at the first), and the new cache."""
-    rows, found = self.embed(last[:, None], self.places()[place][None, None], cond), []
+    rows, updated = self.embed(last[:, None], self.places()[place][None, None], cond), []
     for block, keys, values in zip(self.blocks, *cache, strict=True):
-      rows, *kept = block.step(rows, place, keys, values)
-      found.append(kept)
-    return self.answer(rows)[:, None], Cache(*(jnp.stack(kept) for kept in zip(*found, strict=True)))
+      rows, *keys_values = block.step(rows, place, keys, values)
+      updated.append(keys_values)
+    return self.answer(rows)[:, None], Cache(*(jnp.stack(layers) for layers in zip(*updated, strict=True)))
 
   def places(self) -> Float[Array, 'n d']:
     rows, columns = self.image_shape[:2]

@@ -1,9 +1,9 @@
 """PixelCNN++ (Salimans et al. 1701.05517): two streams of shifted convolutions, so that each pixel sees only previous pixels.
 
-`u` has seen the rows above a pixel, `ul` those and the pixels to its left. Without the paper's weight normalization; halving
-and doubling the side are a strided and a repeated step before a causal convolution, one gated block wide.
+`u` depends on the rows above a pixel, `ul` also on the pixels to its left. Unlike the paper, it has no weight normalization.
+Downsampling is a strided causal convolution; upsampling repeats pixels before a causal convolution.
 
-`LocalPixelCNN` sees few pixels, for models in which something else knows the rest of the image.
+`LocalPixelCNN` has a small receptive field, for models that encode the rest of the image otherwise, as in a latent.
 """
 
 import functools
@@ -24,7 +24,7 @@ PADS = {'down': ((1, 0), (1, 1)), 'right': ((1, 0), (1, 0))}  # of a 2x3 and a 2
 
 
 def shift(x: Stream, rows: int, columns: int) -> Stream:
-  """Moved down and to the right, zeros behind."""
+  """Shifts down and to the right, with zero padding."""
   return jnp.pad(x, ((0, 0), (rows, 0), (columns, 0), (0, 0)))[:, : x.shape[1], : x.shape[2]]
 
 
@@ -42,7 +42,7 @@ def place_condition(cond: Cond) -> Float[Array, 'b h w k'] | None:
 
 
 class CausalConv(nn.Module):
-  """A convolution that sees its own place and what is above ('down': 2x3) or also to the left of it ('right': 2x2)."""
+  """A convolution with no input from below ('down', 2x3), or from below or the right ('right', 2x2)."""
 
   features: int
   stream: str
@@ -57,19 +57,19 @@ class CausalConv(nn.Module):
 
 
 class Gated(nn.Module):
-  """x + a sigmoid(b), (a, b) of two convolutions; `more` is another stream, added through a 1x1 convolution."""
+  """x + a sigmoid(b), (a, b) of two convolutions; `skip` is another stream, added through a 1x1 convolution."""
 
   stream: str
   dropout: float
-  number: int  # of the block in the network
+  number: int  # index of the block in the network
   dtype: str
 
   @nn.compact
-  def __call__(self, x: Stream, more: Stream | None, label: Float[Array, 'b h w k'] | None, keys: Keys | None) -> Stream:
+  def __call__(self, x: Stream, skip: Stream | None, label: Float[Array, 'b h w k'] | None, keys: Keys | None) -> Stream:
     c = x.shape[-1]
     h = CausalConv(c, self.stream, self.dtype)(concat_elu(x))
-    if more is not None:
-      h = h + nn.Dense(c, dtype=self.dtype)(concat_elu(more))
+    if skip is not None:
+      h = h + nn.Dense(c, dtype=self.dtype)(concat_elu(skip))
     h = dropout(concat_elu(h), self.dropout, keys, self.number)
     h = CausalConv(2 * c, self.stream, self.dtype)(h)
     if label is not None:
@@ -81,8 +81,9 @@ class Gated(nn.Module):
 class PixelCNN(nn.Module):
   """Image [B, H, W, C] -> parameters of the likelihood of each pixel given the previous ones, float32 [B, H, W, outputs].
 
-  Before means above, or to the left in the same row. `levels` is how often the side is halved, `blocks` how many gated blocks
-  each resolution has on either way. `cond` may have `label`, one-hot [B, K], or `features` of each place, [B, H, W, K].
+  The previous pixels are those above, and those to the left in the same row. Each of `levels` resolutions has `blocks` gated
+  blocks in the downsampling path, and one more in the upsampling path. `cond` may have `label`, one-hot [B, K], or `features`
+  of each position, [B, H, W, K].
   """
 
   outputs: int
@@ -99,42 +100,42 @@ class PixelCNN(nn.Module):
   def __call__(self, x: Stream, cond: Cond = NO_COND, keys: Keys | None = None) -> Stream:
     label = place_condition(cond)
     if any(side % (1 << (self.levels - 1)) for side in x.shape[1:3]):
-      raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: set objective.network.levels lower.')
+      raise UsageError(f'images {x.shape[1:]} cannot be halved {self.levels - 1} times: lower objective.network.levels.')
     x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)  # distinguishes padding from gray
     conv = lambda size, pads: Conv(self.width, size, padding=pads, dtype=self.dtype)(x)  # noqa: E731
     u = shift(conv((2, 3), ((1, 0), (1, 1))), 1, 0)
     ul = shift(conv((1, 3), ((0, 0), (1, 1))), 1, 0) + shift(conv((2, 1), ((1, 0), (0, 0))), 0, 1)
-    number, kept = 0, []
+    number, skips = 0, []
 
-    def gated(u, ul, more=(None, None)):
+    def gated(u, ul, skip=(None, None)):
       nonlocal number
       ratio = 1 if label is None else label.shape[1] // u.shape[1]
-      given = label if ratio <= 1 else nn.avg_pool(label, (ratio, ratio), (ratio, ratio))
-      u = Gated('down', self.dropout, 2 * number, self.dtype)(u, more[0], given, keys)
-      beside = u if more[1] is None else jnp.concatenate([u, more[1]], axis=-1)
-      ul = Gated('right', self.dropout, 2 * number + 1, self.dtype)(ul, beside, given, keys)
+      pooled = label if ratio <= 1 else nn.avg_pool(label, (ratio, ratio), (ratio, ratio))
+      u = Gated('down', self.dropout, 2 * number, self.dtype)(u, skip[0], pooled, keys)
+      joined = u if skip[1] is None else jnp.concatenate([u, skip[1]], axis=-1)
+      ul = Gated('right', self.dropout, 2 * number + 1, self.dtype)(ul, joined, pooled, keys)
       number += 1
       return u, ul
 
     for level in range(self.levels):
       if level:
         u, ul = (CausalConv(self.width, s, self.dtype, 2)(h) for s, h in (('down', u), ('right', ul)))
-      kept.append((u, ul))
+      skips.append((u, ul))
       for _ in range(self.blocks):
         u, ul = gated(u, ul)
-        kept.append((u, ul))
+        skips.append((u, ul))
     for level in range(self.levels):
       if level:
         u, ul = (CausalConv(self.width, s, self.dtype)(double(h)) for s, h in (('down', u), ('right', ul)))
       for _ in range(self.blocks + 1):
-        u, ul = gated(u, ul, kept.pop())
+        u, ul = gated(u, ul, skips.pop())
     return nn.Dense(self.outputs)(jax.nn.elu(ul).astype(jnp.float32))
 
 
 class LocalPixelCNN(nn.Module):
-  """As PixelCNN, of pixels at most `reach` away: one shifted convolution, and `depth` residual layers of the place alone.
+  """Like PixelCNN, but depends on pixels at most `reach` away: one shifted convolution and `depth` residual 1x1 layers.
 
-  A window that small leaves what is far apart to a latent (1611.02731, section 3).
+  With such a small window, a latent has to encode the global structure (1611.02731, section 3).
   """
 
   outputs: int

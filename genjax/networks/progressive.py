@@ -1,11 +1,11 @@
-"""Networks that grow (Karras et al. 1710.10196, section 2, appendix A): each level has layers from and to images.
+"""Networks for progressive growing (Karras et al. 1710.10196, section 2, appendix A): each level has layers from and to images.
 
 `growth`, from 0 to the number of levels, is a buffer that the objective sets (genjax/objectives/gan/progressive.py): at 2 the
-images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 parts of level 3 and 0.7 of level 2, doubled. All
-images have the full size, smaller ones as repeated pixels. `top` is the highest level that is computed; the numbers do not
-depend on it as long as it is not below `growth`. Adam's count is of the whole training, not begun anew with each level as in
-the authors' code: the first updates of a level's own weights are 1 / sqrt(1 - b2) rates, while little of them is seen. The
-drift term is left out. Equalized learning rate as in genjax/networks/stylegan2.py.
+images are those of level 2 (4, 8, 16 pixels a side), at 2.3 they are 0.3 times those of level 3 plus 0.7 times those of level
+2, upsampled. All images have the full size; pixels of lower levels are repeated. `top` is the highest level that is computed;
+the result does not depend on it as long as it is not below `growth`. Adam's step count is not reset at each level as in the
+authors' code: the first updates of a level's weights are 1 / sqrt(1 - b2) times the learning rate, but the level still has
+little weight then. The drift term is omitted. Equalized learning rate as in genjax/networks/stylegan2.py.
 """
 
 from typing import ClassVar
@@ -51,7 +51,7 @@ class ProgressiveGenerator(nn.Module):
   max_width: int = 512
   top: int | None = None
   dtype: str = 'float32'
-  normalizes: ClassVar[bool] = True  # z, with its label
+  normalizes: ClassVar[bool] = True  # z is normalized, with its label
 
   fields = LABEL
 
@@ -81,7 +81,10 @@ class ProgressiveGenerator(nn.Module):
 
 
 class ProgressiveDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none."""
+  """Image [B, H, W, C] -> logit of being real, float32 [B].
+
+  `stddev_group` is the group size of the minibatch deviation, 1 for none.
+  """
 
   width: int = 16
   max_width: int = 512
@@ -109,11 +112,11 @@ class ProgressiveDiscriminator(nn.Module):
     h = None
     for level in reversed(range(top + 1)):
       n = channels(levels - level, self.width, self.max_width)
-      here = activate(EqualConv(n, 1, dtype=self.dtype, name=f'{level}_rgb')(pyramid[level]))
+      features = activate(EqualConv(n, 1, dtype=self.dtype, name=f'{level}_rgb')(pyramid[level]))
       if h is not None:  # the weight of the level above increases as it grows
         part = jnp.clip(growth - level, 0, 1).astype(h.dtype)
-        here = part * h + (1 - part) * here
-      h = here
+        features = part * h + (1 - part) * features
+      h = features
       if level:
         h = activate(EqualConv(n, dtype=self.dtype, name=f'{level}_first')(h))
         m = channels(levels - level + 1, self.width, self.max_width)

@@ -1,12 +1,12 @@
-"""R3GAN's networks (Huang et al. 2501.05441, section 4, configuration E): residual blocks and nothing else.
+"""R3GAN's networks (Huang et al. 2501.05441, section 4, configuration E): only residual blocks.
 
 No normalization, no style, no noise. A stage is a change of resolution (the filter of genjax/networks/resample.py, and a 1x1
 convolution where the channels change) and `blocks` inverted bottlenecks with grouped 3x3 convolutions; `width` channels at
 the full resolution, `growth` times as many at half of it, and so on up to `max_width`. Fix-up initialization (1901.09321):
 the last convolution of a block starts at 0, the others at MSRA's times L^(-1/4), L blocks in all. The generator starts from
-a learned picture, scaled channel by channel by the latent; the discriminator ends with its mirror image. An embedding of the
-label joins the latent of the generator; the discriminator adds its projection to a logit of the image (1802.05637; the
-authors' code has only the projection, and the filter [1, 2, 1]).
+a learned constant whose channels are scaled by the latent; the discriminator ends with a learned weighted sum over positions.
+An embedding of the label is concatenated to the latent of the generator; the discriminator adds its projection to a logit of
+the image (1802.05637; the authors' code has only the projection, and the filter [1, 2, 1]).
 """
 
 import math
@@ -30,7 +30,7 @@ from genjax.networks.resample import downsample, upsample
 from genjax.networks.stylegan2 import channels
 from genjax.types import Cond
 
-GAIN = 2 / (1 + 0.2**2)  # of LeakyReLU's variance
+GAIN = 2 / (1 + 0.2**2)  # of the variance, for LeakyReLU
 
 
 def scaled(gain: float) -> nn.initializers.Initializer:
@@ -110,7 +110,7 @@ class R3GANGenerator(nn.Module):
 
 
 class R3GANDiscriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]; of the classes, too, if `conditioning` is 'classifier'."""
+  """Image [B, H, W, C] -> logit of being real, float32 [B]; [B, 1 + K] with class logits if `conditioning` is 'classifier'."""
 
   width: int = 64
   max_width: int = 512

@@ -1,8 +1,7 @@
-"""Twice and half the resolution: by repeating and averaging pixels, or through the filter [1, 3, 3, 1] / 8 in both directions
-(1912.04958; 0 beyond the edges).
+"""Upsampling and downsampling by 2: by repeating and averaging pixels, or with the filter [1, 3, 3, 1] / 8 (1912.04958).
 
-The filter is written as sums of shifted images, each output phase from what it sees: the same numbers as inserting zeros and
-convolving, without a convolution.
+The filter is applied in both directions with zero padding. It is computed as sums of shifted images for each output phase,
+which equals inserting zeros and convolving.
 """
 
 import jax.numpy as jnp
@@ -11,17 +10,17 @@ from jaxtyping import Array, Float
 
 
 def halve(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """The mean of each 2x2 pixels."""
+  """Averages 2x2 pixels."""
   return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 def double(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """Each pixel four times."""
+  """Repeats each pixel 2x2 times."""
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """Zeros between the pixels, then the filter with gain 4: [B, H, W, C] -> [B, 2H, 2W, C]."""
+  """Inserts zeros between the pixels and applies the filter with gain 4: [B, H, W, C] -> [B, 2H, 2W, C]."""
   for axis in (1, 2):
     size = x.shape[axis]
     before, after = _take(x, axis, -1, size - 1), _take(x, axis, 1, size + 1)
@@ -31,7 +30,7 @@ def upsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
 
 
 def downsample(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-  """The filter, then every second pixel: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even."""
+  """Applies the filter and takes every second pixel: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even."""
   for axis in (1, 2):
     size = x.shape[axis]
     padded = _take(x, axis, -1, size + 1)

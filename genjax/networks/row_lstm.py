@@ -17,7 +17,7 @@ def before(x: Float[Array, 'b *h w c'], size: int) -> Float[Array, 'b *h w d']:
 
 
 def moved(x: Float[Array, 'b *h w c'], places: int) -> Float[Array, 'b *h w c']:
-  """Along the row, to the right if `places` is positive, zeros behind."""
+  """Shifts rows by `places` to the right, or to the left if negative, with zero padding."""
   pads = [(0, 0)] * x.ndim
   pads[-2] = (max(places, 0), max(-places, 0))
   start = max(-places, 0)
@@ -25,10 +25,10 @@ def moved(x: Float[Array, 'b *h w c'], places: int) -> Float[Array, 'b *h w c']:
 
 
 class RowLSTM(nn.Module):
-  """A row's state from the row above, through a convolution of three, and from the row itself up to each place.
+  """An LSTM over rows. The state depends on that of the row above, through a convolution of size 3, and on the previous inputs.
 
-  Rows follow one another in a compiled loop; the convolutions in it are matrix products of shifted rows, as gradients of
-  convolutions in loops are slow on CPU.
+  A compiled loop runs over the rows. Its convolutions are matrix products of shifted rows, because gradients of convolutions
+  in loops are slow on CPU.
   """
 
   width: int
@@ -56,8 +56,8 @@ class RowLSTM(nn.Module):
 class PixelRNN(nn.Module):
   """Image [B, H, W, C] -> parameters of the likelihood of each pixel given the previous ones, float32 [B, H, W, outputs].
 
-  The first layer sees three pixels to the left and seven of the row above, where the paper's has a 7x7 mask A: what is farther
-  up comes through the states.
+  The first layer covers three pixels to the left and seven in the row above, instead of a 7x7 convolution with mask A as in
+  the paper. The states carry information from the rows farther up.
   """
 
   outputs: int

@@ -32,7 +32,7 @@ def check_attention(attention: tuple[int, ...], sides: list[int], player: str) -
   for side in attention:
     if side not in sides:
       known = ', '.join(map(str, sorted(set(sides))))
-      raise UsageError(f'objective.{player}.attention={attention}: there are blocks of side {known} for these images.')
+      raise UsageError(f'objective.{player}.attention={attention}: for these images the blocks have sides {known}, use these.')
 
 
 class ConditionalNorm(nn.Module):
@@ -54,7 +54,7 @@ class ConditionalNorm(nn.Module):
 class SelfAttention(nn.Module):
   """x + gamma o(self-attention), with gamma initialized to 0 (1805.08318, section 3).
 
-  Keys and values are pooled to a quarter of the places, which the paper does not say and its authors' code does.
+  Keys and values are pooled to a quarter of the positions, as in the authors' code; the paper does not mention it.
   """
 
   train: bool
@@ -64,7 +64,7 @@ class SelfAttention(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
     conv = lambda n: spectral(self.train)(Conv(n, (1, 1), use_bias=False, kernel_init=INIT, dtype=self.dtype))  # noqa: E731
-    pooled = lambda y: nn.max_pool(y, (2, 2), (2, 2), 'SAME').reshape(b, -1, y.shape[-1])  # noqa: E731 - of odd sides all
+    pooled = lambda y: nn.max_pool(y, (2, 2), (2, 2), 'SAME').reshape(b, -1, y.shape[-1])  # noqa: E731 - 'SAME' for odd sides
     query = conv(max(c // 8, 1))(x).reshape(b, h * w, -1)
     key, value = (pooled(conv(n)(x)) for n in (max(c // 8, 1), max(c // 2, 1)))
     weights = jax.nn.softmax(jnp.einsum('bqc,bkc->bqk', query, key, preferred_element_type=jnp.float32), axis=-1)
@@ -73,7 +73,7 @@ class SelfAttention(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Labels choose the gains of the batch normalization."""
+  """Latent [B, z_dim] -> image in [-1, 1], float32 [B, H, W, C]. Labels set the gains and biases of the batch normalization."""
 
   image_shape: tuple[int, int, int]
   z_dim: int = 128
@@ -105,7 +105,8 @@ class ResNetGenerator(nn.Module):
 class ResNetDiscriminator(nn.Module):
   """Image [B, H, W, C] -> logit of being real, float32 [B]; every layer with spectral normalization.
 
-  Two blocks halve the image, two more do not. `conditioning` as in `layers.DiscriminatorHead`, by projection as in 1802.05637.
+  The first two of four blocks halve the image while its side is even. `conditioning` is as in `layers.DiscriminatorHead`, by
+  default projection (1802.05637).
   """
 
   width: int = 128

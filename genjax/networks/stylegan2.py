@@ -2,8 +2,8 @@
 
 The pyramid follows the image as in genjax/networks/dcgan.py; channels double from `width` at the largest level down, up to
 `max_width`. Weights start at N(0, 1) and are scaled when they are used (equalized learning rate, 1710.10196, section 4.1).
-Resampling comes before a plain convolution where the authors' code has it inside: the generator's upsampling in the place of a
-transposed one, the discriminator's filter and decimation before it. Path length is of one w for all layers.
+Resampling precedes a plain convolution, where the authors' code fuses both: the generator upsamples instead of using a
+transposed convolution, and the discriminator filters and decimates first. Path length refers to one w for all layers.
 """
 
 import math
@@ -29,7 +29,7 @@ def activate(h: Float[Array, '*b c']) -> Float[Array, '*b c']:
 
 
 def channels(level: int, width: int, max_width: int, growth: int = 2) -> int:
-  """Of the feature maps that are halved `level` times."""
+  """The number of channels of feature maps that are halved `level` times."""
   return min(width * growth**level, max_width)
 
 
@@ -125,8 +125,8 @@ class Mapping(nn.Module):
 class StyleGAN2Generator(nn.Module):
   """Latent [B, z_dim] and keys [B] -> image around [-1, 1], float32 [B, H, W, C].
 
-  `mapping` gives w [B, w_dim], `synthesis` images of w, or of one w for each of `num_ws` layers. In training a part `mixing` of
-  the images have the styles of a second latent from some layer on (1812.04948, section 3.1).
+  `mapping` returns w [B, w_dim]. `synthesis` generates images from w, or from one w for each of `num_ws` layers. In training, a
+  fraction `mixing` of the images has the styles of a second latent from a random layer on (1812.04948, section 3.1).
   """
 
   image_shape: tuple[int, int, int]
@@ -167,25 +167,25 @@ class StyleGAN2Generator(nn.Module):
     w = self.to_w(z, label)
     if not train:
       return self.synthesis(w, keys)
-    other, where, whether, noise = rng.split(keys, 4)
-    second = self.to_w(rng.normal(other, z.shape[1:]), label)
-    first = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.num_ws))(where)  # layer of the second
-    first = jnp.where(rng.bernoulli(whether, self.mixing), first, self.num_ws)
-    mixed = jnp.arange(self.num_ws)[None] >= first[:, None]
-    return self.synthesis(jnp.where(mixed[:, :, None], second[:, None], w[:, None]), noise)
+    latent_keys, layer_keys, mixing_keys, noise_keys = rng.split(keys, 4)
+    second = self.to_w(rng.normal(latent_keys, z.shape[1:]), label)
+    crossover = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.num_ws))(layer_keys)
+    crossover = jnp.where(rng.bernoulli(mixing_keys, self.mixing), crossover, self.num_ws)
+    mixed = jnp.arange(self.num_ws)[None] >= crossover[:, None]
+    return self.synthesis(jnp.where(mixed[:, :, None], second[:, None], w[:, None]), noise_keys)
 
   def mapping(self, z: Float[Array, 'b z'], cond: Cond, truncation: float = 1.0) -> Float[Array, 'b w']:
-    """w, drawn towards the mean of its label's by `truncation` below 1 (1812.04948, appendix B).
+    """Returns w; a `truncation` below 1 moves it towards the mean w of its label (1812.04948, appendix B).
 
-    Of all labels alike the mean would be none of them: images would lose their class (2202.11777, section 3).
+    With the mean over all labels, images would lose their class (2202.11777, section 3).
     """
     label = condition_vector(cond, self.fields)
     w = self.to_w(z, label)
     if isinstance(truncation, int | float) and truncation == 1:
       return w
-    given = None if label is None else jnp.repeat(label, MEAN_OF, axis=0)
-    many = jnp.tile(jax.random.normal(rng.key(0), (MEAN_OF, self.z_dim)), (1 if label is None else len(label), 1))
-    mean = self.to_w(many, given).reshape(-1, MEAN_OF, self.w_dim).mean(axis=1)
+    labels = None if label is None else jnp.repeat(label, MEAN_OF, axis=0)
+    latents = jnp.tile(jax.random.normal(rng.key(0), (MEAN_OF, self.z_dim)), (1 if label is None else len(label), 1))
+    mean = self.to_w(latents, labels).reshape(-1, MEAN_OF, self.w_dim).mean(axis=1)
     return mean + truncation * (w - mean)
 
   def synthesis(self, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Key[Array, 'b']) -> Float[Array, 'b h w c']:
@@ -205,7 +205,7 @@ class StyleGAN2Generator(nn.Module):
 def deviation_map(h: Float[Array, 'b h w c'], group: int) -> Float[Array, 'b h w 1']:
   """The mean standard deviation within groups of consecutive images (1710.10196, section 3) as an additional channel.
 
-  Of `group` images, or the next smaller number of which the batch is a multiple: of seven images there are no groups of four.
+  The group size is the largest divisor of the batch size up to `group`: seven images have no groups of four.
   """
   b, height, width, _ = h.shape
   group = max(n for n in range(1, min(group, b) + 1) if b % n == 0)
@@ -228,14 +228,14 @@ class DiscriminatorEpilogue(nn.Module):
       h = jnp.concatenate([h, deviation_map(h, self.stddev_group)], axis=-1)
     h = activate(EqualConv(n, dtype=self.dtype)(h))
     h = activate(EqualDense(n, dtype=self.dtype)(h.reshape(h.shape[0], -1)))
-    verdict = DiscriminatorHead(self.conditioning, kernel_init=nn.initializers.normal(1.0), name='verdict')
-    return verdict(h.astype(jnp.float32) / math.sqrt(n), label)  # equalized: its weights are scaled as the features are
+    head = DiscriminatorHead(self.conditioning, kernel_init=nn.initializers.normal(1.0), name='verdict')
+    return head(h.astype(jnp.float32) / math.sqrt(n), label)  # scaling the features equalizes the learning rate
 
 
 class StyleGAN2Discriminator(nn.Module):
-  """Image [B, H, W, C] -> logit of being real, float32 [B]. `stddev_group`: images of a minibatch deviation, 1 for none.
+  """Image [B, H, W, C] -> logit of being real, float32 [B].
 
-  A batch that is no multiple of it has smaller groups, and that of a prime number of images none.
+  `stddev_group` is the group size of the minibatch deviation, 1 for none. It is reduced to a divisor of the batch size.
   """
 
   width: int = 64

@@ -22,7 +22,7 @@ from genjax.types import Cond, Keys
 
 
 def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
-  """At most 32 equal groups, of at least 4 channels."""
+  """GroupNorm with at most 32 groups of at least 4 channels."""
   groups = math.gcd(max(features // 4, 1), 32, features)
   return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_bias=affine, use_scale=affine)
 
@@ -36,7 +36,7 @@ def dropout(x: Float[Array, 'b h w c'], rate: float, keys: Keys | None, number: 
 
 
 class ResBlock(nn.Module):
-  """[B, H, W, C] and an embedding [B, E] -> [B, H, W, features], or half or twice the sides; the identity at the start.
+  """[B, H, W, C] and an embedding [B, E] -> [B, H, W, features], or with half or twice the sides. Initially the identity.
 
   Where size or channels change, the skip is a 1x1 convolution of the resized input.
   """
@@ -68,7 +68,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention over all pixels, `head_features` channels a head."""
+  """Self-attention over all pixels, with `head_features` channels per head."""
 
   head_features: int
   dtype: str
@@ -104,9 +104,9 @@ class Embedding(nn.Module):
 
 
 def check_attention(attention: tuple[int, ...], sides: list[int], default: tuple[int, ...]) -> None:
-  """Warns about numbers in `attention` that are the side of no feature map; `sides` are those of the feature maps.
+  """Warns about sides in `attention` that no feature map has; `sides` are those of the feature maps.
 
-  `default`, that of the network, is for images of several sizes: one match is enough.
+  `default` is the network's default, which is for images of several sizes, so that one match is enough.
   """
   wrong = [side for side in attention if side not in sides]
   if not wrong or (tuple(attention) == default and len(wrong) < len(attention)):
@@ -121,15 +121,15 @@ def check_attention(attention: tuple[int, ...], sides: list[int], default: tuple
 class UNet(nn.Module):
   """(x_t, t, cond) -> an image-shaped prediction, float32 [B, H, W, C].
 
-  `t` is [B], or [B, T] for T times, as genjax/objectives/diffusion/parameterizations.py tells them; `cond` may have
-  `label`, one-hot [B, K], and `augmentation` [B, N]; `keys` one for each image, in training, for dropout. The first
-  prediction is 0. The smallest maps always have attention.
+  `t` is [B], or [B, T] for T times, as scaled by the parameterization (genjax/objectives/diffusion/parameterizations.py).
+  `cond` may have `label`, one-hot [B, K], and `augmentation` [B, N]. `keys`, one per image, are for dropout in training. The
+  output is initially 0. The smallest feature maps always have attention.
   """
 
   width: int = 64  # channels at full resolution
   multipliers: tuple[int, ...] = (1, 2, 2)  # of `width`, one per resolution, each half of the previous one
   blocks: int = 2  # residual blocks per resolution
-  attention: tuple[int, ...] = (7, 8)  # sides of the feature maps that have it
+  attention: tuple[int, ...] = (7, 8)  # sides of the feature maps with self-attention
   head_features: int = 32
   patch: int = 1  # 2: fold 2x2 pixels into channels first, so that the whole network works at half the side
   adaptive: bool = True  # see ResBlock
@@ -153,16 +153,16 @@ class UNet(nn.Module):
     label = condition_vector(cond, self.fields)
     _, height, width, channels = x.shape
     if not self.multipliers:
-      raise UsageError('a UNet needs at least one of multipliers.')
+      raise UsageError('multipliers of a UNet must not be empty: use (1,) for a single resolution.')
     if self.fourier < 0:
-      raise UsageError(f'fourier={self.fourier} is a scale: 0 or more.')
+      raise UsageError(f'fourier={self.fourier} must be 0 or more.')
     if not 0 <= self.dropout < 1:
-      raise UsageError(f'dropout={self.dropout} must be from 0 to below 1.')
+      raise UsageError(f'dropout={self.dropout} must be in [0, 1).')
     p = self.patch
     factor = p << (len(self.multipliers) - 1)
     if height % factor or width % factor:
       raise UsageError(
-        f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides that {factor} divides, '
+        f'a UNet with patch={p} and {len(self.multipliers)} multipliers needs sides divisible by {factor}, '
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
     check_attention(self.attention, [height // p >> level for level in range(len(self.multipliers))], UNet.attention)

@@ -1,9 +1,10 @@
-"""Networks of a hierarchical VAE (VDVAE, Child 2011.10650, section 3 and figure 3): residual bottlenecks, one latent a block.
+"""Networks of a hierarchical VAE (VDVAE, Child 2011.10650, section 3 and figure 3): residual bottlenecks, one latent per block.
 
-The encoder goes from the image's side to the smallest, and hands the decoder what it saw at each. The decoder goes back, block
-by block: each has a prior p(z_i | z_<i) and, where an image was seen, a posterior q(z_i | z_<i, x), normal with diagonal
-covariance. Sides shrink by means and grow by repeated pixels. The last convolution of a branch starts smaller by the root of
-the number of blocks (section 3.2), the prior's at 0.
+The encoder goes from the highest resolution to the lowest, the decoder from the lowest to the highest, with the features of the
+encoder at each resolution as inputs. Each block of the decoder has a prior p(z_i | z_<i) and, given features of an image, a
+posterior q(z_i | z_<i, x), both normal with diagonal covariance. Downsampling averages pixels, and upsampling repeats them. The
+initial weights of the last convolution of a branch are divided by the square root of the number of blocks (section 3.2), those
+of the prior are 0.
 """
 
 import functools
@@ -23,8 +24,8 @@ Grid = Float[Array, 'b s s c']
 
 
 class Descent(NamedTuple):
-  """What the decoder answers: the likelihood's numbers, and of each image, in nats, KL(q(z_i|..) || p(z_i|..)) of each of L
-  blocks and log q(z|x) - log p(z) at the z drawn; both are 0 where z was drawn from the prior."""
+  """Output of the decoder: the parameters of the likelihood and, for each image in nats, KL(q(z_i|..) || p(z_i|..)) of each of
+  L blocks and log q(z|x) - log p(z) at the sampled z. Both are 0 if z was sampled from the prior."""
 
   out: Float[Array, 'b h w o']
   kl: Float[Array, 'b l']
@@ -41,7 +42,7 @@ def check(sides: tuple[int, ...], blocks: tuple[int, ...], image_side: int, patc
     raise UsageError(f'objective.{name}.blocks={blocks} must be 1 or more, one for each of sides={sides}.')
   if image_side != sides[0] * patch or any(a % b or a == b for a, b in itertools.pairwise(sides)):
     raise UsageError(
-      f'objective.{name}.sides={sides} must start at {image_side} / patch={patch}, and each divide the one before: '
+      f'objective.{name}.sides={sides} must start at {image_side} / patch={patch}, and each must divide the previous one: '
       'images of side 28 have 28, 14, 7, 1.'
     )
 
@@ -64,7 +65,7 @@ class Bottleneck(nn.Module):
 
 
 class TopDown(nn.Module):
-  """One block of the decoder: draws z of z_dim channels and adds it to h."""
+  """One block of the decoder: samples z with z_dim channels and adds it to h."""
 
   z_dim: int
   bottleneck: int
@@ -80,13 +81,12 @@ class TopDown(nn.Module):
     if seen is None:
       z = mean + temperature * jnp.exp(log_sigma) * noise
     else:
-      given = jnp.concatenate([h, seen], axis=-1)
-      posterior = Bottleneck(2 * d, self.bottleneck, 1.0, self.dtype, name='posterior')(given).astype(jnp.float32)
-      q_mean, q_log_sigma = jnp.split(posterior, 2, axis=-1)
+      posterior = Bottleneck(2 * d, self.bottleneck, 1.0, self.dtype, name='posterior')(jnp.concatenate([h, seen], axis=-1))
+      q_mean, q_log_sigma = jnp.split(posterior.astype(jnp.float32), 2, axis=-1)
       z = q_mean + jnp.exp(q_log_sigma) * noise
-      apart, inverse = q_log_sigma - log_sigma, jnp.exp(-log_sigma)
-      kl = (0.5 * jnp.square((q_mean - mean) * inverse) + 0.5 * jnp.expm1(2 * apart) - apart).sum(axis=(1, 2, 3))
-      log_ratio = (0.5 * jnp.square((z - mean) * inverse) - 0.5 * jnp.square(noise) - apart).sum(axis=(1, 2, 3))
+      delta, inverse = q_log_sigma - log_sigma, jnp.exp(-log_sigma)
+      kl = (0.5 * jnp.square((q_mean - mean) * inverse) + 0.5 * jnp.expm1(2 * delta) - delta).sum(axis=(1, 2, 3))
+      log_ratio = (0.5 * jnp.square((z - mean) * inverse) - 0.5 * jnp.square(noise) - delta).sum(axis=(1, 2, 3))
     h = h + prior[..., 2 * d :]
     h = h + nn.Dense(width, kernel_init=scaled(1 / self.blocks), dtype=self.dtype, name='add')(z.astype(h.dtype))
     return h + Bottleneck(width, self.bottleneck, 1 / self.blocks, self.dtype, name='residual')(h), kl, log_ratio
@@ -98,7 +98,7 @@ class VDVAEEncoder(nn.Module):
   sides: tuple[int, ...] = (32, 16, 8, 4, 1)
   blocks: tuple[int, ...] = (12, 7, 7, 4, 3)
   width: int = 384
-  patch: int = 1  # side of the squares of pixels that the first side's pixels are
+  patch: int = 1  # side of the patches of pixels that are folded into the channels first
   dtype: str = 'float32'
 
   fields = LABEL
@@ -120,7 +120,10 @@ class VDVAEEncoder(nn.Module):
 
 
 class VDVAEDecoder(nn.Module):
-  """Features of the encoder, or None -> `Descent`. The noise depends on each image's key; `temperature` is for the prior."""
+  """Features of the encoder, or None -> `Descent`.
+
+  The noise depends on each image's key. `temperature` scales the noise of the prior.
+  """
 
   image_shape: tuple[int, int, int]
   sides: tuple[int, ...] = (32, 16, 8, 4, 1)
@@ -129,7 +132,7 @@ class VDVAEDecoder(nn.Module):
   z_dim: int = 16
   patch: int = 1
   dtype: str = 'float32'
-  outputs: int | None = None  # numbers a place: the image's channels, unless set
+  outputs: int | None = None  # channels of the output; None: those of the image
   place: tuple[int, int] = (1, 1)  # rows and columns of pixels per output position, like `patch` of the likelihood
 
   fields = LABEL
