@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from genjax import parallel, rng
-from genjax.build import as_spec, build
+from genjax import parallel
+from genjax.build import as_spec
 from genjax.commandline import Parser, check_guide, open_run, options_help, parse_options, parse_run, run_parser
 from genjax.conditioners import class_label
 from genjax.data import contents
@@ -39,9 +38,9 @@ from genjax.data.sources.base import Source
 from genjax.data.sources.open import is_known
 from genjax.errors import DataError, UsageError
 from genjax.files import check_writable, write_whole, writing
-from genjax.images import encode_image, grid_image, save_grid, to_uint8
+from genjax.images import save_grid
 from genjax.memory import check_images
-from genjax.metrics import card, card_files, compare, report
+from genjax.metrics import card, card_files, compare, report, tables
 from genjax.metrics.classifier import recipe_for
 from genjax.metrics.collapse import CollapseMonitor, overfitting_warning
 from genjax.metrics.counting import evaluations
@@ -52,7 +51,7 @@ from genjax.metrics.likelihood import likelihood
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan.gan import AdversarialGame
-from genjax.run import Run, grid_columns, grid_cond, load
+from genjax.run import Run
 from genjax.signals import OnInterrupt, exit_on_interrupt
 from genjax.types import HasLikelihood, HasNoLikelihood
 
@@ -315,52 +314,37 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
 
 
 def side_by_side(argv: list[str]) -> None:
-  """Writes table.md, the figures, a grid of each run, and index.html, which contains all of them."""
+  """Writes table.md and table.csv, the figures, a grid of each run, and index.html, which contains all of them."""
   parser = Parser(prog='evaluate.py compare', description='Compare runs that were evaluated by the same protocol.')
   parser.add_argument('runs', nargs='+', type=Path, help='run directories with evaluations of evaluate.py')
   parser.add_argument('--out', type=Path, default=Path('comparison'), help='a folder (comparison)')
   parser.add_argument(
     '--features', default='', help='features of the evaluations (default: those that all runs have, with the most samples)'
   )
+  parser.add_argument('--sort', default='', help='a metric, such as fid: the best row first (the order of the runs)')
+  parser.add_argument('--baseline', default='', help='the row that the others are compared with (the first run)')
   parser.add_argument('--metrics', default='all', choices=['all', 'likelihood'], help='likelihood: only a table of likelihoods')
   parser.add_argument('--allow_package', action='append', default=[], help='another package that the runs may use')
   args = parser.parse_args(argv)
   if args.metrics == 'likelihood':
-    return print(compare.markdown(compare.likelihoods(args.runs)))
+    return print(tables.markdown(tables.likelihoods(args.runs)))
   check_writable(args.out, 'use another folder with --out DIR')
   rows = compare.make_rows(args.runs, args.features)
-  figures = report.figures(rows)
-  for number, row in enumerate(rows, 1):  # the same keys and classes for all
-    model, path = row.card['model'], row.card.get('run', row.run)
-    if row.is_external:
-      try:
-        figures[f'grid {number}: {row.name}, the first images'] = card_files.grid_path(
-          row.run / card_files.file_name(row.card)
-        ).read_bytes()
-      except OSError as error:
-        print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')
-      continue
-    try:
-      run = load(path, model['step'], model['ema_halflife_kimg'] is not None, args.allow_package, model['best'])
-      if guide := model.get('guide'):
-        run = run.guided_by(load(guide['run'], guide['step'], model['ema_halflife_kimg'] is not None, args.allow_package))
-    except UsageError as error:  # the checkpoint may have been deleted since the evaluation
-      print(f'{row.name} has no grid: {error}')
-      continue
-    columns = grid_columns(run.objective)
-    n = 8 * columns
-    images = run.sample(rng.key(0), n, **grid_cond(run.objective, n), **build(model['options'], args.allow_package))
-    classes = ', one class per column' if run.classes else ''
-    figures[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
-  text = compare.markdown(compare.table(rows)) + '\n' + '\n\n'.join(compare.legend(rows)) + '\n'
-  html = report.page(' and '.join(compare.short_names(args.runs)), rows, figures)
+  baseline, metric = compare.find_row(rows, args.baseline), args.sort or 'fid'
+  rows = compare.sort_rows(rows, metric) if args.sort else rows
+  differences = tables.difference_table(rows, baseline, metric)
+  pictures = report.figures(rows) | report.curves(rows) | report.grids(rows, args.allow_package)
+  text = tables.markdown(tables.table(rows, baseline)) + '\n' + '\n\n'.join(tables.legend(rows, baseline)) + '\n'
+  text += f'\n{tables.markdown(differences)}' if differences else ''
+  html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures, differences, baseline)
   if (args.out / 'index.html').exists():  # of other rows
     for old in args.out.glob('grid_[0-9]*_*.png'):
       with writing(old):
         old.unlink()
   write_whole(args.out / 'table.md', text)
+  write_whole(args.out / 'table.csv', tables.csv_table(rows))
   write_whole(args.out / 'index.html', html)
-  for name, data in figures.items():
+  for name, data in pictures.items():
     write_whole(args.out / f'{re.sub("[^a-zA-Z0-9.]+", "_", name.split(",")[0]).strip("_")}.png', data)
   print(text)
   print(args.out / 'index.html')

@@ -17,8 +17,8 @@ from jaxtyping import Int, UInt8
 from scipy.ndimage import gaussian_filter
 
 import evaluate
-from genjax.metrics.compare import markdown
 from genjax.metrics.reference import real_images
+from genjax.metrics.tables import markdown
 
 LEVELS = {
   'blur, sigma of the side': (0.05, 0.1, 0.2),

@@ -16,13 +16,13 @@ from scipy.ndimage import gaussian_filter
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Arrays, Source
 from genjax.metrics import classifier
-from genjax.metrics.compare import markdown
 from genjax.metrics.extractors import Extractor, cache_folder, open_classifier
 from genjax.metrics.fid import frechet_distance
 from genjax.metrics.inception_score import RunningScore
 from genjax.metrics.manifold import copies, manifold
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference, real_images, reference
+from genjax.metrics.tables import markdown
 from genjax.parallel import make_mesh
 
 Pixels = UInt8[np.ndarray, 'n h w c']

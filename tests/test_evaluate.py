@@ -1,5 +1,6 @@
 """evaluate.py as its user meets it: cards, runs side by side, mistakes; and training that judges itself."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from genjax.data.pipeline import epoch_order
 from genjax.data.sources.open import open_data
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
-from genjax.metrics import card, card_files, compare, evaluation
+from genjax.metrics import card, card_files, compare, evaluation, report, tables
 from genjax.metrics.evaluation import draw
 from genjax.metrics.evaluator import Evaluator
 from genjax.metrics.extractors import cache_folder
@@ -50,7 +51,7 @@ def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path
   found = card_files.load(run)[0]['flags']
   assert found[0].endswith('times as much as training images: the generator has collapsed, or is untrained')  # by pixels
   assert any(flag.startswith('coverage is ') for flag in found)  # by features
-  lines, legend = capsys.readouterr().out.splitlines(), compare.legend(compare.make_rows([runs[0], run]))
+  lines, legend = capsys.readouterr().out.splitlines(), tables.legend(compare.make_rows([runs[0], run]))
   for flag in found:
     assert f'  collapse: {flag}' in lines
     assert f'gan: {flag}.' in legend
@@ -170,7 +171,7 @@ def test_a_later_step_that_is_left_out_is_said(runs, tmp_path):
   later['protocol'] |= {'samples': 700}
   (path.parent / 'later.json').write_text(json.dumps(later))
   rows = compare.make_rows([tmp_path / 'vae', one])
-  assert [line for line in compare.legend(rows) if 'step' in line and 'evaluated' in line] == [
+  assert [line for line in tables.legend(rows) if 'step' in line and 'evaluated' in line] == [
     'gan: step 20 was evaluated with classifier and 700 samples, but other runs were not; this is step 10.'
   ]
 
@@ -271,7 +272,7 @@ def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
     'a/same (ema_halflife_kimg 10.0, temperature 1.0)',
     'a/same (ema_halflife_kimg null, temperature 1.0)',
   ]
-  seeds = {row.name: line[2] for row, line in zip(rows, compare.table(rows)[1:], strict=True)}
+  seeds = {row.name: line[2] for row, line in zip(rows, tables.table(rows)[1:], strict=True)}
   assert seeds['b/same'] == seeds['a/same (ema_halflife_kimg 10.0, temperature 1.0)'] == '2'  # none is dropped
   evaluate.main(['compare', str(tmp_path / 'a' / 'same'), str(tmp_path / 'b' / 'same'), '--out', str(tmp_path / 'out')])
   assert len(list((tmp_path / 'out').glob('grid_*.png'))) == 4
@@ -300,13 +301,56 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   assert rows[0].values('fid').tolist() == means.tolist()
   half = 4.302653 * means.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
   assert compare.interval(rows[0].values('fid')) == pytest.approx((13 - half, 13 + half), rel=1e-5)
-  header, first, second = compare.table(rows)
+  header, first, second = tables.table(rows)
   assert header[:4] == ['', 'trainings', 'seeds', 'fid ↓']
   assert (first[1:3], second[1:3]) == (['3', '2'], ['3', '2'])
   assert first[3] == f'13 [{13 - half:.4g}, {13 + half:.4g}]'
   assert second[3].endswith('(-3 to -3)')  # each is 3 better than its twin of the same seed
   same = judged(tmp_path / 'copy', at(0), cards, [1, 2])  # that seed again: no other training
   assert len(compare.make_rows([again[0], same])) == 2
+
+
+def test_differences_from_a_baseline_are_paired_and_say_how_many_pairs_a_claim_needs(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
+  at = lambda seed, **more: config | {'train': config['train'] | {'seed': seed, **more}}  # noqa: E731
+  fids = {'base': [10, 12, 17], 'unsure': [10, 11, 17.5], 'better': [8, 10.1, 14.9]}
+  made = []
+  for number, (name, values) in enumerate(fids.items()):
+    made += [judged(tmp_path / f'{name}_{i}', at(i, batch_size=8 + number), cards, [v, v]) for i, v in enumerate(values)]
+  rows = compare.make_rows(made)
+  baseline = compare.find_row(rows, 'base_1')
+  assert baseline is compare.find_row(rows, str(tmp_path / 'base_2')) is rows[0]
+  found = compare.difference(rows[1], baseline, 'fid')
+  np.testing.assert_allclose(found.values, [0, -1, 0.5])
+  half = 4.302653 * np.std([0, -1, 0.5], ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
+  np.testing.assert_allclose(found.interval, [-1 / 6 - half, -1 / 6 + half], rtol=1e-5)
+  assert found.needed == 84  # the least n with t(n - 1) s / sqrt(n) < 1/6
+  table = tables.difference_table(rows, baseline, 'fid')
+  assert [line[0].split('_')[0] for line in table[1:]] == ['unsure', 'better']
+  assert [line[3] for line in table[1:]] == ['84', '3 suffice']
+  assert compare.difference(baseline, baseline, 'fid') is None
+  assert [row.name.split('_')[0] for row in compare.sort_rows(rows, 'fid')] == ['better', 'unsure', 'base']
+  for wrong in (lambda: compare.find_row(rows, 'bas'), lambda: compare.sort_rows(rows, 'fdi')):
+    with pytest.raises(UsageError, match='Unknown'):
+      wrong()
+  lines = list(csv.DictReader(tables.csv_table(rows).splitlines()))
+  assert [float(line['fid']) for line in lines] == pytest.approx([np.mean(values) for values in fids.values()])
+  assert float(lines[0]['fid_low']) == pytest.approx(compare.interval(np.array(fids['base'], float))[0])
+
+
+def test_learning_curves_have_a_band_over_trainings(runs, tmp_path):
+  config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
+  made = []
+  for seed in range(2):
+    made.append(judged(tmp_path / f'run_{seed}', config | {'train': config['train'] | {'seed': seed}}, cards, [1, 2]))
+    log = [{'step': step, 'kimg': step / 10, 'model/loss': seed + 1 / step} for step in (1, 2, 3 + seed)]
+    log += [{'step': 3, 'kimg': 0.3, 'evaluation/fid': 9.0}]  # a single point is no curve
+    (made[-1] / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in log))
+  rows = compare.make_rows(made)
+  assert rows[0].runs == made
+  (name,) = report.curves(rows)
+  assert name == 'curve model/loss'
+  assert report.curves([row for row in compare.make_rows([runs[1]]) if row.name == 'x']) == {}
 
 
 def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
@@ -331,7 +375,7 @@ def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
   found = card_files.load(tmp_path / 'best_0')[0]
   found['metrics']['classification_accuracy'] = 0.25
   card_files.save(tmp_path / 'best_0', found)
-  header, line = compare.table(compare.make_rows([tmp_path / 'best_0', tmp_path / 'best_1']))
+  header, line = tables.table(compare.make_rows([tmp_path / 'best_0', tmp_path / 'best_1']))
   assert line[header.index('classification_accuracy ↑')] == '0.25 (of 1 of the 2 trainings)'
 
 
@@ -354,7 +398,7 @@ def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
   for found in cards:  # another estimator of the same images
     found['model'] |= {'likelihood': found['model']['likelihood'].replace('a bound', 'exact')}
   rows = compare.make_rows([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
-  header, _, other = compare.table(rows)
+  header, _, other = tables.table(rows)
   assert ' to ' not in other[header.index('nll_nats ↓')]
   assert ' to ' in other[header.index('kid ↓')]
 
@@ -366,14 +410,14 @@ def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values
     found['model'] |= {'likelihood': 'a bound, of 8-bit images, 20 of the test split'}
     found['metrics'] |= {'recall': 0.05 + 0.2 * i}
   rows = compare.make_rows([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
-  header, first, other = compare.table(rows)
+  header, first, other = tables.table(rows)
   nats = header.index('nll_nats ↓')
   assert other[nats] == other[nats + 1] == ''
   low, high = (cards[0]['metrics'][f'nll_{end}'] for end in ('low', 'high'))
   assert f'[{low:.4g}, {high:.4g}] (a bound, of binarized images' in first[nats]  # over images
   assert '[0, 1]' in other[header.index('recall ↑')]
-  assert 'evaluate.py compare --metrics likelihood' in compare.legend(rows)[1]
-  assert not any('--metrics likelihood' in line for line in compare.legend(rows[:1]))
+  assert 'evaluate.py compare --metrics likelihood' in tables.legend(rows)[1]
+  assert not any('--metrics likelihood' in line for line in tables.legend(rows[:1]))
 
 
 def test_a_card_of_numbers_that_are_not_finite_is_not_written(runs, tmp_path):
@@ -449,7 +493,7 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
   for order in ([old, new], [new, old]):
     rows = compare.make_rows(order)
     assert [row.name for row in rows] == [path.name for path in order]
-    assert len([line for line in compare.legend(rows) if line.startswith('old: an older card')]) == 1
+    assert len([line for line in tables.legend(rows) if line.startswith('old: an older card')]) == 1
   found = card_files.load(old)[0]
   assert (found['schema'], found['floor'], found['model']['guide']) == (0, None, None)
   path = new / 'evaluation' / 'digits_stylegan2.json'
@@ -468,26 +512,26 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   at = lambda beta: config | {'objective': config['objective'] | {'beta': beta}}  # noqa: E731
   fids = {'a': 3.0, 'b': 3.59, 'c': 4.2, 'd': 9.0}
   rows = compare.make_rows([judged(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
-  header, *lines = compare.table(rows)
+  header, *lines = tables.table(rows)
   assert ['≈' in line[header.index('fid ↓')] for line in lines] == [True, True, False, False]
-  assert [(a.name, b.name) for a, b in compare.within_floor(rows)] == [('a', 'b')]
-  assert '≈ a and b.' in compare.legend(rows)
+  assert [(a.name, b.name) for a, b in tables.within_floor(rows)] == [('a', 'b')]
+  assert '≈ a and b.' in tables.legend(rows)
   # A row without labels has a higher floor, which counts for its pairs, and a card without a floor has the highest.
   rows[3].card['floor'] = {'fid': 4.6, 'spread': 0.15, 'labels': card.OWN}
-  (line, _) = compare.floor_legend(rows)
+  (line, _) = tables.floor_legend(rows)
   assert '600 fresh real images with the label frequencies of the reference would have 0.5 (standard deviation 0.05), ' in line
   assert '600 fresh real images would have 4.6 (standard deviation 0.15) against' in line
-  assert [(a.name, b.name) for a, b in compare.within_floor(rows)] == [('a', 'b'), ('c', 'd')]
+  assert [(a.name, b.name) for a, b in tables.within_floor(rows)] == [('a', 'b'), ('c', 'd')]
   rows[1].card['floor'] = None
-  assert compare.floors(rows)[1] == rows[3].card['floor']
+  assert tables.floors(rows)[1] == rows[3].card['floor']
   for row in rows:
     row.card['floor'] = None
-  assert compare.within_floor(rows) == compare.floor_legend(rows) == []
+  assert tables.within_floor(rows) == tables.floor_legend(rows) == []
 
 
 def test_a_comparison_with_a_weak_classifier_has_a_warning(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  said = lambda rows: any('efficientnet_lite0' in line for line in compare.legend(rows))  # noqa: E731
+  said = lambda rows: any('efficientnet_lite0' in line for line in tables.legend(rows))  # noqa: E731
   for accuracy in (0.89, 0.91):
     for found in cards:
       found['protocol']['features']['test_accuracy'] = accuracy
@@ -629,17 +673,17 @@ def test_the_likelihood_alone(runs, tmp_path, capsys):
     UsageError,
     match=r'measures: .* and "statically binarized images"\).*\nobjective.likelihood decides',
   ):
-    compare.likelihoods([runs[0], copy])
+    tables.likelihoods([runs[0], copy])
   with pytest.raises(UsageError, match=r'gan is a run of GAN, which has no likelihood'):
-    compare.likelihoods([runs[0], runs[1]])
+    tables.likelihoods([runs[0], runs[1]])
   with pytest.raises(UsageError, match=r'nope is not a run directory'):
-    compare.likelihoods([runs[0], tmp_path / 'nope'])
+    tables.likelihoods([runs[0], tmp_path / 'nope'])
   path.write_text('{}')
   with pytest.raises(UsageError, match=r'copy has no likelihood'):
-    compare.likelihoods([runs[0], copy])
+    tables.likelihoods([runs[0], copy])
   path.write_text(json.dumps(other | {'metrics': {}}))
   with pytest.raises(UsageError, match=f'{path.name} is damaged'):
-    compare.likelihoods([runs[0], copy])
+    tables.likelihoods([runs[0], copy])
 
 
 def test_a_checkpoint_that_is_gone_leaves_its_numbers(runs, tmp_path, capsys):

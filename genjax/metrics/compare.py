@@ -7,7 +7,6 @@ too narrow: its 95 % intervals covered 51 % with 2 seeds, 75 % with 3 and 84 % w
 """
 
 import fnmatch
-import itertools
 import json
 import math
 from collections.abc import Collection
@@ -18,10 +17,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from genjax.config import MAY_CHANGE, differences
-from genjax.errors import UsageError
-from genjax.metrics import classifier
-from genjax.metrics.card import QUICK, UNKNOWN, Card, check_same, fresh_images, is_external, measured, settings
-from genjax.metrics.card_files import load, load_likelihoods, tag
+from genjax.errors import UsageError, unknown
+from genjax.metrics.card import UNKNOWN, Card, check_same, is_external, measured, settings
+from genjax.metrics.card_files import load, tag
 from genjax.workdir import read_config
 
 BETTER = {
@@ -31,7 +29,7 @@ BETTER = {
 POSSIBLE = dict.fromkeys(('precision', 'recall', 'coverage', 'classification_accuracy'), (0.0, 1.0))
 POSSIBLE |= {'fid': (0.0,), 'density': (0.0,)}
 OF_LIKELIHOOD = ('nll_nats', 'bits_per_dim')
-BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*'}) - {'train.steps'}  # options that do not affect the model
+BOOKKEEPING = (MAY_CHANGE | {'train.evaluate_*', 'export', 'export.*'}) - {'train.steps'}  # do not affect the model
 
 
 class Row(NamedTuple):
@@ -61,6 +59,14 @@ class Row(NamedTuple):
   def trainings(self) -> int:
     """The number of trainings."""
     return len({training for training, _ in self.cards})
+
+  @property
+  def runs(self) -> list[Path]:
+    """The run directory of each training; none for external images."""
+    first = {
+      training: Path(card['model']['run']) for (training, _), card in sorted(self.cards.items()) if 'run' in card['model']
+    }
+    return [] if self.is_external else list(first.values())
 
   def cost(self, name: str) -> float:
     """Mean over the cards; NaN for external images."""
@@ -205,171 +211,53 @@ def metric_interval(row: Row, metric: str) -> tuple[float, float] | None:
   return interval(row.values(metric), *POSSIBLE.get(metric, ()))
 
 
-def table(rows: list[Row]) -> list[list[str]]:
-  """Header and rows: all metrics that were measured, network evaluations, speed and cost; `legend` explains the brackets.
+class Difference(NamedTuple):
+  """A metric of a row minus that of another, paired by seed: over trainings if both have several, else over samplings."""
 
-  External images have no seeds and no costs.
-  """
-  metrics = [name for name in BETTER if any(row.values(name) is not None for row in rows)]
-  names = [f'{name} {BETTER[name]}'.strip() for name in metrics]
-  lines = [['', 'trainings', 'seeds', *names, 'NFE', 'images/s', 'training device-s', 'kimg']]
-  alike = {row.name for pair in within_floor(rows) for row in pair}
+  values: np.ndarray  # one per pair
+  interval: tuple[float, float]  # 95 %, of the mean
+
+  @property
+  def needed(self) -> int:
+    """Pairs for which the interval would exclude 0 if mean and standard deviation stay the same; 0: more than 10,000."""
+    mean, deviation = abs(self.values.mean()), self.values.std(ddof=1)
+    counts = np.arange(2, 10_001)
+    enough = stdtrit(counts - 1, 0.975) * deviation < mean * np.sqrt(counts)
+    return int(counts[enough.argmax()]) if enough.any() else 0
+
+
+def difference(row: Row, other: Row, metric: str) -> Difference | None:
+  """The paired difference of a metric; None if fewer than two seeds are in common, or likelihoods are of different kinds."""
+  seeds = {s for s in row.cards.keys() & other.cards.keys() if all(metric in r.cards[s]['metrics'] for r in (row, other))}
+  if row is other or not seeds or (metric in OF_LIKELIHOOD and row.likelihood != other.likelihood):
+    return None
+  a, b = row.values(metric, seeds), other.values(metric, seeds)
+  if a is None or b is None or len(a) < 2 or len(a) != len(b):
+    return None
+  return Difference(a - b, interval(a - b))
+
+
+def metrics_of(rows: list[Row]) -> list[str]:
+  """The metrics that were measured for any row, in the order of the table."""
+  return [name for name in BETTER if any(row.values(name) is not None for row in rows)]
+
+
+def find_row(rows: list[Row], name: str) -> Row:
+  """The row with this name, or of the run at this path; the first row if `name` is empty. Raises UsageError."""
+  if not name:
+    return rows[0]
   for row in rows:
-    common = row.cards.keys() & rows[0].cards.keys()
-    seeds = ['', ''] if row.is_external else [str(len(set(seeds))) for seeds in zip(*row.cards, strict=True)]
-    cells = [row.name, *seeds]
-    for name in metrics:
-      values = row.values(name) if same_likelihood(name, row, rows) else None
-      if values is None:
-        cells.append('')
-        continue
-      cell, own = f'{values.mean():.4g}', row.card['metrics']
-      cell += ' ≈' if name == 'fid' and row.name in alike else ''
-      found = metric_interval(row, name)
-      if name == 'kid' and not found:
-        found = own['kid_low'], own['kid_high']
-      if name == 'nll_nats' and row.trainings == 1 and 'nll_low' in own:
-        found = own['nll_low'], own['nll_high']
-      if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # omitted if all seeds have the same value
-        cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
-      both = {s for s in common if all(name in r.cards[s]['metrics'] for r in (row, rows[0]))}
-      first = rows[0].values(name, both) if both and row is not rows[0] else None
-      if first is not None and len(first) > 1 and (name not in OF_LIKELIHOOD or row.likelihood == rows[0].likelihood):
-        low, high = interval(row.values(name, both) - first)
-        cell += f' ({low:+.3g} to {high:+.3g})'
-      if row.trainings > 1 > len(values) / row.trainings:
-        cell += f' (of {len(values)} of the {row.trainings} trainings)'
-      if name in OF_LIKELIHOOD and row.likelihood:
-        cell += f' ({row.likelihood})'
-      cells.append(cell)
-    costs = [
-      f'{row.cost("images_per_second"):.4g}',
-      f'{row.cost("training_device_seconds"):.0f}',
-      f'{row.cost("training_kimg"):g}',
-    ]
-    known = [str(row.card['model'].get('evaluations') or 'varies'), *costs]
-    lines.append([*cells, *([''] * len(known) if row.is_external else known)])
-  return lines
+    paths = [path.resolve() for path in (row.run, *row.runs)]
+    if name in (row.name, *row.name.split(', ')) or Path(name).resolve() in paths:
+      return row
+  raise UsageError(unknown('baseline', name, [row.name for row in rows]))
 
 
-def upper_floor(floor: dict[str, Any]) -> float:
-  """The floor of FID plus two standard deviations."""
-  return floor['fid'] + 2 * floor['spread']
-
-
-def floors(rows: list[Row]) -> list[dict[str, Any]]:
-  """The floor of FID (genjax/metrics/fid.py) of each row, which depends on its labels; [] if no card has one.
-
-  Older cards have no floor; their rows get the highest floor of the other rows.
-  """
-  known = [next((card['floor'] for _, card in sorted(row.cards.items()) if card['floor']), None) for row in rows]
-  highest = max(filter(None, known), key=upper_floor, default=None)
-  return [floor or highest for floor in known] if highest else []
-
-
-def within_floor(rows: list[Row]) -> list[tuple[Row, Row]]:
-  """Pairs of rows whose FIDs differ by at most the higher of their floors plus two standard deviations."""
-  limits, fids = [upper_floor(floor) for floor in floors(rows)], [row.values('fid').mean() for row in rows]
-  pairs = itertools.combinations(range(len(limits)), 2)
-  return [(rows[i], rows[j]) for i, j in pairs if abs(fids[i] - fids[j]) <= max(limits[i], limits[j])]
-
-
-def floor_legend(rows: list[Row]) -> list[str]:
-  """The lines of the legend about the floor of FID; none if no card has one."""
-  if not (row_floors := floors(rows)):
-    return []
-  reference, samples = (rows[0].card['protocol'][name] for name in ('reference', 'samples'))
-  texts = {
-    f'{fresh_images(samples, floor)} would have {floor["fid"]:.3g} (standard deviation {floor["spread"]:.2g})': None
-    for floor in row_floors
-  }
-  lines = [
-    f'Floor of FID: {", ".join(texts)} against these {reference["images"]}. ≈ marks a FID that differs from that of another '
-    'row by at most this plus two standard deviations; such a difference does not rank the models.'
-  ]
-  if pairs := within_floor(rows):
-    lines.append(f'≈ {"; ".join(f"{a.name} and {b.name}" for a, b in pairs)}.')
-  return lines
-
-
-def same_likelihood(metric: str, row: Row, rows: list[Row]) -> bool:
-  """Whether a likelihood measures the same quantity as that of the first row that has one, with any estimator."""
-  of = lambda row: row.likelihood and row.likelihood.split(', of ', 1)[-1]  # noqa: E731
-  return metric not in OF_LIKELIHOOD or of(row) == next(filter(None, map(of, rows)), None)
-
-
-def legend(rows: list[Row]) -> list[str]:
-  """Explains the arrows and brackets of the table, and lists caveats."""
-  samples = rows[0].card['protocol']['samples']
-  lines = [
-    "↓ lower is better, ↑ higher is better. [..] is a 95 % confidence interval of the mean by Student's t: over trainings if "
-    'there are several (configs that differ only in train.seed), else over sampling seeds of one checkpoint, which does not '
-    'cover the variation between trainings (for KID with a single seed, over blocks of samples, which is conservative; for the '
-    'likelihood of a single training, over images). (.. to ..) is the interval of the difference from the first row, paired by '
-    'seed, if two or more seeds are in common: over trainings if both rows have several, else over samplings.'
-  ]
-  if not all(same_likelihood(OF_LIKELIHOOD[0], row, rows) for row in rows if row.likelihood):
-    lines.append(
-      'Likelihoods of other images, or with another discretization of images, than in the first row that has one are omitted: '
-      'evaluate.py compare --metrics likelihood compares likelihoods of the same kind.'
-    )
-  lines += floor_legend(rows)
-  accuracy = rows[0].card['protocol']['features'].get('test_accuracy')
-  if isinstance(accuracy, float) and (weak := classifier.warning(accuracy)):
-    lines.append(f'{weak[0].upper()}{weak[1:]}.')
-  for row in rows:
-    lines += [f'{row.name}: {flag}.' for flag in row.card['flags']]
-    if any(card.get('held_out_assumed') for card in row.cards.values()):
-      lines.append(f'{row.name}: an older card does not name its test images; those of the other rows are assumed.')
-    if row.is_external:
-      continue
-    last = max(
-      card['model']['step'] for other in rows if other.run == row.run and not other.is_external for card in other.cards.values()
-    )
-    for card in load(row.run):
-      if not is_external(card) and card['model']['step'] > last and row.card['model']['step'] == last:
-        features, count = card['protocol']['features']['name'], card['protocol']['samples']
-        evaluation_summary = f'step {card["model"]["step"]} was evaluated with {features} and {count} samples'
-        lines.append(f'{row.name}: {evaluation_summary}, but other runs were not; this is step {last}.')
-  if samples < QUICK:
-    lines.append(
-      f'A quick estimate: with fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line fitted '
-      'to ten values of FID, has a high variance.'
-    )
-  return lines
-
-
-def likelihoods(runs: list[Path]) -> list[list[str]]:
-  """Header and rows of the likelihoods that `evaluate.py --metrics likelihood` measured for several runs, the best first.
-
-  Uses the newest card of each estimator under the protocol that all runs share; with several, that with the most images.
-
-  Raises:
-    UsageError: a run has no likelihood, or the likelihoods are of different images.
-  """
-  free = ('estimator', 'kind')
-  cards = {name: sorted(load_likelihoods(run), key=created) for run, name in zip(runs, short_names(runs), strict=True)}
-  shared = set.intersection(*({json.dumps(measured(card, free), sort_keys=True) for card in own} for own in cards.values()))
-  if not shared:
-    first, *others = (own[-1] for own in cards.values())
-    for card in others:
-      check_same(first, card, free)
-  most = max(map(json.loads, sorted(shared)), key=lambda protocol: protocol['reference']['images'])
-  found = []
-  for name, own in cards.items():
-    newest = {card['protocol']['estimator']: card for card in own if measured(card, free) == most}
-    found += [(name, card) for card in newest.values()]
-  header = ['', 'estimator', 'nll_nats ↓ (95 % over images)', 'bits_per_dim ↓', 'step', 'kimg']
-  lines = []
-  for name, card in sorted(found, key=lambda row: row[1]['metrics']['nll_nats']):
-    metrics, model, protocol = card['metrics'], card['model'], card['protocol']
-    nats = f'{metrics["nll_nats"]:.5g} [{metrics["nll_low"]:.5g}, {metrics["nll_high"]:.5g}]'
-    kind = f'{protocol["estimator"]}, {protocol["kind"]}'
-    lines.append([name, kind, nats, f'{metrics["bits_per_dim"]:.4g}', str(model['step']), f'{model["kimg"]:g}'])
-  return [header, *lines]
-
-
-def markdown(lines: list[list[str]]) -> str:
-  """A table, as `table` returns it, in Markdown."""
-  rule = ['---'] * len(lines[0])
-  return ''.join(f'| {" | ".join(line)} |\n' for line in (lines[0], rule, *lines[1:]))
+def sort_rows(rows: list[Row], metric: str) -> list[Row]:
+  """The rows with the best value of a metric first, those without it last. Raises UsageError for an unknown metric."""
+  known = metrics_of(rows)
+  if metric not in known:
+    raise UsageError(unknown('metric', metric, known))
+  sign = -1 if BETTER[metric] == '↑' else 1
+  value = lambda row: math.inf if row.values(metric) is None else sign * row.values(metric).mean()  # noqa: E731
+  return sorted(rows, key=value)

@@ -1,14 +1,23 @@
-"""Figures and an HTML page for the comparisons of genjax/metrics/compare.py."""
+"""Figures, grids of samples and an HTML page for the comparisons of genjax/metrics/compare.py."""
 
 import base64
 import html
 import io
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from genjax.metrics.compare import Row, legend, metric_interval, model_differences, table
+from genjax import rng
+from genjax.build import build
+from genjax.errors import UsageError
+from genjax.images import encode_image, grid_image, to_uint8
+from genjax.logging import read_metrics
+from genjax.metrics.card_files import file_name, grid_path
+from genjax.metrics.compare import Row, metric_interval, model_differences
+from genjax.metrics.tables import legend, table
+from genjax.run import grid_columns, grid_cond, load
 from genjax.workdir import read_config
 
 
@@ -82,9 +91,77 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
   return plots | {'precision_recall': scatter(lambda row: row.values('recall').mean(), 'precision', 'recall', 'recall')}
 
 
-def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
-  """A self-contained HTML page with tables, figures and protocols."""
-  lines, runs = table(rows), [row for row in rows if not row.is_external]
+def curves(rows: list[Row]) -> dict[str, bytes]:
+  """Name -> PNG: learning curves, the mean over trainings with a band from the lowest to the highest.
+
+  One figure for each player's loss, and one for the FID of `train.evaluate_every`, if two or more points were logged.
+  """
+  from matplotlib.figure import Figure
+
+  logs = [[read_metrics(path) for path in row.runs] for row in rows]
+  names = {name for logs_of_row in logs for log in logs_of_row for line in log for name in line}
+  shown = sorted(name for name in names if name.endswith('/loss') or name == 'evaluation/fid')
+  found = {}
+  for name in shown:
+    figure = Figure(figsize=(5, 4.5), layout='constrained')
+    axes, drawn = figure.add_subplot(), False
+    for i, (row, logs_of_row) in enumerate(zip(rows, logs, strict=True)):
+      points = [[(line['kimg'], line[name]) for line in log if line.get(name) is not None] for log in logs_of_row]
+      points = [np.array(x, float).T for x in points if len(x) > 1]
+      if not points:
+        continue
+      x = points[0][0][points[0][0] <= min(kimg[-1] for kimg, _ in points)]
+      y = np.stack([np.interp(x, *values) for values in points])
+      axes.plot(x, y.mean(axis=0), color=f'C{i % 10}', label=row.name)
+      axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=f'C{i % 10}', alpha=0.2, linewidth=0)
+      drawn = drawn or len(x) > 1
+    if not drawn:
+      continue
+    axes.set_xlabel('thousands of images seen')
+    axes.set_ylabel(name)
+    axes.grid(alpha=0.3)
+    figure.legend(loc='outside lower center', fontsize=8)
+    out = io.BytesIO()
+    figure.savefig(out, format='png', dpi=120, metadata={'Software': None})
+    found[f'curve {name}'] = out.getvalue()
+  return found
+
+
+def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
+  """Name -> PNG: samples of each row, with the same keys and classes for all; of external images the first ones.
+
+  Prints which rows have none, such as runs whose checkpoint was deleted. `allow` as in `genjax.load`.
+  """
+  found = {}
+  for number, row in enumerate(rows, 1):
+    model, path = row.card['model'], row.card.get('run', row.run)
+    if row.is_external:
+      try:
+        found[f'grid {number}: {row.name}, the first images'] = grid_path(row.run / file_name(row.card)).read_bytes()
+      except OSError as error:
+        print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')
+      continue
+    ema = model['ema_halflife_kimg'] is not None
+    try:
+      run = load(path, model['step'], ema, allow, model['best'])
+      if guide := model.get('guide'):
+        run = run.guided_by(load(guide['run'], guide['step'], ema, allow))
+    except UsageError as error:  # the checkpoint may have been deleted since the evaluation
+      print(f'{row.name} has no grid: {error}')
+      continue
+    columns = grid_columns(run.objective)
+    n = 8 * columns
+    images = run.sample(rng.key(0), n, **grid_cond(run.objective, n), **build(model['options'], allow))
+    classes = ', one class per column' if run.classes else ''
+    found[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
+  return found
+
+
+def page(
+  title: str, rows: list[Row], pictures: dict[str, bytes], differences: list[list[str]] = (), baseline: Row | None = None
+) -> str:
+  """A self-contained HTML page with tables, figures and protocols. `differences` is a `tables.difference_table`."""
+  lines, runs = table(rows, baseline), [row for row in rows if not row.is_external]
   changed = config_differences(runs)
 
   def cells(line, tag):
@@ -104,7 +181,10 @@ def page(title: str, rows: list[Row], pictures: dict[str, bytes]) -> str:
     parts.append(''.join(options) + '</table>')
   parts.append('<h2>Results</h2><table>' + cells(lines[0], 'th'))
   parts.append(''.join(cells(line, 'td') for line in lines[1:]) + '</table>')
-  parts += [f'<p>{html.escape(line)}</p>' for line in legend(rows)]
+  parts += [f'<p>{html.escape(line)}</p>' for line in legend(rows, baseline)]
+  if differences:
+    parts.append('<h2>Differences</h2><table>' + cells(differences[0], 'th'))
+    parts.append(''.join(cells(line, 'td') for line in differences[1:]) + '</table>')
   for name, png in pictures.items():
     source = base64.b64encode(png).decode()
     caption, kind = html.escape(name.replace('_', ' ')), 'grid' if name.startswith('grid') else 'figure'
