@@ -51,7 +51,7 @@ from genjax.metrics.likelihood import likelihood
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan.gan import AdversarialGame
-from genjax.run import Run
+from genjax.run import Run, average_of
 from genjax.signals import OnInterrupt, exit_on_interrupt
 from genjax.types import HasLikelihood, HasNoLikelihood
 
@@ -133,7 +133,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   for name in ('samples', 'seeds', 'features', 'metric', 'weights', 'split', 'reference_images', 'cas') if alone else ():
     if getattr(args, name) != parser.get_default(name):
       raise UsageError(f'--{name} has no effect with --metrics likelihood; remove it.')
-  options = run.checked(run.options | parse_options(rest, run.options, vars(args)))
+  options = run.checked(run.options | parse_options(rest, run.options, vars(args), args.allow_package))
   if alone and rest:
     raise UsageError(f'{rest[0]} has no effect with --metrics likelihood; remove it.')
   check_guide(args.guide, options)
@@ -161,9 +161,9 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator} needs a number of test images: add --likelihood 500.')
-  model = card.model(run.path, run.step, run.config['train'], run.objective, best=args.best)
+  average = average_of(run.config['train'], args.allow_package) if run.ema else None
+  model = card.model(run.path, run.step, run.config['train'], average, run.objective, best=args.best)
   model |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
-  model |= {'ema_halflife_kimg': None} if args.no_ema else {}
   if alone:
     begin = time.perf_counter()
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)

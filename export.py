@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     return print(parser.format_help() + options_help(run))
   if not args.out:
     raise UsageError('--out is missing: add --out DIR, a new folder.')
-  folder = run.export(args.out, args.stablehlo, **parse_options(rest, run.options, vars(args)))
+  folder = run.export(args.out, args.stablehlo, **parse_options(rest, run.options, vars(args), args.allow_package))
   for path in sorted(folder.rglob('*')):
     if path.is_file():
       print(f'{path}: {path.stat().st_size:,} bytes')

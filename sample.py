@@ -14,6 +14,7 @@ if __name__ == '__main__':  # Ctrl-C while the modules below are imported
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from absl import logging
 from genjax import parallel, rng
 from genjax.build import as_spec
 from genjax.commandline import check_guide, open_run, options_help, parse_options, parse_run, run_parser
+from genjax.conditioners import class_label
 from genjax.errors import UsageError
 from genjax.files import check_writable, write_whole
 from genjax.images import ENCODINGS, check_finite, not_finite, save_grid, save_image, to_uint8
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> None:
     '--label', help='a class by number or name, several in turn as 0,1,2, or "each" for all in turn (default: random)'
   )
   parser.add_argument('--out', help='a file with the grid: .png, .jpg or .webp (in the run directory)')
-  parser.add_argument('--images', type=Path, help='a folder for one PNG file per image')
+  parser.add_argument('--images', help='a folder for one PNG file per image')
   parser.add_argument(
     '--walk',
     type=int,
@@ -60,6 +62,8 @@ def main(argv: list[str]) -> None:
   suffixes = (*ENCODINGS, *MOVING) if args.walk is not None else tuple(ENCODINGS)
   if args.out and not args.out.lower().endswith(suffixes):
     raise UsageError(f'--out {args.out}: use a name that ends in {", ".join(dict.fromkeys(suffixes))}.')
+  if args.images is not None:
+    check_folder(args.images, args.n or 64)
   for option in ('out', 'npz'):
     if path := getattr(args, option):
       check_writable(Path(path).parent, f'use another path for --{option}')
@@ -69,7 +73,7 @@ def main(argv: list[str]) -> None:
   if args.help:
     return print(parser.format_help() + options_help(run))
   fields = {name: '' for name in run.objective.conditioner.fields if name != 'label'}
-  options = parse_options(rest, run.options | fields, vars(args))
+  options = parse_options(rest, run.options | fields, vars(args), args.allow_package)
   values = {name: options.pop(name) for name in fields if name in options}
   check_guide(args.guide, run.options | options)
 
@@ -79,19 +83,21 @@ def main(argv: list[str]) -> None:
   key = rng.key(args.seed)
   run.check_request(key, **{'--n': args.n})
   if args.walk is not None or args.mix is not None:
-    return through_latents(args, run, key, values, options)
+    return through_latents(args, argv, run, key, values, options)
   values |= {'label': parse_label(args.label, args.n, run)} if args.label else {}
   images = run.sample(key, args.n, batch_size=args.batch_size, **values, **options)
   check_finite(int(not_finite(images)), args.n)
   images = np.asarray(to_uint8(images))
   if not (args.out or args.images or args.npz):
-    args.out = str(run.path / 'sampled' / f'step_{run.step:08d}_seed_{args.seed}.png')
+    args.out = str(run.path / 'sampled' / default_name(argv, run.step, args.seed, '.png'))
   if args.out:
-    save_grid(args.out, images, columns_of(args.label, args.n, run))
+    columns, of_one_class = columns_of(args.label, args.n, run), args.label == 'each' or ',' in (args.label or '')
+    captions = [run.classes[i] for i in values['label'][:columns]] if of_one_class and len(images) >= columns else []
+    save_grid(args.out, images, columns, captions)
     print(args.out)
   if args.images:
     for i, image in enumerate(images):
-      save_image(args.images / f'{i:0{len(str(args.n - 1))}}.png', image)
+      save_image(Path(args.images) / file_name(i, args.n), image)
     print(f'{args.images}: {args.n} files')
   if args.npz:
     protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, 'guide': args.guide, **run.options, **options}
@@ -102,14 +108,12 @@ def main(argv: list[str]) -> None:
     print(args.npz)
 
 
-def through_latents(args, run, key, values: dict, options: dict) -> None:
+def through_latents(args, argv: list[str], run, key, values: dict, options: dict) -> None:
   """Writes the file of --walk or --mix."""
   if args.npz or args.images:
     raise UsageError('--walk and --mix write one file, --out: remove --npz and --images.')
-  kind = 'mix' if args.walk is None else 'walk'
-  args.out = args.out or str(
-    run.path / 'sampled' / f'step_{run.step:08d}_seed_{args.seed}_{kind}.{"png" if kind == "mix" else "gif"}'
-  )
+  suffix = '.png' if args.walk is None else '.gif'
+  args.out = args.out or str(run.path / 'sampled' / default_name(argv, run.step, args.seed, suffix))
   if args.label and (args.label == 'each' or ',' in args.label):
     raise UsageError(f'--label {args.label}: --walk and --mix need a single class (default: that of the first image).')
   cond = values | ({'label': parse_label(args.label, 1, run)[0]} if args.label else {})
@@ -124,6 +128,28 @@ def through_latents(args, run, key, values: dict, options: dict) -> None:
   print(args.out)
 
 
+def file_name(i: int, n: int) -> str:
+  """The name of the i-th of n files."""
+  return f'{i:0{len(str(n - 1))}}.png'
+
+
+def check_folder(folder: str, n: int) -> None:
+  """Raises UsageError unless `n` files can be written to a folder that then has no others."""
+  if not folder:
+    raise UsageError('--images is empty: name a folder.')
+  check_writable(Path(folder), 'use another path for --images')
+  others = {path.name for path in Path(folder).iterdir()} - {file_name(i, n) for i in range(n)} if Path(folder).is_dir() else ()
+  if others:
+    raise UsageError(f'--images {folder} has other files, such as {min(others)}: use a new folder.')
+
+
+def default_name(argv: list[str], step: int, seed: int, suffix: str) -> str:
+  """The name of a file in the run directory, with the options that decide what is in it."""
+  text = re.sub(r'--(run|seed|allow_package|batch_size)[ =]\S+', '', ' '.join(argv))
+  text = re.sub(r'[^A-Za-z0-9.,]+', '_', text).strip('_')[:100]
+  return f'step_{step:08d}_seed_{seed}{"_" if text else ""}{text}{suffix}'
+
+
 def columns_of(label: str | None, n: int, run) -> int:
   """The columns of a grid of `n` images: about as many as rows, each with one class if there are several."""
   in_turn = grid_columns(run.objective) if label == 'each' else len((label or '').split(','))
@@ -136,9 +162,8 @@ def parse_label(text: str, n: int, run) -> list[int]:
     raise UsageError(f'--label {text}: this model was trained without labels.')
   if text == 'each':
     return grid_cond(run.objective, n)['label'].tolist()
-  names = [text] if text in run.classes else text.split(',')
-  numbers = [run.cond({'label': parse_class(name, run)}, 1, rng.key(0))['label'].item() for name in names]
-  return np.resize(numbers, n).tolist()
+  names, label = [text] if text in run.classes else text.split(','), class_label(run.objective.conditioner)
+  return np.resize([label.number(parse_class(name, run), run.example) for name in names], n).tolist()
 
 
 def parse_class(text: str, run) -> int | str:

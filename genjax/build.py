@@ -13,7 +13,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -24,6 +24,7 @@ from genjax.schema import class_name
 PACKAGES = ('conditioners', 'networks', 'objectives', 'samplers', 'optim')
 INFERRED = ('image_shape', 'classes', 'dtype')  # parameters that follow from the data and the run; a spec may leave them out
 PLAIN = (bool, int, float, str, tuple)
+VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 OPTAX = ('optax', 'optax.contrib')  # of which a config may name what makes an optimizer or a schedule
 
 
@@ -39,6 +40,7 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
   """
   if not isinstance(name, str) or not all(part.isidentifier() for part in name.split('.')):
     raise UsageError(f'cls={name!r} is not a name like networks.unet.UNet.')
+  allow = [allow] if isinstance(allow, str) else allow
   module_name, _, attribute = name.rpartition('.')
   if module_name.split('.')[0] in PACKAGES and not attribute.startswith('_'):
     path = f'genjax.{module_name}'
@@ -119,7 +121,7 @@ def defaults(function: Callable) -> dict[str, Any]:
   """The defaults in a signature, so that no config repeats them: plain ones, and genjax's own objects as specs."""
   found = {k: v.default for k, v in parameters(function).items()}
   own = {k: _spec_of(v) for k, v in found.items() if dataclasses.is_dataclass(v) and type(v).__module__.startswith('genjax.')}
-  return {k: v for k, v in found.items() if isinstance(v, PLAIN)} | own
+  return {k: v for k, v in found.items() if type(v) in PLAIN} | own  # no named tuples
 
 
 def as_spec(value: Any) -> Any:
@@ -140,7 +142,11 @@ def own_defaults(function: Callable) -> dict[str, Any]:
 def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
   """Raises UsageError for a parameter that `function` lacks, one that it needs and does not get, or a wrong type."""
   known = parameters(function)
+  any_name = any(parameter.kind is VAR_KEYWORD for parameter in known.values())
+  known = {key: p for key, p in known.items() if p.kind not in (p.VAR_POSITIONAL, VAR_KEYWORD)}
   for key, value in kwargs.items():
+    if key not in known and any_name:
+      continue
     if key not in known:
       raise UsageError(f'{name} has no parameter {key!r}.' + did_you_mean(key, known, 'It has'))
     expected = known[key].annotation
@@ -164,8 +170,8 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
 
 def matches_type(value: Any, expected: Any) -> bool:
   """Whether a value has the annotated type, as far as that is a plain class, tuple or union; specs are built later."""
-  if expected is inspect.Parameter.empty:
-    return True  # not annotated
+  if expected in (inspect.Parameter.empty, Any):
+    return True
   if 'cls' in value if isinstance(value, Mapping) else hasattr(value, 'get'):
     return True  # a spec, or ml_collections' reference to another value
   if typing.get_origin(expected) is tuple:
@@ -178,11 +184,22 @@ def matches_type(value: Any, expected: Any) -> bool:
     return any(matches_type(value, option) for option in typing.get_args(expected))
   if typing.get_origin(expected) is typing.Literal:
     return value in typing.get_args(expected)
-  if typing.get_origin(expected) is Mapping:
+  if typing.get_origin(expected) is Callable:
+    return callable(value)  # a schedule
+  if isinstance(typing.get_origin(expected), type) and issubclass(typing.get_origin(expected), Mapping):
     return isinstance(value, Mapping)
   if typing.get_origin(expected) is not None:
-    return callable(value)  # a schedule
+    return isinstance(value, (tuple, list)) if typing.get_origin(expected) in (list, Sequence, Iterable) else True
   return not isinstance(expected, type) or isinstance(value, expected)
+
+
+def with_integer_keys(value: Any, parameter: inspect.Parameter | None) -> Any:
+  """A dictionary whose keys are integers by its annotation; those of JSON and of configs are strings."""
+  options = typing.get_args(parameter.annotation) if parameter else ()
+  annotations = (parameter.annotation, *options) if parameter else ()
+  if isinstance(value, dict) and any(typing.get_origin(a) is dict and typing.get_args(a)[0] is int for a in annotations):
+    return {int(key) if str(key).isdecimal() else key: item for key, item in value.items()}
+  return value
 
 
 def spec(cls: str, **kwargs) -> dict[str, Any]:
@@ -261,6 +278,7 @@ def build(value: Any, allow: Collection[str] = ()) -> Any:
   name = value['cls']
   function = resolve(name, allow)
   kwargs = {key: build(item, allow) for key, item in value.items() if key != 'cls'}
+  kwargs = {key: with_integer_keys(item, parameters(function).get(key)) for key, item in kwargs.items()}
   check(function, name, kwargs)
   missing = [key for key in INFERRED if key in parameters(function) and key not in kwargs]
   missing = [key for key in missing if parameters(function)[key].default is inspect.Parameter.empty]

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from genjax.build import without_leftovers
+from genjax.build import as_spec, build, defaults, resolve, without_leftovers
+from genjax.config import section_defaults
 from genjax.data import contents
 from genjax.errors import UsageError, UsageWarning, did_you_mean, nearest
+from genjax.frozen import source_of
 from genjax.run import Run, load
 from genjax.schema import renamed
 from genjax.workdir import read_config
@@ -127,6 +129,9 @@ def config_of_run(run: str, overrides: dict[str, str], default: str, allow: Coll
       ) from None
   config = {name: value for name, value in read_config(Path(run)).items() if name not in ('schema', 'run_id')}
   config['data'] = contents.options(config['data']) | {'flip': config['data'].get('flip', False)}
+  config |= {name: options | config[name] for name, options in section_defaults().items()}
+  if config.get('frozen'):
+    config['frozen'] = {name: source_of(record) for name, record in config['frozen'].items()}
   source = ConfigDict(config, convert_dict=True)
   for name, text in overrides.items():
     override(source, name, text)
@@ -250,14 +255,17 @@ def open_run(args: argparse.Namespace) -> Run:
   return run
 
 
-def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> dict:
+def parse_options(words: list[str], known: dict, own: Collection[str] = (), allow: Collection[str] = ()) -> dict:
   """['--steps', '20'] or ['--steps=20'] as the type of the option's default. `own`: options of the script, for suggestions."""
-  options, words = {}, list(words)
+  options, parts, words = {}, {}, list(words)
   while words:
     name, equals, value = words.pop(0).partition('=')
     if not name.startswith('--'):
       raise UsageError(f'{name!r} is not an option.')
     name = name[2:]
+    if name.startswith('solver.') and 'solver' in known:
+      parts[name.removeprefix('solver.')] = value if equals else words.pop(0) if words else ''
+      continue
     if name not in known:
       theirs = ', '.join(f'--{k}' for k in known) or 'none'
       hint = renamed(name, known) or nearest(f'--{name}', [f'--{k}' for k in (*known, *own)])
@@ -265,7 +273,24 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = ()) -> d
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')
     options[name] = parse_value(f'--{name}', value if equals else words.pop(0), known[name])
+  if 'solver' in known:
+    options |= solver_option(options.get('solver', known['solver']), parts, allow)
   return options
+
+
+def solver_option(solver: Any, parts: dict[str, str], allow: Collection[str]) -> dict[str, Any]:
+  """{'solver': object} for a custom solver, named 'mine.solvers.X' or an object, with the options `parts`; {} for another."""
+  if isinstance(solver, str) and '.' not in solver:
+    if parts:
+      raise UsageError(f'--solver.{next(iter(parts))} is an option of a custom solver, and {solver} is one of genjax.')
+    return {}
+  description = {'cls': solver} if isinstance(solver, str) else as_spec(solver)
+  if not isinstance(description, Mapping):
+    return {}
+  own = defaults(resolve(description['cls'], allow))
+  for name, text in parts.items():
+    description[name] = parse_value(f'--solver.{name}', text, own.get(name))
+  return {'solver': build(description, allow)} if isinstance(solver, str) or parts else {}
 
 
 def options_help(run: Run) -> str:

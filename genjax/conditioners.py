@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from genjax import rng
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError, did_you_mean, unknown
 from genjax.types import Cond, Conditioner, Example, Keys
 
 STREAM = 1  # of an image's keys, from which its conditions are drawn
@@ -159,13 +159,16 @@ def only(conditioner: Conditioner, cond: Cond) -> Cond:
 
 def complete(conditioner: Conditioner, cond: Cond, keys: Keys) -> Cond:
   """`cond` with the fields that it lacks drawn from stream STREAM of the images' keys."""
+  for name in cond:
+    if name not in conditioner.fields:
+      raise UsageError(unknown('condition', name, conditioner.fields))
   parts = conditioner.parts if isinstance(conditioner, Together) else (conditioner,)
   streams = rng.fold_in(keys, STREAM)
   found = dict(cond)
   for i, part in enumerate(parts):
     if not set(part.fields) <= found.keys():
       found = part.draw(rng.fold_in(streams, i) if isinstance(conditioner, Together) else streams) | found
-  return only(conditioner, found)
+  return found
 
 
 def can_draw(conditioner: Conditioner) -> bool:

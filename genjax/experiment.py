@@ -103,6 +103,7 @@ def build_experiment(config: dict, allow: Collection[str], workdir: Path) -> Exp
   config = config | {'objective': config['objective'] | {name: part.objective for name, part in frozen.items()}}
   resolved = config | {
     'data': section_defaults()['data'] | config['data'] | {'name': source.name} | contents.recorded(source),
+    'train': section_defaults()['train'] | config['train'],
     **resolve_specs(config, source, allow),
     **({'frozen': {name: part.record for name, part in frozen.items()}} if frozen else {}),
   }
@@ -139,6 +140,9 @@ def check_fit(objective: Objective, optimizers: dict, source: Source) -> None:
   if not isinstance(optimizers, dict) or set(optimizers) != set(objective.players):
     have = ', '.join(optimizers) if isinstance(optimizers, dict) else type(optimizers).__name__
     raise UsageError(f'config.optim has {have}; it needs one optimizer for each of {", ".join(objective.players)}.')
+  for name, optimizer in optimizers.items():
+    if not isinstance(optimizer, optax.GradientTransformation):
+      raise UsageError(f'config.optim.{name} is not an optimizer: use spec("optim.adam", ...), or one of optax by its name.')
   try:
     objective.conditioner.check(source.example)
   except UsageError as error:
@@ -180,6 +184,6 @@ def dry_run(experiment: Experiment, like: TrainState, compiled_step: parallel.Co
   batch = jax.eval_shape(lambda: example_batch(experiment.source.example, experiment.train.batch_size))
   key = jax.eval_shape(lambda: rng.key(0))
   step = functools.partial(compiled_step.step, turn=turn_at(experiment.objective, 0))
-  lowered = jax.jit(step).lower(like, batch, key)
+  lowered = jax.jit(step).lower(like, batch, key, experiment.frozen_variables)
   print(f'FLOPs per step {lowered.cost_analysis()["flops"]:.4g} (before optimization by the compiler; all players)')
   print(f'bytes of state {bytes_of(like):,}')

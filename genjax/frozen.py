@@ -46,7 +46,7 @@ def open_frozen(
 
   Args:
     section: name -> options of `Source`.
-    workdir: the run directory; a copy in it is used if the other run is gone.
+    workdir: the run directory; its copy is used unless another run or step is named.
     recorded: the config of the run directory, if there is one.
     allow: packages beside genjax that the other runs may name.
 
@@ -65,10 +65,15 @@ def open_one(name: str, entry: Any, workdir: Path, recorded: Mapping[str, Any], 
   check(Source, f'config.frozen.{name}', entry)
   source = Source(**entry)
   before = (recorded.get('frozen') or {}).get(name)
-  if before and not Path(source.run).expanduser().exists():
+  # The other run may have been trained further since the copy was made: without another step, the copy is meant.
+  same = bool(before) and source in (source_with(before, -1), source_with(before, before['step']))
+  if before and (not Path(source.run).expanduser().exists() or (same and copy_path(workdir, name).exists())):
     variables = read_copy(workdir, name, before['hash'])
     return Frozen(recorded['objective'][name], variables, before | {'run': source.run})
-  run = load(source.run, None if source.step < 0 else source.step, source.ema, allow)
+  step = before['step'] if same else source.step
+  run = load(source.run, None if step < 0 else step, source.ema, allow)
+  if any(isinstance(tree, Variables) for tree in run.variables.params.values()):
+    raise UsageError(f'config.frozen.{name}: {source.run} has frozen networks itself, which is not supported.')
   variables = Variables(*jax.device_get(run.variables))
   record = {'run': source.run, 'step': run.step, 'ema': source.ema, 'hash': tree_hash(variables._asdict())}
   if before and before['hash'] != record['hash']:
@@ -77,6 +82,16 @@ def open_one(name: str, entry: Any, workdir: Path, recorded: Mapping[str, Any], 
       f'{workdir} was begun with (step {before["step"]}, hash {before["hash"]}): name that one, or use another --workdir.'
     )
   return Frozen(run.config['objective'], variables, record)
+
+
+def source_with(record: Mapping[str, Any], step: int) -> Source:
+  """The entry of a config that `record` in config.json stands for, with this step."""
+  return Source(record['run'], step, record['ema'])
+
+
+def source_of(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The entry of a config that `record` in config.json stands for, as a dictionary."""
+  return dataclasses.asdict(source_with(record, record['step']))
 
 
 def copy_path(workdir: Path, name: str) -> Path:
@@ -93,7 +108,10 @@ def write_copies(workdir: Path, frozen: Mapping[str, Frozen]) -> None:
 def read_copy(workdir: Path, name: str, expected: str) -> Variables:
   """The copy in a run directory. Raises UsageError if it is missing, or if its hash differs from that in config.json."""
   path = copy_path(workdir, name)
-  tree = load_tree(path)
+  try:
+    tree = load_tree(path)
+  except UsageError:
+    raise UsageError(f'{path}, the frozen networks of {name!r}, is damaged: restore it.') from None
   if tree is None:
     raise UsageError(f'{path} is missing: the run needs the frozen networks of {name!r}; restore it.')
   variables = Variables(tree.get('params', {}), tree.get('buffers', {}))

@@ -1,12 +1,13 @@
 """Conversion of images between uint8 and [-1, 1], resizing, grids and image files."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from genjax.errors import UsageError
 from genjax.files import write_whole
@@ -106,6 +107,20 @@ def plot(points: UInt8[np.ndarray, 'n 2']) -> UInt8[np.ndarray, '768 768 1']:
   return enlarge(canvas, 3)
 
 
-def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int) -> None:
-  """Writes `grid_image` to a file, encoded by the suffix of `path`."""
-  save_image(path, grid_image(images, columns))
+def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int, captions: Sequence[str] = ()) -> None:
+  """Writes `grid_image` to a file, encoded by the suffix of `path`; `captions` are written above the columns."""
+  picture = grid_image(images, columns)
+  save_image(path, with_captions(picture, captions) if captions and images.shape[1:] != (1, 1, 2) else picture)
+
+
+def with_captions(picture: UInt8[np.ndarray, 'h w c'], captions: Sequence[str]) -> UInt8[np.ndarray, 'h2 w c']:
+  """A grid with a line of text above it, one caption per column, shortened to the width of the column."""
+  width, font = picture.shape[1] / len(captions), ImageFont.load_default(12)
+  line = Image.new('L', (picture.shape[1], 18), 96)
+  draw = ImageDraw.Draw(line)
+  for i, text in enumerate(captions):
+    shown = text
+    while len(shown) > 1 and draw.textlength(shown, font) > width - 4:
+      shown = shown.removesuffix('…')[:-1] + '…'
+    draw.text(((i + 0.5) * width, 9), shown, 255, font, anchor='mm')
+  return np.concatenate([np.repeat(np.asarray(line)[..., None], picture.shape[-1], axis=-1), picture])

@@ -3,14 +3,17 @@
 PATH is a run directory, or a config file (.py). Runs need no rewriting to be opened; see genjax/schema.py.
 """
 
-import argparse
 import ast
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from genjax.build import resolve
+from genjax.commandline import Parser
 from genjax.errors import UsageError
 from genjax.files import write_json, write_whole
-from genjax.schema import FIELDS, SCHEMA, class_name, migrate
+from genjax.schema import FIELDS, MODULES, SCHEMA, SOLVERS, class_name, migrate
 from genjax.workdir import raw_config
 
 OBJECTIVE = {'num_classes': "conditioner=spec('conditioners.ClassLabel')", 'label_dropout': 'cond_dropout'}
@@ -38,20 +41,57 @@ def migrate_file(text: str) -> tuple[str, list[str]]:
         elif keyword.arg in fields:
           start = starts[keyword.lineno - 1] + keyword.col_offset
           edits.append((start, start + len(keyword.arg.encode()), fields[keyword.arg]))
-    if isinstance(node, ast.keyword) and node.arg in ('num_classes', 'label_dropout'):
-      notes.append(f'line {node.lineno}: {node.arg} = ... is now {OBJECTIVE[node.arg]}.')
-    if isinstance(node, ast.Attribute) and node.attr in renamed and isinstance(node.ctx, ast.Store):
-      notes.append(f'line {node.lineno}: .{node.attr} = ... may have another name now.')
+    if isinstance(node, ast.Import | ast.ImportFrom):
+      names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+      for name in names:
+        if (new := MODULES.get(name.removeprefix('genjax.'))) and name.startswith('genjax.'):
+          notes.append(f'line {node.lineno}: the module {name} is now genjax.{new}.')
+    for name in set(options_in(node)):
+      if name in OBJECTIVE:
+        notes.append(f'line {node.lineno}: {name} is now {OBJECTIVE[name]}.')
+      elif name in renamed and not isinstance(node, ast.keyword):
+        notes.append(f'line {node.lineno}: the option {name} may have another name now.')
+    if isinstance(node, ast.Constant) and node.value in SOLVERS:
+      notes.append(f'line {node.lineno}: the solver {node.value!r} is now {SOLVERS[node.value]!r}.')
   data = text.encode()
   for start, end, new in sorted(edits, reverse=True):
     data = data[:start] + new.encode() + data[end:]
   return data.decode(), notes
 
 
+def options_in(node: ast.AST) -> list[str]:
+  """The names of options that a node sets: `name=...`, `x.name = ...`, `x['name'] = ...`, {'name': ...}."""
+  if isinstance(node, ast.keyword):
+    return [node.arg] if node.arg else []
+  if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+    return [node.attr]
+  if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and isinstance(node.slice, ast.Constant):
+    return [node.slice.value]
+  if isinstance(node, ast.Dict):
+    return [key.value for key in node.keys if isinstance(key, ast.Constant)]
+  return []
+
+
+def unknown_classes(value: Any) -> list[str]:
+  """The names of classes in a config that genjax does not have: of other packages, or misspelled."""
+  if isinstance(value, list):
+    return [name for item in value for name in unknown_classes(item)]
+  if not isinstance(value, Mapping):
+    return []
+  found = [name for item in value.values() for name in unknown_classes(item)]
+  try:
+    if 'cls' in value:
+      resolve(value['cls'])
+  except UsageError:
+    found.append(str(value['cls']))
+  return found
+
+
 def main(argv: list[str]) -> None:
-  parser = argparse.ArgumentParser(prog='python -m genjax.migrate', description=__doc__)
+  parser = Parser(__doc__, prog='python -m genjax.migrate')
   parser.add_argument('path', type=Path, help='a run directory, or a config file')
   path = parser.parse_args(argv).path
+  path = path.parent if path.name == 'config.json' else path
   if path.suffix == '.py' and path.is_file():
     try:
       text, notes = migrate_file(path.read_text())
@@ -69,7 +109,10 @@ def main(argv: list[str]) -> None:
   if old == SCHEMA:
     print(f'{path} has schema {SCHEMA} already.')
     return
-  write_json(path / 'config.json', migrate(config))
+  migrated = migrate(config)
+  write_json(path / 'config.json', migrated)
+  for name in dict.fromkeys(unknown_classes(migrated)):
+    print(f'{path}/config.json: {name} is not of genjax and is left unchanged.')
   print(f'{path}/config.json: schema {old} -> {SCHEMA}.')
 
 

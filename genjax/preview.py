@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from genjax import parallel, rng
 from genjax.checkpoint import Checkpoints
-from genjax.conditioners import can_draw
+from genjax.conditioners import can_draw, num_classes
 from genjax.experiment import Experiment
 from genjax.images import save_grid, to_float, to_uint8
 from genjax.logging import NullWriter, read_metrics
@@ -48,6 +48,8 @@ class Previews:
     self.train, self.objective, self.workdir = experiment.train, experiment.objective, workdir
     self.logged = read_metrics(workdir, step)
     self.columns = grid_columns(self.objective)
+    classes = experiment.source.example.classes
+    self.captions = classes if num_classes(self.objective.conditioner) == len(classes) == self.columns else ()
     self.experiment, self.mesh, self.run_id, self.allow = experiment, mesh, run_id, allow
     self.notice_given = False
 
@@ -124,7 +126,7 @@ class Previews:
       for name, grid in previews.items():
         path = self.workdir / 'previews' / name / self.picture(step).name
         save_grid(path, grid.reshape(-1, *grid.shape[2:]), grid.shape[1])
-      save_grid(self.picture(step), images, self.columns)
+      save_grid(self.picture(step), images, self.columns, self.captions)
     if self.monitor:
       panel = self.monitor(variables)
       self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})

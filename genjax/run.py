@@ -28,7 +28,18 @@ from genjax.optim import AVERAGE, EMA, Average
 from genjax.parallel import make_mesh, replicated
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
-from genjax.types import Batch, Cond, Example, HasLatents, HasPreviews, HasTrajectory, Objective, Variables, example_batch
+from genjax.types import (
+  Batch,
+  Cond,
+  Example,
+  HasLatents,
+  HasPreviews,
+  HasSampler,
+  HasTrajectory,
+  Objective,
+  Variables,
+  example_batch,
+)
 from genjax.workdir import read_config, run_id_of
 
 
@@ -105,6 +116,7 @@ class Run:
     check_integers(batch_size=batch_size)
     self.check_request(key, n=n)
     cond, options = self.split_request(key, n, options)
+    self.check_traced(cond, options)
     size = min(n, batch_size)
     parts = []
     for start in range(0, n, size):
@@ -197,14 +209,23 @@ class Run:
     """Checks `options` of `sample` and converts their types. Raises UsageError for an unknown option or an invalid value."""
     for option in options.keys() - self.options.keys():
       raise UsageError(unknown('option', option, [*self.objective.conditioner.fields, *self.options]))
-    options = {k: v.item() if isinstance(v, (np.generic, np.ndarray)) and v.ndim == 0 else v for k, v in options.items()}
-    sampler = getattr(self.objective, 'sampler', None)
-    check(functools.partial(self.objective.sample, None, None, {}) if sampler is None else type(sampler), 'sample', options)
+    arrays = (np.generic, np.ndarray, jax.Array)
+    options = {k: v.item() if isinstance(v, arrays) and not v.ndim else v for k, v in options.items()}
+    sampler = self.objective.sampler if isinstance(self.objective, HasSampler) else None
+    function = functools.partial(self.objective.sample, None, None, {}) if sampler is None else type(sampler)
+    check(function, 'sample', {k: v for k, v in options.items() if not isinstance(v, arrays)})
     options = {k: float(v) if isinstance(self.options[k], float) else v for k, v in options.items()}  # 2 for 2.0
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}  # JSON has no tuples
     if sampler is not None:
-      dataclasses.replace(sampler, **options)  # checks that they are consistent
+      dataclasses.replace(sampler, **options).check_timesteps(self.objective.timesteps)  # whether they are compatible
     return options
+
+  def check_traced(self, cond: Mapping[str, np.ndarray], options: 'Options') -> None:
+    """Raises UsageError for a traced option that `objective.sample` refuses, which checks only values that are not traced."""
+    if options.traced and not isinstance(self.objective, HasSampler):
+      sample = functools.partial(self.objective.sample, **dict(options.static), **options.traced)
+      keys = rng.image_keys(rng.key(0), np.arange(1))
+      jax.eval_shape(sample, self.variables, keys, {name: x[:1] for name, x in cond.items()})
 
   def guided_by(self, weaker: 'Run') -> 'Run':
     """This diffusion model, guided by a smaller or less trained one instead of the unconditional one (2406.02507).
@@ -289,12 +310,22 @@ class Options(NamedTuple):
   """Options of `sample`: those that decide what is compiled, and numbers that may vary without another compilation."""
 
   static: tuple[tuple[str, Any], ...]
-  traced: dict[str, float]
+  traced: dict[str, Any]
 
 
 def split_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
-  """Floats are traced unless they have their defaults, which are static because they may turn something off (guidance)."""
-  is_traced = lambda name: isinstance(options[name], float) and options[name] != defaults[name]  # noqa: E731
+  """Arrays are traced, and floats and intervals that differ from their defaults.
+
+  A default may turn a feature off, such as guidance, and is therefore static.
+  """
+
+  def is_traced(name):
+    value = options[name]
+    if isinstance(value, (np.ndarray, jax.Array)):
+      return True
+    floats = value if isinstance(value, tuple) else (value,)
+    return bool(floats) and all(isinstance(x, float) for x in floats) and value != defaults[name]
+
   static = tuple(sorted((name, value) for name, value in options.items() if not is_traced(name)))
   return Options(static, {name: value for name, value in options.items() if is_traced(name)})
 
@@ -325,7 +356,7 @@ def recorded_shapes(cond: Any, classes: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 def sampling_options(objective: Objective) -> dict[str, Any]:
   """The options that an objective's `sample` takes, with their defaults."""
-  if hasattr(objective, 'sampler'):
+  if isinstance(objective, HasSampler):
     options = {field.name: getattr(objective.sampler, field.name) for field in dataclasses.fields(objective.sampler)}
     return options | {'timesteps': options['timesteps'] or objective.timesteps}
   return {p.name: p.default for p in parameters(objective.sample).values() if p.kind is p.KEYWORD_ONLY}
@@ -356,6 +387,7 @@ def load(
   if not isinstance(path, str | Path):
     raise UsageError(f'path={path!r} must be the path of a run directory.')
   path = Path(path)
+  allow_package = [allow_package] if isinstance(allow_package, str) else allow_package
   config = read_config(path)
   objective, image_shape = build(config['objective'], allow_package), config['data'].get('image_shape')
   if not isinstance(objective, Objective) or not isinstance(image_shape, list) or len(image_shape) != 3:

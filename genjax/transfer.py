@@ -24,11 +24,12 @@ def start_from(path: str, like: TrainState, say: Callable[[str], None], allow: C
   shapes = [shapes_of(tree) for tree in (wanted, found)]
   problems = [describe(name, *(part.get(name) for part in shapes)) for name in sorted(shapes[0] | shapes[1])]
   if problems := [text for text in problems if text]:
-    shown = '; '.join(problems[:8]) + (f'; and {len(problems) - 8} more' if len(problems) > 8 else '')
-    raise UsageError(f'train.init_from={path}: its arrays are not those of this model ({shown}).')
+    lines = ''.join(f'\n  {text}' for text in problems)
+    raise UsageError(f'train.init_from={path}: its arrays are not those of this model:{lines}')
   for name, tree in found['params'].items():
     leaves = jax.tree.leaves(tree)
-    say(f'{name}: {len(leaves)} arrays of {sum(np.size(x) for x in leaves):,} numbers from {path}, step {run.step}.')
+    size = sum(np.size(x) for x in leaves)
+    say(f'{name}: {len(leaves)} arrays of {size:,} numbers from {path}, step {run.step}: {", ".join(tree)}.')
   return Variables(found['params'], found['buffers'])
 
 

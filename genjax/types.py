@@ -181,6 +181,16 @@ class HasLatents(Protocol):
 
 
 @runtime_checkable
+class HasSampler(Protocol):
+  """A model whose options of sampling are the fields of `sampler`, with `timesteps` as the default of its noise path."""
+
+  sampler: Any  # genjax/samplers/sampler.py
+
+  @property
+  def timesteps(self) -> str: ...
+
+
+@runtime_checkable
 class HasTrajectory(Protocol):
   """A model that samples step by step: `solve` is `sample` with the way there (genjax/samplers/solvers.py, Solution)."""
 

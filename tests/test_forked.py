@@ -10,13 +10,15 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
 import genjax
 import sample
 from genjax import rng
-from genjax.data.sources.open import open_section
-from genjax.errors import UsageError
+from genjax.data.sources.base import Arrays, labeled
+from genjax.data.sources.open import check_examples, open_section
+from genjax.errors import UsageError, UsageWarning
 from tests.conftest import ROOT, sometimes
 from tests.programs import ENV
 
@@ -112,6 +114,81 @@ def test_source_images_cannot_be_drawn(runs):
     run.sample(jax.random.key(0), 2)
   with pytest.raises(UsageError, match=r'source.*\[8, 8, 1\]'):
     run.sample(jax.random.key(0), 2, source=np.zeros((8, 8)))
+
+
+def test_a_source_image_is_read_from_a_file(runs, tmp_path):
+  Image.new('L', (8, 8), 255).save(tmp_path / 'white.png')
+  words = ['--run', str(runs('pairs')), ALLOW, '--n', '2', '--source', str(tmp_path / 'white.png')]
+  sample.main([*words, '--npz', str(tmp_path / 'x.npz')])
+  with np.load(tmp_path / 'x.npz') as file:
+    np.testing.assert_array_equal(file['source'], np.ones((2, 8, 8, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+  ('change', 'named'),
+  [
+    (lambda images, cond: (images / 127.5 - 1, cond), 'uint8'),
+    (lambda images, cond: (images[1:], cond), r'\[10, 8, 8, 1\]'),
+    (lambda images, cond: (images, {}), 'source'),
+    (lambda images, cond: (images, {'source': None}), 'source'),
+    (lambda images, cond: (images, {'source': cond['source'].astype(str)}), 'source'),
+    (lambda images, cond: (images, {'source': cond['source'][:, :4]}), 'source'),
+  ],
+)
+def test_examples_that_differ_from_what_is_promised_are_named(change, named):
+  import forked.pairs
+
+  source = forked.pairs.Pairs(10)
+  read = source.read
+  source.read = lambda rows: change(*read(rows))
+  with pytest.raises(UsageError, match=f'mine.Pairs.*{named}'):
+    check_examples(source, 'mine.Pairs')
+
+
+def test_labels_beyond_the_names_of_classes_are_named():
+  images = np.zeros((4, 8, 8, 1), np.uint8)
+  for labels in ([0, 1, 2, 3], [-1, 0, 1, 2]):
+    with pytest.raises(UsageError, match=f'mine.X.*{min(labels)} to {max(labels)}'):
+      check_examples(labeled('x', images, labels, 3), 'mine.X')
+  check_examples(labeled('x', images, [0, 1, 2, 2], 3), 'mine.X')
+  with pytest.raises(UsageError, match=r'mine.X.*size=0'):
+    check_examples(Arrays('x', images[:0]), 'mine.X')
+
+
+def test_a_solver_of_the_user_s_is_named_on_the_command_line(runs, tmp_path):
+  words = ['--run', str(runs('weighting')), ALLOW, '--n', '2', '--npz', str(tmp_path / 'x.npz')]
+  sample.main([*words, '--solver', 'forked.solver.Damped', '--solver.fraction', '0.5'])
+  with np.load(tmp_path / 'x.npz') as file:
+    assert json.loads(str(file['options']))['solver'] == {'cls': 'forked.solver.Damped', 'fraction': 0.5}
+  sample.main(['--run', str(runs('solver')), *words[2:], '--solver.fraction', '0.25'])
+  with np.load(tmp_path / 'x.npz') as file:
+    assert json.loads(str(file['options']))['solver'] == {'cls': 'forked.solver.Damped', 'fraction': 0.25}
+  for more, named in (
+    (['--solver', 'forked.solver.Damped', '--solver.fractoin', '0.5'], 'fractoin'),
+    (['--solver', 'heun', '--solver.fraction', '0.5'], 'solver.fraction'),
+    (['--solver', 'forked.solver.Damped', '--solver.fraction', '2'], 'fraction'),
+  ):
+    with pytest.raises(UsageError, match=named):
+      sample.main([*words, *more])
+
+
+def test_a_custom_metric_that_fails_loses_nothing(runs, cache):
+  import forked.sharpness
+
+  for value, named in ((float('nan'), 'nan'), (None, 'TypeError')):
+    forked.sharpness.constant = lambda samples, real, value=value: value
+    forked.sharpness.constant.__module__ = 'forked.sharpness'
+    with pytest.warns(UsageWarning, match=f'forked.sharpness.constant.*{named}'):
+      evaluate.main(['--run', str(runs('weighting')), '--samples', '120', ALLOW, '--metric', 'forked.sharpness.constant'])
+    cards = [json.loads(file.read_text()) for file in (runs('weighting') / 'evaluation').glob('*.json')]
+    assert all(np.isfinite(card['metrics']['fid']) and 'forked.sharpness.constant' not in card['metrics'] for card in cards)
+
+
+def test_the_card_names_an_average_of_the_user_s(runs, cache):
+  evaluate.main(['--run', str(runs('average')), '--samples', '120', ALLOW])
+  (card,) = [json.loads(file.read_text()) for file in (runs('average') / 'evaluation').glob('*.json')]
+  assert card['model']['average']['cls'] == 'forked.average.Mean'
+  assert card['model']['ema_halflife_kimg'] is None
 
 
 def test_a_source_image_decides_the_sample(runs):

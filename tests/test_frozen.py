@@ -63,7 +63,7 @@ class Student:
 def get_config():
   config = digits_vae.get_config()
   config.objective = {'cls': 'distill.Student', 'network': spec('networks.mlp.MLPDecoder', width=8)}
-  config.frozen = {'teacher': {'run': TEACHER}}
+  config.frozen = {'teacher': {'run': TEACHER, 'step': -1}}
   config.train.batch_size, config.train.log_every = 8, 1
   return config
 '''
@@ -123,11 +123,25 @@ def test_a_frozen_network_is_copied_once_and_is_in_no_checkpoint(distill, tmp_pa
 def test_other_frozen_networks_are_refused_on_resume(distill, tmp_path):
   distill(f'{STEPS}2', '--config.train.checkpoint_every=2')
   train('digits_vae', tmp_path / 'teacher', '--config.train.checkpoint_every=2', f'{STEPS}6')
-  text = distill(f'{STEPS}4', status=1)
+  text = distill(f'{STEPS}4', '--config.frozen.teacher.step=6', status=1)
   assert 'frozen.teacher' in text
   assert 'step 6' in text
   assert 'step 4' in text
-  distill(f'{STEPS}4', '--config.frozen.teacher.run=/nowhere')  # the copy
+  assert 'resuming from step 2' in distill(f'{STEPS}4')  # the copy, although the teacher was trained further
+  distill(f'{STEPS}6', '--config.frozen.teacher.run=/nowhere')  # the copy
+
+
+def test_a_run_with_frozen_networks_resumes_by_its_directory_alone(distill, tmp_path):
+  distill(f'{STEPS}2', '--config.train.checkpoint_every=2')
+  words = ['--resume', str(tmp_path / 'run'), '--allow_package=distill', '--config.train.log_every=2']
+  env = ENV | {'PYTHONPATH': f'{tmp_path}:{ROOT}'}
+  done = subprocess.run([sys.executable, 'train.py', *words], cwd=ROOT, env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'nothing to do' in done.stdout
+
+
+def test_a_dry_run_counts_the_step_with_frozen_networks(distill):
+  assert 'FLOPs' in distill('--dry_run')
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """Resizing, rounding, grids."""
 
 import numpy as np
+from PIL import Image
 
-from genjax.images import grid, resize, to_float, to_uint8
+from genjax.images import grid, resize, save_grid, to_float, to_uint8
 
 
 def test_resize_crops_the_center_and_averages():
@@ -28,3 +29,18 @@ def test_grid_places_images_row_by_row():
   assert out[0, [0, 3, 6], 0].tolist() == [0, 1, 2]
   assert out[3, [0, 3, 6], 0].tolist() == [3, 4, 96]
   assert out[2, 0, 0] == out[0, 2, 0] == 96
+
+
+def test_captions_are_above_their_columns_and_fit(tmp_path):
+  images = np.zeros((4, 8, 8, 3), np.uint8)
+  pictures = []
+  for captions in ((), ('7', 'a name that is longer than its column')):
+    save_grid(tmp_path / 'grid.png', images, 2, captions)
+    with Image.open(tmp_path / 'grid.png') as image:
+      pictures.append(np.asarray(image))
+  plain, captioned = pictures
+  line = captioned[: len(captioned) - len(plain)]
+  np.testing.assert_array_equal(captioned[len(line) :], plain)
+  bright = np.flatnonzero((line > 200).any(axis=(0, 2)))
+  assert abs(bright[bright < 66].mean() - 33) < 3  # centered
+  assert 68 < bright[bright > 66].min() < bright.max() < 130

@@ -195,12 +195,44 @@ def test_the_command_says_what_it_cannot_rewrite(tmp_path, capsys):
   said = capsys.readouterr().out.splitlines()
   for line, words in (
     (5, ('num_classes', 'conditioners.ClassLabel')),
-    (6, ('.quantiser',)),
+    (6, ('quantiser',)),
     (7, ('label_dropout', 'cond_dropout')),
     (7, ('BetaTCVAE', "'images'")),
   ):
     assert any(f'line {line}: ' in note and all(word in note for word in words) for note in said), (line, words, said)
   assert len(said) == 5
+
+
+def test_options_of_a_child_config_are_named_however_they_are_set(tmp_path, capsys):
+  path = tmp_path / 'mine.py'
+  path.write_text(
+    'from configs import digits_flow\nimport genjax.objectives.predictions\n\n\ndef get_config():\n'
+    '  config = digits_flow.get_config()\n'
+    '  config.objective.num_classes = 0\n'
+    "  config.objective['label_dropout'] = 0.2\n"
+    "  config.objective.update({'prediction': None})\n"
+    "  config.objective.sampler.solver = 'langevin'\n"
+    '  return config\n'
+  )
+  migrate.main([str(path)])
+  said = capsys.readouterr().out
+  for line, word in (
+    (2, 'parameterizations'),
+    (7, 'num_classes'),
+    (8, 'cond_dropout'),
+    (9, 'prediction'),
+    (10, 'predictor_corrector'),
+  ):
+    assert any(f'line {line}: ' in note and word in note for note in said.splitlines()), (line, word, said)
+
+
+def test_classes_that_genjax_does_not_have_are_named(tmp_path, capsys):
+  run = earlier_run(tmp_path)
+  config = json.loads((run / 'config.json').read_text())
+  config['objective']['network']['cls'] = 'networks.nothing.Here'
+  (run / 'config.json').write_text(json.dumps(config))
+  migrate.main([str(run / 'config.json')])
+  assert 'networks.nothing.Here' in capsys.readouterr().out
 
 
 def test_an_old_name_in_a_config_file_is_told_its_new_one():

@@ -63,7 +63,7 @@ def test_a_run_directory_holds_what_is_promised(runs):
   assert lines[1]['kimg'] == 0.08
   assert {'model/loss', 'model/grad_norm', 'images_per_second'} <= set(lines[1])
   assert [line for line in lines if 'compile_seconds' in line] == lines[:1]
-  assert size(path / 'samples' / 'step_00000010.png') == (10 * 66 - 2, 8 * 66 - 2)
+  assert size(path / 'samples' / 'step_00000010.png') == (10 * 66 - 2, 18 + 8 * 66 - 2)
   assert list((path / 'tensorboard').iterdir())
 
 
@@ -276,7 +276,7 @@ def test_sample_py(runs, tmp_path, capsys):
       '--solver=euler',
     ]
   )
-  assert size(out) == (10 * 66 - 2, 2 * 66 - 2)
+  assert size(out) == (10 * 66 - 2, 18 + 2 * 66 - 2)
   with np.load(npz) as file:
     assert file['image'].shape == (12, 8, 8, 1)
     assert file['image'].dtype == np.uint8
@@ -427,10 +427,51 @@ def test_sample_py_mistakes(runs, tmp_path, words, message):
     sample.main(['--run', str(runs('digits_flow')), '--out', str(tmp_path / 'x.png'), *words])
 
 
+def test_values_that_may_vary_compile_nothing_and_are_checked(runs):
+  key, run = jax.random.key(0), genjax.load(runs('digits_flow'))
+  options = {'steps': 3, 'guidance': 1.5, 'guidance_interval': (0.1, 9.0)}
+  first = run.sample(key, 2, label=1, **options)
+  before = _compiled._cache_size()
+  for changed in ({'guidance_interval': (1.0, 5.0)}, {'guidance': jnp.float32(2.5)}, {'guidance': np.float64(3)}):
+    assert np.abs(run.sample(key, 2, label=1, **options | changed) - first).max() > 1e-4
+  assert _compiled._cache_size() == before
+  for wrong in ({'guidance_interval': (5.0, 0.2)}, {'rho': 5.0, 'timesteps': 'uniform'}, {'guidance': jnp.ones(2)}):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+      run.sample(key, 2, label=1, **options | wrong)
+  for name, wrong in (('digits_gan', {'truncation': -1.0}), ('digits_vae', {'temperature': float('inf')})):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+      genjax.load(runs(name)).sample(key, 2, **wrong)
+
+
+def test_an_unknown_condition_of_the_pure_function_is_refused(runs):
+  run = genjax.load(runs('digits_vae'))
+  keys = rng.image_keys(rng.key(0), jnp.arange(2))
+  with pytest.raises(UsageError, match=r"'labels'.*label"):
+    run.objective.sample(run.variables, keys, {'labels': jnp.zeros(2, jnp.int32)})
+
+
+def test_samples_of_other_options_do_not_overwrite_each_other(runs, capsys):
+  path = runs('digits_gan')
+  for more in (['--label', '3'], ['--label', 'each', '--truncation', '0.7'], ['--no_ema'], ['--walk', '2']):
+    sample.main(['--run', str(path), '--n', '20', *more])
+  assert len(set(capsys.readouterr().out.splitlines())) == 4
+
+
+def test_a_folder_of_images_has_only_these(runs, tmp_path):
+  words = ['--run', str(runs('digits_gan')), '--images', str(tmp_path / 'x')]
+  for n in (12, 12, 20):
+    sample.main([*words, '--n', str(n)])
+  assert len(list((tmp_path / 'x').iterdir())) == 20
+  with pytest.raises(UsageError, match=r'--images.*12.png'):
+    sample.main([*words, '--n', '12'])
+  with pytest.raises(UsageError, match='--images'):
+    sample.main([*words[:-1], ''])
+
+
 def test_without_a_place_the_grid_is_written_into_the_run(runs, capsys):
   path = runs('digits_gan')
   sample.main(['--run', str(path), '--n', '4', '--seed', '3'])
-  written = path / 'sampled' / 'step_00000010_seed_3.png'
+  written = path / 'sampled' / 'step_00000010_seed_3_n_4.png'
   assert capsys.readouterr().out.strip() == str(written)
   assert written.exists()
 

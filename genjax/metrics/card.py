@@ -20,12 +20,13 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from genjax.build import as_spec
 from genjax.conditioners import can_draw, num_classes
 from genjax.config import differences
 from genjax.data.sources.base import Source, data_hash
@@ -34,6 +35,7 @@ from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.reference import Reference, floor_coefficients
+from genjax.optim import EMA, Average
 from genjax.types import Conditioner, Objective
 from genjax.workdir import read_config
 
@@ -80,18 +82,29 @@ def origin_of_labels(conditioner: Conditioner, reference_classes: int, split: st
   return AS_REFERENCE if known == reference_classes else UNIFORM
 
 
-def model(run: Path, step: int, train: dict[str, Any], objective: Objective, **more: Any) -> dict[str, Any]:
-  """The entry `model`: a checkpoint of a run whose config has the section `train`, and the entries `more`."""
+def model(
+  run: Path, step: int, train: dict[str, Any], average: Average | None, objective: Objective, **more: Any
+) -> dict[str, Any]:
+  """The entry `model`: a checkpoint of a run whose config has the section `train`, and the entries `more`.
+
+  `average` is that of the parameters, None for parameters that are not averaged.
+  """
   return {
     'run': str(run),
     'step': step,
     'kimg': step * train['batch_size'] / 1000,
     'best': False,
     'objective': type(objective).__name__,
-    'ema_halflife_kimg': train['ema_halflife'] / 1000,
+    'ema_halflife_kimg': average.halflife / 1000 if isinstance(average, EMA) else None,
     'likelihood': None,
     'guide': None,
+    **({} if average is None or isinstance(average, EMA) else {'average': as_spec(average)}),
   } | more
+
+
+def is_averaged(model: Mapping[str, Any]) -> bool:
+  """Whether the entry `model` of a card is about averaged parameters."""
+  return model['ema_halflife_kimg'] is not None or bool(model.get('average'))
 
 
 def external_model(path: Path, source: Source) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Compares samples of a model, or external images, with real images: metrics, notes and a card."""
 
+import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.special import chdtri
 
 from genjax.data.sources.base import Source
+from genjax.errors import UsageWarning
 from genjax.images import save_grid
 from genjax.metrics import card, card_files, collapse
 from genjax.metrics.evaluation import Samples, classification_accuracy, compare_sets, copies_of_training_images, nearest_pairs
@@ -57,10 +60,24 @@ class Evaluator(NamedTuple):
     }
 
   def custom_metrics(self, samples: Samples) -> dict[str, float]:
-    """The custom metrics, computed on the stored samples and equally many real images."""
+    """The custom metrics, computed on the stored samples and equally many real images.
+
+    A metric that fails or is not a finite number is left out, with a warning: the other metrics are kept.
+    """
     source = self.test if self.real is self.held_out else self.train
     real = source.read(self.real.rows[: len(samples.images)])[0] if self.custom else None
-    return {name: float(metric(samples.images, real)) for name, metric in self.custom.items()}
+    found = {}
+    for name, metric in self.custom.items():
+      try:
+        value = float(metric(samples.images, real))
+      except Exception as error:  # the user's code
+        warnings.warn(f'--metric {name} failed and is left out: {type(error).__name__}: {error}', UsageWarning, stacklevel=2)
+        continue
+      if math.isfinite(value):
+        found[name] = value
+      else:
+        warnings.warn(f'--metric {name} is {value}, not a finite number, and is left out.', UsageWarning, stacklevel=2)
+    return found
 
   def save(self, folder: Path, result: card.Card, samples: Samples) -> Path:
     """Prints and writes the card, and a grid of the samples nearest to training images. Returns the card's path."""

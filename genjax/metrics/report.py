@@ -14,6 +14,7 @@ from genjax.build import build
 from genjax.errors import UsageError
 from genjax.images import encode_image, grid_image, to_uint8
 from genjax.logging import read_metrics
+from genjax.metrics.card import is_averaged
 from genjax.metrics.card_files import file_name, grid_path
 from genjax.metrics.compare import Row, metric_interval, model_differences
 from genjax.metrics.tables import legend, table
@@ -141,7 +142,7 @@ def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
       except OSError as error:
         print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')
       continue
-    ema = model['ema_halflife_kimg'] is not None
+    ema = is_averaged(model)
     try:
       run = load(path, model['step'], ema, allow, model['best'])
       if guide := model.get('guide'):

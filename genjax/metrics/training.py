@@ -20,7 +20,7 @@ from genjax.metrics.extractors import cache_folder
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import held_out_images, reference
 from genjax.objectives.gan.gan import AdversarialGame
-from genjax.run import sampling_options
+from genjax.run import average_of, sampling_options
 from genjax.types import Objective, Variables
 
 
@@ -48,6 +48,8 @@ def make_online_evaluator(
   labels = card.origin_of_labels(objective.conditioner, source.num_classes, data['split'])
   floor = card.fid_floor(real, train.evaluate_samples, labels == card.AS_REFERENCE)
 
+  average = average_of(dataclasses.asdict(train), allow)
+
   def evaluate(variables, step):
     begin = time.perf_counter()
     samples = draw(objective, variables, extractor, real, mesh, train.evaluate_samples, source=source)
@@ -61,7 +63,7 @@ def make_online_evaluator(
     result = {
       'metrics': metrics,
       'protocol': card.protocol(extractor, real, train.evaluate_samples, None, labels),
-      'model': card.model(workdir, step, dataclasses.asdict(train), objective, **more),
+      'model': card.model(workdir, step, dataclasses.asdict(train), average, objective, **more),
       'cost': samples.cost | {'seconds': round(time.perf_counter() - begin, 3)} | card.training_cost(workdir, step),
       'floor': floor,
       'notes': card.notes(train.evaluate_samples, real, extractor, floor, metrics['fid']),

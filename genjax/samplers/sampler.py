@@ -38,7 +38,7 @@ class Sampler:
   clip_denoised: bool = False  # clip each predicted x_0 to [-1, 1]
 
   def __post_init__(self):
-    if any(isinstance(value, jax.core.Tracer) for value in vars(self).values()):
+    if any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(list(vars(self).values()))):
       return  # checked before it was traced
     if isinstance(self.solver, str) and self.solver not in SOLVERS:
       raise UsageError(unknown('solver', self.solver, SOLVERS))
@@ -71,13 +71,18 @@ class Sampler:
   def is_guided(self) -> bool:
     return differs(self.guidance, 1)
 
+  def check_timesteps(self, default: str) -> str:
+    """The time steps, `default` if they are not set. Raises UsageError if rho is set for others than 'karras'."""
+    timesteps = self.timesteps or default
+    if timesteps != 'karras' and differs(self.rho, Sampler.rho):
+      raise UsageError(f"rho={self.rho} is an option of timesteps='karras', not of {timesteps!r}.")
+    return timesteps
+
   def times(self, path: NoisePath) -> Float[Array, 's']:
     """The times on this path. Raises UsageError if rho is set for other time steps than 'karras'."""
-    timesteps = self.timesteps or path.timesteps
+    timesteps = self.check_timesteps(path.timesteps)
     if timesteps == 'karras':
       return karras(path, self.steps, self.rho)
-    if differs(self.rho, Sampler.rho):
-      raise UsageError(f"rho={self.rho} is an option of timesteps='karras'; {path} has {timesteps!r} by default.")
     return TIMESTEPS[timesteps](path, self.steps)
 
   def solve(self, denoise: Denoiser, path: NoisePath, noise: Images, keys: Keys) -> Solution:

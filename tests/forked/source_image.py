@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from PIL import Image
 
 from genjax.errors import UsageError
 
@@ -18,7 +19,11 @@ class SourceImage:
   def encode(self, values, n, example):
     if 'source' not in values:
       return {}
-    source = np.asarray(values['source'], np.float32)
+    source = values['source']
+    if isinstance(source, str):  # a file, from sample.py
+      with Image.open(source) as image:
+        source = np.atleast_3d(np.asarray(image.convert('L'))) / 127.5 - 1
+    source = np.asarray(source, np.float32)
     shape = example.cond['source'].shape
     if source.shape not in (shape, (n, *shape)):
       raise UsageError(f'source: give an image {list(shape)}, or one for each of the {n} samples.')

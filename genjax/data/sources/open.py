@@ -110,15 +110,21 @@ def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None =
   """
   if source is None:
     return open_data(**options)
+  if not isinstance(source, Mapping) or 'cls' not in source:
+    raise UsageError(f"data.source={source!r} must be the spec of a class: spec('mine.data.Pairs').")
   unused, default = ('channels', 'background', 'skip', 'data_dir'), defaults(open_data)
   for option in unused:
     if options.get(option, default[option]) != default[option]:
       raise UsageError(f'data.{option} has no effect with data.source: remove it, and make it a parameter of {source["cls"]}.')
   if 'split' in parameters(resolve(source['cls'], allow)):
     source = {**source, 'split': options.get('split', 'train')}
+  function = resolve(source['cls'], allow)
+  if missing := sorted(getattr(function, '__abstractmethods__', ())):
+    raise UsageError(f'{source["cls"]} lacks {", ".join(missing)}, which a Source needs.')
   made = build(source, allow)
   if not isinstance(made, Source):
     raise UsageError(f'data.source is {type(made).__name__}: it must be a subclass of genjax.data.sources.base.Source.')
+  check_examples(made, source['cls'])
   side = made.image_shape[0]
   if options.get('resolution', side) not in (0, side):
     raise UsageError(
@@ -126,6 +132,35 @@ def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None =
       'or resize in your class.'
     )
   return made
+
+
+def check_examples(source: Source, name: str) -> None:
+  """Raises UsageError unless the examples of a custom source, of the class `name`, are as its `example` describes."""
+  example = source.example
+  if example.size < 1:
+    raise UsageError(f'{name}: its example has size={example.size}, the number of examples, which must be 1 or more.')
+  if len(example.image.shape) != 3 or example.image.shape[-1] not in (1, 2, 3):
+    raise UsageError(f'{name}: its example has images of shape {example.image.shape}, not [H, W, C] with up to 3 channels.')
+  rows = np.unique(np.minimum([*range(255), example.size - 1], example.size - 1))
+  images, cond = source.read(rows)
+  expected = (len(rows), *example.image.shape)
+  if getattr(images, 'dtype', None) != np.uint8 or images.shape != expected:
+    found = f'{images.dtype} {list(images.shape)}' if hasattr(images, 'shape') else type(images).__name__
+    raise UsageError(f'{name}: read returns images as {found}, not uint8 {list(expected)} with values from 0 to 255.')
+  if cond.keys() != example.cond.keys():
+    raise UsageError(f'{name}: read returns the conditions {sorted(cond)}, but its example has {sorted(example.cond)}.')
+  for field, promised in example.cond.items():
+    values, expected = np.asarray(cond[field]), (len(rows), *promised.shape)
+    if values.dtype != promised.dtype or values.shape != expected or values.dtype.kind not in 'biuf':
+      raise UsageError(
+        f'{name}: read returns {field} as {values.dtype} {list(values.shape)}, but its example has {promised.dtype} '
+        f'{list(expected)}. Conditions are numbers.'
+      )
+  if 'label' in cond and not ((cond['label'] >= 0) & (cond['label'] < len(example.classes))).all():
+    raise UsageError(
+      f'{name}: labels are from {cond["label"].min()} to {cond["label"].max()}, but its example names {len(example.classes)} '
+      'classes: labels must be from 0 to one less.'
+    )
 
 
 def is_known(name: str) -> bool:
