@@ -211,6 +211,9 @@ class Run:
       raise UsageError(unknown('option', option, [*self.objective.conditioner.fields, *self.options]))
     arrays = (np.generic, np.ndarray, jax.Array)
     options = {k: v.item() if isinstance(v, arrays) and not v.ndim else v for k, v in options.items()}
+    for name, value in options.items():
+      if isinstance(value, arrays) and isinstance(self.options[name], (int, float, str, tuple)):
+        raise UsageError(f'{name} is an array of shape {value.shape}: set one value, such as {self.options[name]!r}.')
     sampler = self.objective.sampler if isinstance(self.objective, HasSampler) else None
     function = functools.partial(self.objective.sample, None, None, {}) if sampler is None else type(sampler)
     check(function, 'sample', {k: v for k, v in options.items() if not isinstance(v, arrays)})
