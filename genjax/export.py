@@ -55,8 +55,7 @@ def export(run: 'Run', folder: str | Path, stablehlo: bool = False, **options) -
   folder = Path(folder)
   if run.guide:
     raise UsageError(f'{run.path} is guided by {run.guide.path}, and an export holds one model: export both separately.')
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise UsageError(f'{folder} is not empty: use another folder.')
+  check_empty(folder)
   if options and not stablehlo:
     raise UsageError(f'{next(iter(options))} is an option of the exported sampler: add stablehlo, or set it when sampling.')
   options = run.options | run.checked(options)
@@ -66,14 +65,25 @@ def export(run: 'Run', folder: str | Path, stablehlo: bool = False, **options) -
   config = portable(run.config) | {'export': record}
   sampler = serialized_sampler(run, arrays, options) if stablehlo else b''
   cards = cards_of(run)
-  write_whole(folder / WEIGHTS, save(arrays, {'format': 'genjax', 'step': str(run.step)}))
   if sampler:
     write_whole(folder / SAMPLER, sampler)
   for found in cards:
     card_files.save(folder, found)
-  write_whole(folder / 'README.md', readme(run, config, cards, folder.name, options if stablehlo else None))
-  write_json(folder / 'config.json', config)  # last: without it the folder is no export
+  write_export(folder, arrays, config, readme(run, config, cards, folder.name, options if stablehlo else None))
   return folder
+
+
+def check_empty(folder: Path) -> None:
+  """Raises UsageError unless `folder` is empty or does not exist."""
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise UsageError(f'{folder} is not empty: use another folder.')
+
+
+def write_export(folder: Path, arrays: Mapping[str, Any], config: Mapping[str, Any], text: str) -> None:
+  """Writes weights, README.md (`text`) and config.json, whose section `export` has step and hash of the arrays."""
+  write_whole(folder / WEIGHTS, save(dict(arrays), {'format': 'genjax', 'step': str(config['export']['step'])}))
+  write_whole(folder / 'README.md', text)
+  write_json(folder / 'config.json', config)  # last: without it the folder is no export
 
 
 def load_variables(folder: Path, config: Mapping[str, Any], like: Variables) -> Variables:

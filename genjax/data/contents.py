@@ -128,9 +128,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, list[s
   A few files of a folder may be removed, repaired or added, since errors about bad images ask for it.
   """
   sizes = [data.get('size') for data in (old, new)]
-  notes = [f'the data had {sizes[0]} images and has {sizes[1]}.'] if sizes[0] != sizes[1] else []
+  notes = [f'the data had {sizes[0]} images and has {sizes[1]}.'] if None not in sizes and sizes[0] != sizes[1] else []
   if 'hash' not in old:
-    return '', [*notes, 'this run is from a version without hashes of the data, so the data were not checked.']
+    return '', [*notes, 'this run was recorded without hashes of its data, so the data were not checked.']
   names = [unnumbered(data.get('classes')) for data in (old, new)]
   if names[0] != names[1]:
     was, now = (', '.join(part or ['without names']) for part in names)

@@ -7,6 +7,7 @@ embedding that scales and shifts each block's second normalization, or is added 
 import functools
 import math
 import warnings
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,12 @@ from genjax.networks.resample import double, halve
 from genjax.types import Cond, Keys
 
 
-def group_norm(features: int, dtype: str, affine: bool = True) -> nn.GroupNorm:
-  """GroupNorm with at most 32 groups of at least 4 channels."""
-  groups = math.gcd(max(features // 4, 1), 32, features)
-  return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_bias=affine, use_scale=affine)
+def group_norm(
+  features: int, dtype: str, affine: bool = True, groups: int = 32, group_size: int = 4, epsilon: float = 1e-5
+) -> nn.GroupNorm:
+  """GroupNorm with at most `groups` groups of at least `group_size` channels."""
+  groups = math.gcd(max(features // group_size, 1), groups, features)
+  return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, use_bias=affine, use_scale=affine)
 
 
 def dropout(x: Float[Array, 'b h w c'], rate: float, keys: Keys | None, number: int) -> Float[Array, 'b h w c']:
@@ -48,19 +51,20 @@ class ResBlock(nn.Module):
   rate: float = 0.0  # of dropout
   resize: str = ''  # 'halve', 'double' or neither
   skip_scale: float = 1.0  # of the sum of both branches (2011.13456: sqrt(1/2))
+  norm: Callable[..., nn.GroupNorm] = group_norm
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], emb: Float[Array, 'b e'], keys: Keys | None = None) -> Float[Array, 'b i j d']:
     conv = lambda init: Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=init)  # noqa: E731
     lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     resize = {'halve': halve, 'double': double}.get(self.resize, lambda x: x)
-    h = conv(lecun)(resize(nn.silu(group_norm(x.shape[-1], self.dtype)(x))))
+    h = conv(lecun)(resize(nn.silu(self.norm(x.shape[-1], self.dtype)(x))))
     emb = nn.Dense((2 if self.adaptive else 1) * self.features, dtype=self.dtype)(nn.silu(emb))[:, None, None]
     if self.adaptive:
       scale, shift = jnp.split(emb, 2, axis=-1)
-      h = group_norm(self.features, self.dtype, affine=False)(h) * (1 + scale) + shift
+      h = self.norm(self.features, self.dtype, affine=False)(h) * (1 + scale) + shift
     else:
-      h = group_norm(self.features, self.dtype)(h + emb)
+      h = self.norm(self.features, self.dtype)(h + emb)
     h = conv(zeros)(dropout(nn.silu(h), self.rate, keys, self.number))
     if self.resize or x.shape[-1] != self.features:
       x = Conv(self.features, (1, 1), dtype=self.dtype)(resize(x))
@@ -73,13 +77,14 @@ class Attention(nn.Module):
   head_features: int
   dtype: str
   skip_scale: float = 1.0
+  norm: Callable[..., nn.GroupNorm] = group_norm
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
     b, h, w, c = x.shape
     if c % self.head_features:
       raise UsageError(f'head_features={self.head_features} must divide the {c} channels of a UNet: change it or width.')
-    y = group_norm(c, self.dtype)(x).reshape(b, h * w, c)
+    y = self.norm(c, self.dtype)(x).reshape(b, h * w, c)
     q, k, v = jnp.split(nn.Dense(3 * c, dtype=self.dtype)(y).reshape(b, h * w, c // self.head_features, -1), 3, axis=-1)
     y = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)
     return (x + nn.Dense(c, dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)) * self.skip_scale
@@ -91,11 +96,13 @@ class Embedding(nn.Module):
   width: int
   dtype: str
   fourier: float = 0.0  # see UNet
+  max_period: float = 10_000.0  # see UNet
 
   @nn.compact
   def __call__(self, t: Float[Array, 'b *k'], label: Float[Array, 'b k'] | None) -> Float[Array, 'b e']:
     times = t.reshape(t.shape[0], -1)
-    embed = functools.partial(fourier_embedding, scale=self.fourier) if self.fourier else sinusoidal_embedding
+    sinusoidal = functools.partial(sinusoidal_embedding, max_period=self.max_period)
+    embed = functools.partial(fourier_embedding, scale=self.fourier) if self.fourier else sinusoidal
     embedded = [embed(times[:, i], self.width) for i in range(times.shape[1])]
     emb = nn.Dense(4 * self.width)(jnp.concatenate(embedded, axis=1))
     if label is not None:
@@ -136,6 +143,11 @@ class UNet(nn.Module):
   resize_in_blocks: bool = False  # halve and double within residual blocks (2011.13456) or by convolutions (2006.11239)
   dropout: float = 0.0
   fourier: float = 0.0  # scale of the time's Fourier features (embeddings.py), for times about 1 as EDM's; 0: sinusoidal
+  max_period: float = 10_000.0  # of the sinusoidal embedding of the time (embeddings.py)
+  norm_groups: int = 32  # largest number of groups of a group normalization
+  norm_group_size: int = 4  # smallest number of channels in a group
+  norm_epsilon: float = 1e-5
+  symmetric_padding: bool = False  # of convolutions that halve: on all sides, or only at the bottom and right (2006.11239)
   outputs: int = 1  # number of output images, concatenated along the channels
   remat: bool = False  # recompute each block's activations in the backward pass instead of storing them
   dtype: str = 'float32'
@@ -158,6 +170,8 @@ class UNet(nn.Module):
       raise UsageError(f'fourier={self.fourier} must be 0 or more.')
     if not 0 <= self.dropout < 1:
       raise UsageError(f'dropout={self.dropout} must be in [0, 1).')
+    if self.max_period <= 1 or self.norm_epsilon <= 0:
+      raise UsageError(f'max_period={self.max_period} must be above 1, and norm_epsilon={self.norm_epsilon} positive.')
     p = self.patch
     factor = p << (len(self.multipliers) - 1)
     if height % factor or width % factor:
@@ -166,7 +180,8 @@ class UNet(nn.Module):
         f'not {height}x{width}: change data.resolution or multipliers.'
       )
     check_attention(self.attention, [height // p >> level for level in range(len(self.multipliers))], UNet.attention)
-    emb = Embedding(self.width, self.dtype, self.fourier, name='Embedding')(t, label)
+    emb = Embedding(self.width, self.dtype, self.fourier, self.max_period, name='Embedding')(t, label)
+    norm = functools.partial(group_norm, groups=self.norm_groups, group_size=self.norm_group_size, epsilon=self.norm_epsilon)
     counts = {ResBlock: 0, Attention: 0}
 
     def make(cls, *args, **kwargs):  # named by number, so that parameters are the same with and without remat
@@ -176,16 +191,18 @@ class UNet(nn.Module):
 
     def block(h, features, resize=''):
       options = {'number': counts[ResBlock], 'adaptive': self.adaptive, 'rate': self.dropout, 'resize': resize}
-      return make(ResBlock, features, **options)(h, emb, keys)
+      return make(ResBlock, features, norm=norm, **options)(h, emb, keys)
 
     def attend(h, always=False):
-      return make(Attention, self.head_features)(h) if always or h.shape[1] in self.attention else h
+      return make(Attention, self.head_features, norm=norm)(h) if always or h.shape[1] in self.attention else h
 
     def resized(h, how):
       if self.resize_in_blocks:
         return block(h, h.shape[-1], how)
-      conv = Conv(h.shape[-1], (3, 3), strides=2 if how == 'halve' else 1, dtype=self.dtype)
-      return conv(h if how == 'halve' else double(h))
+      if how == 'double':
+        return Conv(h.shape[-1], (3, 3), dtype=self.dtype)(double(h))
+      padding = 1 if self.symmetric_padding else 'SAME'  # of an even side by 3x3 and stride 2: 0 above and 1 below
+      return Conv(h.shape[-1], (3, 3), strides=2, padding=padding, dtype=self.dtype)(h)
 
     h = Conv(self.width, (3, 3), dtype=self.dtype)(to_patches(x, p, p))
     skips = [h]
@@ -206,6 +223,6 @@ class UNet(nn.Module):
       if level:
         h = resized(h, 'double')
 
-    h = nn.silu(group_norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
+    h = nn.silu(norm(h.shape[-1], self.dtype)(h)).astype(jnp.float32)
     h = Conv(p * p * self.outputs * channels, (3, 3), kernel_init=nn.initializers.zeros)(h)
     return from_patches(h, p, p)
