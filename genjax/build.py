@@ -18,7 +18,7 @@ from typing import Any
 
 import optax
 
-from genjax.errors import UsageError, did_you_mean, nearest
+from genjax.errors import UsageError, nearest, unknown
 from genjax.schema import class_name
 
 PACKAGES = ('conditioners', 'networks', 'objectives', 'samplers', 'optim')
@@ -66,7 +66,7 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
     raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, give --allow_package {package}.')
   if (new := class_name(name)) != name:
     raise UsageError(f'cls={name!r} has a new name: {new}. To rewrite a config file: python -m genjax.migrate FILE.')
-  raise UsageError(f'cls={name!r} names nothing in genjax.' + did_you_mean(name, _names(), 'It has'))
+  raise UsageError(unknown('class or function', name, _names()))
 
 
 def makes_optimizer(value: Any) -> bool:
@@ -148,7 +148,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
     if key not in known and any_name:
       continue
     if key not in known:
-      raise UsageError(f'{name} has no parameter {key!r}.' + did_you_mean(key, known, 'It has'))
+      raise UsageError(unknown(f'parameter of {name}', key, known))
     expected = known[key].annotation
     if not matches_type(value, expected):
       kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)

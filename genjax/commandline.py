@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from genjax.build import as_spec, build, defaults, resolve, without_leftovers
 from genjax.config import section_defaults
 from genjax.data import contents
-from genjax.errors import UsageError, UsageWarning, did_you_mean, nearest
+from genjax.errors import UsageError, UsageWarning, nearest, unknown
 from genjax.frozen import source_of
 from genjax.run import Run, load
 from genjax.schema import renamed
@@ -166,9 +166,7 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     known = list(section) if isinstance(section, ConfigDict) else []
     if part not in known:
       place = '.'.join(['config', *path[:i]])
-      raise UsageError(
-        f'--config.{name}: {place} has no {part!r}.' + (renamed(part, known) or did_you_mean(part, known, 'It has'))
-      )
+      raise UsageError(f'--config.{name}: {unknown(f"option of {place}", part, known, renamed(part, known))}')
     section = section if i == len(path) else section[part]
   old = section[last]
   if isinstance(old, ConfigDict):
@@ -267,9 +265,9 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = (), allo
       parts[name.removeprefix('solver.')] = value if equals else words.pop(0) if words else ''
       continue
     if name not in known:
-      theirs = ', '.join(f'--{k}' for k in known) or 'none'
-      hint = renamed(name, known) or nearest(f'--{name}', [f'--{k}' for k in (*known, *own)])
-      raise UsageError(f'this model has no option --{name}; it has {theirs}.{hint}')
+      options_of_model, scripts = [f'--{k}' for k in known], [f'--{k}' for k in own]
+      hint = renamed(name, known) or nearest(f'--{name}', [*options_of_model, *scripts])
+      raise UsageError(unknown('option of this model', f'--{name}', options_of_model, hint))
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')
     options[name] = parse_value(f'--{name}', value if equals else words.pop(0), known[name])

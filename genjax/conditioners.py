@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from genjax import rng
-from genjax.errors import UsageError, did_you_mean, unknown
+from genjax.errors import UsageError, unknown
 from genjax.types import Cond, Conditioner, Example, Keys
 
 STREAM = 1  # of an image's keys, from which its conditions are drawn
@@ -92,7 +92,7 @@ class ClassLabel:
     if isinstance(label, str):
       if label in example.classes:
         return example.classes.index(label)
-      raise UsageError(f'Unknown class {label!r}.' + did_you_mean(label, example.classes, 'The classes are'))
+      raise UsageError(unknown('class', label, example.classes))
     if not isinstance(label, int) or isinstance(label, bool):
       raise UsageError(f'label={label!r} must be the number or the name of a class, or a list with one for each image.')
     if not 0 <= label < self.classes:

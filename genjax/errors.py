@@ -20,16 +20,14 @@ class UsageWarning(UserWarning):
   """A setting that works but is probably unintended. The message names it and the remedy; scripts print it in one line."""
 
 
-def did_you_mean(name: str, known: Iterable[str], what: str = 'known') -> str:
-  """' Did you mean X?' for the closest match in `known`, else the whole list."""
-  known = sorted(known)
-  return nearest(name, known) or f' {what}: {", ".join(known) or "none"}.'
+LISTED = 40  # names, of more than which a message has only the nearest
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-  """ "Unknown solver 'heum'. Did you mean 'heun'? Available: ..."."""
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = '') -> str:
+  """ "Unknown solver 'heum'. Did you mean heun? Available: ...". `hint` replaces the suggestion."""
   known = sorted(known)
-  return f'Unknown {kind} {name!r}.{nearest(name, known)} Available: {", ".join(known) or "none"}.'
+  listed = f' Available: {", ".join(known) or "none"}.' if len(known) <= LISTED else ''
+  return f'Unknown {kind} {name!r}.{hint or nearest(name, known)}{listed}'
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from genjax.data import contents
 from genjax.data.sources.base import Source
 from genjax.data.sources.open import open_data, open_section
 from genjax.data.transforms import Flip, Transform
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError, unknown
 from genjax.frozen import Frozen, open_frozen
 from genjax.optim import Average
 from genjax.run import average_of
@@ -87,7 +87,7 @@ def build_experiment(config: dict, allow: Collection[str], workdir: Path) -> Exp
   """
   for name in config:
     if name not in (*SECTIONS, *OPTIONAL):
-      raise UsageError(f'config.{name} is not an option.' + did_you_mean(name, SECTIONS))
+      raise UsageError(unknown('section of the config', name, (*SECTIONS, *OPTIONAL)))
   for name in SECTIONS:
     if name not in config:
       raise UsageError(f'the config has no section {name!r}: start from configs.common.base, add objective and optim.')

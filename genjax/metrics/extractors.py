@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, UInt8
 
 from genjax.build import resolve
 from genjax.data.sources.base import Source, Subset
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError, unknown
 from genjax.files import cache_folder
 from genjax.metrics import classifier, efficientnet, inception
 from genjax.metrics.moments import Moments
@@ -262,4 +262,4 @@ def open_extractor(name: str, weights: str, train: Source, test: Source | None, 
     return custom_extractor(name, function, package_hash(function))
   known = ('classifier', 'inception', 'efficientnet_lite0')
   hint = f' A custom function, package.module.function, needs --allow_package {name.split(".")[0]}.' if '.' in name else ''
-  raise UsageError(f'Unknown features {name!r}.' + (hint or did_you_mean(name, known, 'Available')))
+  raise UsageError(unknown('features', name, known, hint))

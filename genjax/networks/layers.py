@@ -88,6 +88,9 @@ def square_side(image_shape: tuple[int, int, int], network: str) -> int:
 def condition_vector(cond: Cond, fields: tuple[str, ...]) -> Float[Array, 'b k'] | None:
   """Concatenates the vectors [B, K] of those `fields` that `cond` has; None if it has none of them."""
   vectors = [cond[name] for name in fields if name in cond]
+  for name in fields:
+    if name in cond and cond[name].ndim != 2:
+      raise UsageError(f'{name} is an array of shape {cond[name].shape}, and this network reads vectors [B, K]: embed it.')
   return jnp.concatenate(vectors, axis=1) if len(vectors) > 1 else vectors[0] if vectors else None
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.errors import UsageError, did_you_mean
+from genjax.errors import UsageError, unknown
 from genjax.objectives.diffusion.augment import warp
 from genjax.types import Images, Keys
 
@@ -68,7 +68,7 @@ class DiffAugment:
       raise UsageError(f'DiffAugment: policy is empty, choose from {", ".join(POLICIES)}.')
     for name in self.policy:
       if name not in POLICIES:
-        raise UsageError(f'DiffAugment: unknown policy {name!r}.' + did_you_mean(name, POLICIES, 'Available'))
+        raise UsageError(unknown('policy of DiffAugment', name, POLICIES))
 
   def __call__(self, keys: Keys, images: Images, memory: Memory | None = None) -> Images:
     for i, name in enumerate(self.policy):
