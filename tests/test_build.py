@@ -63,7 +63,7 @@ def test_mistakes_are_named(call, message):
   ],
 )  # fmt: skip
 def test_a_stranger_s_config_reaches_nothing_else(name):
-  with pytest.raises(UsageError, match='cls=|class or function'):
+  with pytest.raises(UsageError, match=r'cls=|class or function'):
     build({'cls': name})
 
 
