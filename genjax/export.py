@@ -108,7 +108,7 @@ def load_variables(folder: Path, config: Mapping[str, Any], like: Variables) -> 
   if tree_hash(arrays) != record.get('hash'):
     raise UsageError(f'{path} has changed: its hash is not the one in config.json. Copy it again.')
   leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
-  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+  return Variables(**jax.tree.unflatten(jax.tree.structure(like._asdict()), leaves))
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
