@@ -334,8 +334,9 @@ def side_by_side(argv: list[str]) -> None:
   rows = compare.sort_rows(rows, metric) if args.sort else rows
   differences = tables.difference_table(rows, baseline, metric)
   pictures = report.figures(rows) | report.curves(rows) | report.grids(rows, args.allow_package)
-  text = tables.markdown(tables.table(rows, baseline)) + '\n' + '\n\n'.join(tables.legend(rows, baseline)) + '\n'
-  text += f'\n{tables.markdown(differences)}' if differences else ''
+  text = tables.markdown(tables.table(rows, baseline)) + '\n'
+  text += f'{tables.markdown(differences)}\n' if differences else ''
+  text += '\n\n'.join(tables.legend(rows, baseline)) + '\n'
   html = report.page(' and '.join(compare.short_names(args.runs)), rows, pictures, differences, baseline)
   if (args.out / 'index.html').exists():  # of other rows
     for old in args.out.glob('grid_[0-9]*_*.png'):

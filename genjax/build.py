@@ -148,7 +148,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
     if key not in known and any_name:
       continue
     if key not in known:
-      raise UsageError(unknown(f'parameter of {name}', key, known))
+      raise UsageError(unknown('parameter', key, known, of=name))
     expected = known[key].annotation
     if not matches_type(value, expected):
       kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)

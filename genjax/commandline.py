@@ -166,7 +166,7 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     known = list(section) if isinstance(section, ConfigDict) else []
     if part not in known:
       place = '.'.join(['config', *path[:i]])
-      raise UsageError(f'--config.{name}: {unknown(f"option of {place}", part, known, renamed(part, known))}')
+      raise UsageError(f'--config.{name}: {unknown("option", part, known, renamed(part, known), place)}')
     section = section if i == len(path) else section[part]
   old = section[last]
   if isinstance(old, ConfigDict):
@@ -267,7 +267,7 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = (), allo
     if name not in known:
       options_of_model, scripts = [f'--{k}' for k in known], [f'--{k}' for k in own]
       hint = renamed(name, known) or nearest(f'--{name}', [*options_of_model, *scripts])
-      raise UsageError(unknown('option of this model', f'--{name}', options_of_model, hint))
+      raise UsageError(unknown('option', f'--{name}', options_of_model, hint, 'this model'))
     if not equals and not words:
       raise UsageError(f'--{name} needs a value.')
     options[name] = parse_value(f'--{name}', value if equals else words.pop(0), known[name])

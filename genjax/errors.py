@@ -23,11 +23,12 @@ class UsageWarning(UserWarning):
 LISTED = 40  # names, of more than which a message has only the nearest
 
 
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = '') -> str:
-  """ "Unknown solver 'heum'. Did you mean heun? Available: ...". `hint` replaces the suggestion."""
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = '', of: str = '') -> str:
+  """ "Unknown solver 'heum'. Did you mean heun? Available: ...". `hint` replaces the suggestion; `of` says what lacks it."""
   known = sorted(known)
   listed = f' Available: {", ".join(known) or "none"}.' if len(known) <= LISTED else ''
-  return f'Unknown {kind} {name!r}.{hint or nearest(name, known)}{listed}'
+  of = f' of {of}' if of else ''
+  return f'Unknown {kind} {name!r}{of}.{hint or nearest(name, known)}{listed}'
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

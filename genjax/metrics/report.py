@@ -95,13 +95,15 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
 def curves(rows: list[Row]) -> dict[str, bytes]:
   """Name -> PNG: learning curves, the mean over trainings with a band from the lowest to the highest.
 
-  One figure for each player's loss, and one for the FID of `train.evaluate_every`, if two or more points were logged.
+  One figure for the FID of `train.evaluate_every` and, if all runs have the same objective, one for each player's loss, if two
+  or more points were logged.
   """
   from matplotlib.figure import Figure
 
   logs = [[read_metrics(path) for path in row.runs] for row in rows]
   names = {name for logs_of_row in logs for log in logs_of_row for line in log for name in line}
-  shown = sorted(name for name in names if name.endswith('/loss') or name == 'evaluation/fid')
+  objectives = {read_config(row.run)['objective'].get('cls') for row in rows if not row.is_external}
+  shown = sorted(name for name in names if name == 'evaluation/fid' or (name.endswith('/loss') and len(objectives) == 1))
   found = {}
   for name in shown:
     figure = Figure(figsize=(5, 4.5), layout='constrained')
