@@ -106,7 +106,9 @@ def silence_tensorstore() -> None:
     text, trace = str(unraisable.exc_value), unraisable.exc_traceback
     # Raised in a thread of TensorStore without Python frames, or by a read whose result is no longer needed.
     late = text == 'Event loop is closed' and trace and trace.tb_frame.f_code.co_name == 'call_soon_threadsafe'
-    if not late and 'TensorStore' not in text:
+    # A coroutine of Orbax that is deleted after the failed read it was part of.
+    coroutine = getattr(getattr(unraisable, 'object', None), 'cr_code', None)
+    if not late and 'TensorStore' not in text and not (coroutine and '/orbax/' in coroutine.co_filename):
       hook(unraisable)
 
   filtered_hook.silences_tensorstore = True

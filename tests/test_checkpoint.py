@@ -247,7 +247,14 @@ def test_only_messages_of_tensorstore_are_silenced(monkeypatch, caplog):
       error.__traceback__ = error.__traceback__.tb_next.tb_next or error.__traceback__.tb_next  # as from a thread of C++
       unraisable(error)
   unraisable(Exception('Encountered error while reading array index. See full TensorStore details: ...'))
-  assert [type(error) for error in shown] == [ZeroDivisionError]
+  for file in ('/lib/orbax/checkpoint/arrays.py', '/mine/arrays.py'):
+    names = {}
+    exec(compile('async def read(): pass', file, 'exec'), names)
+    coroutine = names['read']()
+    sys.unraisablehook(types.SimpleNamespace(exc_value=KeyError(file), exc_traceback=None, object=coroutine))
+    coroutine.close()
+  assert [type(error) for error in shown] == [ZeroDivisionError, KeyError]
+  assert shown[1].args == ('/mine/arrays.py',)
   for text in ('OUT_OF_RANGE: ... [tensorstore_spec=...]', 'mine'):
     loop.default_exception_handler(
       {'message': 'Future exception was never retrieved', 'exception': ValueError(text), 'future': failed}
