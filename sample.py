@@ -72,7 +72,11 @@ def main(argv: list[str]) -> None:
   run = open_run(args)
   if args.help:
     return print(parser.format_help() + options_help(run))
-  fields = {name: '' for name in run.objective.conditioner.fields if name != 'label'}
+  conditioner = run.objective.conditioner
+  fields = {name: '' for name in conditioner.fields if name != 'label' or not class_label(conditioner)}
+  if args.label and 'label' in fields:  # of a conditioner of one's own, which encodes it
+    rest += ['--label', args.label]
+    args.label = None
   options = parse_options(rest, run.options | fields, vars(args), args.allow_package)
   values = {name: options.pop(name) for name in fields if name in options}
   check_guide(args.guide, run.options | options)

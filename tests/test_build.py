@@ -1,10 +1,12 @@
 """Specs become objects, and nothing but genjax's own classes does."""
 
 import dataclasses
+import functools
 
 import pytest
 from flax import linen as nn
 
+import genjax
 from genjax.build import INFERRED, build, check, defaults, fill_inferred, resolve, spec, with_defaults, without_leftovers
 from genjax.conditioners import ClassLabel, Unconditional
 from genjax.errors import UsageError
@@ -65,6 +67,21 @@ def test_mistakes_are_named(call, message):
 def test_a_stranger_s_config_reaches_nothing_else(name):
   with pytest.raises(UsageError, match=r'cls=|class or function'):
     build({'cls': name})
+
+
+def test_a_package_is_allowed_by_its_whole_name():
+  with pytest.raises(UsageError, match='scipy'):
+    resolve('scipy.stats.gmean', 'xscipyx')
+  with pytest.raises(UsageError, match='any_package'):
+    genjax.load('any_package/run', allow_package='xscipyx')
+
+
+def test_a_function_with_options_of_any_name_is_checked_for_its_own():
+  def sample(self, keys, *, steps: int = 3, **options): ...
+
+  check(functools.partial(sample, None, None), 'sample', {'steps': 4, 'anything': 'x'})
+  with pytest.raises(UsageError, match='steps'):
+    check(functools.partial(sample, None, None), 'sample', {'steps': 'four'})
 
 
 def test_a_class_of_the_user_s_needs_that_its_package_is_allowed(tmp_path, monkeypatch):

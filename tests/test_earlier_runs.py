@@ -54,6 +54,15 @@ def test_an_earlier_run_gives_the_same_images(commit, name, tmp_path):
 
 
 @pytest.mark.parametrize('commit', IMAGES)
+def test_an_earlier_run_resumes_by_its_directory_alone(commit, tmp_path):
+  run = unpack(commit, tmp_path) / 'run'
+  words = [sys.executable, 'train.py', '--resume', str(run), '--config.train.log_every=5']
+  done = subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert 'step 10' in done.stdout
+
+
+@pytest.mark.parametrize('commit', IMAGES)
 def test_an_earlier_run_resumes(commit, tmp_path):
   folder = unpack(commit, tmp_path)
   words = json.loads((folder / 'run' / 'environment.json').read_text())['command']

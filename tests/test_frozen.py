@@ -208,6 +208,30 @@ def test_schedules_of_optax_are_built_by_name():
   np.testing.assert_allclose(steps, [0, 0.5, 1, 0.5], atol=1e-6)
 
 
+def test_functions_of_optax_take_lists_dictionaries_and_what_is_not_annotated():
+  constant = lambda value: spec('optax.constant_schedule', value=value)  # noqa: E731
+  joined = build(json.loads(json.dumps(spec('optax.join_schedules', schedules=[constant(1.0), constant(2.0)], boundaries=[3]))))
+  assert [float(joined(step)) for step in (0, 2, 3, 9)] == [1, 1, 2, 2]
+  scales = spec('optax.piecewise_constant_schedule', init_value=1.0, boundaries_and_scales={'2': 0.5, '4': 0.1})
+  stepped = build(json.loads(json.dumps(scales)))  # JSON has no integer keys
+  np.testing.assert_allclose([float(stepped(step)) for step in (0, 3, 5)], [1, 0.5, 0.05])
+  for name in ('optax.lars', 'optax.lbfgs'):
+    assert isinstance(build(spec(name, learning_rate=0.1)), optax.GradientTransformation)
+  with pytest.raises(UsageError, match='schedules'):
+    spec('optax.join_schedules', schedules=3, boundaries=[3])
+
+
+def test_a_schedule_in_the_place_of_an_optimizer_is_named(tmp_path):
+  (tmp_path / 'config.py').write_text(
+    'from configs import digits_vae\nfrom genjax.build import spec\n\n\ndef get_config():\n  config = digits_vae.get_config()\n'
+    "  config.optim = {'model': spec('optax.constant_schedule', value=1.0)}\n  return config\n"
+  )
+  words = [sys.executable, 'train.py', f'--config={tmp_path}/config.py', f'--workdir={tmp_path}/run']
+  done = subprocess.run(words, cwd=ROOT, env=ENV | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+  assert 'config.optim.model' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
 @pytest.mark.parametrize(
   'name', ['optax.lino', 'optax.tree', 'optax.l2_loss', 'optax.contrib._muon', 'optax.Schedule', 'optax.inject_hyperparams']
 )

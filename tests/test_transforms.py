@@ -15,7 +15,13 @@ KEYS = rng.image_keys(rng.key(3), np.arange(N))
 def batch():
   random = np.random.default_rng(0)
   floats = lambda *shape: jnp.asarray(random.normal(size=(N, *shape)), jnp.float32)  # noqa: E731
-  cond = {'source': floats(6, 8, 3), 'mask': floats(12, 4, 1) > 0, 'text': floats(5, 8), 'label': jnp.arange(N) % 10}
+  cond = {
+    'source': floats(6, 8, 3),
+    'mask': floats(12, 4, 1) > 0,
+    'map': floats(4, 6) > 0,
+    'text': floats(5, 8),
+    'label': jnp.arange(N) % 10,
+  }
   index = jnp.arange(N, dtype=jnp.int32)
   return Batch(floats(4, 6, 3), cond, index, index + 100)
 
@@ -25,7 +31,7 @@ def test_an_image_and_what_is_an_image_of_it_are_mirrored_together():
   after = Flip()(before, KEYS)
   mirrored = np.asarray([not same_bits(x, y) for x, y in zip(before.image, after.image, strict=True)])
   assert 16 < mirrored.sum() < 48
-  pairs = [(before.image, after.image), *((before.cond[name], after.cond[name]) for name in ('source', 'mask'))]
+  pairs = [(before.image, after.image), *((before.cond[name], after.cond[name]) for name in ('source', 'mask', 'map'))]
   for x, y in pairs:  # of different sizes and types
     assert x.dtype == y.dtype
     assert (y[mirrored] == x[mirrored, :, ::-1]).all()
