@@ -22,11 +22,11 @@ from safetensors.numpy import load_file
 from genjax.build import build, fill_inferred, matches_type, with_defaults
 from genjax.commandline import Parser, load_config
 from genjax.errors import UsageError, unknown
-from genjax.export import check_empty, flatten, write_export
+from genjax.export import check_empty, write_export
 from genjax.files import check_writable
-from genjax.metrics.extractors import tree_hash
 from genjax.run import abstract_state, recorded_example
 from genjax.schema import SCHEMA
+from genjax.weights import flatten, tree_hash
 
 CONFIG = Path(__file__).parent.parent / 'configs' / 'cifar10_ddpm.py'
 SHOWN = 8  # keys in an error message

@@ -12,34 +12,26 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export as jax_export
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from genjax import rng
 from genjax.errors import UsageError
 from genjax.files import write_json, write_whole
 from genjax.metrics import card, card_files
-from genjax.metrics.extractors import tree_hash
-from genjax.types import Tree, Variables
+from genjax.run import Run
+from genjax.types import Variables
+from genjax.weights import WEIGHTS, flatten, tree_hash
 
-if TYPE_CHECKING:
-  from genjax.run import Run
-
-WEIGHTS, SAMPLER = 'weights.safetensors', 'sampler.stablehlo'
+SAMPLER = 'sampler.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def is_export(folder: Path) -> bool:
-  """Whether `folder` is an export instead of a run directory."""
-  return (folder / WEIGHTS).is_file()
-
-
-def export(run: 'Run', folder: str | Path, stablehlo: bool = False, **options) -> Path:
+def export(run: Run, folder: str | Path, stablehlo: bool = False, **options) -> Path:
   """Writes an export of a run.
 
   Args:
@@ -86,37 +78,6 @@ def write_export(folder: Path, arrays: Mapping[str, Any], config: Mapping[str, A
   write_json(folder / 'config.json', config)  # last: without it the folder is no export
 
 
-def load_variables(folder: Path, config: Mapping[str, Any], like: Variables) -> Variables:
-  """The variables of an export, with the structure and shapes of `like`.
-
-  Raises:
-    UsageError: the file is damaged, or its arrays are not those of the model in config.json.
-  """
-  path = folder / WEIGHTS
-  try:
-    arrays = load_file(path)
-  except (OSError, SafetensorError) as error:
-    raise UsageError(f'{path} cannot be read ({error}): copy it again.') from None
-  record = config.get('export')
-  if not isinstance(record, dict) or not isinstance(record.get('step'), int):
-    raise UsageError(f'{folder}/config.json has no section export: copy it again.')
-  expected = flatten(like._asdict())
-  for name in sorted(expected.keys() | arrays.keys()):
-    shapes = [tuple(found[name].shape) if name in found else None for found in (expected, arrays)]
-    if shapes[0] != shapes[1]:
-      raise UsageError(f'{path}: {name} has the shape {shapes[1]}, but the model in config.json has {shapes[0]}.')
-  if tree_hash(arrays) != record.get('hash'):
-    raise UsageError(f'{path} has changed: its hash is not the one in config.json. Copy it again.')
-  leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
-  return Variables(**jax.tree.unflatten(jax.tree.structure(like._asdict()), leaves))
-
-
-def flatten(tree: Tree) -> dict[str, Any]:
-  """'params/model/...' -> array, in the order of `jax.tree.leaves`."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
-
-
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
   """A config without the folders of the machine on which it was trained."""
   name = lambda path: PurePath(path).name if isinstance(path, str) and ('/' in path or path.startswith('~')) else path  # noqa: E731
@@ -127,7 +88,7 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
   return {**config, 'data': data, 'train': train} | ({'frozen': frozen} if frozen else {})
 
 
-def cards_of(run: 'Run') -> list[dict[str, Any]]:
+def cards_of(run: Run) -> list[dict[str, Any]]:
   """The cards of the exported step, without the folders of this machine."""
   try:
     cards = card_files.load(run.path)
@@ -141,7 +102,7 @@ def cards_of(run: 'Run') -> list[dict[str, Any]]:
   return found
 
 
-def serialized_sampler(run: 'Run', arrays: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
+def serialized_sampler(run: Run, arrays: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
   """`jax.export` of the sampler: (weights, key data uint32 [2], index int32 [n], {field: [n, ...]}) -> images [n, H, W, C]."""
   structure = jax.tree.structure(run.variables._asdict())
 
@@ -161,7 +122,7 @@ def serialized_sampler(run: 'Run', arrays: Mapping[str, Any], options: Mapping[s
 
 
 def readme(
-  run: 'Run', config: Mapping[str, Any], cards: list[dict[str, Any]], name: str, options: Mapping[str, Any] | None
+  run: Run, config: Mapping[str, Any], cards: list[dict[str, Any]], name: str, options: Mapping[str, Any] | None
 ) -> str:
   """README.md of an export; `options` are those of the exported sampler, None without one."""
   data, train = config['data'], config['train']
@@ -211,7 +172,7 @@ images = run.sample(jax.random.key(0), 16{label})  # float32 [16, {side.replace(
   return text
 
 
-def without_genjax(run: 'Run', options: Mapping[str, Any]) -> str:
+def without_genjax(run: Run, options: Mapping[str, Any]) -> str:
   """The section of README.md on `sampler.stablehlo`."""
   fields = [name for name in run.example.cond if name in run.objective.conditioner.fields]
   values = {'label': f'np.arange(n, dtype=np.int32) % {len(run.classes)}'}

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from genjax.build import check
 from genjax.errors import UsageError
-from genjax.metrics.extractors import tree_hash
-from genjax.metrics.weights import load_tree, save_tree
+from genjax.run import load
 from genjax.types import Variables
+from genjax.weights import copy_path, read_copy, save_tree, tree_hash
 
 PARTS = ('params', 'buffers')
 
@@ -57,9 +57,6 @@ def open_frozen(
 
 
 def open_one(name: str, entry: Any, workdir: Path, recorded: Mapping[str, Any], allow: Collection[str]) -> Frozen:
-  from genjax.build import check
-  from genjax.run import load
-
   if not isinstance(entry, Mapping):
     raise UsageError(f"config.frozen.{name}={entry!r} must be a section with 'run', as {{'run': 'runs/x'}}.")
   check(Source, f'config.frozen.{name}', entry)
@@ -94,33 +91,8 @@ def source_of(record: Mapping[str, Any]) -> dict[str, Any]:
   return dataclasses.asdict(source_with(record, record['step']))
 
 
-def copy_path(workdir: Path, name: str) -> Path:
-  return workdir / 'frozen' / f'{name}.npz'
-
-
 def write_copies(workdir: Path, frozen: Mapping[str, Frozen]) -> None:
   """Copies the variables into the run directory, once."""
   for name, part in frozen.items():
     if not copy_path(workdir, name).exists():
       save_tree(copy_path(workdir, name), {key: value for key, value in part.variables._asdict().items() if value})
-
-
-def read_copy(workdir: Path, name: str, expected: str) -> Variables:
-  """The copy in a run directory. Raises UsageError if it is missing, or if its hash differs from that in config.json."""
-  path = copy_path(workdir, name)
-  try:
-    tree = load_tree(path)
-  except UsageError:
-    raise UsageError(f'{path}, the frozen networks of {name!r}, is damaged: restore it.') from None
-  if tree is None:
-    raise UsageError(f'{path} is missing: the run needs the frozen networks of {name!r}; restore it.')
-  variables = Variables(tree.get('params', {}), tree.get('buffers', {}))
-  if tree_hash(variables._asdict()) != expected:
-    raise UsageError(f'{path} has changed: its hash is not the one in config.json; restore it.')
-  return variables
-
-
-def read_copies(workdir: Path, config: Mapping[str, Any]) -> dict[str, Variables]:
-  """The frozen variables of a run, by name. Raises UsageError like `read_copy`."""
-  section = config.get('frozen') or {}
-  return {name: jax.tree.map(np.asarray, read_copy(workdir, name, record['hash'])) for name, record in section.items()}

@@ -24,12 +24,12 @@ from genjax.checkpoint import Checkpoints
 from genjax.errors import UsageError
 from genjax.experiment import Experiment
 from genjax.files import write_whole
-from genjax.frozen import read_copies
 from genjax.optim import AVERAGE, Average
 from genjax.parallel import make_mesh, replicate, replicated
 from genjax.run import average_of, described_state
 from genjax.step import TrainState, Turn, player_keys, train_step, turn_at
 from genjax.types import Batch, Context, Example
+from genjax.weights import read_copies
 from genjax.workdir import read_config
 
 

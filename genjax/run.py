@@ -18,8 +18,6 @@ from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.conditioners import can_draw, class_label, complete, num_classes, only
 from genjax.data.sources.base import Source, numbered
 from genjax.errors import UsageError, unknown
-from genjax.export import export, is_export, load_variables
-from genjax.frozen import read_copies
 from genjax.memory import check_images
 from genjax.objectives.common import check_scale
 from genjax.objectives.diffusion.denoising import Autoguided, Denoising
@@ -40,6 +38,7 @@ from genjax.types import (
   Variables,
   example_batch,
 )
+from genjax.weights import is_export, load_variables, read_copies
 from genjax.workdir import read_config, run_id_of
 
 
@@ -254,6 +253,8 @@ class Run:
 
   def export(self, folder: str | Path, stablehlo: bool = False, **options) -> Path:
     """Writes the model as safetensors and JSON, to copy or to publish: see `genjax.export.export`."""
+    from genjax.export import export  # which imports this module
+
     return export(self, folder, stablehlo, **options)
 
   @property

@@ -38,9 +38,9 @@ from genjax.metrics.likelihood import likelihood
 from genjax.metrics.manifold import nearest
 from genjax.metrics.moments import moments
 from genjax.metrics.reference import Reference, compute_features, real_images, reference
-from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import make_mesh
 from genjax.types import Conditioner, Variables, example_batch
+from genjax.weights import load_tree, save_tree, tree_hash
 from tests.conftest import RECIPE, ROOT, config_of, example_of, noise, objects, one_level
 
 RANDOM = np.random.default_rng
@@ -74,7 +74,7 @@ def test_the_classifier_is_trained_once_and_is_the_same_again(digits, capsys):
   assert again.hash == extractor.hash
   assert capsys.readouterr().out == ''  # from the cache
   params = classifier.train(train_set, 10, RECIPE)
-  assert extractors.tree_hash(params) == extractor.hash  # the same bits
+  assert tree_hash(params) == extractor.hash  # the same bits
   assert extractor.details['test_accuracy'] == classifier.accuracy(params, test_set, 10, RECIPE)
   assert extractor.details['test_accuracy'] > 0.85
   # Other test images beside the same training images.
@@ -92,7 +92,7 @@ def test_the_classifier_of_known_data_is_the_same_for_everyone(tmp_path, capsys)
   train_set, test_set = real_images(name='digits', resolution=8)
   recipe = type(RECIPE)(steps=300)  # what `recipe_for` says of so few
   params, right = classifier.open_classifier(train_set, test_set, recipe, tmp_path)
-  assert extractors.tree_hash(params) == 'dd3075afc7f0daf0'
+  assert tree_hash(params) == 'dd3075afc7f0daf0'
   assert (capsys.readouterr().out, list(tmp_path.iterdir())) == ('', [])
   assert right == classifier.accuracy(params, test_set, 10, recipe)
   assert right > 0.9
@@ -449,7 +449,7 @@ def test_weights_of_extractors_are_checked(tmp_path, monkeypatch):
   np.savez(tmp_path / 'w.npz', a=np.ones(3))
   found = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card, and a note
   assert 'an npz file, whose hash cannot be checked' in found.note
-  assert found.hash == extractors.tree_hash({'a': np.ones(3)})
+  assert found.hash == tree_hash({'a': np.ones(3)})
   with pytest.raises(UsageError, match=r'w.npz has other weights \(hash [0-9a-f]{16}, not bcba2f718bfcde82\)'):
     extractors.open_efficientnet(str(tmp_path / 'w.npz'))
   np.savez(tmp_path / 'o.npz', a=np.array([{}]))

@@ -16,8 +16,9 @@ import export
 import genjax
 import sample
 from genjax.errors import UsageError
-from genjax.export import flatten, serialized_sampler
+from genjax.export import serialized_sampler
 from genjax.run import Run, abstract_state
+from genjax.weights import flatten
 from tests.conftest import OBJECTIVES, config_of, example_of, image_shape, objects, one_level
 from tests.programs import ENV, train
 

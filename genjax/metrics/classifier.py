@@ -24,8 +24,8 @@ from genjax.errors import UsageError
 from genjax.files import optional
 from genjax.images import to_float
 from genjax.metrics import efficientnet
-from genjax.metrics.weights import load_tree, save_tree
 from genjax.types import Tree
+from genjax.weights import load_tree, save_tree
 
 RELIABLE = 0.9  # test accuracy below which a card has a warning (docs/metrics.md shows the effect on precision)
 

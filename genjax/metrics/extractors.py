@@ -27,6 +27,7 @@ from genjax.metrics import classifier, efficientnet, inception
 from genjax.metrics.moments import Moments
 from genjax.metrics.torchfile import read_tensors
 from genjax.types import Tree
+from genjax.weights import tree_hash
 
 Features = tuple[Float[Array, 'b d'], Float[Array, 'b k'] | None]  # and class probabilities, if it has classes
 
@@ -53,16 +54,6 @@ class Extractor:
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.cov).all()):
       raise UsageError(f'features {self.name} are not finite: use other features.')
     return moments
-
-
-def tree_hash(tree: Tree) -> str:
-  """sha256 (16 digits) over the paths, types, shapes and bytes of a tree's arrays."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    array = np.asarray(leaf)
-    digest.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}'.encode())
-    digest.update(array.tobytes())
-  return digest.hexdigest()[:16]
 
 
 def custom_extractor(name: str, function: Callable[[UInt8[Array, 'b h w c']], Float[Array, 'b d']], version: str) -> Extractor:

@@ -23,8 +23,8 @@ from genjax.metrics.extractors import Extractor
 from genjax.metrics.fid import FloorCoefficients
 from genjax.metrics.fid import floor_coefficients as estimate
 from genjax.metrics.moments import Moments, RunningMoments
-from genjax.metrics.weights import load_tree, save_tree
 from genjax.parallel import batch_sharding, replicated
+from genjax.weights import load_tree, save_tree
 
 MIN_IMAGES = 100  # minimum number of images of a reference
 MAX_FEATURE_VALUES = 2**27  # maximum number of feature values stored (65,536 vectors of 2,048); the moments use all images
