@@ -102,9 +102,29 @@ def main(argv: list[str]) -> None:
   )
   args, rest = parser.parse_known_args(argv)
   try:
-    return evaluate_run(parser, argv) if args.images is None else evaluate_images(parser, args, rest)
+    if args.images is not None:
+      return evaluate_images(parser, args, rest)
+    if ',' not in (args.ema or ''):
+      return evaluate_run(parser, argv)
+    return evaluate_widths(parser, argv, args.ema.split(','))
   except DataError as error:
     raise UsageError(error.in_evaluation) from None
+
+
+def evaluate_widths(parser: Parser, argv: list[str], widths: list[str]) -> None:
+  """Evaluates several post-hoc EMAs of a run, and plots FID against their widths."""
+  words = [word for word in argv if not word.startswith('--ema=')]
+  if '--ema' in words:
+    del words[words.index('--ema') : words.index('--ema') + 2]
+  for width in widths:
+    evaluate_run(parser, [*words, f'--ema={width}'])
+  args, _ = parser.parse_known_args(words)
+  if args.help or args.metrics != 'all':
+    return
+  folder = Path(args.out or args.run).expanduser()
+  for name, png in report.ema_curves(card_files.load(folder)).items():
+    write_whole(folder / 'evaluation' / name, png)
+    print(f'{folder / "evaluation" / name}: FID against the width of the average')
 
 
 def evaluate_run(parser: Parser, argv: list[str]) -> None:
@@ -161,8 +181,9 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator} needs a number of test images: add --likelihood 500.')
-  average = average_of(run.config['train'], args.allow_package) if run.ema else None
+  average = average_of(run.config['train'], args.allow_package) if run.ema is True else None
   model = card.model(run.path, run.step, run.config['train'], average, run.objective, best=args.best)
+  model |= {} if isinstance(run.ema, bool) else {'ema_std': run.ema}
   model |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
   if alone:
     begin = time.perf_counter()
@@ -252,6 +273,7 @@ RUN_OPTIONS = (  # not with --images
   'guide',
   'guide_step',
   'no_ema',
+  'ema',
   'metrics',
   'seeds',
   'likelihood',

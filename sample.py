@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
       save_image(Path(args.images) / file_name(i, args.n), image)
     print(f'{args.images}: {args.n} files')
   if args.npz:
-    protocol = {'run': args.run, 'step': run.step, 'ema': not args.no_ema, 'guide': args.guide, **run.options, **options}
+    protocol = {'run': args.run, 'step': run.step, 'ema': run.ema, 'guide': args.guide, **run.options, **options}
     protocol = {name: as_spec(value) for name, value in protocol.items()}
     file = io.BytesIO()
     np.savez_compressed(file, image=images, seed=args.seed, options=json.dumps(protocol), **run.cond(values, args.n, key))

@@ -223,6 +223,7 @@ def run_parser(description: str) -> Parser:
   parser.add_argument('--guide', help='a weaker run for --guidance, instead of the unconditional model')
   parser.add_argument('--guide_step', type=int, help='which checkpoint of it (the newest)')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
+  parser.add_argument('--ema', help='the width of a post-hoc EMA, such as 0.1 (runs with train.posthoc_every)')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
   parser.add_argument('--allow_package', action='append', default=[], help='another package that the run may use')
   parser.add_argument('-h', '--help', action='store_true', help='this text')
@@ -247,7 +248,10 @@ def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list
 
 def open_run(args: argparse.Namespace) -> Run:
   """The run of the arguments of `run_parser`, with its guide."""
-  run = load(args.run, args.step, not args.no_ema, args.allow_package, args.best)
+  if args.ema is not None and args.no_ema:
+    raise UsageError('--ema and --no_ema cannot be combined: use one of them.')
+  ema = not args.no_ema if args.ema is None else parse_value('--ema', args.ema, 0.1)
+  run = load(args.run, args.step, ema, args.allow_package, args.best)
   if args.guide:
     run = run.guided_by(load(args.guide, args.guide_step, not args.no_ema, args.allow_package))
   return run

@@ -30,6 +30,7 @@ class TrainConfig:
   evaluate_samples: int = 2000
   evaluate_features: str = 'classifier'  # or 'inception', 'efficientnet_lite0', a function of yours (evaluate.py)
   ema_halflife: float = 10_000.0  # images
+  posthoc_every: int = 0  # thousands of images between averages that are kept for post-hoc EMA; 0: none
   average: Mapping[str, Any] | None = None  # spec of another average of the parameters than optim.EMA
   init_from: str = ''  # a run whose parameters a new run starts from
   accumulate: int = 1  # microbatches per step
@@ -48,6 +49,8 @@ class TrainConfig:
       raise UsageError(
         f'train.evaluate_every={self.evaluate_every} must be 0 or more, evaluate_samples={self.evaluate_samples} at least 100.'
       )
+    if self.posthoc_every < 0:
+      raise UsageError(f'train.posthoc_every={self.posthoc_every} must be 0 or more.')
     if not 0 <= self.seed < 2**32:
       raise UsageError(f'train.seed={self.seed} must be from 0 to {2**32 - 1}.')
     if not 0 < self.ema_halflife < float('inf'):

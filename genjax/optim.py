@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -153,3 +154,48 @@ class EMA:
 
 
 AVERAGE = EMA()  # by default
+MAX_STD = 0.288  # of the profiles of power-function averages: gamma = 0 has 1 / sqrt(12)
+
+
+class PowerAverages(NamedTuple):
+  main: Tree  # of the inner average
+  power: tuple[Tree, ...]  # one per standard deviation
+
+
+@dataclasses.dataclass(frozen=True)
+class PostHoc:
+  """Another average, and beside it power-function averages from which others can be reconstructed (2312.02696, section 3.1).
+
+  The power-function average of step t weights the parameters of step s by a multiple of s^gamma. Its width is given by the
+  standard deviation of this profile relative to t. See genjax/posthoc.py.
+  """
+
+  inner: Average = AVERAGE
+  stds: tuple[float, ...] = (0.05, 0.1)  # relative standard deviations
+
+  def init(self, params: Tree) -> PowerAverages:
+    return PowerAverages(self.inner.init(params), tuple(params for _ in self.stds))
+
+  def update(self, average: PowerAverages, params: Tree, step: Int[Array, ''], batch_size: int) -> PowerAverages:
+    t = (step + 1).astype(jnp.float32)
+
+    def updated(old, std):
+      decay = (1 - 1 / t) ** (gamma_of_std(std) + 1)  # equation 3; 0 at the first step
+      return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), old, params)
+
+    power = tuple(updated(old, std) for old, std in zip(average.power, self.stds, strict=True))
+    return PowerAverages(self.inner.update(average.main, params, step, batch_size), power)
+
+  def select(self, average: PowerAverages) -> Tree:
+    return self.inner.select(average.main)
+
+
+def gamma_of_std(std: float) -> float:
+  """The exponent gamma of the profile s^gamma on [0, t] whose standard deviation is `std` t (2312.02696, section 3.1).
+
+  The variance is (gamma + 1) / ((gamma + 2)^2 (gamma + 3)): gamma is the largest root of a cubic. Raises UsageError for a `std`
+  that is not between 0 and that of the uniform profile, 0.288.
+  """
+  if not isinstance(std, float) or not 0 < std < MAX_STD:
+    raise UsageError(f'ema={std!r}, the relative standard deviation of an average, must be above 0 and below {MAX_STD}.')
+  return float(np.roots([1, 7, 16 - std**-2, 12 - std**-2]).real.max())

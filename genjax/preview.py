@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from genjax import parallel, rng
+from genjax import parallel, posthoc, rng
 from genjax.checkpoint import Checkpoints
 from genjax.conditioners import can_draw, num_classes
 from genjax.experiment import Experiment
@@ -30,6 +30,7 @@ class Due(NamedTuple):
 
   show: bool  # samples, previews and the collapse panel
   evaluate: bool
+  keep_averages: bool = False  # for post-hoc EMA
 
 
 class Previews:
@@ -55,16 +56,23 @@ class Previews:
 
   def due(self, step: int) -> Due:
     """The actions that are due after `step` steps."""
-    last, every = step == self.train.steps, 1000 * self.train.evaluate_every
-    crossed = every and step * self.train.batch_size // every > (step - 1) * self.train.batch_size // every
-    return Due(step % self.train.sample_every == 0 or last, bool(every) and (crossed or last))
+    last = step == self.train.steps
+
+    def crossed(every):  # thousands of images
+      images = lambda step: step * self.train.batch_size // (1000 * every)  # noqa: E731
+      return bool(every) and (images(step) > images(step - 1) or last)
+
+    every = self.train.evaluate_every, self.train.posthoc_every
+    return Due(step % self.train.sample_every == 0 or last, *map(crossed, every))
 
   def owed(self, step: int) -> Due:
     """Actions that were due at the step resumed from but are missing, because the run was interrupted after saving it."""
     done = {name.split('/')[0] for line in self.logged if line['step'] == step for name in line}
     shown = self.picture(step).exists() and ('collapse' in done or not isinstance(self.objective, AdversarialGame))
     due = self.due(step) if 0 < step <= self.train.steps else Due(False, False)
-    return Due(parallel.any_process(due.show and not shown), parallel.any_process(due.evaluate and 'evaluation' not in done))
+    kept = posthoc.path_of(self.workdir, step).exists()
+    missing = (due.show and not shown, due.evaluate and 'evaluation' not in done, due.keep_averages and not kept)
+    return Due(*map(parallel.any_process, missing))
 
   def picture(self, step: int) -> Path:
     """The grid of samples at a step."""
@@ -104,6 +112,8 @@ class Previews:
   def __call__(self, state: TrainState, step: int, due: Due) -> None:
     """Does what is due."""
     variables = self.experiment.variables(state)
+    if due.keep_averages:
+      posthoc.write(self.workdir, step, state.ema, self.experiment.average.stds, self.mesh)
     if due.evaluate:
       self.evaluate(state, variables, step)
     if due.show:

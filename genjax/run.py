@@ -22,8 +22,9 @@ from genjax.memory import check_images
 from genjax.objectives.common import check_scale
 from genjax.objectives.diffusion.denoising import Autoguided, Denoising
 from genjax.objectives.gan.gan import AdversarialGame
-from genjax.optim import AVERAGE, EMA, Average
+from genjax.optim import AVERAGE, EMA, Average, PostHoc, gamma_of_std
 from genjax.parallel import make_mesh, replicated
+from genjax.posthoc import reconstruct
 from genjax.samplers.solvers import Solution
 from genjax.step import TrainState, init_state
 from genjax.types import (
@@ -88,7 +89,7 @@ class Run:
   objective: Objective
   variables: Variables
   step: int
-  ema: bool = True  # whether `variables` holds averaged parameters
+  ema: bool | float = True  # whether `variables` holds averaged parameters; a number: the width of a post-hoc EMA
   guide: 'Run | None' = None  # see `guided_by`
 
   def sample(
@@ -368,18 +369,20 @@ def sampling_options(objective: Objective) -> dict[str, Any]:
 
 def average_of(train: Mapping[str, Any], allow: Collection[str] = ()) -> Average:
   """The average of the parameters that the section `train` of a config specifies."""
-  return build(train['average'], allow) if train.get('average') else EMA(train.get('ema_halflife', EMA.halflife))
+  average = build(train['average'], allow) if train.get('average') else EMA(train.get('ema_halflife', EMA.halflife))
+  return PostHoc(average) if train.get('posthoc_every') else average
 
 
 def load(
-  path: str | Path, step: int | None = None, ema: bool = True, allow_package: Collection[str] = (), best: bool = False
+  path: str | Path, step: int | None = None, ema: bool | float = True, allow_package: Collection[str] = (), best: bool = False
 ) -> Run:
   """Opens a run directory or an export (genjax/export.py) for sampling, on the first device.
 
   Args:
     path: the run directory, or an export.
     step: the step of the checkpoint; the newest if None.
-    ema: load the moving average of the parameters instead of the parameters.
+    ema: load the moving average of the parameters instead of the parameters. A number such as 0.1 reconstructs an average of
+      this relative standard deviation, if the run was trained with `train.posthoc_every` (genjax/posthoc.py).
     allow_package: packages other than genjax whose classes the config may name; it can then run any code in them.
     best: load the checkpoint with the lowest FID in training (`train.evaluate_every`) instead of the newest.
 
@@ -406,6 +409,10 @@ def load(
     raise UsageError(f"{path}/config.json: the section 'data' is invalid ({first_line(error)}).") from error
   average = average_of(config['train'], allow_package)
   like = described_state(path, objective, example, average=average)
+  if not isinstance(ema, bool):
+    gamma_of_std(ema)  # whether it is a width
+    if not isinstance(average, PostHoc):
+      raise UsageError(f'{path} was trained without train.posthoc_every, so that it has no other averages: use its own.')
   if is_export(path):
     return open_export(path, config, objective, like, average, step, ema, best)
   for _ in range(20):
@@ -419,6 +426,8 @@ def load(
   else:
     raise UsageError(f'{path}: its checkpoints are deleted faster than they are read: raise train.keep.')
   params, buffers = state.variables(average if ema else None)
+  if not isinstance(ema, bool):
+    params = params | reconstruct(path, int(state.step), state.ema, average.stds, ema)
   params = params | read_copies(path, config)
   return Run(path, config, objective, Variables(params, buffers), int(state.step), ema)
 
@@ -437,7 +446,7 @@ def open_export(
   record = config.get('export') or {}
   for wrong, what in (
     (step not in (None, record.get('step')), f'step {step}'),
-    (ema != record.get('ema', True), 'averaged parameters' if ema else 'parameters that are not averaged'),
+    (ema not in (record.get('ema'), bool(record.get('ema', True))), f'parameters with ema={ema}'),
     (best, 'best checkpoint'),
   ):
     if wrong:
@@ -447,7 +456,7 @@ def open_export(
   for name in config.get('frozen') or {}:
     params[name] = described_state(path, getattr(objective, name), example).variables(None)
   variables = load_variables(path, config, Variables(params, buffers))
-  return Run(path, config, objective, variables, record['step'], ema)
+  return Run(path, config, objective, variables, record['step'], record['ema'])
 
 
 def _restore(folder: Path, step: int | None, like: TrainState, run_id: str) -> TrainState:

@@ -35,7 +35,7 @@ from genjax.errors import UsageError
 from genjax.logging import read_metrics
 from genjax.metrics.extractors import Extractor
 from genjax.metrics.reference import Reference, floor_coefficients
-from genjax.optim import EMA, Average
+from genjax.optim import EMA, Average, PostHoc
 from genjax.types import Conditioner, Objective
 from genjax.workdir import read_config
 
@@ -87,8 +87,10 @@ def model(
 ) -> dict[str, Any]:
   """The entry `model`: a checkpoint of a run whose config has the section `train`, and the entries `more`.
 
-  `average` is that of the parameters, None for parameters that are not averaged.
+  `average` is that of the parameters, None for parameters that are not averaged, and for a post-hoc EMA, whose width is in
+  `more`, `ema_std`.
   """
+  average = average.inner if isinstance(average, PostHoc) else average
   return {
     'run': str(run),
     'step': step,
@@ -102,9 +104,9 @@ def model(
   } | more
 
 
-def is_averaged(model: Mapping[str, Any]) -> bool:
-  """Whether the entry `model` of a card is about averaged parameters."""
-  return model['ema_halflife_kimg'] is not None or bool(model.get('average'))
+def ema_of(model: Mapping[str, Any]) -> bool | float:
+  """The argument `ema` of `genjax.load` for the parameters of the entry `model` of a card."""
+  return model.get('ema_std') or model['ema_halflife_kimg'] is not None or bool(model.get('average'))
 
 
 def external_model(path: Path, source: Source) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from genjax.build import build
 from genjax.errors import UsageError
 from genjax.images import encode_image, grid_image, to_uint8
 from genjax.logging import read_metrics
-from genjax.metrics.card import is_averaged
+from genjax.metrics.card import Card, ema_of, settings
 from genjax.metrics.card_files import file_name, grid_path
 from genjax.metrics.compare import Row, metric_interval, model_differences
 from genjax.metrics.tables import legend, table
@@ -130,6 +130,31 @@ def curves(rows: list[Row]) -> dict[str, bytes]:
   return found
 
 
+def ema_curves(cards: list[Card]) -> dict[str, bytes]:
+  """File name -> PNG: FID against the width of post-hoc EMAs, one figure per step and one curve per setting."""
+  from matplotlib.figure import Figure
+
+  curves: dict[int, dict[str, dict[float, list[float]]]] = {}
+  for card in cards:
+    if std := card['model'].get('ema_std'):
+      others = {key: value for key, value in settings(card).items() if key not in ('ema_std', 'step', 'kimg')}
+      curve = curves.setdefault(card['model']['step'], {}).setdefault(json.dumps([card['protocol'], others]), {})
+      curve.setdefault(std, []).append(card['metrics']['fid'])
+  found = {}
+  for step, by_settings in curves.items():
+    figure = Figure(figsize=(5, 4), layout='constrained')
+    axes = figure.add_subplot()
+    for curve in by_settings.values():
+      axes.plot(sorted(curve), [np.mean(curve[std]) for std in sorted(curve)], marker='o')
+    axes.set_xlabel('relative standard deviation of the average')
+    axes.set_ylabel('FID (lower is better)')
+    axes.grid(alpha=0.3)
+    out = io.BytesIO()
+    figure.savefig(out, format='png', dpi=120, metadata={'Software': None})
+    found[f'ema_{step:08d}.png'] = out.getvalue()
+  return found
+
+
 def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
   """Name -> PNG: samples of each row, with the same keys and classes for all; of external images the first ones.
 
@@ -144,7 +169,7 @@ def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
       except OSError as error:
         print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')
       continue
-    ema = is_averaged(model)
+    ema = ema_of(model)
     try:
       run = load(path, model['step'], ema, allow, model['best'])
       if guide := model.get('guide'):

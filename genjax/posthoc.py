@@ -1,0 +1,121 @@
+"""Post-hoc EMA: averages of parameters of any width, reconstructed after training (2312.02696, section 3.2 and appendix C).
+
+With `train.posthoc_every`, a run tracks two power-function averages (`optim.PostHoc`) and writes them every so many images to
+
+  posthoc/step_00000123.safetensors   '<std>/<player>/...', the averaged parameters alone
+
+All of these files are kept: they are what an average is reconstructed from, as the linear combination whose profile over the
+steps of the training is nearest to the wanted one. Buffers are not averaged; they are those of the checkpoint.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from genjax import parallel
+from genjax.errors import UsageError
+from genjax.files import write_whole
+from genjax.optim import PowerAverages, gamma_of_std
+from genjax.types import Tree
+from genjax.weights import flatten
+
+FOLDER = 'posthoc'
+LARGEST_ERROR = 0.1  # of a reconstructed profile, relative
+
+
+class Profile(NamedTuple):
+  """The weights s^gamma, normalized, of the steps s in [0, t]."""
+
+  step: int
+  std: float  # relative to `step`
+
+
+def path_of(workdir: Path, step: int) -> Path:
+  return workdir / FOLDER / f'step_{step:08d}.safetensors'
+
+
+def write(workdir: Path, step: int, ema: Mapping[str, PowerAverages], stds: Sequence[float], mesh: Mesh) -> None:
+  """Writes the power-function averages of all players. All hosts must call it; the first one writes."""
+  trees = {str(std): {name: average.power[i] for name, average in ema.items()} for i, std in enumerate(stds)}
+  whole = jax.jit(lambda x: x, out_shardings=parallel.replicated(mesh))(trees)
+  if jax.process_index() == 0:
+    arrays = {name: np.asarray(x) for name, x in flatten(jax.device_get(whole)).items()}
+    write_whole(path_of(workdir, step), save(arrays, {'format': 'genjax', 'step': str(step)}))
+
+
+def reconstruct(
+  workdir: Path, step: int, ema: Mapping[str, PowerAverages], stds: Sequence[float], std: float
+) -> dict[str, Tree]:
+  """The averages of relative standard deviation `std` at `step`, by player.
+
+  Args:
+    workdir: the run directory.
+    step: the step of a checkpoint.
+    ema: its averages, which are used beside those of the files.
+    stds: the standard deviations of these averages.
+    std: the wanted one.
+
+  Raises:
+    UsageError: a file is damaged, or the files are too few or too far apart for this width.
+  """
+  steps = [int(path.stem.removeprefix('step_')) for path in sorted((workdir / FOLDER).glob('step_*.safetensors'))]
+  sources = [Profile(s, w) for s in (*(s for s in steps if s < step), step) for w in stds]
+  weights, error = solve(sources, Profile(step, std))
+  if error > LARGEST_ERROR:
+    raise UsageError(
+      f'{workdir}: the {len(sources)} averages of {FOLDER}/ up to step {step} approximate the profile of --ema {std} with a '
+      f'relative error of {error:.2f}, more than {LARGEST_ERROR}: use another width, or a smaller train.posthoc_every.'
+    )
+  structure = {name: average.power[0] for name, average in ema.items()}
+  shapes = flatten(structure)
+  found = {name: np.zeros(leaf.shape) for name, leaf in shapes.items()}
+  newest = {w: flatten({name: average.power[i] for name, average in ema.items()}) for i, w in enumerate(stds)}
+  for source, weight in zip(sources, weights, strict=True):
+    arrays = newest[source.std] if source.step == step else read(workdir, source, shapes)
+    for name in found:
+      found[name] += weight * np.asarray(arrays[name], np.float64)
+  leaves = [found[name].astype(leaf.dtype) for name, leaf in shapes.items()]
+  return jax.tree.unflatten(jax.tree.structure(structure), leaves)
+
+
+def read(workdir: Path, source: Profile, names: Collection[str]) -> dict[str, np.ndarray]:
+  """The arrays of an average. Raises UsageError if its file is damaged or lacks one."""
+  path = path_of(workdir, source.step)
+  try:
+    with safe_open(path, 'np') as file:
+      return {name: file.get_tensor(f'{source.std}/{name}') for name in names}
+  except (OSError, SafetensorError) as error:
+    raise UsageError(f'{path} cannot be read ({error}): restore it, or move it away.') from None
+
+
+def solve(sources: Sequence[Profile], target: Profile) -> tuple[Float[np.ndarray, 'n'], float]:
+  """The weights of the combination of `sources` nearest to `target` in L2, and its relative error (appendix C.3)."""
+  gram = np.array([[inner_product(a, b) for b in sources] for a in sources])
+  right = np.array([inner_product(a, target) for a in sources])
+  weights = np.linalg.lstsq(gram, right, rcond=1e-14)[0]
+  norm = inner_product(target, target)
+  squared = norm - 2 * weights @ right + weights @ gram @ weights
+  return weights, math.sqrt(max(squared, 0) / norm)
+
+
+def inner_product(a: Profile, b: Profile) -> float:
+  """The integral of the product of two profiles, p(s) = (gamma + 1) s^gamma / t^(gamma + 1) on [0, t].
+
+  It is computed in logarithms, because powers of steps overflow.
+  """
+  (g, h), least = (gamma_of_std(profile.std) for profile in (a, b)), min(a.step, b.step)
+  exponent = (g + h + 1) * math.log(least) - (g + 1) * math.log(a.step) - (h + 1) * math.log(b.step)
+  return (g + 1) * (h + 1) / (g + h + 1) * math.exp(exponent)
+
+
+def tracked(average: Any) -> tuple[float, ...]:
+  """The standard deviations that an average tracks; none for averages other than `optim.PostHoc`."""
+  return getattr(average, 'stds', ())
