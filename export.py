@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
   parser.add_argument('--out', help='a new folder')
   parser.add_argument('--stablehlo', action='store_true', help='also export the sampler, for CPU, CUDA and TPU')
+  parser.add_argument('--half', action='store_true', help='store the weights as float16')
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> None:
     return print(parser.format_help() + options_help(run))
   if not args.out:
     raise UsageError('--out is missing: add --out DIR, a new folder.')
-  folder = run.export(args.out, args.stablehlo, **parse_options(rest, run.options, vars(args), args.allow_package))
+  folder = run.export(args.out, args.stablehlo, args.half, **parse_options(rest, run.options, vars(args), args.allow_package))
   for path in sorted(folder.rglob('*')):
     if path.is_file():
       print(f'{path}: {path.stat().st_size:,} bytes')

@@ -31,18 +31,19 @@ SAMPLER = 'sampler.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def export(run: Run, folder: str | Path, stablehlo: bool = False, **options) -> Path:
+def export(run: Run, folder: str | Path, stablehlo: bool = False, half: bool = False, **options) -> Path:
   """Writes an export of a run.
 
   Args:
     run: a run or another export.
     folder: created; must be empty or not exist.
     stablehlo: also export the sampler, with a symbolic batch size.
+    half: store the weights as float16, in half the space. They are float32 again when the export is opened.
     **options: of the exported sampler, such as `steps=10`; see `run.options`.
 
   Raises:
-    UsageError: the folder is not empty or cannot be written to, an option is unknown or given without `stablehlo`, or the run
-      is guided by another.
+    UsageError: the folder is not empty or cannot be written to, an option is unknown or given without `stablehlo`, the run is
+      guided by another, or weights are too large for float16.
   """
   folder = Path(folder)
   if run.guide:
@@ -53,6 +54,7 @@ def export(run: Run, folder: str | Path, stablehlo: bool = False, **options) -> 
   options = run.options | run.checked(options)
   variables = Variables(*jax.device_get(run.variables))
   arrays = flatten(variables._asdict())
+  arrays = {name: halved(name, x) for name, x in arrays.items()} if half else arrays
   record = {'step': run.step, 'ema': run.ema, 'hash': tree_hash(arrays), 'cost': card.training_cost(run.path, run.step)}
   config = portable(run.config) | {'export': record}
   sampler = serialized_sampler(run, arrays, options) if stablehlo else b''
@@ -63,6 +65,15 @@ def export(run: Run, folder: str | Path, stablehlo: bool = False, **options) -> 
     card_files.save(folder, found)
   write_export(folder, arrays, config, readme(run, config, cards, folder.name, options if stablehlo else None))
   return folder
+
+
+def halved(name: str, x: np.ndarray) -> np.ndarray:
+  """float32 as float16; other types unchanged. Raises UsageError for values that float16 does not have."""
+  if x.dtype != np.float32:
+    return x
+  if np.abs(x).max(initial=0) > np.finfo(np.float16).max:
+    raise UsageError(f'{name} has values that are too large for float16: export without half.')
+  return x.astype(np.float16)
 
 
 def check_empty(folder: Path) -> None:
@@ -104,10 +115,11 @@ def cards_of(run: Run) -> list[dict[str, Any]]:
 
 def serialized_sampler(run: Run, arrays: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
   """`jax.export` of the sampler: (weights, key data uint32 [2], index int32 [n], {field: [n, ...]}) -> images [n, H, W, C]."""
-  structure = jax.tree.structure(run.variables._asdict())
+  structure, types = jax.tree.structure(run.variables._asdict()), [x.dtype for x in jax.tree.leaves(run.variables._asdict())]
 
   def sample(weights, key, index, cond):
-    variables = Variables(**jax.tree.unflatten(structure, [weights[name] for name in arrays]))
+    leaves = [weights[name].astype(dtype) for name, dtype in zip(arrays, types, strict=True)]
+    variables = Variables(**jax.tree.unflatten(structure, leaves))
     keys = rng.image_keys(jax.random.wrap_key_data(key, impl=rng.IMPL), index)
     return run.objective.sample(variables, keys, cond, **options)
 

@@ -252,11 +252,11 @@ class Run:
     model = Autoguided(main, weak)
     return dataclasses.replace(self, objective=model, variables=Variables(params, buffers), guide=weaker)
 
-  def export(self, folder: str | Path, stablehlo: bool = False, **options) -> Path:
+  def export(self, folder: str | Path, stablehlo: bool = False, half: bool = False, **options) -> Path:
     """Writes the model as safetensors and JSON, to copy or to publish: see `genjax.export.export`."""
     from genjax.export import export  # which imports this module
 
-    return export(self, folder, stablehlo, **options)
+    return export(self, folder, stablehlo, half, **options)
 
   @property
   def options(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def load_variables(folder: Path, config: Mapping[str, Any], like: Variables) -> 
       raise UsageError(f'{path}: {name} has the shape {shapes[1]}, but the model in config.json has {shapes[0]}.')
   if tree_hash(arrays) != record.get('hash'):
     raise UsageError(f'{path} has changed: its hash is not the one in config.json. Copy it again.')
-  leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
+  leaves = [jax.numpy.asarray(arrays[name], leaf.dtype) for name, leaf in expected.items()]
   return Variables(**jax.tree.unflatten(jax.tree.structure(like._asdict()), leaves))
 
 

@@ -71,6 +71,21 @@ def test_exports_of_other_families_have_the_same_images(name, runs, tmp_path):
   np.testing.assert_array_equal(copy.sample(key, 2), run.sample(key, 2))
 
 
+def test_half_the_space_nearly_the_same_images(runs, exported, tmp_path):
+  run = genjax.load(runs('digits_vae'))
+  folder = run.export(tmp_path / 'half', half=True, stablehlo=True)
+  sizes = [(path / 'weights.safetensors').stat().st_size for path in (folder, exported)]
+  assert 0.45 < sizes[0] / sizes[1] < 0.6
+  copy = genjax.load(folder)
+  assert {x.dtype for x in jax.tree.leaves(copy.variables)} == {x.dtype for x in jax.tree.leaves(run.variables)}
+  images = copy.sample(jax.random.key(0), 4, label=3)
+  np.testing.assert_allclose(images, run.sample(jax.random.key(0), 4, label=3), atol=0.02)
+  sampler = jax.export.deserialize((folder / 'sampler.stablehlo').read_bytes())
+  key, labels = jax.random.key_data(jax.random.key(0)), np.full(4, 3, np.int32)
+  made = sampler.call(load_file(folder / 'weights.safetensors'), key, np.arange(4, dtype=np.int32), {'label': labels})
+  np.testing.assert_allclose(made, images, atol=1e-5)
+
+
 def test_the_sampler_runs_without_genjax(exported, tmp_path):
   text = (exported / 'README.md').read_text()
   (code,) = [part.removeprefix('python\n').split('```')[0] for part in text.split('```') if 'export.deserialize' in part]
