@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
   if args.walk is not None or args.mix is not None:
     return through_latents(args, argv, run, key, values, options)
   values |= {'label': parse_label(args.label, args.n, run)} if args.label else {}
-  images = run.sample(key, args.n, batch_size=args.batch_size, **values, **options)
+  images = run.sample(key, args.n, batch_size=args.batch_size, progress=True, **values, **options)
   check_finite(int(not_finite(images)), args.n)
   images = np.asarray(to_uint8(images))
   if not (args.out or args.images or args.npz):

@@ -17,6 +17,7 @@ import contextlib
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -28,11 +29,12 @@ from genjax.commandline import Parser, config_of_run, load_config, split_overrid
 from genjax.data.pipeline import Pipeline
 from genjax.environment import write_environment
 from genjax.errors import UsageError
-from genjax.experiment import Experiment, build_experiment, bytes_of, dry_run, parameter_report, resolve_specs
+from genjax.experiment import Experiment, build_experiment, bytes_of, dry_run, resolve_specs
 from genjax.files import DISK_FULL, NotWritten
 from genjax.frozen import write_copies
-from genjax.logging import MetricWriter, NullWriter, Progress, StepMetrics
+from genjax.logging import MetricWriter, NullWriter, Progress, StepMetrics, say
 from genjax.memory import check_images, check_state
+from genjax.overview import overview, summary
 from genjax.preview import Previews
 from genjax.run import abstract_state
 from genjax.signals import EVALUATION, SAMPLES, STEP, StopRequest
@@ -52,7 +54,6 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.FATAL)  # errors are also raised
   parallel.initialize_distributed(args.coordinator, args.num_processes, args.process_id)
   stop_request.reinstall()
-  say = print if jax.process_index() == 0 else lambda text: None
   if args.replay:
     return replay.replay(Path(args.replay).resolve(), args.allow_package)
 
@@ -103,17 +104,16 @@ def main(argv: list[str]) -> None:
   sharding = parallel.state_sharding(like, mesh, train.strategy)
   state = checkpoints.restore_newest(like, sharding, args.strict)
   first = int(state.step) if state else 0
-  if state:
-    say(f'{workdir}: resuming from step {first}.')
-  else:
-    state = new_state(experiment, like, sharding, say, args.allow_package)
-    say(f'{workdir}: {parameter_report(like)}; {len(source)} images {source.image_shape}.')
   previews = Previews(experiment, workdir, mesh, first, run_id, args.allow_package)
   owed = previews.owed(first)
   if first >= train.steps and not any(owed):
     checkpoints.close()
     say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to continue.')
     return
+  say(f'{workdir}: resuming from step {first}.' if state else f'{workdir}: a new run.')
+  say(overview(experiment, like, mesh, first, args.allow_package))
+  say('compiling ...')
+  state = state or new_state(experiment, like, sharding, args.allow_package)
 
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read before
   # anything is written, so that checkpoints contain only finite values; after a step that is not finite, the state no longer
@@ -122,8 +122,8 @@ def main(argv: list[str]) -> None:
   if jax.process_index() == 0:
     metrics = MetricWriter(workdir, first, train.batch_size, experiment.resolved, args.wandb)
     progress = Progress(first, train.steps, train.batch_size)
-  previews.open(metrics, say)
-  stopping = False
+  previews.open(metrics)
+  stopping, began = False, time.perf_counter()
   with contextlib.ExitStack() as closing:  # closes each even if closing another fails, the checkpoints last
     for part in (checkpoints, previews, metrics, pipeline, progress):
       closing.callback(part.close)
@@ -170,10 +170,12 @@ def main(argv: list[str]) -> None:
     number = stop_request.signal or signal.SIGTERM  # another host received it
     say(f'{workdir}: stopped by {signal.Signals(number).name} and saved at step {done}. The same command resumes.')
     sys.exit(128 + number)
-  say(f'{workdir}: done. {previews.picture(train.steps)}')
+  if jax.process_index() == 0:
+    seconds = time.perf_counter() - began
+    say(summary(train, workdir, previews.picture(train.steps), first, seconds, args.allow_package))
 
 
-def new_state(experiment: Experiment, like: TrainState, sharding, say, allow: list[str]) -> TrainState:
+def new_state(experiment: Experiment, like: TrainState, sharding, allow: list[str]) -> TrainState:
   """The state before the first step, laid out as `sharding`."""
   start = experiment.train.init_from and start_from(experiment.train.init_from, like, say, allow)
 

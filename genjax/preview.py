@@ -1,6 +1,7 @@
 """Periodic actions during training: samples, previews, the collapse panel, evaluation, and the best checkpoint."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from genjax.checkpoint import Checkpoints
 from genjax.conditioners import can_draw, num_classes
 from genjax.experiment import Experiment
 from genjax.images import save_grid, to_float, to_uint8
-from genjax.logging import NullWriter, read_metrics
+from genjax.logging import NullWriter, read_metrics, say
 from genjax.metrics import collapse
 from genjax.metrics.reference import held_out_images
 from genjax.metrics.training import evaluation_summary, make_online_evaluator
@@ -78,9 +79,9 @@ class Previews:
     """The grid of samples at a step."""
     return self.workdir / 'samples' / f'step_{step:08d}.png'
 
-  def open(self, metrics: Any, say: Any) -> None:
-    """Prepares sampling and evaluation. `metrics` is written to; `say` prints a line on the first process."""
-    self.metrics, self.say = metrics, say
+  def open(self, metrics: Any) -> None:
+    """Prepares sampling and evaluation. `metrics` is written to."""
+    self.metrics = metrics
     experiment, objective, mesh = self.experiment, self.objective, self.mesh
     evaluates = bool(self.train.evaluate_every)
     evaluator_options = (self.workdir, self.train, objective, experiment.source, experiment.data, mesh, self.allow)
@@ -127,7 +128,7 @@ class Previews:
       self.best_checkpoints.save(state)
       self.best_checkpoints.wait()  # before its line is written: what is logged is kept
     self.metrics.write(step, {f'evaluation/{name}': value for name, value in card['metrics'].items()})
-    self.say(f'step {step}: FID {fid:.4g}, lowest {self.best:.4g} ({evaluation_summary(card)})')
+    say(f'step {step}: FID {fid:.4g}, lowest {self.best:.4g} ({evaluation_summary(card)})')
 
   def show(self, variables: Variables, step: int) -> None:
     """Grids of samples and previews, and the collapse panel."""
@@ -135,8 +136,8 @@ class Previews:
     if jax.process_index() == 0:
       for name, grid in previews.items():
         path = self.workdir / 'previews' / name / self.picture(step).name
-        save_grid(path, grid.reshape(-1, *grid.shape[2:]), grid.shape[1])
-      save_grid(self.picture(step), images, self.columns, self.captions)
+        self.save(step, path, grid.reshape(-1, *grid.shape[2:]), grid.shape[1])
+      self.save(step, self.picture(step), images, self.columns, self.captions)
     if self.monitor:
       panel = self.monitor(variables)
       self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})
@@ -144,7 +145,13 @@ class Previews:
       if not self.notice_given and (notice := collapse.overfitting_warning(panel)):  # once: it holds for long
         messages, self.notice_given = [*messages, notice], True
       for text in messages:
-        self.say(f'step {step}: {text}.')
+        say(f'step {step}: {text}.')
+
+  def save(self, step: int, path: Path, images: np.ndarray, columns: int, captions: Sequence[str] = ()) -> None:
+    """Writes a grid of images, also to the log."""
+    save_grid(path, images, columns, captions)
+    self.metrics.write_picture(step, path)
+    say(f'step {step}: {path}')
 
   def close(self) -> None:
     """Waits for the best checkpoint."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
+from tqdm import tqdm
 
 from genjax import latents, rng
 from genjax.build import build, check, parameters
@@ -18,6 +19,7 @@ from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.conditioners import can_draw, class_label, complete, num_classes, only
 from genjax.data.sources.base import Source, numbered
 from genjax.errors import UsageError, unknown
+from genjax.logging import on_terminal
 from genjax.memory import check_images
 from genjax.objectives.common import check_scale
 from genjax.objectives.diffusion.denoising import Autoguided, Denoising
@@ -98,6 +100,7 @@ class Run:
     n: int,
     *,
     batch_size: int = 256,
+    progress: bool = False,
     **options,
   ) -> Float[Array, 'n h w c']:
     """`n` images in [-1, 1]. Image i depends only on (key, i), not on `n` or `batch_size`.
@@ -107,6 +110,7 @@ class Run:
       n: the number of images.
       batch_size: the number of images computed at once. Each batch size and set of options is compiled once; other values of
         float options, such as guidance or truncation, do not recompile.
+      progress: show a progress bar, on a terminal and if there are several batches.
       **options: conditions of the model, such as `label='shoes'` (a name, a number, or a list with one per image; drawn if not
         set), and options of the objective, see `run.options`.
 
@@ -118,11 +122,15 @@ class Run:
     cond, options = self.split_request(key, n, options)
     self.check_traced(cond, options)
     size = min(n, batch_size)
-    parts = []
-    for start in range(0, n, size):
-      index = np.arange(start, start + size, dtype=np.int32)  # beyond n: padding, removed below
-      part = {name: jnp.asarray(x[np.minimum(index, n - 1)]) for name, x in cond.items()}
-      parts.append(_call(self.objective, options, self.variables, key, index, part))
+    parts, shown = [], progress and n > size and on_terminal()
+    with tqdm(total=n, desc='sampling', unit='image', leave=False, disable=not shown) as bar:
+      for start in range(0, n, size):
+        index = np.arange(start, start + size, dtype=np.int32)  # beyond n: padding, removed below
+        part = {name: jnp.asarray(x[np.minimum(index, n - 1)]) for name, x in cond.items()}
+        parts.append(_call(self.objective, options, self.variables, key, index, part))
+        if shown:
+          parts[-1].block_until_ready()
+          bar.update(min(size, n - start))
     return jnp.concatenate(parts)[:n]
 
   def solve(self, key: jax.Array, n: int, **options) -> Solution:

@@ -4,6 +4,8 @@ config.json       resolved: every option written out, so that later defaults can
 environment.json  versions, devices, commit, command of this and earlier sessions
 metrics.jsonl     one object per line: step, kimg, losses, images_per_second
 samples/          step_*.png, from the same latents each time
+previews/         step_*.png of autoencoders: reconstructions, interpolations
+tensorboard/      event files: metrics, samples, previews, the config
 checkpoints/      the whole training state
 best/             the training state with the lowest FID, if train.evaluate_every is set
 evaluation/       the results of evaluate.py

@@ -1,16 +1,24 @@
-"""metrics.jsonl and its mirrors never go back."""
+"""metrics.jsonl and its mirrors never go back; progress bars."""
 
+import io
 import json
 import math
+import resource
 import struct
 import sys
 import types
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
+import genjax.logging
 from genjax.errors import UsageError
-from genjax.logging import MetricWriter
+from genjax.images import save_image
+from genjax.logging import MAX_REWRITTEN, MetricWriter, Progress, duration, reading, saved_pictures, say
+from tests.conftest import noise
 
 
 def test_metrics_after_the_resumed_step_are_cut(tmp_path):
@@ -30,16 +38,35 @@ def test_metrics_after_the_resumed_step_are_cut(tmp_path):
   assert lines[-1]['loss'] is None
 
 
-def points(folder):
-  """The scalars in TensorBoard's files: (tag, step, value), in order."""
+def summaries(folder):
+  """What is in TensorBoard's files: (step, summary), in order."""
   found = []
   for path in sorted(folder.iterdir()):
     data, at = path.read_bytes(), 0
     while at < len(data):  # length, checksum, event, checksum
       (length,) = struct.unpack('<Q', data[at : at + 8])
       event = Event.FromString(data[at + 12 : at + 12 + length])
-      found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+      found += [(event.step, value) for value in event.summary.value]
       at += 16 + length
+  return found
+
+
+def points(folder):
+  """The scalars in TensorBoard's files: (tag, step, value), in order."""
+  values = [(step, value) for step, value in summaries(folder) if value.WhichOneof('value') == 'simple_value']
+  return [(value.tag, step, value.simple_value) for step, value in values]
+
+
+def pictures(folder):
+  """The images in TensorBoard's files: (tag, step) -> pixels. Their recorded sizes are checked."""
+  found = {}
+  for step, value in summaries(folder):
+    if value.WhichOneof('value') == 'image':
+      image = Image.open(io.BytesIO(value.image.encoded_image_string), formats=('PNG',))
+      assert image.size == (value.image.width, value.image.height)
+      assert len(image.getbands()) == value.image.colorspace
+      assert (value.tag, step) not in found
+      found[value.tag, step] = np.asarray(image)
   return found
 
 
@@ -68,6 +95,135 @@ def test_a_full_disk_names_the_file(tmp_path):
   with pytest.raises(UsageError, match=r'metrics.jsonl cannot be written \(No space left on device\): '):
     log.write(5, {'loss': 1.0})
   log.close()
+
+
+def test_tensorboard_shows_pictures_also_after_a_kill(tmp_path):
+  images = {
+    (folder, step): noise(shape=(height, 9, channels), seed=step)[0]
+    for folder, height, channels in (('samples', 7, 3), ('previews/reconstructions', 5, 1))
+    for step in (5, 10, 15)
+  }
+  path = lambda folder, step: tmp_path / folder / f'step_{step:08d}.png'  # noqa: E731
+
+  def write(log, steps):
+    for (folder, step), image in images.items():
+      if step in steps:
+        save_image(path(folder, step), image)
+        log.write_picture(step, path(folder, step))
+
+  def expected(steps):
+    return {(folder, step * 8): image.squeeze() for (folder, step), image in images.items() if step in steps}
+
+  log = MetricWriter(tmp_path, 0, 8, {})
+  write(log, (5, 10, 15))
+  log.close()
+  found = pictures(tmp_path / 'tensorboard')
+  assert found.keys() == expected((5, 10, 15)).keys()
+  assert all(np.array_equal(found[key], image) for key, image in expected((5, 10, 15)).items())
+
+  (tmp_path / 'samples' / 'step_x.png').write_bytes(path('samples', 5).read_bytes())  # not pictures of the run
+  (tmp_path / 'samples' / 'step_00000006.png').write_text('text')
+  (tmp_path / 'samples' / 'step_00000007.png').symlink_to(path('samples', 5))
+  (tmp_path / 'samples' / 'step_00000008.png').mkdir()
+  log = MetricWriter(tmp_path, 10, 8, {})
+  assert pictures(tmp_path / 'tensorboard').keys() == expected((5, 10)).keys()  # that of step 15 is made again
+  write(log, (15,))
+  log.close()
+  found = pictures(tmp_path / 'tensorboard')
+  assert found.keys() == expected((5, 10, 15)).keys()
+  assert all(np.array_equal(found[key], image) for key, image in expected((5, 10, 15)).items())
+
+
+def test_of_many_pictures_some_are_rewritten(tmp_path):
+  (tmp_path / 'samples').mkdir()
+  steps = range(10, 10 * (3 * MAX_REWRITTEN + 2), 10)
+  for step in steps:
+    (tmp_path / 'samples' / f'step_{step:08d}.png').touch()
+  kept = [picture.step for picture in saved_pictures(tmp_path, steps[-1])]
+  assert MAX_REWRITTEN / 2 < len(kept) <= MAX_REWRITTEN
+  assert len(set(np.diff(kept))) == 1
+  assert [picture.step for picture in saved_pictures(tmp_path, 30)] == [10, 20, 30]
+
+
+def test_tensorboard_has_the_config_as_text_and_as_hyperparameters(tmp_path):
+  config = {
+    'data': {'name': 'x', 'hash': 'abc', 'flip': True},
+    'objective': {'network': {'cls': 'networks.unet.UNet', 'attention': (4, 8), 'width': 32}},
+    'train': {'average': None, 'ema_halflife': 1e4},
+    'frozen': {'teacher': {'run': 'x'}},
+  }
+  MetricWriter(tmp_path, 0, 8, config).close()
+  found = {value.tag: value for _, value in summaries(tmp_path / 'tensorboard')}
+  assert found['config'].metadata.plugin_data.plugin_name == 'text'
+  assert json.loads(found['config'].tensor.string_val[0]) == json.loads(json.dumps(config))
+  data = found['_hparams_/session_start_info'].metadata.plugin_data
+  assert data.plugin_name == 'hparams'
+  options = HParamsPluginData.FromString(data.content).session_start_info.hparams
+  values = {name: getattr(value, value.WhichOneof('kind')) for name, value in options.items()}
+  assert values == {
+    'data.name': 'x',
+    'data.flip': True,
+    'objective.network.cls': 'networks.unet.UNet',
+    'objective.network.attention': '[4, 8]',
+    'objective.network.width': 32,
+    'train.average': 'null',
+    'train.ema_halflife': 1e4,
+  }
+
+
+def test_a_picture_on_a_full_disk_names_the_folder(tmp_path):
+  log = MetricWriter(tmp_path, 0, 8, {})
+  path = tmp_path / 'samples' / 'step_00000005.png'
+  save_image(path, noise(shape=(200, 200, 3))[0])  # more than a buffer
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+  try:
+    with pytest.raises(UsageError, match=r'tensorboard cannot be written \(File too large\): free space'):
+      log.write_picture(5, path)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  log.close()
+
+
+def test_durations():
+  assert [duration(seconds) for seconds in (0.04, 9.4, 42, 99, 186, 5400, 18_720)] == [
+    '0.0 s', '9.4 s', '42 s', '99 s', '3.1 min', '90.0 min', '5.2 h'
+  ]  # fmt: skip
+
+
+def test_the_bar_on_a_terminal_has_losses_and_speed_and_lines_appear_above_it(monkeypatch, capsys):
+  values = {'model/loss': 0.123456, 'model/grad_norm': 2.0, 'images_per_second': 987.0, 'compile_seconds': 3.0}
+  progress = Progress(4, 10, 8)
+  progress.show(7, values)
+  progress.show(10, values)
+  progress.close()
+  out, err = capsys.readouterr()
+  first, last = out.splitlines()
+  assert all(part in first for part in ('7/10', '987 images/s', '0.0 s left', 'model/loss 0.1235', '3.0 s'))
+  assert 'left' not in last
+  assert not err
+  monkeypatch.setattr(genjax.logging, 'on_terminal', lambda: True)
+  progress = Progress(4, 10, 8)
+  progress.advance()
+  progress.show(5, values)
+  say('a line')
+  progress.close()
+  out, err = capsys.readouterr()
+  assert out == 'a line\n'
+  assert all(part in err for part in ('5/10', '987 images/s', 'model/loss 0.1235'))
+
+
+def test_reading_is_silent_unless_on_a_terminal_and_slow(monkeypatch, capsys):
+  assert list(reading(range(3))) == [0, 1, 2]
+  assert capsys.readouterr() == ('', '')
+  monkeypatch.setattr(genjax.logging, 'on_terminal', lambda: True)
+  assert list(reading(range(3))) == [0, 1, 2]
+  assert capsys.readouterr() == ('', '')
+  with reading(total=5000) as progress:
+    progress.start_t -= 3  # seconds ago
+    progress.update(1000)
+    progress.refresh()
+  assert '1000/5000' in capsys.readouterr().err
 
 
 def test_wandb_goes_on_in_a_resumed_run_and_never_back(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from genjax.types import Variables
 from genjax.workdir import read_config
 from tests.conftest import ROOT
 from tests.programs import ENV, train
+from tests.test_logging import pictures
 
 
 def size(path):
@@ -64,7 +65,21 @@ def test_a_run_directory_holds_what_is_promised(runs):
   assert {'model/loss', 'model/grad_norm', 'images_per_second'} <= set(lines[1])
   assert [line for line in lines if 'compile_seconds' in line] == lines[:1]
   assert size(path / 'samples' / 'step_00000010.png') == (10 * 66 - 2, 18 + 8 * 66 - 2)
-  assert list((path / 'tensorboard').iterdir())
+  assert pictures(path / 'tensorboard').keys() == {('samples', 80)}
+
+
+def test_sampling_several_batches_shows_progress_on_a_terminal_if_asked(runs, monkeypatch, capsys):
+  run, key = genjax.load(runs('digits_vae')), jax.random.key(0)
+  images = run.sample(key, 10, batch_size=4)
+  monkeypatch.setattr('genjax.run.on_terminal', lambda: True)
+  run.sample(key, 10, batch_size=4)
+  run.sample(key, 10, progress=True)  # one batch
+  assert capsys.readouterr().err == ''
+  assert np.array_equal(run.sample(key, 10, batch_size=4, progress=True), images)
+  assert 'sampling' in capsys.readouterr().err
+  monkeypatch.setattr('genjax.run.on_terminal', lambda: False)
+  run.sample(key, 10, batch_size=4, progress=True)
+  assert capsys.readouterr().err == ''
 
 
 @pytest.mark.slow

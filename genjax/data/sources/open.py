@@ -18,6 +18,7 @@ from genjax.data.sources.folder import ImageFolder
 from genjax.data.sources.npz import npz
 from genjax.data.sources.tfds import Tfds, tfds_names
 from genjax.errors import UsageError
+from genjax.logging import reading
 
 
 def open_data(
@@ -88,11 +89,13 @@ def open_data(
     return source
   images = np.empty((len(source), *source.image_shape), np.uint8)
   cond = {name: np.empty((len(source), *x.shape), x.dtype) for name, x in source.example.cond.items()}
-  for start in range(0, len(source), 1024):
-    part = np.arange(start, min(start + 1024, len(source)))
-    images[part], read = source.read(part)
-    for name, array in cond.items():
-      array[part] = read[name]
+  with reading(total=len(source)) as progress:
+    for start in range(0, len(source), 1024):
+      part = np.arange(start, min(start + 1024, len(source)))
+      images[part], read = source.read(part)
+      for name, array in cond.items():
+        array[part] = read[name]
+      progress.update(len(part))
   return Arrays(source.name, images, cond, source.example.classes, contents.describe(source))
 
 
