@@ -118,7 +118,9 @@ def make_entries(args) -> list[Entry]:
   for setting in settings:
     for seed in range(args.seeds) if args.seeds else (None,):
       overrides = setting | ({} if seed is None else {'train.seed': str(seed)})
-      parts = [f'{names[name]}={value}' for name, value in setting.items()] + ([] if seed is None else [f'seed={seed}'])
+      parts = [f'{names[name]}={class_of(name, value)}' for name, value in setting.items()] + (
+        [] if seed is None else [f'seed={seed}']
+      )
       folder = re.sub(r'[^A-Za-z0-9.=,_+-]+', '_', ','.join(parts)) or 'run'
       entries.append(Entry(Path(args.workdir) / folder, overrides))
   if len({entry.workdir for entry in entries}) < len(entries):
@@ -138,13 +140,19 @@ def split_values(text: str) -> list[str]:
   return [value.strip() for value in values if value.strip()]
 
 
+def class_of(name: str, value: str) -> str:
+  """The class alone of a value of an option `....cls`; other values unchanged."""
+  return value.rpartition('.')[2] if name.endswith('.cls') else value
+
+
 def short_names(names: list[str]) -> dict[str, str]:
-  """The last part of each name, or as many as tell them apart."""
-  for n in range(1, max((name.count('.') for name in names), default=0) + 2):
-    short = {name: '.'.join(name.split('.')[-n:]) for name in names}
+  """The last part of each name, or as many as tell them apart, without `.cls`."""
+  parts = {name: name.removesuffix('.cls').split('.') for name in names}
+  for n in range(1, max(map(len, parts.values()), default=0) + 1):
+    short = {name: '.'.join(path[-n:]) for name, path in parts.items()}
     if len(set(short.values())) == len(names):
-      break
-  return short
+      return short
+  return {name: name for name in names}
 
 
 def commands_of(entry: Entry, args, more: list[str]) -> list[list[str]]:

@@ -31,6 +31,8 @@ def test_every_combination_and_seed_is_a_run():
   assert found[-1].overrides == {'a.width': '2', 'b.width': '(3,)', 'train.seed': '1'}
   assert [str(entry.workdir) for entry in entries('--set x.y=1 --workdir w')] == ['w/y=1']
   assert [str(entry.workdir) for entry in entries('--workdir w')] == ['w/run']
+  named = entries('--set objective.loss.cls=objectives.gan.losses.Hinge,objectives.gan.losses.NonSaturating --workdir w')
+  assert [str(entry.workdir) for entry in named] == ['w/loss=Hinge', 'w/loss=NonSaturating']
 
 
 def test_a_random_subset_is_the_same_each_time_and_keeps_all_seeds():
