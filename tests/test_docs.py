@@ -208,7 +208,7 @@ def test_readme_is_short():
 
 def run_blocks(page: Path, tree: Path) -> None:
   """Runs the marked blocks of a page in `tree`, in order."""
-  env = os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(tree)}
+  env = os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
   for marked, block in blocks(page):
     if marked:
       result = subprocess.run(['bash', '-euo', 'pipefail', '-c', block], cwd=tree, env=env, capture_output=True, text=True)
