@@ -181,7 +181,7 @@ while read -r command; do
   eval "exec $command" &
   child=$!
   wait $child || exit
-done < {folder}/commands/$SLURM_ARRAY_TASK_ID.txt
+done < {folder}/.slurm/$SLURM_ARRAY_TASK_ID.txt
 """
 
 
@@ -189,7 +189,7 @@ def write_slurm(workdir: Path, commands: dict[Path, list[list[str]]]) -> Path:
   """Writes a job array of which each task trains one run. Returns the path of its script."""
   folder = workdir.resolve()
   for number, parts in enumerate(commands.values(), 1):
-    write_whole(folder / 'commands' / f'{number}.txt', ''.join(f'{shlex.join(words)}\n' for words in parts))
+    write_whole(folder / '.slurm' / f'{number}.txt', ''.join(f'{shlex.join(words)}\n' for words in parts))
   script = SLURM.format(name=folder.name, n=len(commands), folder=shlex.quote(str(folder)), cwd=shlex.quote(str(Path.cwd())))
   write_whole(folder / 'sweep.sbatch', script)
   return workdir / 'sweep.sbatch'

@@ -100,7 +100,7 @@ def row(name: str, seed: int, card: dict) -> str:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description='The table of docs/gan.md: which runs the collapse flags catch.')
+  parser = argparse.ArgumentParser(description='The table of docs/models/gan.md: which runs the collapse flags catch.')
   parser.add_argument('--out', type=Path, default=Path('runs/collapse'), help='run directories (runs/collapse)')
   parser.add_argument('--cards', type=Path, help='a folder for copies of the cards')
   parser.add_argument('--seeds', default='0,1,2', help='training seeds (0,1,2)')

@@ -1,4 +1,4 @@
-"""configs/digits_gan.py with a penalty on the variation of the generator's Jacobian. docs/gan.md describes its effect.
+"""configs/digits_gan.py with a penalty on the variation of the generator's Jacobian. docs/models/gan.md describes its effect.
 
 python train.py --config configs/digits_jacobian.py
 

@@ -1,4 +1,4 @@
-"""25 Gaussians with the non-saturating loss: which modes are missing? (docs/gan.md)
+"""25 Gaussians with the non-saturating loss: which modes are missing? (docs/models/gan.md)
 
 python train.py --config configs/gaussians_ns.py
 

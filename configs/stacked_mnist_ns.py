@@ -1,9 +1,9 @@
-"""Stacked-MNIST, 1,000 modes, with the non-saturating loss: which modes are missing? (docs/gan.md)
+"""Stacked-MNIST, 1,000 modes, with the non-saturating loss: which modes are missing? (docs/models/gan.md)
 
 python train.py --config configs/stacked_mnist_ns.py
 
 Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 4.4 minutes; 759 of 1,000
-modes (10,000 samples). docs/gan.md has the table.
+modes (10,000 samples). docs/models/gan.md has the table.
 """
 
 from configs.common import base

@@ -3,7 +3,7 @@
 python train.py --config configs/stacked_mnist_wgan_gp.py
 
 Measured 2026-11-28 on a CPU core of a shared machine (Python 3.12, jax 0.12.0.1, commit 21b7b1f): 12 minutes; 880 of 1,000
-modes (10,000 samples). docs/gan.md has the table.
+modes (10,000 samples). docs/models/gan.md has the table.
 """
 
 from configs import stacked_mnist_ns

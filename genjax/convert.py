@@ -2,7 +2,7 @@
 
   diffusers_ddpm   UNet2DModel of diffusers in the layout of google/ddpm-cifar10-32, as safetensors
 
-`genjax.load` and `sample.py --run DIR` open the export like a run. `docs/import.md` says what is converted and how.
+`genjax.load` and `sample.py --run DIR` open the export like a run. `docs/exporting.md` says what is converted and how.
 """
 
 import collections

@@ -175,7 +175,7 @@ def test_data_parallelism_moves_one_gradient_and_fsdp_holds_its_part(name):
   one = measure(objective, optimizers, example, 16, 1, 'jit')
   assert one['moved_bytes'] == {}
   # A discriminator with batch statistics sees real and generated images one after the other. The CPU's compiler reduces its
-  # two gradients before it adds them; the GPU's has a pass that adds first (docs/scaling.md). Statistics are moved too.
+  # two gradients before it adds them; the GPU's has a pass that adds first (docs/devices.md). Statistics are moved too.
   variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), example_batch(example)))
   normalized = 'discriminator' in variables.buffers
   twice = normalized * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables.params.get('discriminator', {})))

@@ -101,7 +101,7 @@ def test_stopped_and_started_again_and_compared(tmp_path):
   compare = [sys.executable, 'evaluate.py', 'compare', *map(str, sorted(folder.glob('*/'))), '--out', str(tmp_path / 'out')]
   assert subprocess.run(compare, cwd=ROOT, env=ENV, capture_output=True).returncode == 0
   rows = (tmp_path / 'out' / 'table.md').read_text().splitlines()
-  assert rows[2].count('seed=') == rows[3].count('seed=') == 2  # one row per setting, its seeds pooled
+  assert [row.split('|')[1].strip() for row in rows[2:4]] == ['width=16', 'width=8']  # one row per setting, its seeds pooled
 
 
 def test_slurm_s_tasks_are_the_commands(tmp_path, capsys):
@@ -111,11 +111,11 @@ def test_slurm_s_tasks_are_the_commands(tmp_path, capsys):
   assert 'sweep.sbatch' in capsys.readouterr().out
   script = (folder / 'sweep.sbatch').read_text()
   assert '--array=1-2' in script
-  train, evaluate = (folder / 'commands' / '2.txt').read_text().splitlines()
+  train, evaluate = (folder / '.slurm' / '2.txt').read_text().splitlines()
   assert shlex.split(train)[-1] == '--config.train.ema_halflife=1e4'
   assert shlex.split(evaluate)[-2:] == ['--samples', '200']
   # What the script does with the commands, without Slurm: each runs, until one fails.
-  (folder / 'commands' / '1.txt').write_text('touch a\nfalse\ntouch b\n')
+  (folder / '.slurm' / '1.txt').write_text('touch a\nfalse\ntouch b\n')
   text = script.replace(str(ROOT), str(tmp_path)).replace('cd ', f'cd {tmp_path} #')
   subprocess.run(['bash', '-c', text], env={**ENV, 'SLURM_ARRAY_TASK_ID': '1', 'SLURM_ARRAY_JOB_ID': '7'}, cwd=tmp_path)
   assert (tmp_path / 'a').exists()

@@ -31,7 +31,8 @@ JACOBIANS = 8  # latents at which the spectrum is computed
 TRAINING = 5000  # training images that are searched for the nearest neighbor of a sample
 HALF = 2500  # real images, and equally many samples, whose nearest neighbors are compared
 MIN_CLASS_IMAGES = 20  # minimum number of real images of a class; rarer classes are not evaluated
-# Flags are raised below these thresholds, chosen on seed 0 of benchmarks/collapse_table.py and tested on others (docs/gan.md).
+# Flags are raised below these thresholds, chosen on seed 0 of benchmarks/collapse_table.py and tested on other seeds
+# (docs/models/gan.md).
 RECALL, COVERAGE, SHARE, AGREEMENT = 0.03, 0.5, 0.2, 0.5
 VARIETY, LOWEST_VARIETY = 0.35, 0.25  # blur also lowers it: a VAE without collapse has 0.53
 GAN_VARIETY, GAN_LOWEST_VARIETY = 0.8, 0.5

@@ -9,6 +9,7 @@ too narrow: its 95 % intervals covered 51 % with 2 seeds, 75 % with 3 and 84 % w
 import fnmatch
 import json
 import math
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,8 +131,14 @@ def make_rows(runs: list[Path], features: str = '') -> list[Row]:
         rows.append(row)
       else:
         first = min(rows[twin], row, key=lambda row: min(row.cards))
-        rows[twin] = Row(f'{rows[twin].name}, {row.name}', first.run, rows[twin].cards | row.cards)
+        rows[twin] = Row(joined_name(rows[twin].name, row.name), first.run, rows[twin].cards | row.cards)
   return rows
+
+
+def joined_name(a: str, b: str) -> str:
+  """The name of a row of two trainings: 'beta=1' of 'beta=1,seed=0' and 'beta=1,seed=1', as sweep.py names runs, else both."""
+  setting = lambda name: re.sub(r',seed=\d+$', '', name)  # noqa: E731
+  return setting(a) if setting(a) == setting(b) else f'{a}, {b}'
 
 
 def infer_held_out(cards: list[Card]) -> None:

@@ -154,8 +154,8 @@ class JacobianVariation(GeneratorPenalty):
   Frobenius norms are E_v |J v|^2 over v ~ N(0, I), the same v for z and z': two forward derivatives an image. With r = 1
   the numerator is the variance of J, E |J - E J|_F^2; for small r it is r^2 / 2 sum_k E |dJ / dz_k|_F^2. It is 0 if and only if
   G is affine. The gradient is that of the quotient, which does not depend on the scale of G. Both means are moving averages
-  with rate 0.01; the first call only initializes them. Derivation and effect: docs/gan.md. Based on the idea of "Improving the
-  Quality of GAN Training by Reducing Variation in the Jacobian of Maps from Latent Space to Data Space".
+  with rate 0.01; the first call only initializes them. Derivation and effect: docs/models/gan.md. Based on the idea of
+  "Improving the Quality of GAN Training by Reducing Variation in the Jacobian of Maps from Latent Space to Data Space".
   """
 
   weight: float = 1.0
