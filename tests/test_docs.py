@@ -31,6 +31,7 @@ BLOCK = re.compile(r'(<!-- run -->\n+)?^```bash\n(.*?)^```', re.M | re.S)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 LOOP = re.compile(r'for (\w+) in (.*?); do\s(.*?)\bdone', re.S)
 OTHERS = {'mkdocs', 'pip', 'sbatch', 'source', 'tensorboard'}  # programs that are not checked
+TESTS_ONLY = ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')  # which conftest.py sets: fast compilation of slow programs, many devices
 NOT_COPIED = shutil.ignore_patterns('.git', '.venv*', '.*_cache', '__pycache__', 'runs', 'site')
 
 
@@ -208,7 +209,8 @@ def test_readme_is_short():
 
 def run_blocks(page: Path, tree: Path) -> None:
   """Runs the marked blocks of a page in `tree`, in order."""
-  env = os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
+  env = {name: value for name, value in os.environ.items() if name not in TESTS_ONLY}
+  env['PATH'] = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
   for marked, block in blocks(page):
     if marked:
       result = subprocess.run(['bash', '-euo', 'pipefail', '-c', block], cwd=tree, env=env, capture_output=True, text=True)
