@@ -56,7 +56,7 @@ def export(run: Run, folder: str | Path, stablehlo: bool = False, half: bool = F
   arrays = flatten(variables._asdict())
   arrays = {name: halved(name, x) for name, x in arrays.items()} if half else arrays
   record = {'step': run.step, 'ema': run.ema, 'hash': tree_hash(arrays), 'cost': card.training_cost(run.path, run.step)}
-  config = portable(run.config) | {'export': record}
+  config = portable(run.config) | {'export': record | ({'half': True} if half else {})}
   sampler = serialized_sampler(run, arrays, options) if stablehlo else b''
   cards = cards_of(run)
   if sampler:
@@ -84,7 +84,7 @@ def check_empty(folder: Path) -> None:
 
 def write_export(folder: Path, arrays: Mapping[str, Any], config: Mapping[str, Any], text: str) -> None:
   """Writes weights, README.md (`text`) and config.json, whose section `export` has step and hash of the arrays."""
-  write_whole(folder / WEIGHTS, save(dict(arrays), {'format': 'genjax', 'step': str(config['export']['step'])}))
+  write_whole(folder / WEIGHTS, save(dict(arrays), {'format': 'genjax'}))
   write_whole(folder / 'README.md', text)
   write_json(folder / 'config.json', config)  # last: without it the folder is no export
 
@@ -143,6 +143,7 @@ def readme(
   classes = f'* Classes: {", ".join(run.classes)}\n' if run.classes else ''
   label = f", label='{run.classes[0]}'" if run.classes else ''
   kimg = run.step * train['batch_size'] / 1000
+  half = ', stored as float16 (evaluations are of float32)' if config['export'].get('half') else ''
   text = f"""# {name}
 
 A {type(run.objective).__name__} model of {side} images, trained with genjax.
@@ -150,7 +151,7 @@ A {type(run.objective).__name__} model of {side} images, trained with genjax.
 * Data: {data['name']}, {data.get('size', 'unknown')} images
 {classes}* Parameters: {', '.join(f'{player} {size:,}' for player, size in sizes.items())}
 * Training: {run.step:,} steps of {train['batch_size']} images ({kimg:,.0f} kimg)
-* Weights: {'averaged' if run.ema else 'last'} parameters
+* Weights: {'averaged' if run.ema else 'last'} parameters{half}
 
 ## Sample
 
