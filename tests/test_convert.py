@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import zlib
 
 import jax
 import numpy as np
@@ -16,23 +15,12 @@ from genjax import convert
 from genjax.build import fill_inferred
 from genjax.errors import UsageError
 from tests.conftest import ROOT, config_of
+from tests.peers.seeded import weight
 from tests.programs import ENV
 
 with np.load(ROOT / 'tests' / 'peers' / 'diffusers.npz') as file:
   PEER = dict(file)
 OLD = {'to_q': 'query', 'to_k': 'key', 'to_v': 'value', 'to_out.0': 'proj_attn'}
-
-
-def weight(name, shape):
-  """The weights of make_diffusers.py."""
-  r = np.random.default_rng(zlib.crc32(name.encode()))
-  if len(shape) > 1:
-    x = r.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape)
-  elif name.endswith('.weight'):  # of a normalization
-    x = r.uniform(0.8, 1.2, shape)
-  else:
-    x = r.normal(0, 0.1, shape)
-  return x.astype(np.float32)
 
 
 def weights_of(network):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from genjax import rng
+from genjax.densities import log_normal
 from genjax.errors import UsageError
 from genjax.samplers.ode import integrate
 from genjax.samplers.paths import NoisePath
@@ -58,6 +59,5 @@ def log_prob(
   state = jnp.concatenate([path.alpha(start) * x_0.reshape(shape[0], d), jnp.zeros((shape[0], 1))], axis=1)
   end = jnp.asarray(path.end)
   state, evaluations, _ = integrate(slope, state, ode_time(path, start), ode_time(path, end), rtol, atol)
-  sigma = path.sigma(end)
-  log_normal = -0.5 * (state[:, :-1] ** 2).sum(axis=1) / sigma**2 - d * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
-  return log_normal + state[:, -1] + d * jnp.log(path.alpha(start)), evaluations
+  log_prior = log_normal(state[:, :-1], 0.0, 2 * jnp.log(path.sigma(end)))
+  return log_prior + state[:, -1] + d * jnp.log(path.alpha(start)), evaluations

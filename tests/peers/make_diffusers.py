@@ -1,7 +1,7 @@
 """Makes diffusers.npz: outputs of diffusers' UNet2DModel with seeded weights.
 
 Made with Python 3.11, torch 2.13.0, diffusers 0.42.1 and numpy 2.4.6. Of each network the file has its config, the names and
-shapes of its arrays, and its outputs at two time steps. Weights and inputs are drawn again from their names. Computed in
+shapes of its arrays, and its outputs at three time steps. Weights and inputs are drawn again from their names. Computed in
 float64 from float32 weights (diffusers embeds times in float32), stored as float32.
 
   python make_diffusers.py diffusers.npz
@@ -9,11 +9,11 @@ float64 from float32 weights (diffusers embeds times in float32), stored as floa
 
 import json
 import sys
-import zlib
 
 import numpy as np
 import torch
 from diffusers import UNet2DModel
+from seeded import weight
 
 CIFAR10 = {  # config.json of google/ddpm-cifar10-32
   'sample_size': 32,
@@ -48,18 +48,6 @@ NETWORKS = {
   },
 }
 TIMES = (0, 37, 999)
-
-
-def weight(name, shape):
-  """The seeded array of this name."""
-  r = np.random.default_rng(zlib.crc32(name.encode()))
-  if len(shape) > 1:
-    x = r.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape)
-  elif name.endswith('.weight'):  # of a normalization
-    x = r.uniform(0.8, 1.2, shape)
-  else:
-    x = r.normal(0, 0.1, shape)
-  return x.astype(np.float32)
 
 
 def main():

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.objectives.vae.vae import Posterior, RegularizedVAE, check_not_negative, log_normal, warmup_weight
+from genjax.densities import log_normal
+from genjax.objectives.vae.vae import Posterior, RegularizedVAE, check_not_negative, warmup_weight
 from genjax.types import Context
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.conditioners import Unconditional
+from genjax.densities import log_normal
 from genjax.errors import UsageError, unknown
 from genjax.objectives.common import bits_per_dim
 from genjax.objectives.likelihoods import Likelihood
@@ -263,13 +264,6 @@ def draws_of(estimator: str) -> int | None:
   """k of 'iwae_k'."""
   match = re.fullmatch(r'iwae_([1-9]\d{0,5})', estimator)
   return int(match[1]) if match else None
-
-
-def log_normal(
-  z: Float[Array, '*b z'], mean: Float[Array, '*b z'] | float, log_var: Float[Array, '*b z'] | float
-) -> Float[Array, '*b']:
-  """log N(z; mean, exp(log_var)), in nats."""
-  return -0.5 * ((z - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2 * math.pi)).sum(axis=-1)
 
 
 def warmup_weight(images: int, context: Context) -> Float[Array, '']:
