@@ -1,4 +1,4 @@
-"""Log densities that objectives and samplers share."""
+"""The log density that likelihoods, latents and the ODE likelihood share."""
 
 import math
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def log_normal(
-  z: Float[Array, '*b z'], mean: Float[Array, '*b z'] | float, log_var: Float[Array, '*b z'] | float
-) -> Float[Array, '*b']:
-  """log N(z; mean, diag(exp(log_var))) in nats, summed over the last axis."""
-  return -0.5 * ((z - mean) ** 2 * jnp.exp(-log_var) + log_var + math.log(2 * math.pi)).sum(axis=-1)
+  x: Float[Array, '...'], mean: Float[Array, '...'] | float, log_var: Float[Array, '...'] | float
+) -> Float[Array, '...']:
+  """log N(x; mean, exp(log_var)) in nats, entry by entry."""
+  return -0.5 * ((x - mean) * jnp.exp(-0.5 * log_var)) ** 2 - 0.5 * log_var - 0.5 * math.log(2 * math.pi)

@@ -14,7 +14,7 @@ from genjax.errors import UsageError
 from genjax.files import write_whole
 from genjax.images import enlarge
 from genjax.objectives.gan.gan import AdversarialGame
-from genjax.types import Cond, HasLatents, Images, Keys, Variables
+from genjax.types import Cond, HasLatents, HasStyles, Images, Keys, Variables
 
 MOVING = ('.gif', '.webp')  # suffixes of animations
 AT_ONCE = 64  # images per batch
@@ -54,7 +54,7 @@ def mix(objective: AdversarialGame, variables: Variables, keys: Keys, cond: Cond
   Raises UsageError for a generator without styles, or a layer that it does not have.
   """
   generator, n = objective.generator, len(keys)
-  if not hasattr(generator, 'num_ws'):
+  if not isinstance(generator, HasStyles):
     raise UsageError(f'{type(generator).__name__} has no styles to mix: use StyleGAN2Generator.')
   if not 0 < layer < generator.num_ws:
     raise UsageError(f'layer {layer} must be from 1 to {generator.num_ws - 1}, the last style of this generator.')

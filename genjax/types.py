@@ -181,6 +181,17 @@ class HasLatents(Protocol):
 
 
 @runtime_checkable
+class HasStyles(Protocol):
+  """A generator that maps z to w and makes the image of w, of which each of its `num_ws` layers may get one of its own."""
+
+  num_ws: int
+
+  def mapping(self, z: Float[Array, 'b z'], embedded: Cond, truncation: float) -> Float[Array, 'b w']: ...
+
+  def synthesis(self, w: Float[Array, 'b w'] | Float[Array, 'b l w'], keys: Keys) -> Images: ...
+
+
+@runtime_checkable
 class HasSampler(Protocol):
   """A model whose options of sampling are the fields of `sampler`, with `timesteps` as the default of its noise path."""
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from genjax import rng
+from genjax.densities import log_normal
 from genjax.errors import UsageError
 from genjax.networks.layers import from_patches, to_patches
 from genjax.types import Images, Keys
@@ -156,9 +157,7 @@ class Gaussian(Likelihood):
     return x + LEVEL * rng.uniform(keys, x.shape[1:], -0.5, 0.5)
 
   def log_prob(self, out: Float[Array, 'b h w c'], x: Images, state: dict[str, Array]) -> Float[Array, 'b']:
-    log_sigma = self.log_sigma(state)
-    log_density = -0.5 * ((x - out) * jnp.exp(-log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
-    return (log_density + math.log(LEVEL)).sum(axis=(1, 2, 3))
+    return (log_normal(x, out, 2 * self.log_sigma(state)) + math.log(LEVEL)).sum(axis=(1, 2, 3))
 
   def log_sigma(self, state: dict[str, Array]) -> Float[Array, '']:
     return jnp.log(jnp.float32(self.sigma))

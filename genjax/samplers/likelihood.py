@@ -59,5 +59,5 @@ def log_prob(
   state = jnp.concatenate([path.alpha(start) * x_0.reshape(shape[0], d), jnp.zeros((shape[0], 1))], axis=1)
   end = jnp.asarray(path.end)
   state, evaluations, _ = integrate(slope, state, ode_time(path, start), ode_time(path, end), rtol, atol)
-  log_prior = log_normal(state[:, :-1], 0.0, 2 * jnp.log(path.sigma(end)))
+  log_prior = log_normal(state[:, :-1], 0.0, 2 * jnp.log(path.sigma(end))).sum(axis=1)
   return log_prior + state[:, -1] + d * jnp.log(path.alpha(start)), evaluations

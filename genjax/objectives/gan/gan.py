@@ -23,7 +23,7 @@ from genjax.errors import UsageError
 from genjax.objectives.common import check_no_dropout, check_scale
 from genjax.objectives.gan.losses import Adversarial, NonSaturating
 from genjax.objectives.gan.penalties import Critic, GeneratorPenalty, Penalty
-from genjax.types import Aux, Batch, Cond, Conditioner, Context, Images, Keys, Player, Variables
+from genjax.types import Aux, Batch, Cond, Conditioner, Context, HasStyles, Images, Keys, Player, Variables
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -45,8 +45,8 @@ class AdversarialGame(abc.ABC):
   """Abstract: the discriminator learns to classify real and generated images, and the generator to be classified as real.
 
   `generator(z, cond, train) -> image`, `discriminator(x, cond, train) -> logit` [B], or [B, 1 + K] with K logits of classes
-  (AC-GAN, 1610.09585). A generator with `has_noise_input` takes keys [B] as another argument, and one with `mapping` and
-  `synthesis` has an intermediate latent w. The output of a discriminator with `uses_batch_statistics` for an image depends on
+  (AC-GAN, 1610.09585). A generator with `has_noise_input` takes keys [B] as another argument, and one that
+  `HasStyles` has an intermediate latent w. The output of a discriminator with `uses_batch_statistics` for an image depends on
   the others of the batch. State of networks other than parameters, such as batch statistics, is in buffers with their names.
   Conditions, if any, are those of the real images (1411.1784).
 
@@ -230,7 +230,7 @@ class AdversarialGame(abc.ABC):
     self, variables: Variables, z: Float[Array, 'b z'], embedded: Cond, keys: Keys, truncation: float = 1.0
   ) -> Images:
     """The images of latents z; `keys` are for noise in the network, if it has any."""
-    if not hasattr(self.generator, 'synthesis'):
+    if not isinstance(self.generator, HasStyles):
       self.check_truncation(truncation)
       return self.generator.apply(collections(variables, 'generator'), truncation * z, embedded, False, *self.noise(keys))
     return self.from_styles(variables, self.styles(variables, z, embedded, truncation), keys)
@@ -255,7 +255,7 @@ class AdversarialGame(abc.ABC):
   def map_of(self, params: dict, buffers: dict, keys: Keys, noise: Keys, embedded: Cond, wrt_w: bool):
     """Latents of the batch (w if `wrt_w` and there is a mapping, else z), and the map from them to images."""
     variables, z = Variables(params, buffers), rng.normal(keys, (self.generator.z_dim,))
-    if not (wrt_w and hasattr(self.generator, 'synthesis')):
+    if not (wrt_w and isinstance(self.generator, HasStyles)):
       return z, lambda z: self.from_latents(variables, z, embedded, noise)
     return self.styles(variables, z, embedded), lambda w: self.from_styles(variables, w, noise)
 

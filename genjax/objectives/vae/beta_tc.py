@@ -40,8 +40,8 @@ class BetaTCVAE(RegularizedVAE):
 
   def decomposition(self, posterior: Posterior, z: Float[Array, 'b z'], data_size: int) -> tuple[Float[Array, 'b'], ...]:
     """log q(z|x) / q(z), log q(z) / prod_j q(z_j) and sum_j log q(z_j) / p(z_j) at the z of each image."""
-    pairs = log_normal(z[:, None, :, None], posterior.mean[None, :, :, None], posterior.log_var[None, :, :, None])
-    return decomposition(pairs, log_normal(z, 0.0, 0.0), data_size)
+    pairs = log_normal(z[:, None], posterior.mean[None], posterior.log_var[None])
+    return decomposition(pairs, log_normal(z, 0.0, 0.0).sum(axis=1), data_size)
 
 
 def decomposition(

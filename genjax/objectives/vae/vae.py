@@ -171,7 +171,7 @@ class GaussianVAE(VariationalAutoencoder, NormalPrior):
   ) -> Float[Array, 'b']:
     """log p(x, z) / q(z|x), whose mean over z ~ q(z|x) is the ELBO."""
     log_prob = self.likelihood.log_prob(self.decode(params, z, embedded), posterior.x, self.state(params, buffers))
-    return log_prob + log_normal(z, 0.0, 0.0) - log_normal(z, posterior.mean, posterior.log_var)
+    return log_prob + (log_normal(z, 0.0, 0.0) - log_normal(z, posterior.mean, posterior.log_var)).sum(axis=1)
 
   def log_importance_weight(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
     z_keys, x_keys = rng.split(keys, 2)
