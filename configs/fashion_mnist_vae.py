@@ -3,7 +3,8 @@
 python train.py --config configs/fashion_mnist_vae.py
 
 Measured 2026-11-21 on 2 CPU cores (jax 0.12.0.1, commit e327064): 15 minutes; -ELBO of the training images, as binarized,
-232.8 nats over the last 100 steps. Grid: docs/gallery/. FID: not measured.
+232.8 nats over the last 100 steps. Grid: docs/gallery/. Trained again on 2026-11-30: -ELBO of the test images 234.9 nats,
+FID 25.1 (10,000 samples; models/fashion_mnist_vae has the card).
 """
 
 from configs.common import base

@@ -93,6 +93,15 @@ def save_image(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   write_whole(Path(path), encode_image(image, suffix))
 
 
+def make_grid(images: Float[Array, 'n h w c'], columns: int = 10, captions: Sequence[str] = ()) -> Image.Image:
+  """A picture of images in [-1, 1], row by row, for a notebook; `captions` are written above the columns.
+
+  Small images are enlarged. Points [N, 1, 1, 2] become a scatter plot, white on black.
+  """
+  picture = captioned_grid(np.asarray(to_uint8(jnp.asarray(images))), min(columns, len(images)), captions)
+  return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
 def grid_image(images: UInt8[np.ndarray, 'n h w c'], columns: int) -> UInt8[np.ndarray, 'gh gw c']:
   """A grid of images, enlarged if they are small, or a scatter plot of points [N, 1, 1, 2]."""
   if images.shape[1:] == (1, 1, 2):
@@ -108,9 +117,16 @@ def plot(points: UInt8[np.ndarray, 'n 2']) -> UInt8[np.ndarray, '768 768 1']:
 
 
 def save_grid(path: str | Path, images: UInt8[np.ndarray, 'n h w c'], columns: int, captions: Sequence[str] = ()) -> None:
-  """Writes `grid_image` to a file, encoded by the suffix of `path`; `captions` are written above the columns."""
+  """Writes a grid to a file, encoded by the suffix of `path`; `captions` are written above the columns."""
+  save_image(path, captioned_grid(images, columns, captions))
+
+
+def captioned_grid(
+  images: UInt8[np.ndarray, 'n h w c'], columns: int, captions: Sequence[str] = ()
+) -> UInt8[np.ndarray, 'gh gw c']:
+  """`grid_image` with captions above its columns, which a scatter plot does not have."""
   picture = grid_image(images, columns)
-  save_image(path, with_captions(picture, captions) if captions and images.shape[1:] != (1, 1, 2) else picture)
+  return with_captions(picture, captions) if captions and images.shape[1:] != (1, 1, 2) else picture
 
 
 def with_captions(picture: UInt8[np.ndarray, 'h w c'], captions: Sequence[str]) -> UInt8[np.ndarray, 'h2 w c']:

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+import genjax
 from genjax.images import grid, resize, save_grid, to_float, to_uint8
 
 
@@ -29,6 +30,15 @@ def test_grid_places_images_row_by_row():
   assert out[0, [0, 3, 6], 0].tolist() == [0, 1, 2]
   assert out[3, [0, 3, 6], 0].tolist() == [3, 4, 96]
   assert out[2, 0, 0] == out[0, 2, 0] == 96
+
+
+def test_a_grid_for_a_notebook_has_the_values_of_the_file(tmp_path):
+  images = np.linspace(-1, 1, 3 * 4 * 4 * 3, dtype=np.float32).reshape(3, 4, 4, 3)
+  for columns, captions in ((2, ()), (9, ()), (3, ('a', 'b', 'c'))):
+    save_grid(tmp_path / 'x.png', np.asarray(to_uint8(images)), min(columns, 3), captions)
+    with Image.open(tmp_path / 'x.png') as file:
+      np.testing.assert_array_equal(genjax.make_grid(images, columns, captions), file)
+  assert genjax.make_grid(np.zeros((5, 1, 1, 2))).size == (768, 768)
 
 
 def test_captions_are_above_their_columns_and_fit(tmp_path):
