@@ -60,22 +60,22 @@ ON_INTERRUPT = OnInterrupt('stopped.')
 
 def main(argv: list[str]) -> None:
   if argv[:1] == ['compare']:
-    return side_by_side(argv[1:])
+    return compare_runs(argv[1:])
   parser = run_parser(__doc__)
-  parser.add_argument('--images', help='instead of --run: a folder of images, or an npz file with image and label')
+  parser.add_argument('--images', help='instead of --run: a folder of images, or an npz file with the arrays image and label')
   parser.add_argument(
     '--data',
     help='with --images: the real images, as data.name in a config: digits, a folder, an npz file, ...; '
-    'with --run: the new path of the data that it was trained on, if they have moved',
+    'with --run: the new path of its training data, if they have moved',
   )
   parser.add_argument('--resolution', type=int, help='with --images: resize --images and --data (default: that of --images)')
   parser.add_argument(
     '--channels', type=int, help='with --images: convert --images and --data to 1 grayscale, 3 RGB (default: unchanged)'
   )
-  parser.add_argument('--data_dir', help='folder of TensorFlow Datasets (with --run: that of the training)')
+  parser.add_argument('--data_dir', help='folder of TensorFlow Datasets (with --run: the folder used in training)')
   parser.add_argument('--metrics', default='all', help='all (default), or only likelihood, on the test split')
   parser.add_argument('--samples', type=int, help='number of samples, or of --images (10000, or all if fewer)')
-  parser.add_argument('--seeds', default='0', help='seeds, such as 0,1,2; one evaluation each (0)')
+  parser.add_argument('--seeds', default='0', help='sampling seeds, such as 0,1,2; one evaluation per seed (0)')
   parser.add_argument(
     '--features', default='classifier', help='classifier (default), inception, efficientnet_lite0, or a custom function a.b.c'
   )
@@ -149,12 +149,12 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
     return print(parser.format_help() + options_help(run))
   if args.metrics not in ('all', 'likelihood'):
     raise UsageError(f'--metrics {args.metrics} must be all or likelihood.')
-  alone = args.metrics == 'likelihood'
-  for name in ('samples', 'seeds', 'features', 'metric', 'weights', 'split', 'reference_images', 'cas') if alone else ():
+  only_likelihood = args.metrics == 'likelihood'
+  for name in SAMPLE_OPTIONS if only_likelihood else ():
     if getattr(args, name) != parser.get_default(name):
       raise UsageError(f'--{name} has no effect with --metrics likelihood; remove it.')
   options = run.checked(run.options | parse_options(rest, run.options, vars(args), args.allow_package))
-  if alone and rest:
+  if only_likelihood and rest:
     raise UsageError(f'{rest[0]} has no effect with --metrics likelihood; remove it.')
   check_guide(args.guide, options)
   seeds = parse_seeds(args.seeds)
@@ -170,14 +170,16 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   if data.get('source'):
     for name in ('data', 'data_dir'):
       if getattr(args, name) is not None:
-        raise UsageError(f'--{name} has no effect: {run.path} has data.source, whose parameters say where its data are.')
+        raise UsageError(
+          f'--{name} has no effect: {run.path} has data.source, whose parameters say where its data are. Remove it.'
+        )
   data |= {name: value for name, value in (('name', args.data), ('data_dir', args.data_dir)) if value is not None}
   train, test = open_trained_on(run, data, args.allow_package)
   contents.check_same(run.path, run.config['data'], train, data.get('name', ''))
   check_split(args, test)
   if args.cas and not (run.classes and test):
     raise UsageError('--cas needs a class-conditional model and data with labels and a test split.')
-  images = likelihood_images(args.likelihood, run.objective, test, alone)
+  images = likelihood_images(args.likelihood, run.objective, test, only_likelihood)
   estimator = likelihood_estimator(args.estimator, run.objective)
   if args.estimator and not images:
     raise UsageError(f'--estimator {args.estimator} needs a number of test images: add --likelihood 500.')
@@ -185,7 +187,7 @@ def evaluate_run(parser: Parser, argv: list[str]) -> None:
   model = card.model(run.path, run.step, run.config['train'], average, run.objective, best=args.best)
   model |= {} if isinstance(run.ema, bool) else {'ema_std': run.ema}
   model |= {'guide': {'run': str(run.guide.path), 'step': run.guide.step}} if run.guide else {}
-  if alone:
+  if only_likelihood:
     begin = time.perf_counter()
     nats = likelihood(run.objective, run.variables, test, mesh, images, estimator, args.batch_size)
     protocol = card.likelihood_protocol(estimator, likelihood_kind(run.objective, estimator), test, images)
@@ -266,6 +268,7 @@ def open_evaluator(
 
 
 IMAGES_OPTIONS = ('resolution', 'channels')  # only with --images
+SAMPLE_OPTIONS = ('samples', 'seeds', 'features', 'metric', 'weights', 'split', 'reference_images', 'cas')  # draw samples
 RUN_OPTIONS = (  # not with --images
   'run',
   'step',
@@ -282,18 +285,20 @@ RUN_OPTIONS = (  # not with --images
 
 
 def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
-  """Evaluates external images like samples of a run, with all metrics that need no model."""
+  """Evaluates external images like the samples of a run, with all metrics that need no model."""
   if args.help:
     return print(parser.format_help())
   unsupported = [f'--{name}' for name in RUN_OPTIONS if getattr(args, name) != parser.get_default(name)] + rest
   if unsupported:
     raise UsageError(f'{unsupported[0]} has no effect with --images, which does not draw samples; remove it.')
   if not args.images:
-    raise UsageError('--images is empty: use a folder of images, or an npz file.')
+    raise UsageError('--images is empty: set it to a folder of images or an npz file.')
   if not args.data:
-    raise UsageError('--images needs the real images to compare with: add --data NAME, a data set, a folder or an .npz file.')
+    raise UsageError(
+      '--images needs real images to compare with: add --data NAME, where NAME is a data set, a folder or an .npz file.'
+    )
   if (Path(args.data).expanduser() / 'config.json').is_file():
-    raise UsageError(f'--data {args.data} is a run directory: use the data that it was trained on (data.name in its config).')
+    raise UsageError(f'--data {args.data} is a run directory: use its training data instead (data.name in its config).')
   if args.resolution is not None and not 1 <= args.resolution <= MAX_SIDE:
     raise UsageError(f'--resolution {args.resolution} must be from 1 to {MAX_SIDE:,} pixels.')
   if args.channels not in (None, 1, 3):
@@ -335,17 +340,23 @@ def evaluate_images(parser: Parser, args, rest: list[str]) -> None:
   print(f'{grid}: the first images')
 
 
-def side_by_side(argv: list[str]) -> None:
+def compare_runs(argv: list[str]) -> None:
   """Writes table.md and table.csv, the figures, a grid of each run, and index.html, which contains all of them."""
   parser = Parser(prog='evaluate.py compare', description='Compare runs that were evaluated by the same protocol.')
-  parser.add_argument('runs', nargs='+', type=Path, help='run directories with evaluations of evaluate.py')
-  parser.add_argument('--out', type=Path, default=Path('comparison'), help='a folder (comparison)')
+  parser.add_argument('runs', nargs='+', type=Path, help='run directories that evaluate.py has evaluated')
+  parser.add_argument('--out', type=Path, default=Path('comparison'), help='the folder of the results (comparison)')
   parser.add_argument(
-    '--features', default='', help='features of the evaluations (default: those that all runs have, with the most samples)'
+    '--features',
+    default='',
+    help='compare evaluations with these features (default: those that all runs have, with the most samples)',
   )
-  parser.add_argument('--sort', default='', help='a metric, such as fid: the best row first (the order of the runs)')
-  parser.add_argument('--baseline', default='', help='the row that the others are compared with (the first run)')
-  parser.add_argument('--metrics', default='all', choices=['all', 'likelihood'], help='likelihood: only a table of likelihoods')
+  parser.add_argument(
+    '--sort', default='', help='sort by this metric, such as fid, the best row first (default: the order of the runs)'
+  )
+  parser.add_argument('--baseline', default='', help='the row that the others are compared with (default: the first)')
+  parser.add_argument(
+    '--metrics', default='all', choices=['all', 'likelihood'], help='all, or likelihood: only a table of likelihoods (all)'
+  )
   parser.add_argument('--allow_package', action='append', default=[], help='another package that the runs may use')
   args = parser.parse_args(argv)
   if args.metrics == 'likelihood':
@@ -390,25 +401,25 @@ def check_split(args, test: Source | None) -> None:
     raise UsageError(f'--split {args.split}: the data have {"train and test" if test else "only train"}.')
 
 
-def likelihood_images(asked: int | None, objective, test, alone: bool = False) -> int:
-  """The number of test images for the likelihood; `alone`: it is the only metric."""
+def likelihood_images(requested: int | None, objective, test, only_likelihood: bool = False) -> int:
+  """The number of test images for the likelihood. `only_likelihood`: no other metric is computed."""
   most, has = len(test) if test else 0, isinstance(objective, HasLikelihood)
-  if (asked or alone) and not has:
+  if (requested or only_likelihood) and not has:
     why = objective.no_nll if isinstance(objective, HasNoLikelihood) else 'it has no density'
-    option = '--metrics likelihood' if alone else f'--likelihood {asked}'
-    raise UsageError(f'{option}: {type(objective).__name__} has none: {why}.')
-  if alone and not test:
+    option = '--metrics likelihood' if only_likelihood else f'--likelihood {requested}'
+    raise UsageError(f'{option}: {type(objective).__name__} has no likelihood: {why}. Remove the option.')
+  if only_likelihood and not test:
     raise UsageError('--metrics likelihood needs data with a test split.')
-  if asked is None:
+  if requested is None:
     expensive = has and objective.nll_is_expensive
-    if alone and expensive:
+    if only_likelihood and expensive:
       raise UsageError('--metrics likelihood is expensive for this model: set the number of images with --likelihood 500.')
     return most if has and not expensive else 0
-  if alone and not asked:
+  if only_likelihood and not requested:
     raise UsageError('--metrics likelihood needs images: --likelihood must be above 0.')
-  if not 0 <= asked <= most:
-    raise UsageError(f'--likelihood {asked} must be from 0 to {most}, the number of test images.')
-  return asked
+  if not 0 <= requested <= most:
+    raise UsageError(f'--likelihood {requested} must be from 0 to {most}, the number of test images.')
+  return requested
 
 
 def likelihood_kind(objective, estimator: str) -> str:
@@ -416,13 +427,13 @@ def likelihood_kind(objective, estimator: str) -> str:
   return objective.estimators[estimator] + (', given their labels' if class_label(objective.conditioner) else '')
 
 
-def likelihood_estimator(asked: str, objective) -> str:
+def likelihood_estimator(requested: str, objective) -> str:
   """The name of an estimator of the objective; '' if it has no likelihood."""
   known = objective.estimators if isinstance(objective, HasLikelihood) else {}
-  if asked and asked not in known:
+  if requested and requested not in known:
     more = ' and iwae_k of any k from 1 to 999,999' if 'iwae_50' in known else ''
-    raise UsageError(f'--estimator {asked}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}{more}.')
-  return asked or next(iter(known), '')
+    raise UsageError(f'--estimator {requested}: {type(objective).__name__} has {", ".join(known) or "no likelihood"}{more}.')
+  return requested or next(iter(known), '')
 
 
 def parse_seeds(text: str) -> list[int]:

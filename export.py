@@ -1,9 +1,9 @@
-"""Export a run to copy or to publish it: python export.py --run runs/x --out exports/x
+"""Export a trained model to copy or publish it: python export.py --run runs/x --out exports/x
 
 Writes the weights as safetensors, the config, the cards of evaluate.py and a README.md. sample.py, evaluate.py and genjax.load
-open an export like a run. --stablehlo adds the sampler in a form that needs jax alone.
+open an export like a run. --stablehlo adds the sampler in a form that needs only jax.
 
-With --stablehlo, options of the model such as --steps 25 are those of the exported sampler; --help with --run lists them.
+With --stablehlo, options of the model, such as --steps 25, set those of the exported sampler; --help with --run lists them.
 """
 
 import sys
@@ -17,7 +17,7 @@ from genjax.signals import OnInterrupt, exit_on_interrupt
 
 def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
-  parser.add_argument('--out', help='a new folder')
+  parser.add_argument('--out', help='the folder of the export: new or empty')
   parser.add_argument('--stablehlo', action='store_true', help='also export the sampler, for CPU, CUDA and TPU')
   parser.add_argument('--half', action='store_true', help='store the weights as float16')
   parsed = parse_run(parser, argv)
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
   if args.help:
     return print(parser.format_help() + options_help(run))
   if not args.out:
-    raise UsageError('--out is missing: add --out DIR, a new folder.')
+    raise UsageError('--out is missing: add --out DIR, a new or empty folder.')
   folder = run.export(args.out, args.stablehlo, args.half, **parse_options(rest, run.options, vars(args), args.allow_package))
   for path in sorted(folder.rglob('*')):
     if path.is_file():

@@ -27,7 +27,7 @@ from genjax.commandline import check_guide, open_run, options_help, parse_option
 from genjax.conditioners import class_label
 from genjax.errors import UsageError
 from genjax.files import check_writable, write_whole
-from genjax.images import ENCODINGS, check_finite, not_finite, save_grid, save_image, to_uint8
+from genjax.images import ENCODINGS, check_finite, count_not_finite, save_grid, save_image, to_uint8
 from genjax.latents import MOVING, save_frames
 from genjax.run import grid_columns, grid_cond
 from genjax.signals import OnInterrupt, exit_on_interrupt
@@ -35,24 +35,26 @@ from genjax.signals import OnInterrupt, exit_on_interrupt
 
 def main(argv: list[str]) -> None:
   parser = run_parser(__doc__)
-  parser.add_argument('--n', type=int, help='number of images (64; with --mix 6 per side)')
+  parser.add_argument(
+    '--n', type=int, help='number of images (64); with --walk, of frames; with --mix, of rows and of columns (6)'
+  )
   parser.add_argument('--seed', type=int, default=0, help='image i depends only on (seed, i) (0)')
   parser.add_argument(
-    '--label', help='a class by number or name, several in turn as 0,1,2, or "each" for all in turn (default: random)'
+    '--label', help='a class by number or name, several in turn such as 0,1,2, or "each" for all in turn (default: random)'
   )
-  parser.add_argument('--out', help='a file with the grid: .png, .jpg or .webp (in the run directory)')
-  parser.add_argument('--images', help='a folder for one PNG file per image')
+  parser.add_argument('--out', help='the file of the grid: .png, .jpg or .webp (default: in the run directory)')
+  parser.add_argument('--images', help='write one PNG file per image to this folder')
   parser.add_argument(
     '--walk',
     type=int,
-    help='models with a latent: interpolate between this many latents in --n frames; --out is .gif, .webp, or .png (a grid)',
+    help='GANs and VAEs: interpolate between this many latents in --n frames; --out is .gif, .webp, or .png (a grid)',
   )
   parser.add_argument(
     '--mix',
     type=int,
-    help='StyleGAN2: --n x --n images with the styles of the row below this layer, and of the column from this layer on',
+    help="StyleGAN2: --n x --n images with the row's styles below this layer, and the column's from this layer on",
   )
-  parser.add_argument('--npz', help='a file with image uint8 [N, H, W, C], label, seed and options')
+  parser.add_argument('--npz', help='write an npz file with image uint8 [N, H, W, C], label, seed and options')
   parsed = parse_run(parser, argv)
   if parsed is None:
     return
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> None:
     return print(parser.format_help() + options_help(run))
   conditioner = run.objective.conditioner
   fields = {name: '' for name in conditioner.fields if name != 'label' or not class_label(conditioner)}
-  if args.label and 'label' in fields:  # of a conditioner of one's own, which encodes it
+  if args.label and 'label' in fields:  # the text is encoded by a custom conditioner
     rest += ['--label', args.label]
     args.label = None
   options = parse_options(rest, run.options | fields, vars(args), args.allow_package)
@@ -87,15 +89,15 @@ def main(argv: list[str]) -> None:
   key = rng.key(args.seed)
   run.check_request(key, **{'--n': args.n})
   if args.walk is not None or args.mix is not None:
-    return through_latents(args, argv, run, key, values, options)
+    return save_latent_images(args, argv, run, key, values, options)
   values |= {'label': parse_label(args.label, args.n, run)} if args.label else {}
   images = run.sample(key, args.n, batch_size=args.batch_size, progress=True, **values, **options)
-  check_finite(int(not_finite(images)), args.n)
+  check_finite(int(count_not_finite(images)), args.n)
   images = np.asarray(to_uint8(images))
   if not (args.out or args.images or args.npz):
     args.out = str(run.path / 'sampled' / default_name(argv, run.step, args.seed, '.png'))
   if args.out:
-    columns, of_one_class = columns_of(args.label, args.n, run), args.label == 'each' or ',' in (args.label or '')
+    columns, of_one_class = num_columns(args.label, args.n, run), args.label == 'each' or ',' in (args.label or '')
     captions = [run.classes[i] for i in values['label'][:columns]] if of_one_class and len(images) >= columns else []
     save_grid(args.out, images, columns, captions)
     print(args.out)
@@ -112,14 +114,14 @@ def main(argv: list[str]) -> None:
     print(args.npz)
 
 
-def through_latents(args, argv: list[str], run, key, values: dict, options: dict) -> None:
-  """Writes the file of --walk or --mix."""
+def save_latent_images(args, argv: list[str], run, key, values: dict, options: dict) -> None:
+  """Writes the interpolation of --walk, or the grid of --mix."""
   if args.npz or args.images:
     raise UsageError('--walk and --mix write one file, --out: remove --npz and --images.')
   suffix = '.png' if args.walk is None else '.gif'
   args.out = args.out or str(run.path / 'sampled' / default_name(argv, run.step, args.seed, suffix))
   if args.label and (args.label == 'each' or ',' in args.label):
-    raise UsageError(f'--label {args.label}: --walk and --mix need a single class (default: that of the first image).')
+    raise UsageError(f'--label {args.label}: --walk and --mix need a single class (default: the class of the first image).')
   cond = values | ({'label': parse_label(args.label, 1, run)[0]} if args.label else {})
   if args.walk is None:
     save_grid(args.out, np.asarray(to_uint8(run.mix(key, args.n, args.mix, **cond, **options))), args.n)
@@ -138,24 +140,24 @@ def file_name(i: int, n: int) -> str:
 
 
 def check_folder(folder: str, n: int) -> None:
-  """Raises UsageError unless `n` files can be written to a folder that then has no others."""
+  """Raises UsageError unless the folder can be written to and has no files other than those of `n` images."""
   if not folder:
-    raise UsageError('--images is empty: name a folder.')
+    raise UsageError('--images is empty: set it to a folder.')
   check_writable(Path(folder), 'use another path for --images')
   others = {path.name for path in Path(folder).iterdir()} - {file_name(i, n) for i in range(n)} if Path(folder).is_dir() else ()
   if others:
-    raise UsageError(f'--images {folder} has other files, such as {min(others)}: use a new folder.')
+    raise UsageError(f'--images {folder} contains other files, such as {min(others)}: use a new folder.')
 
 
 def default_name(argv: list[str], step: int, seed: int, suffix: str) -> str:
-  """The name of a file in the run directory, with the options that decide what is in it."""
+  """The name of a file in the run directory, which contains the options that affect the samples."""
   text = re.sub(r'--(run|seed|allow_package|batch_size)[ =]\S+', '', ' '.join(argv))
   text = re.sub(r'[^A-Za-z0-9.,]+', '_', text).strip('_')[:100]
   return f'step_{step:08d}_seed_{seed}{"_" if text else ""}{text}{suffix}'
 
 
-def columns_of(label: str | None, n: int, run) -> int:
-  """The columns of a grid of `n` images: about as many as rows, each with one class if there are several."""
+def num_columns(label: str | None, n: int, run) -> int:
+  """The number of columns of a grid of `n` images: about as many as rows, with one class per column if there are several."""
   in_turn = grid_columns(run.objective) if label == 'each' else len((label or '').split(','))
   return in_turn * max(1, round(math.sqrt(n) / in_turn))
 
@@ -163,7 +165,7 @@ def columns_of(label: str | None, n: int, run) -> int:
 def parse_label(text: str, n: int, run) -> list[int]:
   """The `n` classes of --label, by number or name, in turn."""
   if not run.classes:
-    raise UsageError(f'--label {text}: this model was trained without labels.')
+    raise UsageError(f'--label {text}: this model was trained without labels; remove the option.')
   if text == 'each':
     return grid_cond(run.objective, n)['label'].tolist()
   names, label = [text] if text in run.classes else text.split(','), class_label(run.objective.conditioner)

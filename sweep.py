@@ -1,9 +1,9 @@
 """Train every combination of options: python sweep.py --config configs/x.py --set train.ema_halflife=1e4,1e5 --seeds 3
 
-Each setting and each seed is a run in --workdir, trained by train.py, one after the other. The same command again skips what
-is done and resumes the rest; a run that fails does not stop the others. Afterwards: python evaluate.py compare runs/sweep/*/
+Each combination and seed is a run in --workdir; train.py trains them one after the other. Repeating the command skips finished
+runs and resumes the others. A run that fails does not stop the others. Afterwards: python evaluate.py compare runs/sweep/*/
 
---slurm writes a job array, and --print prints the commands for another scheduler. Words after -- are passed to train.py:
+--slurm writes a job array, and --print prints the commands for another scheduler. Arguments after -- are passed to train.py:
 python sweep.py --set train.seed=0,1 --workdir runs/sweep -- --config.train.steps=500
 """
 
@@ -39,14 +39,14 @@ class Entry(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-  args, more = parse(argv)
+  args, train_args = parse(argv)
   entries = make_entries(args)
-  passed = split_overrides(more)[0]
-  steps = {}  # loading the configs finds mistakes before anything is trained
+  passed = split_overrides(train_args)[0]
+  steps = {}  # loading the configs detects mistakes before any training starts
   for entry in entries:
     config = load_config(args.config, passed | entry.overrides, args.allow_package).config
     steps[entry.workdir] = config['train']['steps']
-  commands = {entry.workdir: commands_of(entry, args, more) for entry in entries}
+  commands = {entry.workdir: make_commands(entry, args, train_args) for entry in entries}
   if args.print:
     for parts in commands.values():
       print(' && '.join(map(shlex.join, parts)))
@@ -62,11 +62,11 @@ def main(argv: list[str]) -> int:
       continue
     print(heading, flush=True)
     for words in parts:
-      status = run(words)
+      status = run_command(words)
       if status:
         break
     if status in STOPPED:
-      print(f'stopped in {workdir}. The same command continues.')
+      print(f'stopped in {workdir}. The same command resumes.')
       return status
     failed += [words] if status else []
   print(f'{len(commands) - len(failed)} of {len(commands)} runs are done: python evaluate.py compare {args.workdir}/*/')
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
   return 1 if failed else 0
 
 
-def run(words: list[str]) -> int:
+def run_command(words: list[str]) -> int:
   """Runs a command, and returns its exit status. On SIGINT and SIGTERM, waits until the command has ended."""
   process = subprocess.Popen(words)
   previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -90,7 +90,7 @@ def run(words: list[str]) -> int:
 
 
 def is_done(workdir: Path, steps: int, evaluated: bool) -> bool:
-  """Whether a run has a checkpoint of step `steps`, and, if it is to be evaluated, a card."""
+  """Whether a run has a checkpoint of its last step, `steps`, and, if `evaluated`, a card."""
   return (workdir / 'checkpoints' / str(steps)).is_dir() and (not evaluated or any(workdir.glob('evaluation/*.json')))
 
 
@@ -98,7 +98,7 @@ def make_entries(args) -> list[Entry]:
   """The runs of all combinations of --set, or of a random subset, with all seeds.
 
   Raises:
-    UsageError: an option is set twice, or two runs would have the same directory.
+    UsageError: --set is malformed or sets an option twice, or two runs would have the same directory.
   """
   options = {}
   for text in args.set:
@@ -107,7 +107,7 @@ def make_entries(args) -> list[Entry]:
     if not equals or not split_values(values):
       raise UsageError(f'--set {text} must be OPTION=VALUE,VALUE, such as train.ema_halflife=1e4,1e5.')
     if name in options:
-      raise UsageError(f'--set {name} is given twice: list its values in one, as {name}=VALUE,VALUE.')
+      raise UsageError(f'--set {name} occurs twice: list all values in one option, --set {name}=VALUE,VALUE.')
     options[name] = split_values(values)
   settings = [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
   if args.random:
@@ -118,13 +118,13 @@ def make_entries(args) -> list[Entry]:
   for setting in settings:
     for seed in range(args.seeds) if args.seeds else (None,):
       overrides = setting | ({} if seed is None else {'train.seed': str(seed)})
-      parts = [f'{names[name]}={class_of(name, value)}' for name, value in setting.items()] + (
+      parts = [f'{names[name]}={short_value(name, value)}' for name, value in setting.items()] + (
         [] if seed is None else [f'seed={seed}']
       )
       folder = re.sub(r'[^A-Za-z0-9.=,_+-]+', '_', ','.join(parts)) or 'run'
       entries.append(Entry(Path(args.workdir) / folder, overrides))
   if len({entry.workdir for entry in entries}) < len(entries):
-    raise UsageError('--set: two values have the same name of a directory; use values that differ in letters or digits.')
+    raise UsageError('--set: two combinations have the same directory name; use values that differ in letters or digits.')
   return entries
 
 
@@ -140,13 +140,13 @@ def split_values(text: str) -> list[str]:
   return [value.strip() for value in values if value.strip()]
 
 
-def class_of(name: str, value: str) -> str:
-  """The class alone of a value of an option `....cls`; other values unchanged."""
+def short_value(name: str, value: str) -> str:
+  """The value without the module, if it is the class of an option `....cls`; other values unchanged."""
   return value.rpartition('.')[2] if name.endswith('.cls') else value
 
 
 def short_names(names: list[str]) -> dict[str, str]:
-  """The last part of each name, or as many as tell them apart, without `.cls`."""
+  """The shortest distinct suffixes of the names, without `.cls`."""
   parts = {name: name.removesuffix('.cls').split('.') for name in names}
   for n in range(1, max(map(len, parts.values()), default=0) + 1):
     short = {name: '.'.join(path[-n:]) for name, path in parts.items()}
@@ -155,12 +155,12 @@ def short_names(names: list[str]) -> dict[str, str]:
   return {name: name for name in names}
 
 
-def commands_of(entry: Entry, args, more: list[str]) -> list[list[str]]:
+def make_commands(entry: Entry, args, train_args: list[str]) -> list[list[str]]:
   """The commands that train, and with --evaluate evaluate, a run."""
   overrides = [f'--config.{name}={value}' for name, value in entry.overrides.items()]
   packages = [f'--allow_package={name}' for name in args.allow_package]
   program = lambda name: [sys.executable, str(ROOT / name)]  # noqa: E731
-  train = [*program('train.py'), f'--config={args.config}', f'--workdir={entry.workdir}', *packages, *more, *overrides]
+  train = [*program('train.py'), f'--config={args.config}', f'--workdir={entry.workdir}', *packages, *train_args, *overrides]
   if args.evaluate is None:
     return [train]
   return [train, [*program('evaluate.py'), f'--run={entry.workdir}', *packages, *shlex.split(args.evaluate)]]
@@ -196,21 +196,26 @@ def write_slurm(workdir: Path, commands: dict[Path, list[list[str]]]) -> Path:
 
 
 def parse(argv: list[str]):
-  """The flags, and the words for train.py."""
-  own, more = (argv[: argv.index('--')], argv[argv.index('--') + 1 :]) if '--' in argv else (argv, [])
+  """The flags, and the arguments for train.py."""
+  own, train_args = (argv[: argv.index('--')], argv[argv.index('--') + 1 :]) if '--' in argv else (argv, [])
   parser = Parser(__doc__)
   parser.add_argument('--config', default=DEFAULT, help=f'the config file ({DEFAULT})')
   parser.add_argument('--set', action='append', default=[], help='an option of the config and its values, OPTION=VALUE,VALUE')
   parser.add_argument(
-    '--seeds', type=int, default=0, help='trainings per setting, with train.seed 0, 1, ... (that of --config)'
+    '--seeds',
+    type=int,
+    default=0,
+    help='runs per combination, with train.seed 0, 1, ... (default: one, with the seed of --config)',
   )
   parser.add_argument('--workdir', default='runs/sweep', help='the folder of the runs (runs/sweep)')
   parser.add_argument('--random', type=int, default=0, help='train this many combinations, chosen at random (0: all)')
-  parser.add_argument('--random_seed', type=int, default=0, help='which combinations --random chooses (0)')
+  parser.add_argument('--random_seed', type=int, default=0, help='the random seed of --random (0)')
   parser.add_argument('--evaluate', help='also evaluate each run, with these options of evaluate.py, such as "--samples 2000"')
   parser.add_argument('--slurm', action='store_true', help='write a Slurm job array instead of training')
   parser.add_argument('--print', action='store_true', help='print the commands instead of training')
-  parser.add_argument('--allow_package', action='append', default=[], help='another package whose classes the config may use')
+  parser.add_argument(
+    '--allow_package', action='append', default=[], help='another package that the config may import (repeatable)'
+  )
   args = parser.parse_args(own)
   if args.seeds < 0 or args.random < 0:
     raise UsageError(f'--seeds {args.seeds} and --random {args.random} must not be negative.')
@@ -218,7 +223,7 @@ def parse(argv: list[str]):
     raise UsageError('--slurm and --print cannot be combined: use one of them.')
   if args.seeds and any(text.startswith(('train.seed=', 'config.train.seed=')) for text in args.set):
     raise UsageError('--seeds and --set train.seed cannot be combined: use one of them.')
-  return args, more
+  return args, train_args
 
 
 if __name__ == '__main__':

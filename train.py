@@ -2,7 +2,7 @@
 
 Repeating the command resumes the run, and so does `python train.py --resume runs/x`. On SIGINT (Ctrl-C) or SIGTERM the current
 step is finished and saved. A second signal, or one before the first step, exits at once.
-Exit status: 0 done, 1 a usage error or a loss that is not finite, 130 or 143 stopped by SIGINT or SIGTERM.
+Exit status: 0 if done, 1 after an error or a loss that is not finite, 130 or 143 if stopped by SIGINT or SIGTERM.
 
 --config.SECTION.OPTION=VALUE overrides an option of the config; --dry_run shows all of them.
 """
@@ -97,16 +97,16 @@ def main(argv: list[str]) -> None:
     write_copies(workdir, experiment.frozen)
   parallel.wait_for_all('run directory')
   environment = workdir / 'environment.json'
-  seen = environment.read_text() if environment.exists() else ''
-  parallel.refuse_differences(seen, f'{workdir} is not the same folder on all hosts: put it on storage that they share.')
+  written = environment.read_text() if environment.exists() else ''
+  parallel.refuse_differences(written, f'{workdir} is not the same folder on all hosts: put it on storage that they share.')
   run_id = run_id_of(read_config(workdir))
   checkpoints = Checkpoints(workdir / 'checkpoints', train.keep, train.keep_every, saved=workdir / SAVED, run_id=run_id)
   sharding = parallel.state_sharding(like, mesh, train.strategy)
   state = checkpoints.restore_newest(like, sharding, args.strict)
   first = int(state.step) if state else 0
   previews = Previews(experiment, workdir, mesh, first, run_id, args.allow_package)
-  owed = previews.owed(first)
-  if first >= train.steps and not any(owed):
+  overdue = previews.overdue(first)
+  if first >= train.steps and not any(overdue):
     checkpoints.close()
     say(f'{workdir} is at step {first} of {train.steps}: nothing to do. Raise train.steps to continue.')
     return
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
   state = state or new_state(experiment, like, sharding, args.allow_package)
 
   # The loop. Steps are dispatched a few ahead, so that the device does not wait for the host. Their metrics are read before
-  # anything is written, so that checkpoints contain only finite values; after a step that is not finite, the state no longer
+  # anything is written, so that checkpoints contain only finite values. After a step that is not finite, the state no longer
   # changes (genjax/step.py).
   metrics = progress = NullWriter()
   if jax.process_index() == 0:
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> None:
   with contextlib.ExitStack() as closing:  # closes each even if closing another fails, the checkpoints last
     for part in (checkpoints, previews, metrics, pipeline, progress):
       closing.callback(part.close)
-    previews(state, first, owed)
+    previews(state, first, overdue)
     step_metrics = StepMetrics(train.batch_size)
     for t in range(first, train.steps):
       try:
@@ -189,18 +189,20 @@ def new_state(experiment: Experiment, like: TrainState, sharding, allow: list[st
 
 
 def parse(argv: list[str]):
-  """The flags, and the overrides of the config by name. Raises UsageError for words that are neither."""
+  """The flags, and the overrides of the config by name. Raises UsageError for unknown flags."""
   parser = Parser(__doc__)
   parser.add_argument('--config', default=DEFAULT, help=f'the config file ({DEFAULT})')
-  parser.add_argument('--resume', help='a run directory whose training continues with its config')
+  parser.add_argument('--resume', help='a run directory: continue its training with its config')
   parser.add_argument('--workdir', help='the run directory (runs/<name of the config file>)')
   parser.add_argument('--dry_run', action='store_true', help='print the resolved config, parameters, FLOPs and bytes, and exit')
   parser.add_argument('--strict', action='store_true', help='stop at a damaged checkpoint instead of using the previous one')
-  parser.add_argument('--replay', help='repeat a step that was not finite: runs/x/nan/step_00000123')
-  parser.add_argument('--allow_package', action='append', default=[], help='another package whose classes the config may use')
+  parser.add_argument('--replay', help='repeat a step that was not finite, such as runs/x/nan/step_00000123')
+  parser.add_argument(
+    '--allow_package', action='append', default=[], help='another package that the config may import (repeatable)'
+  )
   parser.add_argument('--coordinator', help='several hosts: host:port of process 0, or auto on a cluster')
-  parser.add_argument('--num_processes', type=int, help='several hosts: their number')
-  parser.add_argument('--process_id', type=int, help='several hosts: the index of this one')
+  parser.add_argument('--num_processes', type=int, help='several hosts: the number of processes')
+  parser.add_argument('--process_id', type=int, help='several hosts: the index of this process')
   parser.add_argument('--wandb', default='', help='mirror the metrics to this Weights & Biases project')
   overrides, words = split_overrides(argv)
   args = parser.parse_args(words)

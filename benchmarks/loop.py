@@ -60,7 +60,7 @@ class PausedStep(parallel.CompiledStep):
 
 
 class NotedCheckpoints(checkpoint.Checkpoints):
-  """Times a save: how long it holds the loop up, and how long it takes in all."""
+  """Times a save: how long it blocks the loop, and how long it takes in total."""
 
   held: list[float] = []
   took: list[float] = []

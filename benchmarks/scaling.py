@@ -3,7 +3,7 @@
   python -m benchmarks.scaling --config=configs/cifar10_flow.py --devices=1,2,4,8,16,32,64
 
 Compiles the step for simulated CPU devices without running it. `moved` is the payload of the program's collectives per step
-(what is reduced, or the whole that is gathered or scattered), `state` what a device holds between steps. Prints JSON, a line
+(what is reduced, or the whole that is gathered or scattered), `state` what a device stores between steps. Prints JSON, a line
 for each strategy and number of devices. The figures are the partitioner's, which is the same for all backends; the fusion
 and scheduling of collectives are not.
 """

@@ -6,9 +6,9 @@ from genjax.config import section_defaults
 
 
 def base(name: str = '', resolution: int = 0, *, steps: int, batch_size: int) -> ConfigDict:
-  """Data set, side of its images, length and batch size; the defaults of the rest are those of the signatures.
+  """The sections `data` and `train` for a data set, its resolution, and the number and size of the steps.
 
-  Without a data set, set `config.data.source` to the spec of a class of your own.
+  Other options have the defaults of the signatures. Without `name`, set `config.data.source` to the spec of your own class.
   """
-  given = {'data': {'name': name, 'resolution': resolution}, 'train': {'steps': steps, 'batch_size': batch_size}}
-  return ConfigDict({section: options | given[section] for section, options in section_defaults().items()})
+  sections = {'data': {'name': name, 'resolution': resolution}, 'train': {'steps': steps, 'batch_size': batch_size}}
+  return ConfigDict({section: options | sections[section] for section, options in section_defaults().items()})

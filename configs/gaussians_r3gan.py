@@ -1,4 +1,4 @@
-"""25 Gaussians with the loss of R3GAN (2501.05441): configs/gaussians_ns.py with relativistic pairs, R1 and R2.
+"""25 Gaussians with the loss of R3GAN (2501.05441): configs/gaussians_ns.py with relativistic pairing, R1 and R2.
 
 python train.py --config configs/gaussians_r3gan.py
 

@@ -1,4 +1,4 @@
-"""Stacked-MNIST with the loss of R3GAN (2501.05441): configs/stacked_mnist_ns.py with relativistic pairs, R1 and R2.
+"""Stacked-MNIST with the loss of R3GAN (2501.05441): configs/stacked_mnist_ns.py with relativistic pairing, R1 and R2.
 
 python train.py --config configs/stacked_mnist_r3gan.py
 

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: links to files outside of docs/, such as ../configs/digits_flow.py, open pages that show the file."""
+"""MkDocs hooks: links to files outside of docs/, such as ../configs/digits_flow.py, open pages that show the file."""
 
 import os
 import posixpath
@@ -16,36 +16,36 @@ def on_files(files, config):
   """Adds a page for every file or folder that a page links to and that is not a file of the site."""
   for name in PAGES:
     files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
-  shown = {shown_by(target) for file in files.documentation_pages() for target in targets(file)}
-  for target in sorted(target for target in shown if target):
-    files.append(File.generated(config, page_of(target), content=page(target)))
+  sources = {source_of(target) for file in files.documentation_pages() for target in targets(file)}
+  for target in sorted(target for target in sources if target):
+    files.append(File.generated(config, page_uri(target), content=page(target)))
   return files
 
 
 def on_page_markdown(markdown, page, config, files):
-  """Rewrites the links."""
+  """Rewrites links to files outside of docs/ to the pages that show them."""
   folder = posixpath.dirname(page.file.src_uri)
 
   def rewrite(match):
     target = resolve(page.file.src_uri, match[2])
     if target is None:
       return match[0]
-    uri = page_of(target) if shown_by(target) else target.removeprefix('docs/')
+    uri = page_uri(target) if source_of(target) else target.removeprefix('docs/')
     return match[1] + posixpath.relpath(uri, folder or '.')
 
   return LINK.sub(rewrite, markdown)
 
 
 def targets(file) -> list[str]:
-  """What a page links to, as paths in the repository."""
+  """The targets of the links of a page, as paths in the repository."""
   if file.src_uri.startswith('source/'):
     return []
-  found = (resolve(file.src_uri, link) for _, link in LINK.findall(file.content_string))
-  return [target for target in found if target]
+  paths = (resolve(file.src_uri, link) for _, link in LINK.findall(file.content_string))
+  return [target for target in paths if target]
 
 
 def resolve(src_uri: str, link: str) -> str | None:
-  """The path in the repository of a link on a page; None for other links, and for what does not exist."""
+  """The path in the repository that a link on a page refers to; None for external and broken links."""
   if ':' in link or src_uri.startswith('source/'):
     return None
   folder = '' if src_uri in PAGES else posixpath.join('docs', posixpath.dirname(src_uri))
@@ -53,13 +53,14 @@ def resolve(src_uri: str, link: str) -> str | None:
   return target if (ROOT / target).exists() else None
 
 
-def shown_by(target: str) -> str | None:
-  """The file or folder itself if it needs a page, None if the site has it."""
+def source_of(target: str) -> str | None:
+  """`target` if a page has to be generated for this file or folder; None if the site already has it."""
   in_site = target in PAGES or (target.startswith('docs/') and (ROOT / target).is_file() and target != 'docs/hooks.py')
   return None if in_site else target
 
 
-def page_of(target: str) -> str:
+def page_uri(target: str) -> str:
+  """The path, in the site, of the page that shows a file or folder."""
   return f'source/{target}.md'
 
 
@@ -67,7 +68,7 @@ def page(target: str) -> str:
   """A page that shows a file, or lists a folder."""
   path = ROOT / target
   if path.is_dir():
-    link = lambda p: os.path.relpath(p, ROOT / 'docs' / posixpath.dirname(page_of(target)))  # noqa: E731
+    link = lambda p: os.path.relpath(p, ROOT / 'docs' / posixpath.dirname(page_uri(target)))  # noqa: E731
     names = sorted(p for p in path.iterdir() if p.is_file())
     text = '\n'.join(f'* [{p.name}]({link(p)})' if target.startswith('docs/') else f'* `{p.name}`' for p in names)
   else:

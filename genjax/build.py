@@ -45,25 +45,25 @@ def resolve(name: str, allow: Collection[str] = ()) -> Callable:
   if module_name.split('.')[0] in PACKAGES and not attribute.startswith('_'):
     path = f'genjax.{module_name}'
     if module_name in _modules():
-      found = getattr(importlib.import_module(path), attribute, None)
-      if callable(found) and getattr(found, '__module__', None) == path:
-        return found
+      target = getattr(importlib.import_module(path), attribute, None)
+      if callable(target) and getattr(target, '__module__', None) == path:
+        return target
   if module_name.split('.')[0] in allow:
     try:
-      found = getattr(importlib.import_module(module_name), attribute, None)
+      target = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
       raise UsageError(f'cls={name!r}: {error}.') from None
-    if callable(found) and getattr(found, '__module__', None) == module_name:
-      return found
+    if callable(target) and getattr(target, '__module__', None) == module_name:
+      return target
     raise UsageError(f'cls={name!r}: {module_name} defines no class or function {attribute!r}.')
   if module_name in OPTAX:
-    found = getattr(importlib.import_module(module_name), attribute, None)
-    if not attribute.startswith('_') and makes_optimizer(found):
-      return found
+    target = getattr(importlib.import_module(module_name), attribute, None)
+    if not attribute.startswith('_') and makes_optimizer(target):
+      return target
     parts = [part for part, value in vars(importlib.import_module(module_name)).items() if makes_optimizer(value)]
     raise UsageError(f'cls={name!r} is not an optimizer or schedule of optax.' + nearest(attribute, parts))
   if package := _package_of(name):
-    raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, give --allow_package {package}.')
+    raise UsageError(f'cls={name!r} is not of genjax. If you trust the code of {package}, add --allow_package {package}.')
   if (new := class_name(name)) != name:
     raise UsageError(f'cls={name!r} has a new name: {new}. To rewrite a config file: python -m genjax.migrate FILE.')
   raise UsageError(unknown('class or function', name, _names()))
@@ -73,12 +73,12 @@ def makes_optimizer(value: Any) -> bool:
   """Whether a value is a function that returns an optimizer or a schedule of optax, by its annotation."""
   if not inspect.isfunction(value):
     return False
-  made = inspect.signature(value).return_annotation
-  return made in (optax.GradientTransformation, optax.GradientTransformationExtraArgs, optax.Schedule)
+  annotation = inspect.signature(value).return_annotation
+  return annotation in (optax.GradientTransformation, optax.GradientTransformationExtraArgs, optax.Schedule)
 
 
 def _package_of(name: Any) -> str:
-  """The package beside genjax that the name begins with; '' if there is none to import."""
+  """The package other than genjax that the name begins with; '' if there is none to import."""
   package, dot, _ = name.partition('.') if isinstance(name, str) else ('', '', '')
   if not package.isidentifier() or not dot or package in (*PACKAGES, 'genjax', 'optax', '__main__', *sys.stdlib_module_names):
     return ''
@@ -91,8 +91,8 @@ def _modules() -> list[str]:
   for package in PACKAGES:
     module = importlib.import_module(f'genjax.{package}')
     if hasattr(module, '__path__'):
-      found = pkgutil.walk_packages(module.__path__, f'genjax.{package}.')
-      modules += [info.name.removeprefix('genjax.') for info in found if not info.ispkg]
+      infos = pkgutil.walk_packages(module.__path__, f'genjax.{package}.')
+      modules += [info.name.removeprefix('genjax.') for info in infos if not info.ispkg]
     else:
       modules.append(package)
   return modules
@@ -119,9 +119,9 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 def defaults(function: Callable) -> dict[str, Any]:
   """The defaults in a signature, so that no config repeats them: plain ones, and genjax's own objects as specs."""
-  found = {k: v.default for k, v in parameters(function).items()}
-  own = {k: _spec_of(v) for k, v in found.items() if dataclasses.is_dataclass(v) and type(v).__module__.startswith('genjax.')}
-  return {k: v for k, v in found.items() if type(v) in PLAIN} | own  # no named tuples
+  values = {k: v.default for k, v in parameters(function).items()}
+  own = {k: _spec_of(v) for k, v in values.items() if dataclasses.is_dataclass(v) and type(v).__module__.startswith('genjax.')}
+  return {k: v for k, v in values.items() if type(v) in PLAIN} | own  # no named tuples
 
 
 def as_spec(value: Any) -> Any:
@@ -148,7 +148,7 @@ def check(function: Callable, name: str, kwargs: Mapping[str, Any]) -> None:
     if key not in known and any_name:
       continue
     if key not in known:
-      raise UsageError(unknown('parameter', key, known, of=name))
+      raise UsageError(unknown('parameter', key, known, owner=name))
     expected = known[key].annotation
     if not matches_type(value, expected):
       kind = expected if typing.get_origin(expected) else getattr(expected, '__name__', expected)
@@ -203,25 +203,25 @@ def with_integer_keys(value: Any, parameter: inspect.Parameter | None) -> Any:
 
 
 def spec(cls: str, **kwargs) -> dict[str, Any]:
-  """For config files: a checked {'cls': cls, ...} with every plain default written out, so each can be overridden.
+  """For config files: a checked spec {'cls': cls, ...} with every plain default written out, so each can be overridden.
 
-  `cls` is a name in genjax, or one of yours, 'mine.unet.UNet'; a run with such a one needs `--allow_package mine`.
+  `cls` is a name in genjax or in your own package, 'mine.unet.UNet', which needs `--allow_package mine`.
   """
   function = resolve(cls, [_package_of(cls)])
   check(function, cls, kwargs)
   return {'cls': cls} | own_defaults(function) | kwargs
 
 
-def fill_inferred(value: Any, given: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
-  """A spec with the parameters in `given` filled in, at every depth, where its class has them and it leaves them out."""
+def fill_inferred(value: Any, inferred: Mapping[str, Any], allow: Collection[str] = ()) -> Any:
+  """A spec with the parameters in `inferred` filled in, at every depth, where its class has them and it leaves them out."""
   if isinstance(value, (list, tuple)):
-    return tuple(fill_inferred(item, given, allow) for item in value)
+    return tuple(fill_inferred(item, inferred, allow) for item in value)
   if not isinstance(value, Mapping):
     return value
-  filled = {key: fill_inferred(item, given, allow) for key, item in value.items()}
+  filled = {key: fill_inferred(item, inferred, allow) for key, item in value.items()}
   if 'cls' in value:
     known = parameters(resolve(value['cls'], allow))
-    filled = {key: item for key, item in given.items() if key in known} | filled
+    filled = {key: item for key, item in inferred.items() if key in known} | filled
   return filled
 
 

@@ -29,7 +29,7 @@ def format_warning(message: Warning | str, category: type[Warning], filename: st
 
 
 class Parser(argparse.ArgumentParser):
-  """Raises UsageError, so that mistakes end in one line like all others, and does not abbreviate flags."""
+  """An ArgumentParser that raises UsageError instead of exiting, and does not accept abbreviated flags."""
 
   def __init__(self, description: str | None, **options):
     warnings.formatwarning = format_warning
@@ -44,10 +44,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class LoadedConfig(NamedTuple):
-  """A config as plain dictionaries, and where it is from."""
+  """A config as plain dictionaries, and its origin."""
 
   config: dict[str, Any]
-  source: ConfigDict | dict[str, Any]  # before `dropped` is dropped
+  source: ConfigDict | dict[str, Any]  # with the options `dropped`
   overridden: dict[str, str]
   dropped: list[str]  # options that a class named on the command line does not have
   name: str  # of the file, or of the run
@@ -57,7 +57,7 @@ class LoadedConfig(NamedTuple):
     if not isinstance(self.source, ConfigDict):
       return self.source | {'train': self.source['train'] | {'steps': steps}}
     before, self.source.train.steps = self.source.train.steps, steps
-    config = plain(self.source, self.overridden, allow)[0]
+    config = drop_unsupported(self.source, self.overridden, allow)[0]
     self.source.train.steps = before
     return config
 
@@ -85,13 +85,13 @@ def load_config(path: str, overrides: dict[str, str], allow: Collection[str]) ->
   """
   file, _, argument = path.partition(':')
   if not (file.endswith('.py') and Path(file).is_file()):
-    raise UsageError(f'--config: there is no config file {file!r}; see configs/.')
+    raise UsageError(f'--config {file}: there is no such config file; see configs/.')
   spec = importlib.util.spec_from_file_location('config_file', file)
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
     if not hasattr(module, 'get_config'):
-      raise UsageError('it defines no get_config(): see configs/digits_vae.py.')
+      raise UsageError('the file does not define get_config(): see configs/digits_vae.py.')
     source = module.get_config(argument) if argument else module.get_config()
   except UsageError as error:
     raise UsageError(f'{file}: {error}') from None
@@ -100,7 +100,7 @@ def load_config(path: str, overrides: dict[str, str], allow: Collection[str]) ->
   refuse_shared_steps(source, overrides)
   for name, text in overrides.items():
     override(source, name, text)
-  config, dropped = plain(source, overrides, allow)
+  config, dropped = drop_unsupported(source, overrides, allow)
   return LoadedConfig(config, source, overrides, dropped, Path(file).stem)
 
 
@@ -116,7 +116,7 @@ def config_of_run(run: str, overrides: dict[str, str], default: str, allow: Coll
     allow: as in `load_config`.
 
   Raises:
-    UsageError: as `load_config`; the config file is needed and is not where it was.
+    UsageError: as for `load_config`; or the config file is needed and does not exist any more.
   """
   if 'train.steps' in overrides:
     file, begun_with = first_command(Path(run), default)
@@ -124,8 +124,8 @@ def config_of_run(run: str, overrides: dict[str, str], default: str, allow: Coll
       return load_config(file, begun_with | overrides, allow)
     except UsageError as error:
       raise UsageError(
-        f'{error}\nOptions may follow from train.steps, so {file}, with which {run} began, is loaded again. Without another '
-        'train.steps it is not needed.'
+        f'{error}\n{file}, the config of {run}, is loaded again because it may compute options from train.steps. It is not '
+        'needed if train.steps stays the same.'
       ) from None
   config = {name: value for name, value in read_config(Path(run)).items() if name not in ('schema', 'run_id')}
   config['data'] = contents.options(config['data']) | {'flip': config['data'].get('flip', False)}
@@ -139,21 +139,25 @@ def config_of_run(run: str, overrides: dict[str, str], default: str, allow: Coll
 
 
 def first_command(run: Path, default: str) -> tuple[str, dict[str, str]]:
-  """The config file and the overrides with which a run began, by its environment.json."""
+  """The config file and the overrides that a run was started with, from its environment.json."""
   try:
     environment = json.loads((run / 'environment.json').read_text())
     commands = [entry['command'][1:] for entry in (environment, *environment['earlier'])]
     words = next(words for words in reversed(commands) if not any(word.startswith('--resume') for word in words))
   except (OSError, ValueError, KeyError, TypeError, StopIteration):
-    raise UsageError(f'{run}/environment.json does not say how the run began: give --config and --workdir.') from None
+    raise UsageError(
+      f'{run}/environment.json does not contain the command that started the run: use --config and --workdir, not --resume.'
+    ) from None
   overrides, rest = split_overrides(words)
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument('--config', default=default)
   return parser.parse_known_args(rest)[0].config, overrides
 
 
-def plain(source: ConfigDict, overrides: Collection[str], allow: Collection[str]) -> tuple[dict[str, Any], list[str]]:
-  """The config without the options that a class named by an override does not have, and the names of these."""
+def drop_unsupported(
+  source: ConfigDict, overrides: Collection[str], allow: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+  """The config without the options that a class set by an override does not have, and the names of those options."""
   replaced = [name.removesuffix('.cls') for name in overrides if name.endswith('.cls')]
   return without_leftovers(source.to_dict(), replaced, allow)
 
@@ -219,22 +223,24 @@ def run_parser(description: str) -> Parser:
   parser = Parser(description, add_help=False)
   parser.add_argument('--run', help='the run directory')
   parser.add_argument('--step', type=int, help='which checkpoint (the newest)')
-  parser.add_argument('--best', action='store_true', help='the checkpoint of the lowest FID in training')
+  parser.add_argument('--best', action='store_true', help='the checkpoint with the lowest FID during training')
   parser.add_argument('--guide', help='a weaker run for --guidance, instead of the unconditional model')
-  parser.add_argument('--guide_step', type=int, help='which checkpoint of it (the newest)')
+  parser.add_argument('--guide_step', type=int, help='which checkpoint of the guide (the newest)')
   parser.add_argument('--no_ema', action='store_true', help='the last parameters instead of their moving average')
   parser.add_argument('--ema', help='the width of a post-hoc EMA, such as 0.1 (runs with train.posthoc_every)')
   parser.add_argument('--batch_size', type=int, default=256, help='images computed at a time (256)')
-  parser.add_argument('--allow_package', action='append', default=[], help='another package that the run may use')
-  parser.add_argument('-h', '--help', action='store_true', help='this text')
+  parser.add_argument(
+    '--allow_package', action='append', default=[], help='another package that the run may import (repeatable)'
+  )
+  parser.add_argument('-h', '--help', action='store_true', help='show this help')
   return parser
 
 
 def parse_run(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list[str]] | None:
-  """The parsed words and those left over for the model; None after printing help that needs no run.
+  """The parsed options and the remaining words, which are options of the model; None after printing help without a run.
 
   Raises:
-    UsageError: no run is named, or a word does not fit.
+    UsageError: --run is missing, or an option is invalid.
   """
   args, rest = parser.parse_known_args(argv)
   if args.help and not args.run:
@@ -263,7 +269,7 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = (), allo
   while words:
     name, equals, value = words.pop(0).partition('=')
     if not name.startswith('--'):
-      raise UsageError(f'{name!r} is not an option.')
+      raise UsageError(f'{name!r} is not an option: options begin with --.')
     name = name[2:]
     if name.startswith('solver.') and 'solver' in known:
       parts[name.removeprefix('solver.')] = value if equals else words.pop(0) if words else ''
@@ -273,7 +279,7 @@ def parse_options(words: list[str], known: dict, own: Collection[str] = (), allo
       hint = renamed(name, known) or nearest(f'--{name}', [*options_of_model, *scripts])
       raise UsageError(unknown('option', f'--{name}', options_of_model, hint, 'this model'))
     if not equals and not words:
-      raise UsageError(f'--{name} needs a value.')
+      raise UsageError(f'--{name} needs a value: --{name} VALUE.')
     options[name] = parse_value(f'--{name}', value if equals else words.pop(0), known[name])
   if 'solver' in known:
     options |= solver_option(options.get('solver', known['solver']), parts, allow)
@@ -284,7 +290,9 @@ def solver_option(solver: Any, parts: dict[str, str], allow: Collection[str]) ->
   """{'solver': object} for a custom solver, named 'mine.solvers.X' or an object, with the options `parts`; {} for another."""
   if isinstance(solver, str) and '.' not in solver:
     if parts:
-      raise UsageError(f'--solver.{next(iter(parts))} is an option of a custom solver, and {solver} is one of genjax.')
+      raise UsageError(
+        f'--solver.{next(iter(parts))} is for custom solvers, but --solver {solver} is built in: use --{next(iter(parts))}.'
+      )
     return {}
   description = {'cls': solver} if isinstance(solver, str) else as_spec(solver)
   if not isinstance(description, Mapping):
@@ -304,6 +312,6 @@ def options_help(run: Run) -> str:
 
 
 def check_guide(guide: str | None, options: Mapping[str, Any]) -> None:
-  """Raises UsageError for a guide that would lead nowhere."""
+  """Raises UsageError for a guide that has no effect."""
   if guide and options['guidance'] == 1:
     raise UsageError(f'--guide {guide} has no effect with --guidance 1: use --guidance 2.')

@@ -78,12 +78,12 @@ class ClassLabel:
     if label is None:
       return {}
     if isinstance(label, list | tuple):  # of numbers and names
-      given = list(label)
+      labels = list(label)
     else:
-      given = [label] if isinstance(label, str) else np.atleast_1d(np.asarray(label)).tolist()
-    if len(given) not in (1, n):
+      labels = [label] if isinstance(label, str) else np.atleast_1d(np.asarray(label)).tolist()
+    if len(labels) not in (1, n):
       raise UsageError(f'label must be one class, or one for each of the {n} images.')
-    return {'label': np.broadcast_to(np.array([self.number(item, example) for item in given], np.int32), (n,))}
+    return {'label': np.broadcast_to(np.array([self.number(item, example) for item in labels], np.int32), (n,))}
 
   def number(self, label: Any, example: Example) -> int:
     """The number of a class, from its number or its name. Raises UsageError if there is no such class."""
@@ -164,11 +164,11 @@ def complete(conditioner: Conditioner, cond: Cond, keys: Keys) -> Cond:
       raise UsageError(unknown('condition', name, conditioner.fields))
   parts = conditioner.parts if isinstance(conditioner, Together) else (conditioner,)
   streams = rng.fold_in(keys, STREAM)
-  found = dict(cond)
+  values = dict(cond)
   for i, part in enumerate(parts):
-    if not set(part.fields) <= found.keys():
-      found = part.draw(rng.fold_in(streams, i) if isinstance(conditioner, Together) else streams) | found
-  return found
+    if not set(part.fields) <= values.keys():
+      values = part.draw(rng.fold_in(streams, i) if isinstance(conditioner, Together) else streams) | values
+  return values
 
 
 def can_draw(conditioner: Conditioner) -> bool:
@@ -194,7 +194,7 @@ def is_null(conditioner: Conditioner, cond: Cond) -> Bool[Array, 'b']:
 
 
 def class_label(conditioner: Conditioner) -> ClassLabel | None:
-  """The conditioner of the field `label`, if there is one: for what is about classes by its nature."""
+  """The conditioner of the field `label`, if there is one; for code that is specific to classes."""
   parts = conditioner.parts if isinstance(conditioner, Together) else (conditioner,)
   return next((part for part in parts if isinstance(part, ClassLabel)), None)
 

@@ -100,10 +100,10 @@ def refuse_another_config(
   allow: Collection[str] = (),
   config_at: Callable[[int], dict[str, Any]] | None = None,
 ) -> list[str]:
-  """Once there is a checkpoint, only MAY_CHANGE may differ, and values that the config computes from `train.steps`.
+  """Raises UsageError if a config differs from that of a run which has a checkpoint.
 
-  Returns messages about the latter, of what changes if training goes on.
-  An option that genjax did not have when the run began counts as its default, which must do what was done before.
+  Only options in MAY_CHANGE may differ, and values that the config computes from `train.steps`. Returns messages about the
+  latter. An option that genjax did not have when the run began counts as its default, which preserves the previous behavior.
   """
   steps = old['train'].get('steps')
   old = json.loads(json.dumps(with_defaults(old, allow)))
@@ -111,15 +111,15 @@ def refuse_another_config(
   old |= {section: options | old[section] for section, options in section_defaults().items()}
   refusal, notes = contents.changes(old['data'], new['data'])
   may_change = MAY_CHANGE | ({'data.name'} if 'hash' in old['data'] else set())  # the content decides, not the path
-  found, explained = differences_that_matter(old, new, may_change), []
-  if found and config_at and isinstance(steps, int) and steps > 0:
+  changed, explained = differences_that_matter(old, new, may_change), []
+  if changed and config_at and isinstance(steps, int) and steps > 0:
     unexplained = {name for name, _, _ in differences_that_matter(old, json.loads(json.dumps(config_at(steps))), may_change)}
-    explained = [f'{name} changes from {a} to {b} with train.steps.' for name, a, b in found if name not in unexplained]
-    found = [d for d in found if d[0] in unexplained]
-  if found:
-    shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in found[:5])
-    shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
-    raise UsageError(f'{workdir} belongs to another config ({shown}).\nGive another --workdir, or the old options.')
+    explained = [f'{name} changes from {a} to {b} with train.steps.' for name, a, b in changed if name not in unexplained]
+    changed = [d for d in changed if d[0] in unexplained]
+  if changed:
+    shown = '; '.join(f'{name}: {json.dumps(a)} -> {json.dumps(b)}' for name, a, b in changed[:5])
+    shown += f'; and {len(changed) - 5} more' if len(changed) > 5 else ''
+    raise UsageError(f'{workdir} belongs to another config ({shown}).\nUse another --workdir, or the old options.')
   if refusal:
     raise UsageError(f'{workdir}: {refusal}. Restore the data that it was trained on, or use another --workdir.')
   for note in notes:

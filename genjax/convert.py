@@ -1,8 +1,8 @@
-"""Converts the weights of another library to an export: `python -m genjax.convert FORMAT FILE --out DIR`.
+"""Converts weights of another library to an export: `python -m genjax.convert FORMAT FILE --out DIR`.
 
   diffusers_ddpm   UNet2DModel of diffusers in the layout of google/ddpm-cifar10-32, as safetensors
 
-`genjax.load` and `sample.py --run DIR` open the export like a run. `docs/exporting.md` says what is converted and how.
+`genjax.load` and `sample.py --run DIR` open the export like a run. See `docs/exporting.md` for details.
 """
 
 import collections
@@ -99,8 +99,8 @@ UNET2D_MODEL = {
 def convert_ddpm(file: str | Path, folder: str | Path) -> Path:
   """Converts a UNet2DModel of diffusers to an export with the config of configs/cifar10_ddpm.py.
 
-  Widths and depths follow from the shapes of the arrays, and what they do not show from diffusers' config.json beside `file`;
-  without it, from google/ddpm-cifar10-32.
+  Widths and depths are inferred from the shapes of the arrays. Other options are read from diffusers' config.json next to
+  `file`; without it, they are those of google/ddpm-cifar10-32.
 
   Args:
     file: a safetensors file.
@@ -280,7 +280,7 @@ def infer_layout(file: Path, tensors: Mapping[str, np.ndarray]) -> Layout:
 
 def network_options(file: Path, layout: Layout, options: Options) -> dict[str, Any]:
   """The options of genjax's UNet for the same network. Raises UsageError if there are none."""
-  remedy = f'put the config.json of diffusers with the right value beside {file.name}'
+  remedy = f'put the config.json of diffusers with the right value next to {file.name}'
   for level, width in enumerate(layout.widths):
     if width % options.norm_num_groups:
       raise UsageError(

@@ -21,7 +21,7 @@ def write_environment(workdir: Path) -> None:
   try:
     last = json.loads(path.read_text())
     earlier = [{k: v for k, v in last.items() if k != 'earlier'}, *last['earlier']]
-  except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a new run, or a file that somebody cut short
+  except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a new run, or a truncated file
     earlier = []
   devices = jax.devices()
   now = {

@@ -20,15 +20,15 @@ class UsageWarning(UserWarning):
   """A setting that works but is probably unintended. The message names it and the remedy; scripts print it in one line."""
 
 
-LISTED = 40  # names, of more than which a message has only the nearest
+LISTED = 40  # messages with more known names than this show only the nearest
 
 
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = '', of: str = '') -> str:
-  """ "Unknown solver 'heum'. Did you mean heun? Available: ...". `hint` replaces the suggestion; `of` says what lacks it."""
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = '', owner: str = '') -> str:
+  """ "Unknown solver 'heum'. Did you mean heun? Available: ...". `hint` replaces the suggestion; `owner`: what lacks it."""
   known = sorted(known)
   listed = f' Available: {", ".join(known) or "none"}.' if len(known) <= LISTED else ''
-  of = f' of {of}' if of else ''
-  return f'Unknown {kind} {name!r}{of}.{hint or nearest(name, known)}{listed}'
+  suffix = f' of {owner}' if owner else ''
+  return f'Unknown {kind} {name!r}{suffix}.{hint or nearest(name, known)}{listed}'
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

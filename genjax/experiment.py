@@ -79,15 +79,15 @@ def build_experiment(config: dict, allow: Collection[str], workdir: Path) -> Exp
 
   Args:
     config: sections, as `get_config` of a config file returns them.
-    allow: packages beside genjax that the config may name.
-    workdir: the run directory, which may hold copies of frozen networks.
+    allow: packages other than genjax that the config may import.
+    workdir: the run directory, which may contain copies of frozen networks.
 
   Raises:
     UsageError: unknown sections, options or classes, values out of range, or parts that do not fit together.
   """
   for name in config:
     if name not in (*SECTIONS, *OPTIONAL):
-      raise UsageError(unknown('section', name, (*SECTIONS, *OPTIONAL), of='the config'))
+      raise UsageError(unknown('section', name, (*SECTIONS, *OPTIONAL), owner='the config'))
   for name in SECTIONS:
     if name not in config:
       raise UsageError(f'the config has no section {name!r}: start from configs.common.base, add objective and optim.')

@@ -1,10 +1,10 @@
 """Exports: a trained model as safetensors and JSON, to copy to another machine or to publish.
 
   weights.safetensors  averaged parameters and buffers, 'params/<player>/...' and 'buffers/...'
-  config.json          the config of the run, names of classes included; its section `export` has step and hash
+  config.json          the config of the run, including class names; its section `export` has the step and hash
   evaluation/          the cards of that step
   sampler.stablehlo    with `stablehlo`: the sampler as `jax.export` serializes it, for CPU, CUDA and TPU
-  README.md            what it is, and how to sample
+  README.md            a description of the model, and how to sample from it
 
 `genjax.load` opens an export like a run.
 """
@@ -42,37 +42,39 @@ def export(run: Run, folder: str | Path, stablehlo: bool = False, half: bool = F
     **options: of the exported sampler, such as `steps=10`; see `run.options`.
 
   Raises:
-    UsageError: the folder is not empty or cannot be written to, an option is unknown or given without `stablehlo`, the run is
-      guided by another, or weights are too large for float16.
+    UsageError: the folder is not empty or cannot be written to, an option is unknown or has no effect without `stablehlo`,
+      the run is guided by another, or weights are too large for float16.
   """
   folder = Path(folder)
   if run.guide:
-    raise UsageError(f'{run.path} is guided by {run.guide.path}, and an export holds one model: export both separately.')
+    raise UsageError(f'{run.path} is guided by {run.guide.path}, but an export contains one model: export both separately.')
   check_empty(folder)
   if options and not stablehlo:
-    raise UsageError(f'{next(iter(options))} is an option of the exported sampler: add stablehlo, or set it when sampling.')
+    raise UsageError(
+      f'{next(iter(options))} is an option of the exported sampler: add --stablehlo (stablehlo=True), or set it when sampling.'
+    )
   options = run.options | run.checked(options)
   variables = Variables(*jax.device_get(run.variables))
   arrays = flatten(variables._asdict())
-  arrays = {name: halved(name, x) for name, x in arrays.items()} if half else arrays
+  arrays = {name: to_float16(name, x) for name, x in arrays.items()} if half else arrays
   record = {'step': run.step, 'ema': run.ema, 'hash': tree_hash(arrays), 'cost': card.training_cost(run.path, run.step)}
-  config = portable(run.config) | {'export': record | ({'half': True} if half else {})}
+  config = portable_config(run.config) | {'export': record | ({'half': True} if half else {})}
   sampler = serialized_sampler(run, arrays, options) if stablehlo else b''
-  cards = cards_of(run)
+  cards = portable_cards(run)
   if sampler:
     write_whole(folder / SAMPLER, sampler)
-  for found in cards:
-    card_files.save(folder, found)
+  for entry in cards:
+    card_files.save(folder, entry)
   write_export(folder, arrays, config, readme(run, config, cards, folder.name, options if stablehlo else None))
   return folder
 
 
-def halved(name: str, x: np.ndarray) -> np.ndarray:
+def to_float16(name: str, x: np.ndarray) -> np.ndarray:
   """float32 as float16; other types unchanged. Raises UsageError for values that float16 does not have."""
   if x.dtype != np.float32:
     return x
   if np.abs(x).max(initial=0) > np.finfo(np.float16).max:
-    raise UsageError(f'{name} has values that are too large for float16: export without half.')
+    raise UsageError(f'{name} has values that are too large for float16: export without --half (half=False).')
   return x.astype(np.float16)
 
 
@@ -86,11 +88,11 @@ def write_export(folder: Path, arrays: Mapping[str, Any], config: Mapping[str, A
   """Writes weights, README.md (`text`) and config.json, whose section `export` has step and hash of the arrays."""
   write_whole(folder / WEIGHTS, save(dict(arrays), {'format': 'genjax'}))
   write_whole(folder / 'README.md', text)
-  write_json(folder / 'config.json', config)  # last: without it the folder is no export
+  write_json(folder / 'config.json', config)  # last: a folder without it is not opened as an export
 
 
-def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-  """A config without the folders of the machine on which it was trained."""
+def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A config without the paths of the machine that trained the model."""
   name = lambda path: PurePath(path).name if isinstance(path, str) and ('/' in path or path.startswith('~')) else path  # noqa: E731
   data = config['data'] | {'data_dir': ''}
   data |= {key: name(data[key]) for key in ('name',) if data.get(key, '').startswith(('/', '.', '~'))}
@@ -99,18 +101,18 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
   return {**config, 'data': data, 'train': train} | ({'frozen': frozen} if frozen else {})
 
 
-def cards_of(run: Run) -> list[dict[str, Any]]:
-  """The cards of the exported step, without the folders of this machine."""
+def portable_cards(run: Run) -> list[dict[str, Any]]:
+  """The cards of the exported step, without the paths of this machine."""
   try:
     cards = card_files.load(run.path)
   except UsageError:  # it was not evaluated
     return []
-  found = [entry for entry in cards if entry['model'].get('step') == run.step and not entry['model'].get('guide')]
-  for entry in found:
+  entries = [entry for entry in cards if entry['model'].get('step') == run.step and not entry['model'].get('guide')]
+  for entry in entries:
     entry['model']['run'] = Path(entry['model']['run']).name
     entry['protocol']['reference']['data'] = PurePath(entry['protocol']['reference']['data']).name
     entry.pop('run', None)
-  return found
+  return entries
 
 
 def serialized_sampler(run: Run, arrays: Mapping[str, Any], options: Mapping[str, Any]) -> bytes:
@@ -143,7 +145,7 @@ def readme(
   classes = f'* Classes: {", ".join(run.classes)}\n' if run.classes else ''
   label = f", label='{run.classes[0]}'" if run.classes else ''
   kimg = run.step * train['batch_size'] / 1000
-  half = ', stored as float16 (evaluations are of float32)' if config['export'].get('half') else ''
+  half = ', stored as float16 (evaluated as float32)' if config['export'].get('half') else ''
   text = f"""# {name}
 
 A {type(run.objective).__name__} model of {side} images, trained with genjax.
@@ -170,13 +172,13 @@ images = run.sample(jax.random.key(0), 16{label})  # float32 [16, {side.replace(
     text += without_genjax(run, options)
   if cards:
     text += '\n## Evaluation\n'
-  for found in cards:
-    protocol = found['protocol']
-    metrics = '\n'.join(f'| {metric} | {value:.4g} |' for metric, value in found['metrics'].items())
+  for entry in cards:
+    protocol = entry['protocol']
+    metrics = '\n'.join(f'| {metric} | {value:.4g} |' for metric, value in entry['metrics'].items())
     text += f"""
-{protocol['samples']} samples with seed {found['model']['seed']} against {protocol['reference']['images']} images of \
+{protocol['samples']} samples with seed {entry['model']['seed']} against {protocol['reference']['images']} images of \
 {protocol['reference']['data']} {protocol['reference']['split']}, features `{protocol['features']['name']}` \
-({protocol['features']['hash']}); all settings are in `evaluation/{card_files.file_name(found)}`.
+({protocol['features']['hash']}); all settings are in `evaluation/{card_files.file_name(entry)}`.
 
 | metric | value |
 |---|---|

@@ -23,7 +23,7 @@ def to_uint8(images: Float[Array, '*b h w c']) -> UInt8[Array, '*b h w c']:
   return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def not_finite(images: Float[Array, 'n h w c']) -> Int[Array, '']:
+def count_not_finite(images: Float[Array, 'n h w c']) -> Int[Array, '']:
   """The number of images with values that are not finite, which `to_uint8` would turn black."""
   return (~jnp.isfinite(images).all(axis=(1, 2, 3))).sum()
 

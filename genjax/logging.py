@@ -296,7 +296,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def reading(items: Iterable[Any] | None = None, total: int | None = None) -> tqdm:
+def reading_bar(items: Iterable[Any] | None = None, total: int | None = None) -> tqdm:
   """A bar for images that are read, on a terminal and if it takes more than two seconds."""
   return tqdm(items, total=total, desc='reading images', unit='image', delay=2, leave=False, disable=not on_terminal())
 

@@ -20,9 +20,9 @@ OBJECTIVE = {'num_classes': "conditioner=spec('conditioners.ClassLabel')", 'labe
 
 
 def migrate_file(text: str) -> tuple[str, list[str]]:
-  """A config file with present names, and the lines that a person must look at.
+  """A config file with the current names, and notes about lines that need manual changes.
 
-  Rewritten are names of classes in strings, and keywords of `spec(...)` whose class is a string.
+  Rewrites names of classes in strings, and keywords of `spec(...)` whose class is a string.
   """
   edits, notes = [], []
   lines = text.splitlines(keepends=True)
@@ -78,13 +78,13 @@ def unknown_classes(value: Any) -> list[str]:
     return [name for item in value for name in unknown_classes(item)]
   if not isinstance(value, Mapping):
     return []
-  found = [name for item in value.values() for name in unknown_classes(item)]
+  names = [name for item in value.values() for name in unknown_classes(item)]
   try:
     if 'cls' in value:
       resolve(value['cls'])
   except UsageError:
-    found.append(str(value['cls']))
-  return found
+    names.append(str(value['cls']))
+  return names
 
 
 def main(argv: list[str]) -> None:
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
   migrated = migrate(config)
   write_json(path / 'config.json', migrated)
   for name in dict.fromkeys(unknown_classes(migrated)):
-    print(f'{path}/config.json: {name} is not of genjax and is left unchanged.')
+    print(f'{path}/config.json: {name} is not a class of genjax and is left unchanged.')
   print(f'{path}/config.json: schema {old} -> {SCHEMA}.')
 
 

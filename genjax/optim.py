@@ -111,7 +111,7 @@ def check_schedule(rate: float, warmup: int) -> None:
 
 
 class Average(Protocol):
-  """An average of parameters over the steps of a training, which is what is sampled from. A frozen dataclass."""
+  """An average of parameters over the training steps, used for sampling. A frozen dataclass."""
 
   def init(self, params: Tree) -> Tree:
     """The average before the first step, for a player's parameters."""
@@ -139,8 +139,8 @@ class EMA:
 
   def decay(self, step: Int[Array, ''], batch_size: int) -> Float[Array, '']:
     """The decay of one step."""
-    seen = (step + 1).astype(jnp.float32) * batch_size
-    return 0.5 ** (batch_size / jnp.minimum(self.halflife, 0.05 * seen))
+    images_seen = (step + 1).astype(jnp.float32) * batch_size
+    return 0.5 ** (batch_size / jnp.minimum(self.halflife, 0.05 * images_seen))
 
   def init(self, params: Tree) -> Tree:
     return params
@@ -164,7 +164,7 @@ class PowerAverages(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PostHoc:
-  """Another average, and beside it power-function averages from which others can be reconstructed (2312.02696, section 3.1).
+  """Another average, and power-function averages from which others can be reconstructed (2312.02696, section 3.1).
 
   The power-function average of step t weights the parameters of step s by a multiple of s^gamma. Its width is given by the
   standard deviation of this profile relative to t. See genjax/posthoc.py.

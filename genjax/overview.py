@@ -1,4 +1,4 @@
-"""What train.py prints before and after a training."""
+"""Describes a training run before it starts, and summarizes it when it ends (train.py)."""
 
 import shlex
 from collections.abc import Collection, Mapping
@@ -17,20 +17,20 @@ from genjax.step import TrainState
 
 
 def overview(experiment: Experiment, like: TrainState, mesh: jax.sharding.Mesh, first: int, allow: Collection[str] = ()) -> str:
-  """The model, the data, the length, the devices and the optimizers of a training, one per line.
+  """Describes the model, data, length, devices and optimizers of a training run, one per line.
 
   Args:
-    experiment: what is trained.
+    experiment: the experiment to train.
     like: the shapes of its state.
     mesh: the devices.
-    first: the step that the training begins with.
-    allow: packages beside genjax that the config may name.
+    first: the step at which training starts.
+    allow: packages other than genjax that the config may import.
   """
   train, source, objective = experiment.train, experiment.source, experiment.objective
   networks = {name: type(value).__name__ for name, value in vars(objective).items() if isinstance(value, nn.Module)}
   specs = {name: value for name, value in experiment.resolved['objective'].items() if is_spec(value)}
   hidden = {'conditioner', 'sampler', *networks}
-  parts = ', '.join(f'{name} {name_of(value)}' for name, value in specs.items() if name not in hidden)
+  parts = ', '.join(f'{name} {class_name(value)}' for name, value in specs.items() if name not in hidden)
   fields = ' and '.join(objective.conditioner.fields)
   classes = f', {source.num_classes} classes' if source.num_classes else ''
   place = 'in memory' if isinstance(source, Arrays) else 'read from disk'
@@ -40,7 +40,7 @@ def overview(experiment: Experiment, like: TrainState, mesh: jax.sharding.Mesh, 
   evaluations = f', evaluations every {train.evaluate_every:,} kimg' if train.evaluate_every else ''
   chains: dict[str, list[str]] = {}
   for player, spec in experiment.resolved['optim'].items():
-    chains.setdefault(describe(spec, allow), []).append(player)
+    chains.setdefault(format_spec(spec, allow), []).append(player)
   optimizers = [text if len(chains) == 1 else f'{", ".join(names)}: {text}' for text, names in chains.items()]
   return table(
     {
@@ -58,15 +58,15 @@ def overview(experiment: Experiment, like: TrainState, mesh: jax.sharding.Mesh, 
 
 
 def summary(train: TrainConfig, workdir: Path, picture: Path, first: int, seconds: float, allow: Collection[str] = ()) -> str:
-  """The results of a finished training by its metrics.jsonl, and commands for the next steps.
+  """Summarizes a finished training run, from its metrics.jsonl, with commands for the next steps.
 
   Args:
     train: the section `train` of the config.
     workdir: the run directory.
     picture: the last grid of samples.
-    first: the step that this session began with.
+    first: the step at which this session started.
     seconds: the duration of this session.
-    allow: packages beside genjax that the config names.
+    allow: packages other than genjax that the config imports.
   """
   lines = read_metrics(workdir)
   losses = next((losses_of(line) for line in reversed(lines) if losses_of(line)), '')
@@ -91,7 +91,7 @@ def summary(train: TrainConfig, workdir: Path, picture: Path, first: int, second
 
 
 def table(rows: Mapping[str, str | list[str]]) -> str:
-  """Indented lines with a heading for each row, which has one or several of them; rows without text are left out."""
+  """Indented lines, with a heading at the first line of each row. Rows without text are omitted."""
   lines = []
   for heading, text in rows.items():
     for part in filter(None, [text] if isinstance(text, str) else text):
@@ -101,7 +101,7 @@ def table(rows: Mapping[str, str | list[str]]) -> str:
 
 
 def kimg(train: TrainConfig) -> str:
-  """The thousands of images of the whole training."""
+  """The number of training images, in thousands."""
   thousands = train.steps * train.batch_size / 1000
   return f'{thousands:,.0f}' if thousands >= 1000 else f'{thousands:.4g}'
 
@@ -113,21 +113,21 @@ def is_spec(value: Any) -> bool:
   return isinstance(value, Mapping) and 'cls' in value
 
 
-def name_of(value: Any) -> str:
+def class_name(value: Any) -> str:
   """The name of the class of a spec, or of each of several."""
-  return ' + '.join(map(name_of, value)) if isinstance(value, (list, tuple)) else value['cls'].rpartition('.')[2]
+  return ' + '.join(map(class_name, value)) if isinstance(value, (list, tuple)) else value['cls'].rpartition('.')[2]
 
 
-def describe(value: Any, allow: Collection[str] = ()) -> str:
+def format_spec(value: Any, allow: Collection[str] = ()) -> str:
   """A spec as a call with the arguments that differ from their defaults: 'adam(learning_rate=0.0002, b1=0.5)'."""
   if isinstance(value, (list, tuple)):
-    return f'({", ".join(describe(item, allow) for item in value)})'
+    return f'({", ".join(format_spec(item, allow) for item in value)})'
   if not isinstance(value, Mapping):
     return f'{value:g}' if isinstance(value, float) else str(value)
   if 'cls' not in value:
-    return '{' + ', '.join(f'{key}: {describe(item, allow)}' for key, item in value.items()) + '}'
+    return '{' + ', '.join(f'{key}: {format_spec(item, allow)}' for key, item in value.items()) + '}'
   function = resolve(value['cls'], allow)
   usual, order = defaults(function), list(parameters(function))
-  given = {key: item for key, item in value.items() if key != 'cls' and not (key in usual and item == usual[key])}
-  names = sorted(given, key=lambda key: order.index(key) if key in order else len(order))
-  return f'{name_of(value)}({", ".join(f"{key}={describe(given[key], allow)}" for key in names)})'
+  arguments = {key: item for key, item in value.items() if key != 'cls' and not (key in usual and item == usual[key])}
+  names = sorted(arguments, key=lambda key: order.index(key) if key in order else len(order))
+  return f'{class_name(value)}({", ".join(f"{key}={format_spec(arguments[key], allow)}" for key in names)})'

@@ -31,19 +31,19 @@ class Due(NamedTuple):
 
   show: bool  # samples, previews and the collapse panel
   evaluate: bool
-  keep_averages: bool = False  # for post-hoc EMA
+  save_averages: bool = False  # for post-hoc EMA
 
 
 class Previews:
-  """Samples of the same latents each time, one class a column; previews, a collapse panel if there is any, and evaluations.
+  """Samples from the same latents each time, one class per column; previews, the collapse panel of GANs, and evaluations.
 
   Args:
-    experiment: what is trained.
+    experiment: the experiment to train.
     workdir: the run directory.
     mesh: the devices.
-    step: the step that the training begins with.
-    run_id: the run's identity, which its best checkpoint carries.
-    allow: packages beside genjax that the config may name.
+    step: the step at which training starts.
+    run_id: the identity of the run, stored in its best checkpoint.
+    allow: packages other than genjax that the config may import.
   """
 
   def __init__(self, experiment: Experiment, workdir: Path, mesh: Mesh, step: int, run_id: str, allow: list[str]):
@@ -66,13 +66,13 @@ class Previews:
     every = self.train.evaluate_every, self.train.posthoc_every
     return Due(step % self.train.sample_every == 0 or last, *map(crossed, every))
 
-  def owed(self, step: int) -> Due:
-    """Actions that were due at the step resumed from but are missing, because the run was interrupted after saving it."""
+  def overdue(self, step: int) -> Due:
+    """Actions that were due at the resumed step but did not run, because the run was interrupted after saving it."""
     done = {name.split('/')[0] for line in self.logged if line['step'] == step for name in line}
     shown = self.picture(step).exists() and ('collapse' in done or not isinstance(self.objective, AdversarialGame))
     due = self.due(step) if 0 < step <= self.train.steps else Due(False, False)
-    kept = posthoc.path_of(self.workdir, step).exists()
-    missing = (due.show and not shown, due.evaluate and 'evaluation' not in done, due.keep_averages and not kept)
+    kept = posthoc.averages_path(self.workdir, step).exists()
+    missing = (due.show and not shown, due.evaluate and 'evaluation' not in done, due.save_averages and not kept)
     return Due(*map(parallel.any_process, missing))
 
   def picture(self, step: int) -> Path:
@@ -80,7 +80,7 @@ class Previews:
     return self.workdir / 'samples' / f'step_{step:08d}.png'
 
   def open(self, metrics: Any) -> None:
-    """Prepares sampling and evaluation. `metrics` is written to."""
+    """Prepares sampling and evaluation. `metrics` is the writer of the log."""
     self.metrics = metrics
     experiment, objective, mesh = self.experiment, self.objective, self.mesh
     evaluates = bool(self.train.evaluate_every)
@@ -102,8 +102,8 @@ class Previews:
 
     def previews(variables: Variables):
       rows = np.arange(min(10, len(source)), dtype=np.int32)
-      images, given = source.read(rows)
-      batch = Batch(to_float(images), given, rows, rows)
+      images, conditions = source.read(rows)
+      batch = Batch(to_float(images), conditions, rows, rows)
       return {name: to_uint8(grid) for name, grid in objective.previews(variables, batch, keys(rows)).items()}
 
     on_all = parallel.replicated(mesh)
@@ -111,27 +111,27 @@ class Previews:
     self.previews = jax.jit(previews, out_shardings=on_all) if isinstance(objective, HasPreviews) else lambda variables: {}
 
   def __call__(self, state: TrainState, step: int, due: Due) -> None:
-    """Does what is due."""
+    """Performs the actions that are due."""
     variables = self.experiment.variables(state)
-    if due.keep_averages:
-      posthoc.write(self.workdir, step, state.ema, self.experiment.average.stds, self.mesh)
+    if due.save_averages:
+      posthoc.save_averages(self.workdir, step, state.ema, self.experiment.average.stds, self.mesh)
     if due.evaluate:
       self.evaluate(state, variables, step)
     if due.show:
       self.show(variables, step)
 
   def evaluate(self, state: TrainState, variables: Variables, step: int) -> None:
-    """A card, its metrics in the log, and the checkpoint if its FID is the lowest."""
+    """Writes a card, logs its metrics, and saves the checkpoint if its FID is the lowest."""
     card = self.online_evaluator(variables, step)
     if (fid := card['metrics']['fid']) < self.best:
       self.best = fid
       self.best_checkpoints.save(state)
-      self.best_checkpoints.wait()  # before its line is written: what is logged is kept
+      self.best_checkpoints.wait()  # before its line is written, so that every logged checkpoint exists
     self.metrics.write(step, {f'evaluation/{name}': value for name, value in card['metrics'].items()})
     say(f'step {step}: FID {fid:.4g}, lowest {self.best:.4g} ({evaluation_summary(card)})')
 
   def show(self, variables: Variables, step: int) -> None:
-    """Grids of samples and previews, and the collapse panel."""
+    """Writes grids of samples and previews, and logs the collapse panel."""
     images, previews = np.asarray(self.sample(variables)), jax.device_get(self.previews(variables))
     if jax.process_index() == 0:
       for name, grid in previews.items():
@@ -142,13 +142,13 @@ class Previews:
       panel = self.monitor(variables)
       self.metrics.write(step, {f'collapse/{name}': value for name, value in panel.items()})
       messages = collapse.flags(panel, is_gan=True)
-      if not self.notice_given and (notice := collapse.overfitting_warning(panel)):  # once: it holds for long
+      if not self.notice_given and (notice := collapse.overfitting_warning(panel)):  # once, because it persists
         messages, self.notice_given = [*messages, notice], True
       for text in messages:
         say(f'step {step}: {text}.')
 
   def save(self, step: int, path: Path, images: np.ndarray, columns: int, captions: Sequence[str] = ()) -> None:
-    """Writes a grid of images, also to the log."""
+    """Writes a grid of images to a file and to the log."""
     save_grid(path, images, columns, captions)
     self.metrics.write_picture(step, path)
     say(f'step {step}: {path}')

@@ -33,7 +33,7 @@ def check_key(key: Any) -> None:
   Also if the generator's values have been changed since genjax was imported.
   """
   if not jax.config.jax_threefry_partitionable:
-    raise UsageError('jax_threefry_partitionable is off, and the same key gives other images: leave it on.')
+    raise UsageError('jax_threefry_partitionable is off, so the same key would sample other images: leave it on.')
   if not jnp.issubdtype(getattr(key, 'dtype', type(key)), jax.dtypes.prng_key):
     seed = key if isinstance(key, int) and not isinstance(key, bool) else 0
     raise UsageError(f'key={key!r} is not a random key: use jax.random.key({seed}).')

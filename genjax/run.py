@@ -91,7 +91,7 @@ class Run:
   objective: Objective
   variables: Variables
   step: int
-  ema: bool | float = True  # whether `variables` holds averaged parameters; a number: the width of a post-hoc EMA
+  ema: bool | float = True  # whether `variables` contains averaged parameters; a number: the width of a post-hoc EMA
   guide: 'Run | None' = None  # see `guided_by`
 
   def sample(
@@ -450,7 +450,7 @@ def open_export(
   ema: bool,
   best: bool,
 ) -> Run:
-  """The model of an export. Raises UsageError for another step, or other parameters, than it holds."""
+  """The model of an export. Raises UsageError for a step or parameters that it does not contain."""
   record = config.get('export') or {}
   for wrong, what in (
     (step not in (None, record.get('step')), f'step {step}'),
@@ -458,7 +458,7 @@ def open_export(
     (best, 'best checkpoint'),
   ):
     if wrong:
-      raise UsageError(f'{path} is an export, which holds no {what}: open the run that it was made from.')
+      raise UsageError(f'{path} is an export, which contains no {what}: open the run that it was exported from.')
   params, buffers = jax.eval_shape(lambda state: state.variables(average if ema else None), like)
   example = recorded_example(config['data'], objective)
   for name in config.get('frozen') or {}:

@@ -1,6 +1,6 @@
 """Lists run directories: python -m genjax.runs runs/
 
-For each run its status, step, lowest FID, and the options in which its config differs from others of the same objective.
+Shows the status, step and lowest FID of each run, and the options in which it differs from other runs of the same objective.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from genjax.workdir import read_config
 
 
 class Summary(NamedTuple):
-  """A run directory."""
+  """The state of a run directory."""
 
   path: Path
   config: dict[str, Any]
@@ -44,9 +44,9 @@ def main(argv: list[str]) -> None:
     except UsageError as error:
       print(f'{path} is ignored: {error}', file=sys.stderr)
   if not runs:
-    raise UsageError(f'{", ".join(map(str, args.folders))}: there is no run directory.')
+    raise UsageError(f'{", ".join(map(str, args.folders))}: there is no run directory. Train one with train.py.')
   if args.json:
-    rows = [run._asdict() | {'path': str(run.path), 'differs': differing(run, runs)} for run in runs]
+    rows = [run._asdict() | {'path': str(run.path), 'differs': differing_options(run, runs)} for run in runs]
     return print(json.dumps([{key: value for key, value in row.items() if key != 'config'} for row in rows], indent=2))
   print(markdown([['run', 'status', 'step', 'lowest FID', 'differs in'], *lines(runs)]), end='')
 
@@ -86,30 +86,30 @@ def summary(path: Path) -> Summary:
 
 
 def is_locked(path: Path) -> bool:
-  """Whether a process on this machine trains in a run directory."""
+  """Whether a process on this machine is training in a run directory."""
   try:
     with open(path / 'lock') as file:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     return True
-  except OSError:  # never locked, or on storage without locks: what was written in the last minute is taken for training
+  except OSError:  # never locked, or on storage without locks: a run that wrote its log in the last minute counts as training
     log = path / 'metrics.jsonl'
     return log.exists() and time.time() - log.stat().st_mtime < 60
   return False
 
 
-def differing(run: Summary, runs: list[Summary]) -> dict[str, Any]:
+def differing_options(run: Summary, runs: list[Summary]) -> dict[str, Any]:
   """The options of a run's config in which the runs with the same objective differ."""
   alike = [other for other in runs if other.config['objective'].get('cls') == run.config['objective'].get('cls')]
-  found = {name: value for other in alike for name, value, _ in model_differences(run.config, other.config)}
-  return {name: value for name, value in sorted(found.items()) if not isinstance(value, dict)}
+  options = {name: value for other in alike for name, value, _ in model_differences(run.config, other.config)}
+  return {name: value for name, value in sorted(options.items()) if not isinstance(value, dict)}
 
 
 def lines(runs: list[Summary]) -> list[list[str]]:
   """The rows of the table."""
   rows = []
   for run, name in zip(runs, short_names([run.path for run in runs]), strict=True):
-    options = ', '.join(f'{key}={json.dumps(value)}' for key, value in differing(run, runs).items())
+    options = ', '.join(f'{key}={json.dumps(value)}' for key, value in differing_options(run, runs).items())
     fid = '' if run.fid is None else f'{run.fid:.4g}'
     rows.append([name, run.status, f'{run.step:,} of {run.config["train"]["steps"]:,}', fid, options])
   return rows

@@ -76,7 +76,7 @@ def renamed(option: str, known: Collection[str]) -> str:
 
 
 def class_name(name: Any) -> Any:
-  """The present name of a class or function, 'objectives.vae.vae.VAE', that was named `name` in schema 1."""
+  """The current name of a class or function, 'objectives.vae.vae.VAE', that was named `name` in schema 1."""
   if not isinstance(name, str):
     return name
   module, _, attribute = name.rpartition('.')
@@ -119,7 +119,7 @@ def american(value: Any) -> Any:
 
 
 def migrate_objective(spec: dict[str, Any]) -> dict[str, Any]:
-  """An objective of schema 1, whose number of classes and rate of hidden labels were its own fields."""
+  """Migrates an objective of schema 1, which has the fields `num_classes` and `label_dropout` instead of a conditioner."""
   classes, dropout = spec.pop('num_classes', None), spec.pop('label_dropout', None)
   if classes is not None:
     conditioner = {'cls': 'conditioners.ClassLabel', 'classes': classes} if classes else {'cls': 'conditioners.Unconditional'}
@@ -137,7 +137,7 @@ def migrate(config: dict[str, Any]) -> dict[str, Any]:
   """
   schema = config.get('schema', 1)
   if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
-    raise UsageError(f'schema {schema!r} is not known; this version reads 1 to {SCHEMA}: use the version that wrote it.')
+    raise UsageError(f'schema {schema!r} is unknown; this version reads 1 to {SCHEMA}: use the version that wrote it.')
   if schema == SCHEMA:
     return config
   migrated = {'schema': SCHEMA} | {key: migrate_spec(item) for key, item in config.items() if key != 'schema'}

@@ -68,7 +68,7 @@ class StopRequest:
 
   Attributes:
     signal: the number of the first signal; 0 if there was none.
-    after: what is finished before the training stops, for the message.
+    after: what is completed before training stops, for the message.
     started: to be set after the first step. Before it, a signal exits at once, since there is nothing to save; with several
       hosts, which wait for each other, only until they are connected.
   """

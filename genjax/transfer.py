@@ -13,24 +13,24 @@ from genjax.types import Tree, Variables
 
 
 def start_from(path: str, like: TrainState, say: Callable[[str], None], allow: Collection[str] = ()) -> Variables:
-  """The averaged parameters and the buffers of the run at `path`, for a model of shapes `like`. Prints what was taken.
+  """The averaged parameters and the buffers of the run at `path`, for a model of shapes `like`. Prints what was loaded.
 
   Raises:
-    UsageError: its arrays are not those of the model; they are listed.
+    UsageError: its arrays differ from those of the model; the message lists the differences.
   """
   run = load(path, allow_package=allow)
-  wanted = {'params': {name: like.params[name] for name in like.ema}, 'buffers': like.buffers}
-  found = {'params': {name: run.variables.params.get(name, {}) for name in like.ema}, 'buffers': run.variables.buffers}
-  shapes = [shapes_of(tree) for tree in (wanted, found)]
-  problems = [describe(name, *(part.get(name) for part in shapes)) for name in sorted(shapes[0] | shapes[1])]
+  expected = {'params': {name: like.params[name] for name in like.ema}, 'buffers': like.buffers}
+  loaded = {'params': {name: run.variables.params.get(name, {}) for name in like.ema}, 'buffers': run.variables.buffers}
+  shapes = [shapes_of(tree) for tree in (expected, loaded)]
+  problems = [describe_difference(name, *(part.get(name) for part in shapes)) for name in sorted(shapes[0] | shapes[1])]
   if problems := [text for text in problems if text]:
     lines = ''.join(f'\n  {text}' for text in problems)
-    raise UsageError(f'train.init_from={path}: its arrays are not those of this model:{lines}')
-  for name, tree in found['params'].items():
+    raise UsageError(f'train.init_from={path}: its arrays do not match this model:{lines}')
+  for name, tree in loaded['params'].items():
     leaves = jax.tree.leaves(tree)
     size = sum(np.size(x) for x in leaves)
     say(f'{name}: {len(leaves)} arrays of {size:,} numbers from {path}, step {run.step}: {", ".join(tree)}.')
-  return Variables(found['params'], found['buffers'])
+  return Variables(loaded['params'], loaded['buffers'])
 
 
 def with_variables(state: TrainState, start: Variables, experiment: Experiment) -> TrainState:
@@ -50,10 +50,10 @@ def shapes_of(tree: Tree) -> dict[str, tuple[int, ...]]:
   return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def describe(name: str, wanted: tuple[int, ...] | None, found: tuple[int, ...] | None) -> str:
-  """How an array differs; '' if it does not."""
-  if found is None:
+def describe_difference(name: str, expected: tuple[int, ...] | None, actual: tuple[int, ...] | None) -> str:
+  """Describes how an array differs; '' if it does not."""
+  if actual is None:
     return f'{name} is missing'
-  if wanted is None:
+  if expected is None:
     return f'{name} is not in this model'
-  return '' if wanted == found else f'{name} is {list(found)}, not {list(wanted)}'
+  return '' if expected == actual else f'{name} is {list(actual)}, not {list(expected)}'

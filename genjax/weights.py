@@ -104,7 +104,7 @@ def load_variables(folder: Path, config: Mapping[str, Any], like: Variables) -> 
     raise UsageError(f'{folder}/config.json has no section export: copy it again.')
   expected = flatten(like._asdict())
   for name in sorted(expected.keys() | arrays.keys()):
-    shapes = [tuple(found[name].shape) if name in found else None for found in (expected, arrays)]
+    shapes = [tuple(tree[name].shape) if name in tree else None for tree in (expected, arrays)]
     if shapes[0] != shapes[1]:
       raise UsageError(f'{path}: {name} has the shape {shapes[1]}, but the model in config.json has {shapes[0]}.')
   if tree_hash(arrays) != record.get('hash'):

@@ -110,10 +110,10 @@ class ExactNetwork:
 
 
 def model(prediction, path, always=None, **options):
-  given = {'times': times.Uniform(), 'image_shape': (2, 2, 1)} | options
+  arguments = {'times': times.Uniform(), 'image_shape': (2, 2, 1)} | options
   with warnings.catch_warnings():  # an exact network needs no clipping
     warnings.simplefilter('ignore', UsageWarning)
-    return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(parameterizations, prediction)(), **given)
+    return Diffusion(ExactNetwork(prediction, path, always), PATHS[path], getattr(parameterizations, prediction)(), **arguments)
 
 
 # 8-bit images of 2x2 pixels, and what they cost.

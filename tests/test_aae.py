@@ -1,4 +1,4 @@
-"""Adversarial autoencoders: who hears what, and labels that are not shown."""
+"""Adversarial autoencoders: the gradients of each player, and hidden labels."""
 
 import functools
 
@@ -45,7 +45,7 @@ def test_the_discriminators_loss_is_the_cross_entropy():
 
 
 @pytest.mark.parametrize('kind', [AAE, SemiSupervisedAAE])
-def test_the_encoder_hears_the_discriminator_and_does_not_move_it(kind):
+def test_the_encoder_gets_gradients_of_the_discriminator_and_does_not_update_it(kind):
   batch, slopes = digits(), {}
   for weight in (0.0, 1.0):
     aae = made(kind, weight=weight)
@@ -91,7 +91,7 @@ def test_labels_that_are_not_shown_are_not_seen():
 
 
 @pytest.mark.slow
-def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_priors():
+def test_a_tenth_of_the_labels_predicts_most_of_the_others_and_codes_follow_the_priors():
   aae = made(SemiSupervisedAAE, labeled=0.1, width=128)
   optimizers = {player: optax.adam(1e-3 if player == 'model' else 3e-4, b1=0.5) for player in aae.players}
   state = jax.jit(functools.partial(init_state, aae, optimizers))(jax.random.key(0), digits(0, 1500))
@@ -106,8 +106,8 @@ def test_a_tenth_of_the_labels_tells_most_of_the_others_and_codes_look_like_the_
   _, aux = jax.jit(aae.loss)(state.params, START, whole, keys)
   assert float(aux.metrics['unshown_accuracy']) > 0.85  # chance: 0.1
   unseen = digits(0, 297, split='test')
-  said = aae.classify(state.variables(), unseen, rng.image_keys(jax.random.key(3), unseen.index))
-  assert float((said.argmax(axis=1) == unseen.cond['label']).mean()) > 0.8
+  probabilities = aae.classify(state.variables(), unseen, rng.image_keys(jax.random.key(3), unseen.index))
+  assert float((probabilities.argmax(axis=1) == unseen.cond['label']).mean()) > 0.8
   z = np.asarray(aae.encode(state.params, whole, keys).z)
   np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.3)
   np.testing.assert_allclose(z.std(axis=0), 1, atol=0.3)

@@ -26,7 +26,7 @@ def blob(center, covariance):
   return np.exp(-0.5 * np.einsum('...i,ij,...j', d, np.linalg.inv(covariance), d))[..., None]
 
 
-def evaluation_summary(row):
+def affine_map(row):
   """The map x -> A x + b that nine numbers stand for (2206.00364, table 6)."""
   mirror, upside_down, scale, cos, sin, s_cos, s_sin, x, y = np.asarray(row, np.float64)
   angle, amount = np.arctan2(s_sin, s_cos), 0.2 * np.hypot(s_cos, s_sin)
@@ -37,21 +37,21 @@ def evaluation_summary(row):
   return a, np.array([x, y]) / 8 * SIDE
 
 
-def test_the_network_is_told_what_was_done():
+def test_augmentation_parameters_describe_the_transformation():
   center, covariance = np.array([3.0, -2.0]), np.array([[6.0, 2.0], [2.0, 3.0]])
   images = jnp.broadcast_to(jnp.asarray(blob(center, covariance), jnp.float32), (N, SIDE, SIDE, 1))
   moved, rows = jax.jit(lambda x: augment(KEYS[:N], x, 0.5))(images)
-  seen = 0
+  compared = 0
   for image, row in zip(np.asarray(moved), np.asarray(rows), strict=True):
-    a, b = evaluation_summary(row)
+    a, b = affine_map(row)
     mean, spread = a @ center + b, a @ covariance @ a.T
     if np.abs(mean).max() + 3.5 * np.sqrt(np.linalg.eigvalsh(spread)[-1]) > SIDE / 2:
       continue  # mirrored at the edge
     right = blob(mean, spread)
     within = right > 0.05  # beyond, where images are shrunk, their mirrored surroundings show
     np.testing.assert_allclose(image[within], right[within], atol=0.08)
-    seen += 1
-  assert seen > N / 4
+    compared += 1
+  assert compared > N / 4
 
 
 def test_how_often_and_how_much():
@@ -65,7 +65,7 @@ def test_how_often_and_how_much():
   assert np.hypot(rows[:, 5], rows[:, 6])[rows[:, 5] != 0].std() == pytest.approx(np.sqrt(1 - 2 / np.pi), rel=0.15)  # of |n|
 
 
-def test_an_image_to_which_nothing_is_done_is_itself():
+def test_an_image_without_augmentation_is_unchanged():
   images = rng.normal(KEYS[:64], (8, 6, 3))
   kept, rows = moved_by(KEYS[:64], images, 0.0)
   mirrored = np.asarray(rows[:, 0] > 0)
@@ -83,7 +83,7 @@ def test_edges_are_mirrored():
   assert (np.asarray(rows)[:, 2:] != 0).all()
 
 
-class Told:
+class ReadsAugmentation:
   """A network that returns the sum of its conditions."""
 
   fields = DIFFUSION
@@ -95,17 +95,17 @@ class Told:
     return {'params': self.apply({}, *inputs)}
 
 
-class Untold(Told):
-  """One that does not read what augmentation did."""
+class IgnoresAugmentation(ReadsAugmentation):
+  """A network that does not read the augmentation parameters."""
 
   fields = ('label',)
 
 
 @pytest.mark.parametrize('classes', [0, 3])
-def test_samples_are_of_images_to_which_nothing_was_done(classes):
+def test_samples_have_no_augmentation(classes):
   edm = (PATHS['EDM'], parameterizations.EDMPrecond(), times.LogNormal(), (4, 4, 1))
   conditioner = ClassLabel(classes) if classes else Unconditional()
-  of = Diffusion(Told(), *edm, conditioner=conditioner, augment=0.5, cond_dropout=0.0)
+  of = Diffusion(ReadsAugmentation(), *edm, conditioner=conditioner, augment=0.5, cond_dropout=0.0)
   shapes = {name: x.shape for name, x in of.network_cond({'label': jnp.zeros(5, int)}, size=5).items()}
   assert shapes == {'augmentation': (5, AUGMENTATIONS)} | ({'label': (5, classes)} if classes else {})
   batch = batch_of(jnp.zeros((64, 4, 4, 1)), jnp.arange(64) % 3)
@@ -119,6 +119,6 @@ def test_samples_are_of_images_to_which_nothing_was_done(classes):
   f = of.denoiser(NOTHING, cond)(jnp.zeros((2, 4, 4, 1)), jnp.asarray(0.5))
   np.testing.assert_allclose(f, 0.5 * 0.5 / 0.5**0.5 * (classes > 0), rtol=1e-5)
   with pytest.raises(UsageError, match=r'augment=0\.5.*augmentation'):
-    Diffusion(Untold(), *edm, augment=0.5)
+    Diffusion(IgnoresAugmentation(), *edm, augment=0.5)
   with pytest.raises(UsageError, match=r'augment=1\.5 '):
-    Diffusion(Told(), *edm, augment=1.5)
+    Diffusion(ReadsAugmentation(), *edm, augment=1.5)

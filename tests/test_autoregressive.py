@@ -52,8 +52,8 @@ def test_a_pixel_sees_all_before_it_and_nothing_else(name):
   answer = lambda x: network.apply({'params': params}, x).reshape(-1)  # noqa: E731
   slopes = np.asarray(jax.jit(jax.jacfwd(answer))(x)).reshape(16, 16)  # [answer, pixel]
   assert not np.triu(slopes).any()
-  seen = slopes[np.tril_indices(16, -1)] != 0
-  assert seen.all() if name == 'transformer' else seen.mean() > 0.5  # a row LSTM sees a triangle above a pixel
+  visible = slopes[np.tril_indices(16, -1)] != 0
+  assert visible.all() if name == 'transformer' else visible.mean() > 0.5  # a row LSTM sees a triangle above a pixel
   assert np.diag(slopes, -1)[np.arange(1, 16) % 4 > 0].all()  # the pixel on the left
 
 
@@ -74,14 +74,14 @@ def test_a_local_network_sees_its_window(reach):
   network, shape = LocalPixelCNN(1, width=8, reach=reach, depth=1), (5, 7, 1)
   params, x = awake(network, shape), jax.random.normal(jax.random.key(2), (1, *shape))
   answer = lambda x: network.apply({'params': params}, x)[0, 3, 3, 0]  # noqa: E731
-  seen = np.asarray(jax.jit(jax.grad(answer))(x))[0, ..., 0] != 0
+  visible = np.asarray(jax.jit(jax.grad(answer))(x))[0, ..., 0] != 0
   window = np.zeros((5, 7), bool)
   window[3 - reach : 3, 3 - reach : 4 + reach] = window[3, 3 - reach : 3] = True
-  np.testing.assert_array_equal(seen, window)
+  np.testing.assert_array_equal(visible, window)
 
 
 @pytest.mark.parametrize('network', [NETWORKS['pixelcnn'], LocalPixelCNN(1, width=6)], ids=['whole', 'local'])
-def test_features_of_each_place_are_heard_as_a_label_is(network):
+def test_features_of_each_position_condition_like_a_label(network):
   x = jax.random.normal(jax.random.key(2), (1, *SHAPE))
   label = jnp.asarray([[0.5, -1.0]])
   params = awake(network, SHAPE, {'label': label})
@@ -116,13 +116,13 @@ def test_the_probabilities_of_all_images_sum_to_one(name):
   # Half of the image is free, the rest is given: p of 256 images over p of their common beginning.
   objective, variables = model(name)
   bits = (np.arange(256)[:, None] >> np.arange(8)[None]) & 1
-  given = np.where(np.random.default_rng(0).random(8) < 0.5, -1.0, 1.0)
-  rows = np.concatenate([np.tile(given, (256, 1)), 2.0 * bits - 1], axis=1)
+  first_row = np.where(np.random.default_rng(0).random(8) < 0.5, -1.0, 1.0)
+  rows = np.concatenate([np.tile(first_row, (256, 1)), 2.0 * bits - 1], axis=1)
   x = jnp.asarray(rows.reshape(256, *SHAPE), jnp.float32)
   batch = batch_of(x)
   log_p = -np.asarray(jax.jit(objective.nll)(variables, batch, KEYS), np.float64)
   out = np.asarray(jax.jit(objective.network.apply)({'params': variables.params['model']}, x[:1]), np.float64).reshape(-1)[:8]
-  beginning = -np.log1p(np.exp(-given * out)).sum()
+  beginning = -np.log1p(np.exp(-first_row * out)).sum()
   assert np.exp(log_p - beginning).sum() == pytest.approx(1, abs=1e-3)
   assert np.exp(log_p - beginning).max() < 0.99
 
@@ -133,9 +133,9 @@ def test_draws_are_as_frequent_as_their_probabilities(name):
   # The first two pixels: four images of them, each as often as exp(-nll) says.
   objective, variables = model(name)
   n = 1024
-  drawn = jax.jit(lambda keys: objective.sample(variables, keys, {}))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
-  assert set(np.unique(drawn)) == {-1, 1}
-  first = np.asarray(drawn)[:, 0, :2, 0]
+  samples = jax.jit(lambda keys: objective.sample(variables, keys, {}))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
+  assert set(np.unique(samples)) == {-1, 1}
+  first = np.asarray(samples)[:, 0, :2, 0]
   out = jax.jit(lambda x: objective.network.apply({'params': variables.params['model']}, x).reshape(-1))
   for a in (-1.0, 1.0):
     for b in (-1.0, 1.0):
@@ -183,11 +183,11 @@ def test_patches_stand_for_pixels():
   log_p = -jax.jit(objective.nll)(variables, batch_of(images), KEYS)
   assert np.exp(np.asarray(log_p, np.float64)).sum() == pytest.approx(p[0], rel=1e-4)
   n = 4096
-  drawn = jax.jit(lambda keys: objective.sample(variables, keys, {}))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
-  assert drawn.shape == (n, *SHAPE)
-  found = (np.asarray(drawn)[:, :, :2].reshape(n, 8) > 0) @ (1 << np.arange(8))
+  samples = jax.jit(lambda keys: objective.sample(variables, keys, {}))(rng.image_keys(jax.random.key(3), jnp.arange(n)))
+  assert samples.shape == (n, *SHAPE)
+  actual = (np.asarray(samples)[:, :, :2].reshape(n, 8) > 0) @ (1 << np.arange(8))
   for likely in np.argsort(-p)[:5]:
-    assert (found == likely).mean() == pytest.approx(p[likely], abs=4 * np.sqrt(p[likely] / n))
+    assert (actual == likely).mean() == pytest.approx(p[likely], abs=4 * np.sqrt(p[likely] / n))
   mean = BinarizedPatches(patch=(4, 2)).mean(answer[None, None, None])
   np.testing.assert_allclose(mean.reshape(-1), p @ bits, atol=1e-5)
 

@@ -45,9 +45,9 @@ def test_in_continuous_time_the_bound_is_tight(path):
   x = x[(jnp.abs(x) < 0.99).all(axis=(1, 2, 3))]  # the mixture has no more at its ends than elsewhere
   if path == 'VE':
     where = paths.VE(sigma_min=0.002)
-  found = jax.jit(lambda x: elbo.continuous(exact(where), where, x, KEYS[: len(x)], 64))(x)
+  actual = jax.jit(lambda x: elbo.continuous(exact(where), where, x, KEYS[: len(x)], 64))(x)
   right = -log_mass(np.asarray(x, np.float64), WEIGHT, MEAN, STD).sum(axis=(1, 2, 3))
-  bits = (np.asarray(found) - right) / 4 / np.log(2)
+  bits = (np.asarray(actual) - right) / 4 / np.log(2)
   assert bits.mean() == pytest.approx(cost_of_levels(0.002), abs=0.03)
 
 
@@ -66,14 +66,14 @@ def test_a_discretized_normal_has_mass_one():
   levels = jnp.asarray(LEVELS, jnp.float32)
   for mean, std in ((0.1, 0.3), (-0.7, 0.02), (0.999, 0.005), (-3.0, 0.5)):
     log_variance = jnp.full_like(levels, 2 * np.log(std))
-    found = np.asarray(elbo.log_level(levels, jnp.full_like(levels, mean), log_variance), np.float64)
-    assert np.isfinite(found).all()
-    assert np.exp(found).sum() == pytest.approx(1, abs=1e-4)
+    actual = np.asarray(elbo.log_level(levels, jnp.full_like(levels, mean), log_variance), np.float64)
+    assert np.isfinite(actual).all()
+    assert np.exp(actual).sum() == pytest.approx(1, abs=1e-4)
     half = 1 / 255
     inside = np.abs(LEVELS[1:-1] - mean) < 5 * std
     right = log_mass(LEVELS[1:-1][inside], [1.0], [mean], [std])
-    np.testing.assert_allclose(found[1:-1][inside], right, atol=2e-3)
-    assert np.exp(found[-1]) == pytest.approx(norm.sf(1 - half, mean, std), rel=1e-2, abs=1e-30)
+    np.testing.assert_allclose(actual[1:-1][inside], right, atol=2e-3)
+    assert np.exp(actual[-1]) == pytest.approx(norm.sf(1 - half, mean, std), rel=1e-2, abs=1e-30)
   grad = jax.grad(lambda m: elbo.log_level(levels, m, jnp.full_like(levels, -9.0)).sum())(jnp.full_like(levels, 0.2))
   assert np.isfinite(np.asarray(grad)).all()
 
@@ -93,9 +93,9 @@ def test_the_bound_of_steps_is_tight_for_their_own_variance_alone(steps, exactly
   # On normal data each step back is normal: with its mean and variance the chain is the data's own, however few the steps.
   path, x = paths.DiscreteCosine(T=steps), normal_images(2048)
   predict = lambda x, t: normal_step(path, x, t[:, None, None, None], exactly)  # noqa: E731
-  found = jax.jit(lambda x: elbo.discrete(predict, path, x, KEYS[:2048], min(steps - 1, 200)))(x)
+  actual = jax.jit(lambda x: elbo.discrete(predict, path, x, KEYS[:2048], min(steps - 1, 200)))(x)
   right = -log_mass(np.asarray(x, np.float64), [1.0], [MU], [S]).sum(axis=(1, 2, 3))
-  gap = (np.asarray(found) - right).mean() / 4 / np.log(2)
+  gap = (np.asarray(actual) - right).mean() / 4 / np.log(2)
   assert gap == pytest.approx(0, abs=0.02) if exactly else gap > (0.1 if steps == 20 else 0.005)
 
 
@@ -104,13 +104,13 @@ def test_every_step_counts_alike():
   # Few evaluations of a chain give, on average, the sum over all of its steps.
   path, n = paths.DiscreteCosine(T=12), 4096
   x = jnp.broadcast_to(normal_images(1), (n, *SHAPE))
-  found = jax.jit(lambda: elbo.discrete(lambda x, t: (0 * x, None), path, x, KEYS, 3))()
+  actual = jax.jit(lambda: elbo.discrete(lambda x, t: (0 * x, None), path, x, KEYS, 3))()
   sums = elbo.prior_nats(x, process.ratio(path, jnp.ones(()))).mean()
   for i in range(1, 13):
     t = jnp.full((n, 1, 1, 1), i / 12)
     x_t = path.alpha(t) * x + path.sigma(t) * rng.normal(rng.fold_in(KEYS, 2000 + i), SHAPE)
     sums += elbo.step_nats(path, t, x, x_t, 0 * x).mean()
-  assert float(found.mean()) == pytest.approx(float(sums), rel=0.02)
+  assert float(actual.mean()) == pytest.approx(float(sums), rel=0.02)
 
 
 @pytest.mark.slow
@@ -130,20 +130,20 @@ def test_errors_at_high_noise_do_not_count_beyond_the_levels():
 
 
 @pytest.mark.slow
-def test_a_model_gives_either_likelihood():
+def test_a_model_has_every_estimator_of_the_likelihood():
   image = mixture_images(64)
   batch = batch_of(image)
   of = model('Velocity', 'RectifiedFlow')
   estimators = ('ode', '', 'bound', 'ode_exact')
-  found = (jax.jit(functools.partial(of.nll, estimator=e))(NOTHING, batch, KEYS[:64]) for e in estimators)
-  ode, also, upper, exactly = found
+  actual = (jax.jit(functools.partial(of.nll, estimator=e))(NOTHING, batch, KEYS[:64]) for e in estimators)
+  ode, also, upper, exactly = actual
   np.testing.assert_array_equal(ode, also)
   assert (np.asarray(upper) - np.asarray(ode)).mean() / 4 / np.log(2) == pytest.approx(0, abs=0.15)
   assert (np.asarray(exactly) - np.asarray(ode)).mean() / 4 / np.log(2) == pytest.approx(0, abs=0.03)
   steps = model('Eps', 'DiscreteLinear', times=times.DiscreteTimes())
-  found = jax.jit(functools.partial(steps.nll, estimator='bound'))(NOTHING, batch, KEYS[:64])
+  actual = jax.jit(functools.partial(steps.nll, estimator='bound'))(NOTHING, batch, KEYS[:64])
   right = -log_mass(np.asarray(image, np.float64), WEIGHT, MEAN, STD).sum(axis=(1, 2, 3))
-  assert 0 < (np.asarray(found) - right).mean() / 4 / np.log(2) < 1
+  assert 0 < (np.asarray(actual) - right).mean() / 4 / np.log(2) < 1
 
 
 # Learned variance
@@ -212,19 +212,19 @@ def test_learned_variance_is_sampled_with():
   q = process.posterior(of.path, times_[0], times_[1])
   x = jnp.full((4096, *SHAPE), 0.7)
   for v in (-1.0, 0.5, 1.0):
-    found = solvers.learned_ancestral(lambda x, t, v=v: (jnp.full_like(x, 0.2), jnp.full_like(x, v)), of.path, x, times_, KEYS)
+    actual = solvers.learned_ancestral(lambda x, t, v=v: (jnp.full_like(x, 0.2), jnp.full_like(x, v)), of.path, x, times_, KEYS)
     part = (1 + v) / 2
-    assert float(found.x.std()) == pytest.approx(float(q.forward**part * q.variance ** (1 - part)) ** 0.5, rel=0.02)
-    assert float(found.x.mean()) == pytest.approx(float(q.keep * 0.7 + q.gain * 0.2), abs=0.01)
+    assert float(actual.x.std()) == pytest.approx(float(q.forward**part * q.variance ** (1 - part)) ** 0.5, rel=0.02)
+    assert float(actual.x.mean()) == pytest.approx(float(q.keep * 0.7 + q.gain * 0.2), abs=0.01)
   variables = NOTHING._replace(params=at(v=-1.0))
   options = {'solver': 'ancestral', 'steps': 20}
-  found = of.sample(variables, KEYS[:512], {}, **options)
+  actual = of.sample(variables, KEYS[:512], {}, **options)
   plain = Sampler(**options).solve(of.denoiser(variables, {}), of.path, rng.normal(rng.fold_in(KEYS[:512], 0), SHAPE),
                                    rng.fold_in(KEYS[:512], 2))  # fmt: skip
-  np.testing.assert_allclose(found, jnp.clip(plain.x, -1, 1), atol=1e-4)  # at v = -1 it is DDPM's
-  assert float(found.mean()) == pytest.approx(MU, abs=0.03)
+  np.testing.assert_allclose(actual, jnp.clip(plain.x, -1, 1), atol=1e-4)  # at v = -1 it is DDPM's
+  assert float(actual.mean()) == pytest.approx(MU, abs=0.03)
   led = lambda guide: of.solve_with(Sampler(guidance=2.0, **options), variables, KEYS[:512], {}, guide).x  # noqa: E731
-  np.testing.assert_allclose(led(of.denoiser(variables, {})), found, atol=1e-4)
+  np.testing.assert_allclose(led(of.denoiser(variables, {})), actual, atol=1e-4)
   assert float(led(lambda x, t: jnp.full_like(x, MU - 0.2)).mean()) > MU + 0.1  # away from a weaker model
   other = of.sample(variables, KEYS[:512], {}, solver='heun', steps=40)
   assert float(other.std()) == pytest.approx(S, rel=0.1)

@@ -17,12 +17,12 @@ from tests.conftest import config_of
 
 
 def test_a_spec_writes_out_every_plain_default():
-  found = spec('networks.unet.UNet', width=16)
-  assert found['width'] == 16
-  assert found['multipliers'] == UNet.multipliers
-  assert set(found) == {'cls', *defaults(UNet)} - {'dtype'}  # which follows from train.dtype
-  assert build(found) == UNet(width=16)
-  assert hash(build({**found, 'multipliers': [1, 2]})) == hash(UNet(width=16, multipliers=(1, 2)))  # JSON's lists
+  actual = spec('networks.unet.UNet', width=16)
+  assert actual['width'] == 16
+  assert actual['multipliers'] == UNet.multipliers
+  assert set(actual) == {'cls', *defaults(UNet)} - {'dtype'}  # which follows from train.dtype
+  assert build(actual) == UNet(width=16)
+  assert hash(build({**actual, 'multipliers': [1, 2]})) == hash(UNet(width=16, multipliers=(1, 2)))  # JSON's lists
 
 
 def test_inferred_values_fill_what_a_spec_leaves_out():
@@ -64,7 +64,7 @@ def test_mistakes_are_named(call, message):
     'conditioners.rng', 'conditioners._like', 'conditioners.jax', 'data.sources.open.open_data',
   ],
 )  # fmt: skip
-def test_a_stranger_s_config_reaches_nothing_else(name):
+def test_an_untrusted_config_resolves_nothing_else(name):
   with pytest.raises(UsageError, match=r'cls=|class or function'):
     build({'cls': name})
 
@@ -92,7 +92,7 @@ def test_a_class_of_the_user_s_needs_that_its_package_is_allowed(tmp_path, monke
   written = spec('parts_of_mine.nets.Net', width=4)  # a config file is the user's own code
   assert written == {'cls': 'parts_of_mine.nets.Net', 'width': 4, 'depth': 2}
   with pytest.raises(
-    UsageError, match=r'is not of genjax. If you trust the code of parts_of_mine, give --allow_package parts_of'
+    UsageError, match=r'is not of genjax. If you trust the code of parts_of_mine, add --allow_package parts_of'
   ):
     build(written)
   assert build(written, ['parts_of_mine']).size == (4, 2)
@@ -102,15 +102,15 @@ def test_a_class_of_the_user_s_needs_that_its_package_is_allowed(tmp_path, monke
     spec('parts_of_mine.nets.Nett')
 
 
-def test_another_class_takes_what_it_knows_of_the_one_before():
+def test_another_class_keeps_the_options_that_both_have():
   loss = {'cls': 'objectives.gan.losses.Hinge', 'smoothing': 0.0}
   penalty = {'cls': 'objectives.gan.penalties.GradientPenalty', 'weight': 3.0, 'every': 2, 'radius': 1.0}
   config = {'objective': {'cls': 'objectives.gan.gan.GAN', 'loss': loss, 'penalties': {'gp': penalty}}, 'train': {'steps': 3}}
-  found, left_out = without_leftovers(config, ['objective.loss', 'objective.penalties.gp'])
+  actual, left_out = without_leftovers(config, ['objective.loss', 'objective.penalties.gp'])
   assert left_out == ['objective.loss.smoothing', 'objective.penalties.gp.radius']
-  assert found['objective']['loss'] == {'cls': 'objectives.gan.losses.Hinge'}
-  assert found['objective']['penalties']['gp'] == {'cls': penalty['cls'], 'weight': 3.0, 'every': 2}
-  assert found['train'] == config['train']
+  assert actual['objective']['loss'] == {'cls': 'objectives.gan.losses.Hinge'}
+  assert actual['objective']['penalties']['gp'] == {'cls': penalty['cls'], 'weight': 3.0, 'every': 2}
+  assert actual['train'] == config['train']
   with pytest.raises(UsageError, match=r"'smoothing' of .*Hinge"):  # written in a config, it is a mistake
     build(without_leftovers(config, [])[0])
 

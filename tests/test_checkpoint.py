@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged are found out; none is lost without a word."""
+"""Damaged checkpoints are detected and reported."""
 
 import asyncio
 import os
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
 def test_no_flipped_bit_is_restored(tmp_path):
   save(tmp_path, 1, run_id='a')
   checkpoints = Checkpoints(tmp_path / 'checkpoints', read_only=True, run_id='a')
-  like, found = jax.eval_shape(lambda: state_of(1)), 0
+  like, actual = jax.eval_shape(lambda: state_of(1)), 0
   random = np.random.default_rng(0)
   for path in data_files(tmp_path):
     whole = path.read_bytes()
@@ -103,13 +103,13 @@ def test_no_flipped_bit_is_restored(tmp_path):
       try:
         assert same_bits(TrainState(**checkpoints.restore(1, like, SHARDING)), state_of(1)), (path, place)
       except DamagedCheckpoint:
-        found += 1
+        actual += 1
     path.write_bytes(whole)
   checkpoints.close()
-  assert found > 5
+  assert actual > 5
 
 
-def test_a_checkpoint_says_nothing_of_the_kind_of_device(tmp_path):
+def test_a_checkpoint_does_not_depend_on_the_kind_of_device(tmp_path):
   # So one that a GPU wrote opens on CPU (tests/test_gpu_checkpoint.py): its shardings name places in a mesh and no platform.
   save(tmp_path, 1)
   kinds = {word.lower().encode() for d in jax.devices() for word in (d.platform, d.device_kind, str(d))}
@@ -190,17 +190,17 @@ def test_a_checkpoint_under_the_number_of_another_step(tmp_path, capsys):
 
 @pytest.mark.parametrize('arrays', [1, 2, 3, 30])
 def test_arrays_of_another_step_or_run_are_distinguished_from_damage(arrays):
-  found = np.random.default_rng(0).integers(0, 2**32, arrays, np.uint32)
-  error = lambda saved: origin_error(saved, found, 'a', 7)  # noqa: E731
-  assert error(found + offsets('a', 7, arrays)) == ''
-  assert error(found) == ''  # of an earlier version
-  assert error(found + offsets('b', 7, arrays)) == ('of another run' if arrays > 2 else UNCERTAIN)
-  step = error(found + offsets('a', 6, arrays))
+  actual = np.random.default_rng(0).integers(0, 2**32, arrays, np.uint32)
+  error = lambda saved: origin_error(saved, actual, 'a', 7)  # noqa: E731
+  assert error(actual + offsets('a', 7, arrays)) == ''
+  assert error(actual) == ''  # of an earlier version
+  assert error(actual + offsets('b', 7, arrays)) == ('of another run' if arrays > 2 else UNCERTAIN)
+  step = error(actual + offsets('a', 6, arrays))
   assert step == ('of step 6, not 7' if arrays > 1 else UNCERTAIN)
-  flipped = found + offsets('a', 7, arrays)
+  flipped = actual + offsets('a', 7, arrays)
   flipped[arrays // 2] ^= 4
   assert error(flipped) == ('changed since saving (checksums differ)' if arrays > 2 else UNCERTAIN)
-  flipped = found.copy()  # of an earlier version
+  flipped = actual.copy()  # of an earlier version
   flipped[arrays // 2] ^= 4
   assert error(flipped)
 

@@ -37,13 +37,13 @@ from tests.programs import ENV, UNCONDITIONAL, command
 def test_the_gaussians_cover_their_own_modes():
   source = open_data('gaussians_25', 1)
   assert source.image_shape == (1, 1, 2)
-  found = modes.count_modes(source.images[:10_000], {'name': 'gaussians_25'})
-  assert found['modes'] == 25
+  actual = modes.count_modes(source.images[:10_000], {'name': 'gaussians_25'})
+  assert actual['modes'] == 25
   # Within three deviations in two dimensions were 0.989; centers are between levels, so that distances are of a lattice.
   steps = np.arange(-10, 10)
   chance = np.diff(norm.cdf(np.arange(-10, 11) / data_modes.DEVIATION))
   within = np.hypot(steps[:, None] + 0.5, steps[None] + 0.5) <= 3 * np.sqrt(data_modes.DEVIATION**2 + 1 / 12)
-  assert found['high_quality'] == pytest.approx((np.outer(chance, chance) * within).sum(), abs=3e-3)
+  assert actual['high_quality'] == pytest.approx((np.outer(chance, chance) * within).sum(), abs=3e-3)
   points, labels = data_modes.gaussians('train')
   own = np.array([points[labels == i].reshape(-1, 2).mean(axis=0) for i in range(25)])
   np.testing.assert_allclose(own, data_modes.centers(), atol=0.1)
@@ -56,15 +56,15 @@ def test_points_that_miss_are_counted_as_such():
   three = np.repeat(centers[[0, 7, 24]], 10, axis=0)
   assert modes.gaussian_modes(three) == {'modes': 3.0, 'high_quality': 1.0}
   between = np.full((10, 1, 1, 2), 100, np.uint8)
-  found = modes.gaussian_modes(np.concatenate([three, between]))
-  assert found == {'modes': 3.0, 'high_quality': 0.75}
+  actual = modes.gaussian_modes(np.concatenate([three, between]))
+  assert actual == {'modes': 3.0, 'high_quality': 0.75}
 
 
 def test_modes_of_digits_and_their_divergence():
   all_of_them = np.stack(np.unravel_index(np.arange(1000), (10, 10, 10)), axis=1)
   assert modes.stacked_mnist_modes(all_of_them) == {'modes': 1000.0, 'modes_kl': pytest.approx(0, abs=1e-9)}
-  found = modes.stacked_mnist_modes(all_of_them[:10].repeat(5, axis=0))
-  assert found == {'modes': 10.0, 'modes_kl': pytest.approx(np.log(100))}
+  actual = modes.stacked_mnist_modes(all_of_them[:10].repeat(5, axis=0))
+  assert actual == {'modes': 10.0, 'modes_kl': pytest.approx(np.log(100))}
   random = np.random.default_rng(0).integers(10, size=(10_000, 3))
   assert modes.stacked_mnist_modes(random)['modes_kl'] == pytest.approx(999 / 20_000, rel=0.1)
 
@@ -138,14 +138,14 @@ def looked_at(kind: str, devices: int = 1, **options):
 
 
 def test_the_data_themselves_are_not_flagged():
-  found = looked_at('real')
-  assert found['pairwise'] == pytest.approx(1, abs=0.05)
-  assert found['nearest'] == pytest.approx(1, abs=0.2)
-  assert collapse.flags(found, is_gan=True) == []
-  assert looked_at('real', devices=8) == pytest.approx(found, rel=1e-4, abs=1e-5)
+  actual = looked_at('real')
+  assert actual['pairwise'] == pytest.approx(1, abs=0.05)
+  assert actual['nearest'] == pytest.approx(1, abs=0.2)
+  assert collapse.flags(actual, is_gan=True) == []
+  assert looked_at('real', devices=8) == pytest.approx(actual, rel=1e-4, abs=1e-5)
 
 
-def test_the_panel_is_of_samples_by_the_options_that_are_judged():
+def test_the_panel_uses_the_sampling_options_of_the_evaluation():
   assert looked_at('real', truncation=0.25)['pairwise'] == pytest.approx(looked_at('real')['pairwise'] / 4, rel=1e-4)
 
 
@@ -154,11 +154,11 @@ def test_what_has_no_value_is_left_out():
   source, game = open_data('digits', 8), GAN(MLPGenerator((8, 8, 1), 8, 16), MLPDiscriminator(16), conditioner=ClassLabel(60))
   alone = labeled('few', source.images[:60], np.arange(60, dtype=np.int32), 60)
   variables = game.init(jax.random.key(0), example_batch(alone.example))
-  found = collapse.CollapseMonitor(game, alone, None, make_mesh(jax.devices()[:1]), images=60)(variables)
-  assert found.keys().isdisjoint({'pairwise', 'nearest'})
-  assert {'rank', 'labels', 'precision'} < set(found)
-  assert all(map(np.isfinite, found.values()))
-  collapse.flags(found, is_gan=True)
+  actual = collapse.CollapseMonitor(game, alone, None, make_mesh(jax.devices()[:1]), images=60)(variables)
+  assert actual.keys().isdisjoint({'pairwise', 'nearest'})
+  assert {'rank', 'labels', 'precision'} < set(actual)
+  assert all(map(np.isfinite, actual.values()))
+  collapse.flags(actual, is_gan=True)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_class_whose_samples_are_alike_is_flagged_though_classes_differ():
   assert float(real) > 100
 
 
-def test_labels_that_are_not_heard_are_flagged():
+def test_ignored_labels_are_flagged():
   source = open_data('digits', 8)
 
   class Deaf(MLPGenerator):
@@ -197,16 +197,18 @@ def test_labels_that_are_not_heard_are_flagged():
   for kind, flagged in ((MLPGenerator, False), (Deaf, True)):
     game = GAN(kind((8, 8, 1), z_dim=8, width=16), MLPDiscriminator(width=16), conditioner=ClassLabel(10))
     variables = game.init(jax.random.key(0), example_batch(source.example))
-    found = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
-    assert any('labels are ignored' in flag for flag in collapse.flags(found, is_gan=True)) == flagged
+    actual = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=64)(variables)
+    assert any('labels are ignored' in flag for flag in collapse.flags(actual, is_gan=True)) == flagged
 
 
 def test_an_overfitted_discriminator_is_noticed_and_is_no_collapse():
-  found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 5.0, 'directions': 8.0, 'overfitting': 0.9}
-  found |= {'d_train': 1.0, 'd_held_out': 0.2, 'd_error': 0.1}
-  assert collapse.flags(found, is_gan=True) == []
-  assert collapse.overfitting_warning(found).startswith('the discriminator has memorized the training images (overfitting 0.9)')
-  assert collapse.overfitting_warning(found | {'d_error': 0.3}) == ''  # a quotient of two numbers that are nearly 0
+  actual = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 5.0, 'directions': 8.0, 'overfitting': 0.9}
+  actual |= {'d_train': 1.0, 'd_held_out': 0.2, 'd_error': 0.1}
+  assert collapse.flags(actual, is_gan=True) == []
+  assert collapse.overfitting_warning(actual).startswith(
+    'the discriminator has memorized the training images (overfitting 0.9)'
+  )
+  assert collapse.overfitting_warning(actual | {'d_error': 0.3}) == ''  # a quotient of two numbers that are nearly 0
 
 
 def test_the_spectrum_is_that_of_the_generators_matrix():
@@ -224,11 +226,11 @@ def test_the_spectrum_is_that_of_the_generators_matrix():
   variables = Variables({'generator': {}, 'discriminator': None}, {})
   x = jnp.zeros((1, 8, 8, 1))
   variables.params['discriminator'] = game.discriminator.init(jax.random.key(0), x, {}, True)['params']
-  found = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=32)(variables)
-  assert found['largest'] == pytest.approx(values[0], rel=1e-3)
-  assert found['smallest'] == pytest.approx(values[2], rel=1e-3)
-  assert found['rank'] == pytest.approx((values**2).sum() ** 2 / (values**4).sum(), rel=1e-3)
-  assert 'overfitting' not in found
+  actual = collapse.CollapseMonitor(game, source, None, make_mesh(jax.devices()[:1]), images=32)(variables)
+  assert actual['largest'] == pytest.approx(values[0], rel=1e-3)
+  assert actual['smallest'] == pytest.approx(values[2], rel=1e-3)
+  assert actual['rank'] == pytest.approx((values**2).sum() ** 2 / (values**4).sum(), rel=1e-3)
+  assert 'overfitting' not in actual
 
 
 def test_no_device_takes_a_decomposition():
@@ -243,15 +245,15 @@ def test_no_device_takes_a_decomposition():
 
 
 def test_a_generator_of_one_direction_is_flagged():
-  found = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 1.1}
-  assert collapse.flags(found | {'directions': 2.0}, is_gan=True) == []  # points within a mode
-  assert collapse.flags(found | {'directions': 100.0}, is_gan=True) == [
+  actual = {'pairwise': 1.0, 'nearest': 1.0, 'rank': 1.1}
+  assert collapse.flags(actual | {'directions': 2.0}, is_gan=True) == []  # points within a mode
+  assert collapse.flags(actual | {'directions': 100.0}, is_gan=True) == [
     'the generator uses 1.1 of 100 directions of its latent'
   ]
 
 
 @pytest.mark.slow
-def test_a_game_without_a_discriminator_collapses_and_says_so(tmp_path):
+def test_a_game_without_a_discriminator_collapses_and_is_flagged(tmp_path):
   # Its discriminator never learns: the generator goes where that happens to like it most.
   off = ['--config.train.steps=600', '--config.train.sample_every=300', '--config.optim.discriminator.learning_rate=0.0']
   small = [
@@ -315,12 +317,12 @@ def failing(kind: str):
 @pytest.mark.parametrize('n', [100, 400, 3000])
 def test_real_features_are_not_flagged(kind, n):
   real, real_labels = class_features(n, 0)
-  found = collapse.compare_with_real(*failing(kind), real, real_labels)
-  assert collapse.flags(found, is_gan=True) == []
-  assert found['relative_recall'] == pytest.approx(1, abs=0.25)
-  assert found.get('class_variety', 1) == pytest.approx(1, abs=0.1)
-  assert found.get('label_agreement', 1) == pytest.approx(1, abs=0.1)
-  assert ('class_variety' in found) == (n > 100)  # else classes are too small
+  actual = collapse.compare_with_real(*failing(kind), real, real_labels)
+  assert collapse.flags(actual, is_gan=True) == []
+  assert actual['relative_recall'] == pytest.approx(1, abs=0.25)
+  assert actual.get('class_variety', 1) == pytest.approx(1, abs=0.1)
+  assert actual.get('label_agreement', 1) == pytest.approx(1, abs=0.1)
+  assert ('class_variety' in actual) == (n > 100)  # else classes are too small
 
 
 @pytest.mark.parametrize(
@@ -337,44 +339,44 @@ def test_real_features_are_not_flagged(kind, n):
 )
 def test_features_that_have_collapsed_are_flagged(kind, names):
   real, real_labels = class_features(1000, 0)
-  found = collapse.compare_with_real(*failing(kind), real, real_labels)
-  flags = collapse.flags(found, is_gan=False)
+  actual = collapse.compare_with_real(*failing(kind), real, real_labels)
+  flags = collapse.flags(actual, is_gan=False)
   # Each flag depends on one metric: with the value of real images there is no flag.
-  numbers = [name for name in found if not name.endswith('_class')]
-  assert {name for name in numbers if collapse.flags(found | {name: 1.0}, is_gan=False) != flags} == names
+  numbers = [name for name in actual if not name.endswith('_class')]
+  assert {name for name in numbers if collapse.flags(actual | {name: 1.0}, is_gan=False) != flags} == names
 
 
 def test_thresholds_of_variety_are_higher_for_gans():
   real, real_labels = class_features(1000, 0)
-  found = collapse.compare_with_real(*failing('blur'), real, real_labels)
-  assert found['class_variety'] == pytest.approx(0.6, abs=0.02)
-  said = collapse.flags(found, is_gan=False)
-  assert not any('vary' in flag for flag in said)
-  (flag,) = set(collapse.flags(found, is_gan=True)) - set(said)
+  actual = collapse.compare_with_real(*failing('blur'), real, real_labels)
+  assert actual['class_variety'] == pytest.approx(0.6, abs=0.02)
+  messages = collapse.flags(actual, is_gan=False)
+  assert not any('vary' in flag for flag in messages)
+  (flag,) = set(collapse.flags(actual, is_gan=True)) - set(messages)
   assert flag.startswith('samples of a class vary 0.6')
   for is_gan in (False, True):  # wherever the panel's numbers are at hand, as in evaluate.py, or are not, as in train.py
     panel = {'pairwise': 0.6, 'nearest': 0.6}
-    assert collapse.flags(found | panel, is_gan) == collapse.flags(found, is_gan)
+    assert collapse.flags(actual | panel, is_gan) == collapse.flags(actual, is_gan)
 
 
 def test_flags_name_the_failing_class():
   real, real_labels = class_features(1000, 0)
   for kind, name in (('one class has collapsed', 'class_variety'), ('a class is missing', 'class_share')):
-    found = collapse.compare_with_real(*failing(kind), real, real_labels)
-    assert found[f'{name}_class'] == 3
-    assert any('class 3 ' in flag for flag in collapse.flags(found, is_gan=False))
+    actual = collapse.compare_with_real(*failing(kind), real, real_labels)
+    assert actual[f'{name}_class'] == 3
+    assert any('class 3 ' in flag for flag in collapse.flags(actual, is_gan=False))
 
 
-def test_features_without_labels_or_classes_that_they_do_not_tell_apart():
+def test_features_without_labels_or_with_classes_that_they_do_not_distinguish():
   real, real_labels = class_features(1000, 0)
   features, labels = failing('real')
   assert set(collapse.compare_with_real(features, None, real, None)) == {
     'relative_precision', 'relative_recall', 'relative_coverage'
   }  # fmt: skip
   labels, mixed_labels = map(np.random.default_rng(3).permutation, (labels, real_labels))  # features know nothing of them
-  found = collapse.compare_with_real(features, labels, real, mixed_labels)
-  assert 'label_agreement' not in found
-  assert collapse.flags(found, is_gan=True) == []
+  actual = collapse.compare_with_real(features, labels, real, mixed_labels)
+  assert 'label_agreement' not in actual
+  assert collapse.flags(actual, is_gan=True) == []
   constant = np.where((real_labels == 1)[:, None], 0, real)  # a class without any variety
   assert all(map(np.isfinite, collapse.compare_with_real(features, labels, constant, real_labels).values()))
 
@@ -465,7 +467,7 @@ def test_stacks_of_real_digits_are_read_as_what_they_are(shared_data, tmp_path, 
   stacks = open_data('stacked_mnist', 28, split='test', data_dir=str(tmp_path))
   assert stacks.image_shape == (28, 28, 3)
   assert len(stacks) == 10_000
-  found = modes.count_modes(stacks.images, data | {'name': 'stacked_mnist'})
+  actual = modes.count_modes(stacks.images, data | {'name': 'stacked_mnist'})
   truth = modes.stacked_mnist_modes(np.stack(np.unravel_index(stacks.cond['label'], (10, 10, 10)), axis=1))
-  assert found['modes'] >= truth['modes'] - 5
-  assert found['modes_kl'] == pytest.approx(truth['modes_kl'], abs=0.02)
+  assert actual['modes'] >= truth['modes'] - 5
+  assert actual['modes_kl'] == pytest.approx(truth['modes_kl'], abs=0.02)

@@ -33,10 +33,10 @@ SHOES = Example(IMAGE, {'label': jax.ShapeDtypeStruct((), np.int32)}, CLASSES, 1
 
 @dataclasses.dataclass(frozen=True)
 class Tint:
-  """A conditioner as somebody may write one: a color, of which black is none. With `drawn=False` it is like a text."""
+  """A custom conditioner: a color, whose null value is black. With `drawable=False` it is like a text."""
 
   field: str = 'tint'
-  drawn: bool = True
+  drawable: bool = True
 
   @property
   def fields(self):
@@ -55,8 +55,8 @@ class Tint:
     return {self.field: jnp.zeros_like(cond[self.field])}
 
   def draw(self, keys):
-    if not self.drawn:
-      raise UsageError(f'{self.field}: give one.')
+    if not self.drawable:
+      raise UsageError(f'{self.field}: set one.')
     return {self.field: rng.uniform(keys, (3,), 0.1, 1.0)}
 
   def embed(self, cond):
@@ -93,14 +93,14 @@ def test_conditioners_are_hashable_values(conditioner):
     ((2, 2, 0, 0), [2, 2, 0, 0]),
   ],
 )
-def test_a_class_is_given_by_its_number_or_its_name(label, numbers):
-  found = ClassLabel(3).encode({'label': label}, 4, SHOES)
-  assert list(found) == ['label']
-  assert found['label'].dtype == np.int32
-  assert found['label'].tolist() == numbers
+def test_a_class_is_set_by_its_number_or_its_name(label, numbers):
+  actual = ClassLabel(3).encode({'label': label}, 4, SHOES)
+  assert list(actual) == ['label']
+  assert actual['label'].dtype == np.int32
+  assert actual['label'].tolist() == numbers
 
 
-def test_what_is_not_given_is_not_encoded():
+def test_missing_fields_are_not_encoded():
   for values in ({}, {'label': None}, {'tint': 1.0}):
     assert ClassLabel(3).encode(values, 4, SHOES) == {}
   assert Unconditional().encode({'label': 2}, 4, SHOES) == {}
@@ -137,9 +137,9 @@ def test_classes_without_names_are_named_by_their_numbers():
   ],
 )
 def test_a_class_that_the_model_does_not_have(label, words):
-  with pytest.raises(UsageError) as found:
+  with pytest.raises(UsageError) as actual:
     ClassLabel(3).encode({'label': label}, 4, SHOES)
-  assert all(word in str(found.value) for word in words), found.value
+  assert all(word in str(actual.value) for word in words), actual.value
 
 
 def test_the_null_label_is_a_row_of_zeros():
@@ -155,35 +155,35 @@ def test_the_null_label_is_a_row_of_zeros():
 
 
 def test_classes_are_drawn_uniformly_each_from_its_own_key():
-  drawn = ClassLabel(3).draw(KEYS)['label']
-  assert (np.bincount(drawn, minlength=3) > N / 3 - 50).all()
-  assert drawn.max() == 2
-  assert same_bits(ClassLabel(3).draw(KEYS[7:9])['label'], drawn[7:9])
+  samples = ClassLabel(3).draw(KEYS)['label']
+  assert (np.bincount(samples, minlength=3) > N / 3 - 50).all()
+  assert samples.max() == 2
+  assert same_bits(ClassLabel(3).draw(KEYS[7:9])['label'], samples[7:9])
   assert Unconditional().draw(KEYS) == {}
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.1, 1.0])
 def test_a_part_of_the_labels_is_dropped(rate):
-  found = ClassLabel(3).drop(KEYS, LABEL, rate)['label']
+  actual = ClassLabel(3).drop(KEYS, LABEL, rate)['label']
   dropped = np.asarray(rng.bernoulli(KEYS, rate))
-  assert (found == np.where(dropped, 3, LABEL['label'])).all()
+  assert (actual == np.where(dropped, 3, LABEL['label'])).all()
   assert abs(dropped.mean() - rate) < 0.06
-  assert same_bits(ClassLabel(3).drop(KEYS[4:9], {'label': LABEL['label'][4:9]}, rate)['label'], found[4:9])
-  assert (is_null(ClassLabel(3), {'label': found}) == dropped).all()
+  assert same_bits(ClassLabel(3).drop(KEYS[4:9], {'label': LABEL['label'][4:9]}, rate)['label'], actual[4:9])
+  assert (is_null(ClassLabel(3), {'label': actual}) == dropped).all()
   assert Unconditional().drop(KEYS, {}, rate) == {}
 
 
 @pytest.mark.parametrize('parts', [(ClassLabel(3), Tint()), (Tint(), ClassLabel(3))], ids=['label first', 'tint first'])
 def test_all_fields_of_an_example_are_dropped_together(parts):
   both = Together(parts)
-  found = both.drop(KEYS, COND, 0.3)
+  actual = both.drop(KEYS, COND, 0.3)
   dropped = np.asarray(rng.bernoulli(KEYS, 0.3))  # one draw, as of a label alone
   assert 0 < dropped.sum() < N
-  assert (found['label'] == np.where(dropped, 3, COND['label'])).all()
-  assert (found['tint'] == np.where(dropped[:, None], 0, COND['tint'])).all()
-  assert same_bits(found['label'], ClassLabel(3).drop(KEYS, LABEL, 0.3)['label'])
-  assert (is_null(both, found) == dropped).all()
-  half = found | {'label': COND['label']}  # an example of which one field is null is not
+  assert (actual['label'] == np.where(dropped, 3, COND['label'])).all()
+  assert (actual['tint'] == np.where(dropped[:, None], 0, COND['tint'])).all()
+  assert same_bits(actual['label'], ClassLabel(3).drop(KEYS, LABEL, 0.3)['label'])
+  assert (is_null(both, actual) == dropped).all()
+  half = actual | {'label': COND['label']}  # an example of which one field is null is not
   assert not is_null(both, half).any()
 
 
@@ -194,9 +194,9 @@ def test_parts_keep_their_own_fields():
   null = BOTH.null(COND)
   assert {name: (x.shape, x.dtype) for name, x in null.items()} == {name: (x.shape, x.dtype) for name, x in COND.items()}
   assert is_null(BOTH, null).all()
-  found = BOTH.encode({'label': 'shoe', 'tint': [0, 0.5, 1]}, 2, SHOES)
-  assert found['label'].tolist() == [2, 2]
-  assert found['tint'].tolist() == [[0, 0.5, 1]] * 2
+  actual = BOTH.encode({'label': 'shoe', 'tint': [0, 0.5, 1]}, 2, SHOES)
+  assert actual['label'].tolist() == [2, 2]
+  assert actual['tint'].tolist() == [[0, 0.5, 1]] * 2
   assert list(BOTH.encode({'tint': 1.0}, 2, SHOES)) == ['tint']
   assert only(BOTH, COND | {'mask': KEYS}).keys() == {'label', 'tint'}
   with pytest.raises(UsageError, match='twice'):
@@ -205,23 +205,23 @@ def test_parts_keep_their_own_fields():
 
 def test_parts_draw_from_separate_streams():
   two = Together((Tint('a'), Tint('b')))
-  drawn = two.draw(KEYS)
-  assert drawn.keys() == {'a', 'b'}
-  assert not np.isclose(drawn['a'], drawn['b']).all(axis=1).any()
-  assert abs(np.corrcoef(drawn['a'].ravel(), drawn['b'].ravel())[0, 1]) < 0.1
-  assert same_bits(drawn['a'], Together((Tint('a'), ClassLabel(3))).draw(KEYS)['a'])  # whatever the others are
-  assert same_bits({name: x[3:5] for name, x in drawn.items()}, two.draw(KEYS[3:5]))
+  samples = two.draw(KEYS)
+  assert samples.keys() == {'a', 'b'}
+  assert not np.isclose(samples['a'], samples['b']).all(axis=1).any()
+  assert abs(np.corrcoef(samples['a'].ravel(), samples['b'].ravel())[0, 1]) < 0.1
+  assert same_bits(samples['a'], Together((Tint('a'), ClassLabel(3))).draw(KEYS)['a'])  # whatever the others are
+  assert same_bits({name: x[3:5] for name, x in samples.items()}, two.draw(KEYS[3:5]))
 
 
 def test_only_what_is_missing_is_drawn():
   everything = complete(BOTH, {}, KEYS)
   assert same_bits(everything, BOTH.draw(rng.fold_in(KEYS, STREAM)))
-  found = complete(BOTH, LABEL, KEYS)
-  assert found['label'] is LABEL['label']
-  assert same_bits(found['tint'], everything['tint'])
-  found = complete(BOTH, {'tint': COND['tint']}, KEYS)
-  assert found['tint'] is COND['tint']
-  assert same_bits(found['label'], everything['label'])
+  actual = complete(BOTH, LABEL, KEYS)
+  assert actual['label'] is LABEL['label']
+  assert same_bits(actual['tint'], everything['tint'])
+  actual = complete(BOTH, {'tint': COND['tint']}, KEYS)
+  assert actual['tint'] is COND['tint']
+  assert same_bits(actual['label'], everything['label'])
   assert same_bits(complete(BOTH, COND, KEYS), COND)
   for conditioner, name in ((BOTH, 'mask'), (Unconditional(), 'tint')):
     with pytest.raises(UsageError, match=name):
@@ -230,8 +230,8 @@ def test_only_what_is_missing_is_drawn():
   assert same_bits(alone['label'], rng.labels(rng.fold_in(KEYS, 1), 3))  # as all versions have drawn it
 
 
-def test_a_field_that_cannot_be_drawn_must_be_given():
-  text = Together((ClassLabel(3), Tint(drawn=False)))
+def test_a_field_that_cannot_be_drawn_must_be_set():
+  text = Together((ClassLabel(3), Tint(drawable=False)))
   assert complete(text, {'tint': COND['tint']}, KEYS)['label'].shape == (N,)
   with pytest.raises(UsageError, match='tint'):
     complete(text, LABEL, KEYS)
@@ -257,9 +257,9 @@ def test_data_that_do_not_fit_are_refused_with_a_remedy():
   Unconditional().check(unlabeled)
   for example, words in ((unlabeled, ['no labels']), (SHOES._replace(classes=CLASSES[:2]), ['2 classes', 'classes=3'])):
     for conditioner in (ClassLabel(3), Together((ClassLabel(3),))):
-      with pytest.raises(UsageError) as found:
+      with pytest.raises(UsageError) as actual:
         conditioner.check(example)
-      assert all(word in str(found.value) for word in [*words, 'conditioners.Unconditional']), found.value
+      assert all(word in str(actual.value) for word in [*words, 'conditioners.Unconditional']), actual.value
   with pytest.raises(UsageError, match='the data have no tint'):
     BOTH.check(SHOES)
   BOTH.check(SHOES._replace(cond=SHOES.cond | {'tint': jax.ShapeDtypeStruct((3,), np.float32)}))

@@ -113,7 +113,7 @@ def test_the_average_moves_towards_the_new_parameters(name):
 
 
 @pytest.mark.parametrize('name', [*EACH, 'fashion_mnist_vae', 'fashion_mnist_gan', 'fashion_mnist_flow'])
-def test_labels_are_heard(name):
+def test_outputs_depend_on_labels(name):
   objective = one_level(objects(name, conditioner=CLASSES)[0])
   variables = jax.jit(objective.init)(jax.random.key(0), example_batch(example_of(config_of(name)), 2))
   params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape), variables.params)
@@ -132,7 +132,7 @@ def test_batch_statistics_move_in_training_and_not_in_sampling():
   assert not any(jax.tree.leaves(moved['discriminator']))
 
 
-def test_state_is_all_that_changes_and_holds_no_key():
+def test_only_the_state_changes_and_it_contains_no_key():
   objective, *_ = family('digits_gan')
   like = abstract_state(objective, labeled_example((8, 8, 1)))
   assert set(TrainState.__dataclass_fields__) == {'step', 'params', 'buffers', 'opt_states', 'ema'}

@@ -39,8 +39,8 @@ def test_every_prediction_recovers_the_same_x0(path):
   for name in PREDICTIONS:
     if (name, path) == ('Eps', 'RectifiedFlow'):
       continue  # refused: it ends in pure noise
-    found = model(name, path).denoiser(NOTHING, {})(x, t)
-    np.testing.assert_allclose(found, right, atol=5e-3, err_msg=name)
+    actual = model(name, path).denoiser(NOTHING, {})(x, t)
+    np.testing.assert_allclose(actual, right, atol=5e-3, err_msg=name)
 
 
 @pytest.mark.parametrize('path', PATHS)
@@ -50,12 +50,12 @@ def test_every_prediction_is_finite_at_both_ends(path):
   for name in PREDICTIONS:
     if (name, path) == ('Eps', 'RectifiedFlow'):
       continue
-    found, ones = getattr(parameterizations, name)(), jnp.ones((2, 2, 2, 1))
+    actual, ones = getattr(parameterizations, name)(), jnp.ones((2, 2, 2, 1))
     values = (
-      found.c_in(where, t),
-      jnp.sin(found.c_noise(where, t)),
-      found.x0(where, t, ones, ones),
-      found.target(where, t, ones, ones),
+      actual.c_in(where, t),
+      jnp.sin(actual.c_noise(where, t)),
+      actual.x0(where, t, ones, ones),
+      actual.target(where, t, ones, ones),
     )
     assert all(np.isfinite(np.asarray(v)).all() for v in values), name
 
@@ -63,17 +63,17 @@ def test_every_prediction_is_finite_at_both_ends(path):
 @pytest.mark.parametrize('prediction', PREDICTIONS)
 def test_targets_are_what_the_network_should_answer(prediction):
   # x_0 from the target is x_0; and an error of 1 of the answer is one of `eps_error` in eps.
-  found = getattr(parameterizations, prediction)()
+  actual = getattr(parameterizations, prediction)()
   x_0, eps = (rng.normal(rng.fold_in(KEYS[:4], i), (2, 2, 1)) for i in (1, 2))
   for path in PATHS.values():
     t = image(path.end * jnp.array([0.1, 0.3, 0.6, 0.9]))
     x_t = path.alpha(t) * x_0 + path.sigma(t) * eps
-    target = found.target(path, t, x_0, eps)
-    np.testing.assert_allclose(found.x0(path, t, x_t, target), x_0, atol=1e-3)
-    wrong = found.x0(path, t, x_t, target + 1)
+    target = actual.target(path, t, x_0, eps)
+    np.testing.assert_allclose(actual.x0(path, t, x_t, target), x_0, atol=1e-3)
+    wrong = actual.x0(path, t, x_t, target + 1)
     error = process.eps_from_x0(path, x_t, wrong, t) - eps
     np.testing.assert_allclose(
-      jnp.abs(error), jnp.broadcast_to(jnp.abs(found.eps_error(path, t)), error.shape), rtol=5e-3, atol=1e-4
+      jnp.abs(error), jnp.broadcast_to(jnp.abs(actual.eps_error(path, t)), error.shape), rtol=5e-3, atol=1e-4
     )
 
 
@@ -180,7 +180,7 @@ def test_a_weaker_model_of_another_kind_guides():
 
 @dataclasses.dataclass(frozen=True)
 class LabelSum:
-  """A network that answers 10 where it is told a label and 0 where it is not."""
+  """A network that returns 10 with a label and 0 without one."""
 
   def apply(self, variables, x, condition, cond):
     return jnp.broadcast_to(10 * cond['label'].sum(axis=-1)[:, None, None, None], x.shape)

@@ -45,24 +45,24 @@ def blocks(page: Path) -> list[tuple[bool, str]]:
 
 
 def commands(block: str) -> list[list[str]]:
-  """The words of each command, loops unrolled, without variables of the environment before it."""
+  """The words of each command, with loops unrolled and without leading environment variables."""
   text = block.replace('\\\n', ' ')
   unroll = lambda m: '\n'.join(re.sub(rf'\${m[1]}\b', value, m[3]) for value in m[2].split())  # noqa: E731
-  found = []
+  results = []
   for line in LOOP.sub(unroll, text).splitlines():
     lexer = shlex.shlex(line, posix=True, punctuation_chars=';&|')
     lexer.whitespace_split = True
-    found.append([])
+    results.append([])
     for word in lexer:
       if re.fullmatch('[;&|]+', word):
-        found.append([])
-      elif found[-1] or not re.match(r'\w+=', word):
-        found[-1].append(word)
-  return [words for words in found if words]
+        results.append([])
+      elif results[-1] or not re.match(r'\w+=', word):
+        results[-1].append(word)
+  return [words for words in results if words]
 
 
 class Parsed(Exception):
-  """What a parser made of a command line: the arguments, and the words that it does not know."""
+  """The arguments that the parser of `main` parses from a command line, and the words that it does not know."""
 
 
 def parsed(main, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -84,5 +84,5 @@ def test_an_earlier_run_resumes(commit, tmp_path):
 
 def leaves(state):
   """Path -> array."""
-  found = jax.tree_util.tree_leaves_with_path(state)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in found}
+  results = jax.tree_util.tree_leaves_with_path(state)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in results}

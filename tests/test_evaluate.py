@@ -1,4 +1,4 @@
-"""evaluate.py as its user meets it: cards, runs side by side, mistakes; and training that judges itself."""
+"""evaluate.py: cards, comparisons of runs, mistakes; and evaluation during training."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ from tests.programs import UNCONDITIONAL, train
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory, cache):
-  """A VAE and a GAN of 10 steps, each judged with two seeds."""
+  """A VAE and a GAN of 10 steps, each evaluated with two seeds."""
   paths = [tmp_path_factory.mktemp('runs') / name for name in ('vae', 'gan')]
   for path in paths:
     train(f'digits_{path.name}', path, '--config.train.steps=10', '--config.train.checkpoint_every=10')
@@ -48,30 +48,32 @@ def test_samples_that_are_all_alike_are_flagged_by_the_evaluation(runs, tmp_path
   assert any(flag.startswith('coverage is ') for flag in hardly_trained['flags'])
   run = shutil.copytree(runs[1], tmp_path / 'gan', ignore=shutil.ignore_patterns('evaluation'))
   evaluate.main(['--run', str(run), '--samples', '600', '--truncation', '0.3', '--batch_size', '64'])
-  found = card_files.load(run)[0]['flags']
-  assert found[0].endswith('times as much as training images: the generator has collapsed, or is untrained')  # by pixels
-  assert any(flag.startswith('coverage is ') for flag in found)  # by features
+  flags = card_files.load(run)[0]['flags']
+  assert flags[0].endswith('times as much as training images: the generator has collapsed, or is untrained')  # by pixels
+  assert any(flag.startswith('coverage is ') for flag in flags)  # by features
   lines, legend = capsys.readouterr().out.splitlines(), tables.legend(compare.make_rows([runs[0], run]))
-  for flag in found:
+  for flag in flags:
     assert f'  collapse: {flag}' in lines
     assert f'gan: {flag}.' in legend
 
 
-def test_samples_have_the_same_flags_by_features_wherever_they_are_judged(runs, samples, tmp_path, monkeypatch):
+def test_samples_have_the_same_flags_by_features_in_training_and_in_evaluate_py(runs, samples, tmp_path, monkeypatch):
   """Variety between the thresholds of GANs and of other models."""
   monkeypatch.setattr(evaluation, 'compare_with_real', lambda *_: {'class_variety': 0.6})
-  said = lambda found: any('a class vary 0.6' in flag for flag in found['flags'])  # noqa: E731
+  is_flagged = lambda entry: any('a class vary 0.6' in flag for flag in entry['flags'])  # noqa: E731
   data = {'name': 'digits', 'resolution': 8, 'split': 'train'}
   source = open_data(**data)
   for run, is_gan in zip(runs, (False, True), strict=True):
     copy = shutil.copytree(run, tmp_path / run.name, ignore=shutil.ignore_patterns('evaluation'))
     evaluate.main(['--run', str(copy), '--samples', '300', '--batch_size', '64', '--likelihood', '0'])
-    assert said(card_files.load(copy)[0]) == is_gan
+    assert is_flagged(card_files.load(copy)[0]) == is_gan
     opened = load(copy)
-    judge = make_online_evaluator(copy, TrainConfig(10, 8, evaluate_samples=300), opened.objective, source, data, make_mesh())
-    assert said(judge(opened.variables, 10)) == is_gan
+    evaluator = make_online_evaluator(
+      copy, TrainConfig(10, 8, evaluate_samples=300), opened.objective, source, data, make_mesh()
+    )
+    assert is_flagged(evaluator(opened.variables, 10)) == is_gan
   np.savez(tmp_path / 'x.npz', image=samples.images)
-  assert not said(evaluate_images(tmp_path / 'x.npz', tmp_path / 'out'))  # of what, is not known
+  assert not is_flagged(evaluate_images(tmp_path / 'x.npz', tmp_path / 'out'))  # the model is unknown
 
 
 def test_floors_are_of_images_with_the_labels_of_the_model_or_their_own(runs, samples, tmp_path):
@@ -87,28 +89,28 @@ def test_floors_are_of_images_with_the_labels_of_the_model_or_their_own(runs, sa
       tmp_path / f'{name}.npz', image=samples.images, **({} if labels is None else {'label': random.permutation(labels)})
     )
     origins[name] = evaluate_images(tmp_path / f'{name}.npz', tmp_path / name)
-  floors = {name: found['floor'] for name, found in origins.items()}
+  floors = {name: entry['floor'] for name, entry in origins.items()}
   assert floors[0] == floors['drawn']
   assert floors[1] == floors['few'] == floors['none']
   assert floors[1]['fid'] > 1.1 * floors[0]['fid']
   assert (floors[0]['labels'], floors[1]['labels']) == (card.AS_REFERENCE, card.OWN)
   expected = {0: card.AS_REFERENCE, 1: card.NO_LABELS, 'drawn': card.OF_IMAGES, 'few': card.OF_IMAGES, 'none': card.NO_LABELS}
-  assert {name: found['protocol']['labels'] for name, found in origins.items()} == expected
-  for name, found in origins.items():
-    assert any('with the label frequencies of the reference' in note for note in found['notes']) == (name in (0, 'drawn'))
+  assert {name: entry['protocol']['labels'] for name, entry in origins.items()} == expected
+  for name, entry in origins.items():
+    assert any('with the label frequencies of the reference' in note for note in entry['notes']) == (name in (0, 'drawn'))
 
 
 def test_copies_of_the_training_images_are_flagged(tmp_path, cache):
   source = open_data('digits', 8)
   np.savez(tmp_path / 'x.npz', image=source.images, label=source.cond['label'])
-  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
-  assert found['metrics']['fid'] < 1e-3
-  (flag,) = found['flags']
+  entry = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
+  assert entry['metrics']['fid'] < 1e-3
+  (flag,) = entry['flags']
   assert flag.endswith('copies')
   np.savez(tmp_path / 'real.npz', image=source.images, label=source.cond['label'])  # no test images beside it
-  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'none', '--data', str(tmp_path / 'real.npz'))
-  assert found['protocol']['held_out'] is None
-  assert found['flags'][-1].endswith('copies')
+  entry = evaluate_images(tmp_path / 'x.npz', tmp_path / 'none', '--data', str(tmp_path / 'real.npz'))
+  assert entry['protocol']['held_out'] is None
+  assert entry['flags'][-1].endswith('copies')
 
 
 def test_ctrl_c_names_the_seeds_that_are_left(runs, tmp_path, monkeypatch):
@@ -138,7 +140,7 @@ def test_evaluating_on_different_data_is_refused(runs, tmp_path, capsys):
     assert ('without hashes' in capsys.readouterr().out) == (not hashed)
 
 
-def test_data_that_have_moved_are_given_by_their_new_path(runs, tmp_path, capsys):
+def test_data_that_have_moved_are_opened_by_their_new_path(runs, tmp_path, capsys):
   run = shutil.copytree(runs[0], tmp_path / 'vae', ignore=shutil.ignore_patterns('evaluation'))
   for split in ('train', 'test'):
     data = open_data('digits', 8, split)
@@ -150,7 +152,7 @@ def test_data_that_have_moved_are_given_by_their_new_path(runs, tmp_path, capsys
   words = ['--run', str(run), '--metrics', 'likelihood', '--likelihood', '8', '--batch_size', '8']
   with pytest.raises(UsageError, match=r'old_train.npz(?s:.*)--data NEW.*--config.data.name=NEW'):
     evaluate.main(words)
-  with pytest.raises(UsageError, match=r'other.npz holds different images'):
+  with pytest.raises(UsageError, match=r'other.npz contains different images'):
     evaluate.main([*words, '--data', str(tmp_path / 'other.npz')])
   evaluate.main([*words, '--data', str(tmp_path / 'new_train.npz')])
   assert f'moved from {tmp_path / "old_train.npz"} to {tmp_path / "new_train.npz"}' in capsys.readouterr().out
@@ -186,7 +188,7 @@ def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
   (written,) = card_files.load(out)
   assert written['metrics'] == card_files.load(runs[0])[0]['metrics']
   assert next((out / 'evaluation').glob('*_nearest.png')).stat().st_size
-  with pytest.raises(UsageError, match=f'--out {out} does not belong to'):
+  with pytest.raises(UsageError, match=f'--out {out} belongs to a run other than'):
     evaluate.main([*words, str(runs[1]), '--out', str(out)])
   evaluate.main(['compare', str(out), str(runs[1]), '--out', str(tmp_path / 'page')])
   assert len(list((tmp_path / 'page').glob('grid_*.png'))) == 2  # both runs were opened
@@ -194,9 +196,9 @@ def test_cards_of_a_run_that_cannot_be_written_to(runs, tmp_path):
 
 
 def test_a_card_says_how_it_was_measured(runs, capsys):
-  found = card_files.load(runs[0])
-  assert [c['model']['seed'] for c in found] == [0, 1]
-  c = found[0]
+  entries = card_files.load(runs[0])
+  assert [c['model']['seed'] for c in entries] == [0, 1]
+  c = entries[0]
   assert c['notes'][0].startswith('a quick estimate: with fewer than 10000 samples FID is biased upwards')
   assert c['protocol']['held_out'].keys() == {'images', 'hash'}
   assert c['protocol']['held_out']['hash'] != c['protocol']['reference']['hash']
@@ -217,7 +219,7 @@ def test_a_card_says_how_it_was_measured(runs, capsys):
   assert {'genjax', 'scipy', 'flax'} < set(c['versions'])
   assert c['versions']['jax'] == jax.__version__
   assert {'fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'nll_nats', 'copies_closer'} < set(c['metrics'])
-  assert c['metrics']['fid'] != found[1]['metrics']['fid']
+  assert c['metrics']['fid'] != entries[1]['metrics']['fid']
   text = card.table(c)
   assert '(a bound, of binarized images, given their labels, 297 of the test split)' in text
   assert c['schema'] == card.VERSION
@@ -260,12 +262,12 @@ def test_side_by_side(runs, tmp_path, capsys):
 
 
 def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
-  for name in ('a', 'b'):  # two runs of one name, the first also judged with another temperature and without the average
+  for name in ('a', 'b'):  # two runs of one name, the first also evaluated with another temperature and without the average
     shutil.copytree(runs[0], tmp_path / name / 'same')
   for change in ({'options': {'temperature': 0.5}}, {'ema_halflife_kimg': None}):
-    found = card_files.load(runs[0])[0]
-    found['model'] |= change
-    card_files.save(tmp_path / 'a' / 'same', found)
+    entry = card_files.load(runs[0])[0]
+    entry['model'] |= change
+    card_files.save(tmp_path / 'a' / 'same', entry)
   rows = compare.make_rows([tmp_path / 'a' / 'same', tmp_path / 'b' / 'same'])
   assert [row.name for row in rows].count('b/same') == 1
   assert sorted(row.name for row in rows if 'a/same' in row.name) == [
@@ -279,13 +281,13 @@ def test_rows_have_names_grids_and_seeds_of_their_own(runs, tmp_path):
   assert len(list((tmp_path / 'out').glob('grid_*.png'))) == 4
 
 
-def judged(path, config, cards, fids):
+def evaluated_run(path, config, cards, fids):
   """A run directory of that config whose cards, by sampling seed, have these FIDs."""
   (path / 'evaluation').mkdir(parents=True)
   (path / 'config.json').write_text(json.dumps(config))
-  for seed, (found, fid) in enumerate(zip(cards, fids, strict=True)):
-    model = found['model'] | {'run': str(path), 'seed': seed}
-    card_files.save(path, found | {'model': model, 'metrics': found['metrics'] | {'fid': fid}})
+  for seed, (entry, fid) in enumerate(zip(cards, fids, strict=True)):
+    model = entry['model'] | {'run': str(path), 'seed': seed}
+    card_files.save(path, entry | {'model': model, 'metrics': entry['metrics'] | {'fid': fid}})
   return path
 
 
@@ -294,8 +296,8 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   at = lambda seed, **more: config | {'train': config['train'] | {'seed': seed, 'log_every': 7, **more}}  # noqa: E731
   means = np.array([10.0, 12.0, 17.0])
-  again = [judged(tmp_path / f'run_{i}', at(i), cards, [m - 1, m + 1]) for i, m in enumerate(means)]
-  longer = [judged(tmp_path / f'long_{i}', at(i, batch_size=9), cards, [m - 2, m - 4]) for i, m in enumerate(means)]
+  again = [evaluated_run(tmp_path / f'run_{i}', at(i), cards, [m - 1, m + 1]) for i, m in enumerate(means)]
+  longer = [evaluated_run(tmp_path / f'long_{i}', at(i, batch_size=9), cards, [m - 2, m - 4]) for i, m in enumerate(means)]
   rows = compare.make_rows([*again[::-1], *longer])
   assert [row.name for row in rows] == ['run_2, run_1, run_0', 'long_0, long_1, long_2']
   assert rows[0].run == tmp_path / 'run_0'
@@ -307,7 +309,7 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_row(runs, tmp_path):
   assert (first[1:3], second[1:3]) == (['3', '2'], ['3', '2'])
   assert first[3] == f'13 [{13 - half:.4g}, {13 + half:.4g}]'
   assert second[3].endswith('(-3 to -3)')  # each is 3 better than its twin of the same seed
-  same = judged(tmp_path / 'copy', at(0), cards, [1, 2])  # that seed again: no other training
+  same = evaluated_run(tmp_path / 'copy', at(0), cards, [1, 2])  # that seed again: no other training
   assert len(compare.make_rows([again[0], same])) == 2
 
 
@@ -315,17 +317,19 @@ def test_differences_from_a_baseline_are_paired_and_say_how_many_pairs_a_claim_n
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   at = lambda seed, **more: config | {'train': config['train'] | {'seed': seed, **more}}  # noqa: E731
   fids = {'base': [10, 12, 17], 'unsure': [10, 11, 17.5], 'better': [8, 10.1, 14.9]}
-  made = []
+  built = []
   for number, (name, values) in enumerate(fids.items()):
-    made += [judged(tmp_path / f'{name}_{i}', at(i, batch_size=8 + number), cards, [v, v]) for i, v in enumerate(values)]
-  rows = compare.make_rows(made)
+    built += [
+      evaluated_run(tmp_path / f'{name}_{i}', at(i, batch_size=8 + number), cards, [v, v]) for i, v in enumerate(values)
+    ]
+  rows = compare.make_rows(built)
   baseline = compare.find_row(rows, 'base_1')
   assert baseline is compare.find_row(rows, str(tmp_path / 'base_2')) is rows[0]
-  found = compare.difference(rows[1], baseline, 'fid')
-  np.testing.assert_allclose(found.values, [0, -1, 0.5])
+  actual = compare.difference(rows[1], baseline, 'fid')
+  np.testing.assert_allclose(actual.values, [0, -1, 0.5])
   half = 4.302653 * np.std([0, -1, 0.5], ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
-  np.testing.assert_allclose(found.interval, [-1 / 6 - half, -1 / 6 + half], rtol=1e-5)
-  assert found.needed == 84  # the least n with t(n - 1) s / sqrt(n) < 1/6
+  np.testing.assert_allclose(actual.interval, [-1 / 6 - half, -1 / 6 + half], rtol=1e-5)
+  assert actual.needed == 84  # the least n with t(n - 1) s / sqrt(n) < 1/6
   table = tables.difference_table(rows, baseline, 'fid')
   assert [line[0].split('_')[0] for line in table[1:]] == ['unsure', 'better']
   assert [line[3] for line in table[1:]] == ['84', '3 suffice']
@@ -341,14 +345,14 @@ def test_differences_from_a_baseline_are_paired_and_say_how_many_pairs_a_claim_n
 
 def test_learning_curves_have_a_band_over_trainings(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  made = []
+  built = []
   for seed in range(2):
-    made.append(judged(tmp_path / f'run_{seed}', config | {'train': config['train'] | {'seed': seed}}, cards, [1, 2]))
+    built.append(evaluated_run(tmp_path / f'run_{seed}', config | {'train': config['train'] | {'seed': seed}}, cards, [1, 2]))
     log = [{'step': step, 'kimg': step / 10, 'model/loss': seed + 1 / step} for step in (1, 2, 3 + seed)]
     log += [{'step': 3, 'kimg': 0.3, 'evaluation/fid': 9.0}]  # a single point is no curve
-    (made[-1] / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in log))
-  rows = compare.make_rows(made)
-  assert rows[0].runs == made
+    (built[-1] / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in log))
+  rows = compare.make_rows(built)
+  assert rows[0].runs == built
   (name,) = report.curves(rows)
   assert name == 'curve model/loss'
   assert report.curves([row for row in compare.make_rows([runs[1]]) if row.name == 'x']) == {}
@@ -357,25 +361,25 @@ def test_learning_curves_have_a_band_over_trainings(runs, tmp_path):
 def test_what_trainings_of_one_row_may_differ_in(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
   at = lambda seed: config | {'train': config['train'] | {'seed': seed}}  # noqa: E731
-  guides = [judged(tmp_path / f'guide_{i}', at(i), cards, [9, 9]) for i in range(2)]
-  path = lambda row: judged(tmp_path / row, at(int(row[-1])), changed, [1, 2])  # noqa: E731
+  guides = [evaluated_run(tmp_path / f'guide_{i}', at(i), cards, [9, 9]) for i in range(2)]
+  path = lambda row: evaluated_run(tmp_path / row, at(int(row[-1])), changed, [1, 2])  # noqa: E731
   changes = {
     'best': lambda i: {'best': True, 'step': 5 + i, 'kimg': 0.1 * i},
     'adaptive': lambda i: {'evaluations': 51.5 + i},
     'guided': lambda i: {'guide': {'run': str(guides[i]), 'step': 10}},
   }
   for name, change in changes.items():
-    made = []
+    built = []
     for i in range(2):
       changed = [c | {'model': c['model'] | change(i)} for c in cards]
-      made.append(path(f'{name}_{i}'))
-    assert len(compare.make_rows(made)) == 1, name
+      built.append(path(f'{name}_{i}'))
+    assert len(compare.make_rows(built)) == 1, name
   changed = [c | {'model': c['model'] | {'step': 7}} for c in cards]  # not the best, and another step: another length
   assert len(compare.make_rows([tmp_path / 'adaptive_0', path('step_1')])) == 2
   # A metric that one of them lacks is that of the other.
-  found = card_files.load(tmp_path / 'best_0')[0]
-  found['metrics']['classification_accuracy'] = 0.25
-  card_files.save(tmp_path / 'best_0', found)
+  entry = card_files.load(tmp_path / 'best_0')[0]
+  entry['metrics']['classification_accuracy'] = 0.25
+  card_files.save(tmp_path / 'best_0', entry)
   header, line = tables.table(compare.make_rows([tmp_path / 'best_0', tmp_path / 'best_1']))
   assert line[header.index('classification_accuracy ↑')] == '0.25 (of 1 of the 2 trainings)'
 
@@ -385,20 +389,20 @@ def test_images_are_the_same_by_their_hash_wherever_they_lie(runs, tmp_path):
   moved = [json.loads(json.dumps(c)) for c in cards]
   for c in moved:
     c['protocol']['reference']['data'] = '/elsewhere/digits'
-  a, b = judged(tmp_path / 'a', config, cards, [1, 2]), judged(tmp_path / 'b', config, moved, [1, 2])
+  a, b = evaluated_run(tmp_path / 'a', config, cards, [1, 2]), evaluated_run(tmp_path / 'b', config, moved, [1, 2])
   assert len(compare.make_rows([a, b])) == 2
   for c in moved:
     c['protocol']['features']['hash'] = 'abc'
   with pytest.raises(UsageError, match=r'features.hash: .*\n.*copy the file in \$GENJAX_CACHE/classifiers'):
-    compare.make_rows([a, judged(tmp_path / 'c', config, moved, [1, 2])])
+    compare.make_rows([a, evaluated_run(tmp_path / 'c', config, moved, [1, 2])])
 
 
 def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  judged(tmp_path / 'a', config, cards, [1, 2])
-  for found in cards:  # another estimator of the same images
-    found['model'] |= {'likelihood': found['model']['likelihood'].replace('a bound', 'exact')}
-  rows = compare.make_rows([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
+  evaluated_run(tmp_path / 'a', config, cards, [1, 2])
+  for entry in cards:  # another estimator of the same images
+    entry['model'] |= {'likelihood': entry['model']['likelihood'].replace('a bound', 'exact')}
+  rows = compare.make_rows([tmp_path / 'a', evaluated_run(tmp_path / 'b', config, cards, [1, 2])])
   header, _, other = tables.table(rows)
   assert ' to ' not in other[header.index('nll_nats ↓')]
   assert ' to ' in other[header.index('kid ↓')]
@@ -406,11 +410,11 @@ def test_likelihoods_of_different_kinds_are_not_subtracted(runs, tmp_path):
 
 def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values_do(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  judged(tmp_path / 'a', config, cards, [1, 2])
-  for i, found in enumerate(cards):
-    found['model'] |= {'likelihood': 'a bound, of 8-bit images, 20 of the test split'}
-    found['metrics'] |= {'recall': 0.05 + 0.2 * i}
-  rows = compare.make_rows([tmp_path / 'a', judged(tmp_path / 'b', config, cards, [1, 2])])
+  evaluated_run(tmp_path / 'a', config, cards, [1, 2])
+  for i, entry in enumerate(cards):
+    entry['model'] |= {'likelihood': 'a bound, of 8-bit images, 20 of the test split'}
+    entry['metrics'] |= {'recall': 0.05 + 0.2 * i}
+  rows = compare.make_rows([tmp_path / 'a', evaluated_run(tmp_path / 'b', config, cards, [1, 2])])
   header, first, other = tables.table(rows)
   nats = header.index('nll_nats ↓')
   assert other[nats] == other[nats + 1] == ''
@@ -422,18 +426,18 @@ def test_likelihoods_of_other_images_are_left_out_and_intervals_end_where_values
 
 
 def test_a_card_of_numbers_that_are_not_finite_is_not_written(runs, tmp_path):
-  found = card_files.load(runs[0])[0]
-  found['metrics'] |= {'kid': float('nan')}
-  with pytest.raises(UsageError, match=r'json was not written: kid are not finite'):
-    card_files.save(tmp_path, found)
+  entry = card_files.load(runs[0])[0]
+  entry['metrics'] |= {'kid': float('nan')}
+  with pytest.raises(UsageError, match=r'json was not written: kid must be finite'):
+    card_files.save(tmp_path, entry)
   assert not (tmp_path / 'evaluation').exists()
 
 
 def test_intervals_over_seeds_cover_the_truth():
   for n in (2, 3, 5):
     draws = np.random.default_rng(n).normal(3, 2, (2000, n))
-    found = np.array([compare.interval(values) for values in draws])
-    assert ((found[:, 0] < 3) & (found[:, 1] > 3)).mean() == pytest.approx(0.95, abs=0.015)
+    bounds = np.array([compare.interval(values) for values in draws])
+    assert ((bounds[:, 0] < 3) & (bounds[:, 1] > 3)).mean() == pytest.approx(0.95, abs=0.015)
   assert compare.interval(np.ones(1)) is None
 
 
@@ -464,15 +468,15 @@ def test_different_protocols_are_not_compared(runs, tmp_path):
 
 def test_different_test_images_are_not_compared(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  a = judged(tmp_path / 'a', config, cards, [1, 2])
-  for found in cards:
-    found['protocol']['held_out'] = found['protocol']['held_out'] | {'hash': 'f00'}
+  a = evaluated_run(tmp_path / 'a', config, cards, [1, 2])
+  for entry in cards:
+    entry['protocol']['held_out'] = entry['protocol']['held_out'] | {'hash': 'f00'}
   with pytest.raises(UsageError, match=r'held_out.hash: .*\n.*the test images, which differ'):
-    compare.make_rows([a, judged(tmp_path / 'b', config, cards, [1, 2])])
+    compare.make_rows([a, evaluated_run(tmp_path / 'b', config, cards, [1, 2])])
   b = tmp_path / 'b'
-  for found in cards:
-    del found['protocol']['held_out'], found['schema']
-  older = judged(tmp_path / 'c', config, cards, [1, 2])
+  for entry in cards:
+    del entry['protocol']['held_out'], entry['schema']
+  older = evaluated_run(tmp_path / 'c', config, cards, [1, 2])
   assert len(compare.make_rows([a, older])) == 2  # taken to be the other's
   with pytest.raises(UsageError, match='held_out'):  # but not where there are two
     compare.make_rows([older, a, b])
@@ -495,8 +499,8 @@ def test_cards_of_one_protocol_compare_for_any_schema(runs, tmp_path):
     rows = compare.make_rows(order)
     assert [row.name for row in rows] == [path.name for path in order]
     assert len([line for line in tables.legend(rows) if line.startswith('old: an older card')]) == 1
-  found = card_files.load(old)[0]
-  assert (found['schema'], found['floor'], found['model']['guide']) == (0, None, None)
+  entry = card_files.load(old)[0]
+  assert (entry['schema'], entry['floor'], entry['model']['guide']) == (0, None, None)
   path = new / 'evaluation' / 'digits_stylegan2.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'schema': card.VERSION + 1}))
   with pytest.raises(UsageError, match=f'schema {card.VERSION + 1}'):
@@ -512,7 +516,7 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
   cards[0]['floor'] = {'fid': 0.5, 'spread': 0.05, 'labels': card.AS_REFERENCE}
   at = lambda beta: config | {'objective': config['objective'] | {'beta': beta}}  # noqa: E731
   fids = {'a': 3.0, 'b': 3.59, 'c': 4.2, 'd': 9.0}
-  rows = compare.make_rows([judged(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
+  rows = compare.make_rows([evaluated_run(tmp_path / name, at(i), cards, [fid]) for i, (name, fid) in enumerate(fids.items())])
   header, *lines = tables.table(rows)
   assert ['≈' in line[header.index('fid ↓')] for line in lines] == [True, True, False, False]
   assert [(a.name, b.name) for a, b in tables.within_floor(rows)] == [('a', 'b')]
@@ -532,16 +536,16 @@ def test_fids_that_differ_by_less_than_the_floor_are_marked(runs, tmp_path):
 
 def test_a_comparison_with_a_weak_classifier_has_a_warning(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  said = lambda rows: any('efficientnet_lite0' in line for line in tables.legend(rows))  # noqa: E731
+  is_warned = lambda rows: any('efficientnet_lite0' in line for line in tables.legend(rows))  # noqa: E731
   for accuracy in (0.89, 0.91):
-    for found in cards:
-      found['protocol']['features']['test_accuracy'] = accuracy
-    assert said(compare.make_rows([judged(tmp_path / str(accuracy), config, cards, [1, 2])])) == (accuracy < 0.9)
+    for entry in cards:
+      entry['protocol']['features']['test_accuracy'] = accuracy
+    assert is_warned(compare.make_rows([evaluated_run(tmp_path / str(accuracy), config, cards, [1, 2])])) == (accuracy < 0.9)
 
 
-def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
-  config, (found, _) = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  run = judged(tmp_path / 'run', config, [found], [found['metrics']['fid']])
+def test_metrics_that_were_not_measured_again_are_kept(runs, tmp_path):
+  config, (entry, _) = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
+  run = evaluated_run(tmp_path / 'run', config, [entry], [entry['metrics']['fid']])
   full = card_files.load(run)[0]
   card_files.save(run, full | {'metrics': full['metrics'] | {'classification_accuracy': 0.5}})
   less = {name: value for name, value in full['metrics'].items() if 'nll' not in name and name != 'bits_per_dim'}
@@ -556,7 +560,7 @@ def test_what_was_not_asked_for_again_is_kept(runs, tmp_path):
 
 def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'ab']
+  paths = [evaluated_run(tmp_path / name, config, cards, [1, 2]) for name in 'ab']
   for number, change in ((100, {}), (100, {'features': {'name': 'mine', 'hash': 'f00'}})):  # later, and of fewer
     for path in paths:
       quick = card_files.load(path)[0]
@@ -567,17 +571,17 @@ def test_of_several_protocols_the_one_of_most_samples_is_compared(runs, tmp_path
   mine = compare.make_rows(paths, 'mine')
   assert {row.card['protocol']['features']['name'] for row in mine} == {'mine'}
   with pytest.raises(
-    UsageError, match=r'was not evaluated with --features inception: python evaluate.py --run .* --features inception'
+    UsageError, match=r'was not evaluated with --features inception.*python evaluate.py --run .* --features inception'
   ):
     compare.make_rows(paths, 'inception')
 
 
-def test_the_one_that_differs_from_the_others_is_named(runs, tmp_path):
+def test_the_run_that_differs_from_the_others_is_named(runs, tmp_path):
   config, cards = json.loads((runs[0] / 'config.json').read_text()), card_files.load(runs[0])
-  paths = [judged(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
-  for found in cards:
-    found['protocol']['reference'] = found['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
-  odd = judged(tmp_path / 'odd', config, cards, [1, 2])
+  paths = [evaluated_run(tmp_path / name, config, cards, [1, 2]) for name in 'abc']
+  for entry in cards:
+    entry['protocol']['reference'] = entry['protocol']['reference'] | {'data': 'shoes', 'hash': 'f00'}
+  odd = evaluated_run(tmp_path / 'odd', config, cards, [1, 2])
   with pytest.raises(UsageError, match=r'a and .*odd were measured .*"digits" and "shoes".*\n.* trained on different images'):
     compare.make_rows([odd, *paths])
 
@@ -621,27 +625,27 @@ def test_mistakes(runs, words, message):
 
 
 def test_a_likelihood_that_is_not_there(runs):
-  with pytest.raises(UsageError, match='--likelihood 10: GAN has none: it has no density'):
+  with pytest.raises(UsageError, match='--likelihood 10: GAN has no likelihood: it has no density'):
     evaluate.main(['--run', str(runs[1]), '--likelihood', '10'])
   with pytest.raises(UsageError, match='--estimator bound: GAN has no likelihood'):
     evaluate.main(['--run', str(runs[1]), '--estimator', 'bound'])
-  with pytest.raises(UsageError, match='--metrics likelihood: GAN has none'):
+  with pytest.raises(UsageError, match='--metrics likelihood: GAN has no likelihood'):
     evaluate.main(['--run', str(runs[1]), '--metrics', 'likelihood'])
 
 
 def test_the_likelihood_alone(runs, tmp_path, capsys):
-  found = {}
+  nats = {}
   for estimator in ('elbo', 'iwae_50'):
     evaluate.main(['--run', str(runs[0]), '--metrics', 'likelihood', '--estimator', estimator, '--batch_size', '64'])
     path = Path(capsys.readouterr().out.strip().splitlines()[-1])
     written = json.loads(path.read_text())
-    found[estimator] = written['metrics']['nll_nats']
+    nats[estimator] = written['metrics']['nll_nats']
     assert written['protocol']['estimator'] == estimator
     assert written['protocol']['reference']['images'] == 297
-    assert written['metrics']['bits_per_dim'] == pytest.approx(found[estimator] / 64 / np.log(2))
-    assert written['metrics']['nll_low'] < found[estimator] < written['metrics']['nll_high'] < 1.2 * found[estimator]
-  assert found['elbo'] == pytest.approx(card_files.load(runs[0])[0]['metrics']['nll_nats'])
-  assert 0 < found['iwae_50'] < found['elbo']
+    assert written['metrics']['bits_per_dim'] == pytest.approx(nats[estimator] / 64 / np.log(2))
+    assert written['metrics']['nll_low'] < nats[estimator] < written['metrics']['nll_high'] < 1.2 * nats[estimator]
+  assert nats['elbo'] == pytest.approx(card_files.load(runs[0])[0]['metrics']['nll_nats'])
+  assert 0 < nats['iwae_50'] < nats['elbo']
   assert len(card_files.load(runs[0])) == 2  # compare does not mistake them for cards of samples
   copy = tmp_path / 'copy'
   shutil.copytree(runs[0], copy)
@@ -702,7 +706,7 @@ def test_compare_mistakes(runs, tmp_path):
     evaluate.main(['compare', *map(str, runs), '--out', '/proc/nobody'])
   with pytest.raises(UsageError, match='the same run is listed twice'):
     evaluate.main(['compare', str(runs[0]), str(runs[0])])
-  with pytest.raises(UsageError, match=r'is not a run directory: .* train.py made'):
+  with pytest.raises(UsageError, match=r'is not a run directory: .* train.py'):
     evaluate.main(['compare', str(runs[0]), str(tmp_path)])
   (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(UsageError, match=r'has no evaluation. Run: python evaluate.py --run'):
@@ -712,14 +716,14 @@ def test_compare_mistakes(runs, tmp_path):
 @pytest.mark.parametrize('damage', ['no sections', 'a word for a number', 'not a number', 'no name', 'no run', 'cut off'])
 def test_a_damaged_card_is_refused(runs, tmp_path, damage):
   (tmp_path / 'evaluation').mkdir()
-  path, found = tmp_path / 'evaluation' / 'a.json', card_files.load(runs[0])[0]
+  path, entry = tmp_path / 'evaluation' / 'a.json', card_files.load(runs[0])[0]
   changed = {
-    'no sections': {name: {} for name in found},
-    'a word for a number': found | {'metrics': found['metrics'] | {'fid': 'abc'}},
-    'not a number': found | {'metrics': found['metrics'] | {'coverage': float('nan')}},
-    'no run': found | {'model': {name: value for name, value in found['model'].items() if name != 'run'}},
-    'no name': found | {'protocol': found['protocol'] | {'features': {}}},
-    'cut off': found,
+    'no sections': {name: {} for name in entry},
+    'a word for a number': entry | {'metrics': entry['metrics'] | {'fid': 'abc'}},
+    'not a number': entry | {'metrics': entry['metrics'] | {'coverage': float('nan')}},
+    'no run': entry | {'model': {name: value for name, value in entry['model'].items() if name != 'run'}},
+    'no name': entry | {'protocol': entry['protocol'] | {'features': {}}},
+    'cut off': entry,
   }
   text = json.dumps(changed[damage])
   path.write_text(text[:-9] if damage == 'cut off' else text)
@@ -729,17 +733,17 @@ def test_a_damaged_card_is_refused(runs, tmp_path, damage):
 
 
 def test_files_that_are_no_cards_are_ignored(runs, tmp_path, capsys):
-  folder, found = tmp_path / 'cards', card_files.load(runs[0])[0]
-  card_files.save_in(folder, found)
+  folder, entry = tmp_path / 'cards', card_files.load(runs[0])[0]
+  card_files.save_in(folder, entry)
   (folder / 'folder.json').mkdir()
   others = {'list': '[]', 'settings': '{"metrics": {"loss": 1}}', 'comments': '// mine\n{}', 'deep': '[' * 100_000, 'empty': ''}
   for name, text in others.items():
     (folder / f'{name}.json').write_text(text)
   (folder / 'latin.json').write_bytes(b'\xe9\xff')
-  assert [one['metrics'] for one in card_files.load(folder)] == [found['metrics']]
+  assert [one['metrics'] for one in card_files.load(folder)] == [entry['metrics']]
   card_files.load(folder)
   assert capsys.readouterr().out.splitlines() == [  # once
-    f'{folder / name}.json is not a card of evaluate.py: ignored.' for name in sorted([*others, 'latin'])
+    f'{folder / name}.json is ignored: it is not a card of evaluate.py.' for name in sorted([*others, 'latin'])
   ]
 
 
@@ -756,10 +760,10 @@ def test_a_feature_function_of_the_user(runs, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   words = ['--samples', '200', '--features', 'features_of_mine.net.pixels', '--allow_package', 'features_of_mine']
   evaluate.main(['--run', str(runs[1]), *words])
-  (found,) = [c for c in card_files.load(runs[1]) if c['protocol']['features']['name'] == 'features_of_mine.net.pixels']
-  assert len(found['protocol']['features']['hash']) == 16
-  assert found['metrics']['fid'] > 0
-  assert 'inception_score' not in found['metrics']
+  (entry,) = [c for c in card_files.load(runs[1]) if c['protocol']['features']['name'] == 'features_of_mine.net.pixels']
+  assert len(entry['protocol']['features']['hash']) == 16
+  assert entry['metrics']['fid'] > 0
+  assert 'inception_score' not in entry['metrics']
 
 
 @pytest.fixture(scope='module')
@@ -781,37 +785,37 @@ def test_saved_samples_get_the_metrics_of_the_run(runs, samples, tmp_path):
   theirs = card_files.load(runs[0])[0]
   order = np.argsort(epoch_order(0, 1, 600))  # read in that order, they are the samples of the run
   np.savez(tmp_path / 'x.npz', image=samples.images[order], label=samples.labels[order])
-  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
-  assert found['metrics'].keys() == theirs['metrics'].keys() - {'nll_nats', 'nll_low', 'nll_high', 'bits_per_dim'}
-  for name, value in found['metrics'].items():
+  entry = evaluate_images(tmp_path / 'x.npz', tmp_path / 'out')
+  assert entry['metrics'].keys() == theirs['metrics'].keys() - {'nll_nats', 'nll_low', 'nll_high', 'bits_per_dim'}
+  for name, value in entry['metrics'].items():
     assert value == pytest.approx(theirs['metrics'][name], rel=1e-5, abs=1e-6), name
-  assert card.measured(found) == card.measured(theirs)
-  assert found['model'] == {'images': str(tmp_path / 'x.npz'), 'hash': found['model']['hash'], 'count': 600, 'labels': True}
-  assert len(found['model']['hash']) == 16
-  assert found['protocol']['labels'] == 'of the images'
+  assert card.comparable_protocol(entry) == card.comparable_protocol(theirs)
+  assert entry['model'] == {'images': str(tmp_path / 'x.npz'), 'hash': entry['model']['hash'], 'count': 600, 'labels': True}
+  assert len(entry['model']['hash']) == 16
+  assert entry['protocol']['labels'] == 'of the images'
 
 
 @pytest.mark.slow
 def test_a_folder_of_classes_is_evaluated_like_the_npz_and_compared_with_the_run(runs, samples, tmp_path, capsys):
   theirs = card_files.load(runs[0])[0]
   folder = write_folder(tmp_path / 'baseline', samples.images, samples.labels)
-  found = evaluate_images(folder, tmp_path / 'cards', '--cas')
-  assert found['metrics']['classification_among'] == 600
-  assert 0 <= found['metrics']['classification_accuracy'] <= 1
+  entry = evaluate_images(folder, tmp_path / 'cards', '--cas')
+  assert entry['metrics']['classification_among'] == 600
+  assert 0 <= entry['metrics']['classification_accuracy'] <= 1
   for name in ('fid', 'precision', 'recall', 'density', 'coverage', 'copies_median_ratio', 'copies_closer'):
-    assert found['metrics'][name] == pytest.approx(theirs['metrics'][name], rel=1e-5), name  # the others depend on the order
-  assert found['model']['labels']
-  assert found['protocol']['labels'] == 'of the images'
+    assert entry['metrics'][name] == pytest.approx(theirs['metrics'][name], rel=1e-5), name  # the others depend on the order
+  assert entry['model']['labels']
+  assert entry['protocol']['labels'] == 'of the images'
   assert sorted(path.name for path in folder.iterdir()) == list('0123456789')  # nothing is written to the folder of the images
   capsys.readouterr()
   evaluate.main(['compare', str(runs[0]), str(tmp_path / 'cards'), '--out', str(tmp_path / 'out')])
   header, _, ours, other, *_ = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines()[:4]]
   cell = lambda name: dict(zip(header, other, strict=True))[f' {name} '].strip()  # noqa: E731
   assert (ours[0].strip(), other[0].strip()) == ('vae', 'cards')
-  assert float(cell('fid ↓').split()[0]) == pytest.approx(found['metrics']['fid'], rel=1e-3)
+  assert float(cell('fid ↓').split()[0]) == pytest.approx(entry['metrics']['fid'], rel=1e-3)
   assert [cell(name) for name in ('trainings', 'seeds', 'NFE', 'images/s', 'training device-s', 'kimg')] == [''] * 6
   page = (tmp_path / 'out' / 'index.html').read_text()
-  assert found['model']['hash'] in page
+  assert entry['model']['hash'] in page
   assert all(labels in page.split('<h2>vae')[1] for labels in ('drawn as often as', 'of the images'))  # not the same for both
   (grid,) = (tmp_path / 'cards').glob('*_grid.png')
   assert (tmp_path / 'out' / 'grid_2_cards.png').read_bytes() == grid.read_bytes()
@@ -853,32 +857,32 @@ def test_options_of_images_are_refused_for_runs(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_judges_itself_and_keeps_the_best(tmp_path):
+def test_training_evaluates_and_keeps_the_best_checkpoint(tmp_path):
   more = ['--config.train.evaluate_every=1', '--config.train.evaluate_samples=300', '--config.train.checkpoint_every=125']
   env = {'GENJAX_CACHE': str(tmp_path / 'cache')}
   text = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=250', env=env)
-  judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
-  assert [line['kimg'] for line in judged] == [1, 2]
-  assert {'evaluation/kid', 'evaluation/precision', 'evaluation/recall'} < set(judged[0])
-  fid = f'{judged[0]["evaluation/fid"]:.4g}'
+  evaluations = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
+  assert [line['kimg'] for line in evaluations] == [1, 2]
+  assert {'evaluation/kid', 'evaluation/precision', 'evaluation/recall'} < set(evaluations[0])
+  fid = f'{evaluations[0]["evaluation/fid"]:.4g}'
   assert f'step 125: FID {fid}, lowest {fid} (300 samples, classifier, a quick estimate)' in text
-  lowest = min(judged, key=lambda line: line['evaluation/fid'])
+  lowest = min(evaluations, key=lambda line: line['evaluation/fid'])
   assert load(tmp_path / 'run', best=True).step == lowest['step']
   written = json.loads((tmp_path / 'run' / 'evaluation' / 'training' / 'step_00000125.json').read_text())
-  assert written['metrics']['fid'] == judged[0]['evaluation/fid']
+  assert written['metrics']['fid'] == evaluations[0]['evaluation/fid']
   assert written['notes'][0].startswith('a quick estimate')
   assert (written['model']['step'], written['protocol']['samples']) == (125, 300)
   again = train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)
   assert 'resuming from step 250' in again
-  judged = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
-  assert [line['step'] for line in judged] == [125, 250, 260]
-  lowest = min(judged, key=lambda line: line['evaluation/fid'])
+  evaluations = [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line]
+  assert [line['step'] for line in evaluations] == [125, 250, 260]
+  lowest = min(evaluations, key=lambda line: line['evaluation/fid'])
   assert f'lowest {lowest["evaluation/fid"]:.4g}' in again
   assert load(tmp_path / 'run', best=True).step == lowest['step']
   lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines(keepends=True)
   (tmp_path / 'run' / 'metrics.jsonl').write_text(''.join(x for x in lines if not ('"step": 260' in x and 'evaluation' in x)))
-  train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)  # as if killed before it was judged
-  assert [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line] == judged
+  train('digits_gan', tmp_path / 'run', *more, '--config.train.steps=260', env=env)  # as if killed before its evaluation
+  assert [line for line in read_metrics(tmp_path / 'run') if 'evaluation/fid' in line] == evaluations
   shutil.rmtree(tmp_path / 'run' / 'best')
   assert written['model']['evaluations'] == 1
   assert written['cost']['seconds'] > 0 < written['cost']['training_kimg']

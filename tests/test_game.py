@@ -152,7 +152,7 @@ def test_weights_are_clipped():
 
 
 @pytest.mark.parametrize('conditioning', ['concat', 'projection', 'classifier'])
-def test_ways_to_tell_the_discriminator_the_class(conditioning):
+def test_conditioning_of_the_discriminator_on_the_class(conditioning):
   discriminator = MLPDiscriminator(width=8, conditioning=conditioning)
   objective, batch = game(discriminator=discriminator, conditioner=TEN), random_batch()
   optimizers, state = state_of(objective, batch)
@@ -160,8 +160,8 @@ def test_ways_to_tell_the_discriminator_the_class(conditioning):
   rolled = TEN.embed({'label': jnp.roll(batch.cond['label'], 1)})
   answers, _ = objective.discriminate(state.params, {}, batch.image, embedded)
   others, _ = objective.discriminate(state.params, {}, batch.image, rolled)
-  hears = bool((jnp.abs(answers.logits - others.logits) > 1e-4).all())
-  assert hears == (conditioning != 'classifier')
+  depends = bool((jnp.abs(answers.logits - others.logits) > 1e-4).all())
+  assert depends == (conditioning != 'classifier')
   assert (answers.classes is not None) == (conditioning == 'classifier')
   _, logs = jax.jit(step_of(objective, optimizers, turn=EVERYONE))(state, batch, jax.random.key(3))
   if conditioning == 'classifier':  # near chance at the start: log 10 for real and generated images
@@ -362,19 +362,19 @@ def test_the_jacobian_s_variation_is_of_z_and_the_length_of_paths_of_w():
   assert (z.shape, w.shape) == ((4, 3), (4, 4))
   np.testing.assert_array_equal(z, rng.normal(keys, (3,)))
   assert_close(of_z(z), of_w(w), 1e-6)
-  seen = {}
+  num_latents = {}
   for name in ('PathLength', 'JacobianVariation'):
     kind = getattr(penalties, name)
 
     class Watched(kind):
       def __call__(self, generate, latents, keys, memory, name=name):
-        seen[name] = latents.shape[1]
+        num_latents[name] = latents.shape[1]
         return jnp.zeros(()), memory
 
     objective = dataclasses.replace(wide, generator_penalties={'it': Watched(every=1)})
     optimizers, state = state_of(objective, random_batch())
     jax.eval_shape(step_of(objective, optimizers, turn=GENERATOR), state, random_batch(), jax.random.key(0))
-  assert seen == {'PathLength': 4, 'JacobianVariation': 3}
+  assert num_latents == {'PathLength': 4, 'JacobianVariation': 3}
 
 
 @pytest.mark.slow

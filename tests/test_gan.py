@@ -111,8 +111,8 @@ def test_penalties_of_a_bowl():
   assert float(penalties.R2(2.0)(bowl, IMAGES, OTHERS, KEYS)) == pytest.approx(squares(OTHERS), rel=1e-5)
   # Between 0 and an image of norm 2 the slope is u 2: E (2u - 1)^2 = 1/3.
   two = jnp.ones((512, 2, 2, 1))
-  found = float(penalties.GradientPenalty(1.0)(bowl, two, jnp.zeros_like(two), KEYS))
-  assert found == pytest.approx(1 / 3, rel=0.1)
+  actual = float(penalties.GradientPenalty(1.0)(bowl, two, jnp.zeros_like(two), KEYS))
+  assert actual == pytest.approx(1 / 3, rel=0.1)
   # Around 0 it is |delta|, delta ~ N(0, s^2 I) in 4 dimensions.
   s = 0.5
   expected = 4 * s**2 - 2 * s * chi(4).mean() + 1
@@ -195,5 +195,5 @@ def test_the_jacobian_of_the_penalty_is_that_of_finite_differences():
   n, v = (rng.normal(stream, (3,)) for stream in rng.split(keys, 2))
   slope = lambda z: (generate(z + 1e-3 * v) - generate(z - 1e-3 * v)) / 2e-3  # noqa: E731
   expected = 0.5 * jnp.square(slope(z) - slope(n)).sum()
-  found, _ = penalty(generate, z, keys, jnp.array([1.0, 0.0]))
-  np.testing.assert_allclose(found, expected, rtol=2e-2)
+  actual, _ = penalty(generate, z, keys, jnp.array([1.0, 0.0]))
+  np.testing.assert_allclose(actual, expected, rtol=2e-2)

@@ -27,13 +27,13 @@ KEYS = rng.image_keys(jax.random.key(0), jnp.arange(512))
 def test_translation_moves_by_whole_pixels_and_brings_gray_in():
   image = jax.random.uniform(jax.random.key(0), (64, 16, 16, 3), minval=0.1)
   moved = np.asarray(DiffAugment(('translation',))(KEYS[:64], image))
-  seen = set()
+  shifts = set()
   for before, after in zip(np.asarray(image), moved, strict=True):
     wide = np.pad(before, ((2, 2), (2, 2), (0, 0)))
-    found = [(i, j) for i in range(5) for j in range(5) if np.array_equal(wide[i : i + 16, j : j + 16], after)]
-    assert len(found) == 1
-    seen |= set(found)
-  assert len(seen) > 20  # of 25
+    actual = [(i, j) for i in range(5) for j in range(5) if np.array_equal(wide[i : i + 16, j : j + 16], after)]
+    assert len(actual) == 1
+    shifts |= set(actual)
+  assert len(shifts) > 20  # of 25
 
 
 def test_cutout_is_a_gray_square_of_half_the_side():
@@ -92,7 +92,7 @@ def test_p_follows_the_discriminators_certainty():
 
 @pytest.mark.parametrize('loss', [losses.RelativisticPairing(), losses.Wasserstein()])
 def test_what_a_loss_cannot_see_does_not_move_p(loss):
-  # These losses do not know D from D + c; half of the pairs are told apart rightly, wherever D lies.
+  # These losses are invariant to adding a constant to D; half of the pairs are classified correctly for any D.
   fake = jnp.linspace(-1, 1, 64)
   real = jnp.where(jnp.arange(64) % 2 == 0, fake + 0.5, fake - 0.5)
   for c in (-10.0, 0.0, 10.0):
@@ -129,7 +129,7 @@ def test_a_game_on_few_images_overfits_and_adaptive_augmentation_holds_it_back()
   helped, metrics = trained(AdaptiveAugment(target=0.3, kimg=10.0))
   assert 0.05 < float(metrics['augment_p']) < 0.8
   assert 'the discriminator has memorized the training images' in collapse.overfitting_warning(alone)
-  gap = [found['d_train'] - found['d_held_out'] for found in (alone, helped)]
+  gap = [actual['d_train'] - actual['d_held_out'] for actual in (alone, helped)]
   assert gap[1] < 0.5 * gap[0]
   assert helped['overfitting'] < alone['overfitting']
   assert alone['nearest'] < 0.7 < 0.8 < helped['nearest']  # samples next to each other: fewer of them are varied

@@ -120,10 +120,10 @@ def test_channels_grow_at_each_halving_up_to_the_widest(growth, widths):
 
 def test_the_minibatch_deviation_is_of_groups_and_sees_a_stuck_generator():
   h = jax.random.normal(jax.random.key(0), (8, 4, 4, 32))
-  found = np.asarray(stylegan2.deviation_map(h, 4))
-  assert found.shape == (8, 4, 4, 1)
+  actual = np.asarray(stylegan2.deviation_map(h, 4))
+  assert actual.shape == (8, 4, 4, 1)
   for part in (slice(0, 4), slice(4, 8)):
-    np.testing.assert_allclose(found[part], np.asarray(h[part]).std(axis=0).mean(), rtol=1e-4)
+    np.testing.assert_allclose(actual[part], np.asarray(h[part]).std(axis=0).mean(), rtol=1e-4)
   six = np.asarray(stylegan2.deviation_map(h[:6], 4))  # no multiple of four: threes
   np.testing.assert_allclose(six[3:], np.asarray(h[3:6]).std(axis=0).mean(), rtol=1e-4)
   stuck = jnp.broadcast_to(h[:1], h.shape)
@@ -131,7 +131,7 @@ def test_the_minibatch_deviation_is_of_groups_and_sees_a_stuck_generator():
 
 
 @pytest.mark.slow
-def test_style_mixing_takes_coarse_from_one_and_fine_from_the_other():
+def test_style_mixing_combines_coarse_and_fine_styles():
   net = stylegan2.StyleGAN2Generator((16, 16, 1), z_dim=8, w_dim=8, mapping_depth=2, width=4)
   assert net.num_ws == 6  # 4x4; 8x8 and 16x16 twice; the last image
   z = jax.random.normal(jax.random.key(0), (2, 8))
@@ -142,7 +142,7 @@ def test_style_mixing_takes_coarse_from_one_and_fine_from_the_other():
   synthesis = jax.jit(functools.partial(net.apply, method='synthesis'))
   images = np.asarray(synthesis(variables, styles, same))
   steps = np.abs(np.diff(images, axis=0)).mean(axis=(1, 2, 3))
-  assert (steps > 1e-4).all()  # every layer is heard
+  assert (steps > 1e-4).all()  # every layer affects the output
   np.testing.assert_allclose(images[6], net.apply(variables, one[None], same[:1], method='synthesis')[0], atol=1e-5)
 
 
@@ -205,11 +205,11 @@ def test_attention_is_what_it_is_defined_to_be(side):
   kernels = [variables['params'][f'Conv_{i}']['kernel'][0, 0] for i in range(4)]
   sigmas = [next(v for k, v in norms.items() if k.endswith('sigma')) for norms in spectral_norms]
   query, key, value, out = (np.asarray(kernel / sigma) for kernel, sigma in zip(kernels, sigmas, strict=True))
-  for image, found in zip(np.asarray(x), np.asarray(block.apply(variables, x)), strict=True):
+  for image, actual in zip(np.asarray(x), np.asarray(block.apply(variables, x)), strict=True):
     scores = (image @ query).reshape(side * side, -1) @ pool(image @ key).T
     weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     expected = image + 0.7 * ((weights @ pool(image @ value)) @ out).reshape(image.shape)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_images_that_cannot_be_halved_are_refused():
@@ -222,7 +222,7 @@ def test_images_that_cannot_be_halved_are_refused():
     dcgan.DCGANDiscriminator(norm='instance').init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), {}, True)
 
 
-def test_attention_is_at_sides_that_there_are():
+def test_attention_must_match_the_sides_of_feature_maps():
   x, z, key = jnp.zeros((2, 28, 28, 1)), jnp.zeros((2, 8)), jax.random.key(0)
   for side in (14, 7):  # 7 is pooled to 4
     net = sngan.ResNetDiscriminator(width=8, attention=(side,))

@@ -46,11 +46,11 @@ def test_images_alone_are_compared_and_several_in_one_folder_have_names(tmp_path
 @pytest.mark.slow
 def test_a_part_of_many_images_is_taken_and_cards_of_unequal_numbers_are_not_compared(tmp_path, cache):
   np.savez(tmp_path / 'x.npz', image=np.concatenate([TEST.images, 255 - TEST.images]))
-  found = evaluate_images(tmp_path / 'x.npz', tmp_path / 'part', '--samples', '300')
-  assert (found['protocol']['samples'], found['model']['count']) == (300, 594)
+  actual = evaluate_images(tmp_path / 'x.npz', tmp_path / 'part', '--samples', '300')
+  assert (actual['protocol']['samples'], actual['model']['count']) == (300, 594)
   whole = evaluate_images(tmp_path / 'x.npz', tmp_path / 'all')
   assert (whole['protocol']['samples'], whole['model']['count']) == (594, 594)
-  assert found['model']['hash'] == whole['model']['hash']
+  assert actual['model']['hash'] == whole['model']['hash']
   with pytest.raises(UsageError, match='samples: 300 and 594'):
     compare.make_rows([tmp_path / 'part', tmp_path / 'all'])
   whole['protocol'] |= {'samples': 300, 'reference': whole['protocol']['reference'] | {'hash': 'f00'}}
@@ -204,8 +204,8 @@ def test_labels_are_those_of_the_data(tmp_path):
   for path in (by_number, padded, tmp_path / 'x.npz', tmp_path / 'y.npz'):
     source, notes = match(open_generated(path), TEST)
     assert (source.example, notes) == (TEST.example._replace(size=kept.sum()), [])
-    found, cond = source.read(np.arange(len(source)))
-    assert sorted((x.tobytes(), y) for x, y in zip(found, cond['label'], strict=True)) == sorted(
+    actual, cond = source.read(np.arange(len(source)))
+    assert sorted((x.tobytes(), y) for x, y in zip(actual, cond['label'], strict=True)) == sorted(
       (x.tobytes(), y) for x, y in zip(images[kept], labels[kept], strict=True)
     )
   source, notes = match(open_generated(write_folder(tmp_path / 'z', images, labels, 'abcdefghij')), TEST)
@@ -223,7 +223,7 @@ def test_class_names_match_for_any_punctuation():
   assert class_table(['Trouser', 'boot'], names, 3) is None
   assert class_table(['3'], names, 3) is None
   assert class_table(['1', '10', '2'], ['1', '10', '2'], 3).tolist() == [0, 1, 2]  # names come before numbers
-  assert class_table(['c#', 'c'], ['c', 'c#'], 2).tolist() == [1, 0]  # names that punctuation tells apart
+  assert class_table(['c#', 'c'], ['c', 'c#'], 2).tolist() == [1, 0]  # names that differ only in punctuation
 
 
 def test_gray_images_saved_as_rgb_are_compared_as_gray(tmp_path):
@@ -250,19 +250,19 @@ def test_classes_that_are_missing_are_noted(tmp_path, cache):
 
 def distances(train_set, test_set, extractor, folder):
   """Corruption -> level -> FID, FID_infinity and KID of real test images, with increasing corruption."""
-  mesh, found = make_mesh(), {}
+  mesh, results = make_mesh(), {}
   real = reference(train_set, 'train', extractor, mesh, folder)
   images, cond = test_set.read(np.random.default_rng(0).permutation(len(test_set)))
   for kind, level, x, y in cases(images, cond['label']):
     samples = read_samples(labeled('x', x, y, 10), extractor, real, mesh, len(x))
     metrics = samples.metrics | compare_sets(samples, real)
-    found.setdefault(kind, {})[level] = {name: metrics[name] for name in DISTANCES}
-  return found
+    results.setdefault(kind, {})[level] = {name: metrics[name] for name in DISTANCES}
+  return results
 
 
-def assert_rise(found, names):
+def assert_rise(metrics, names):
   for kind in LEVELS:
-    levels = [found['none'][0], *(found[kind][level] for level in sorted(found[kind]))]
+    levels = [metrics['none'][0], *(metrics[kind][level] for level in sorted(metrics[kind]))]
     assert len(levels) == 4
     for name in names:
       values = [metrics[name] for metrics in levels]
@@ -283,8 +283,8 @@ def test_remedies_for_real_images_are_options_of_the_evaluation(tmp_path):
 
 def test_distances_rise_with_corruption_of_digits(cache):
   train_set, test_set = real_images(name='digits', resolution=8)
-  found = distances(train_set, test_set, extractors.open_classifier(train_set, test_set, RECIPE), cache)
-  assert_rise(found, ('fid', 'kid'))  # FID_infinity of 178 images is not that exact
+  actual = distances(train_set, test_set, extractors.open_classifier(train_set, test_set, RECIPE), cache)
+  assert_rise(actual, ('fid', 'kid'))  # FID_infinity of 178 images is not that exact
 
 
 @pytest.mark.slow

@@ -59,8 +59,8 @@ def test_the_probabilities_of_all_images_sum_to_one_and_are_those_of_samples(obj
   assert p.std() > 0.02
   assert p.sum() == pytest.approx(1, abs=0.03)
   keys = rng.image_keys(jax.random.key(5), jnp.arange(20_000))
-  drawn = np.asarray(jax.jit(objective.sample)(variables, keys, {})).mean(axis=0)
-  np.testing.assert_allclose(drawn, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
+  samples = np.asarray(jax.jit(objective.sample)(variables, keys, {})).mean(axis=0)
+  np.testing.assert_allclose(samples, (p[:, None, None, None] * ALL).sum(axis=0), atol=0.03)
 
 
 @pytest.mark.slow
@@ -73,15 +73,15 @@ def test_a_pixel_follows_from_those_before_it_and_from_z():
   assert np.diag(of_x.reshape(4, 4), -1)[[0, 2]].all()  # the pixel on the left
   assert np.abs(of_z.reshape(4, 4, 3)).max(axis=2).diagonal().all()  # the decoder's answer in its own place
   # All pixels' numbers at once are those by which samples were drawn, one after another.
-  drawn = PIXELS.sample_pixels(variables.params, descent, KEYS[:1])
-  for place, out in enumerate(ours(drawn, descent.out)):
+  samples = PIXELS.sample_pixels(variables.params, descent, KEYS[:1])
+  for place, out in enumerate(ours(samples, descent.out)):
     key = rng.fold_in(rng.fold_in(KEYS[:1], 0), place)
-    assert PIXELS.likelihood.sample(out.reshape(1, 1, 1, 1), key) == drawn.reshape(-1)[place]
+    assert PIXELS.likelihood.sample(out.reshape(1, 1, 1, 1), key) == samples.reshape(-1)[place]
 
 
 @pytest.mark.slow
 def test_the_pixels_of_a_patch_hang_together():
-  # Of one block whose z is not heard: p(x|z) is then p(x), sums to one over all images and is no product of its pixels'.
+  # With one block whose z is ignored, p(x|z) is p(x), sums to one over all images and is no product of its pixels'.
   part = {'sides': (1,), 'blocks': (1,), 'width': 8, 'patch': 2}
   objective = HierarchicalVAE(
     VDVAEEncoder(**part), VDVAEDecoder((2, 2, 1), z_dim=2, outputs=16, place=(2, 2), **part), BinarizedPatches()
@@ -112,12 +112,12 @@ def test_bounds_are_in_order(variables):
 @pytest.mark.slow
 def test_the_divergence_of_a_block_is_that_of_its_normal_distributions():
   block = TopDown(3, 4, 1, 'float32')
-  h, seen = (jax.random.normal(jax.random.key(i), (2048, 2, 2, 8)) for i in (0, 1))
-  h, seen = (jnp.broadcast_to(a[:1], a.shape) for a in (h, seen))  # one image
+  h, features = (jax.random.normal(jax.random.key(i), (2048, 2, 2, 8)) for i in (0, 1))
+  h, features = (jnp.broadcast_to(a[:1], a.shape) for a in (h, features))  # one image
   noise = jax.random.normal(jax.random.key(2), (2048, 2, 2, 3))
-  params = jax.jit(block.init)(jax.random.key(3), h, seen, noise, 1.0)
+  params = jax.jit(block.init)(jax.random.key(3), h, features, noise, 1.0)
   params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
-  (out, kl, log_ratio), parts = block.apply(params, h, seen, noise, 1.0, capture_intermediates=True)
+  (out, kl, log_ratio), parts = block.apply(params, h, features, noise, 1.0, capture_intermediates=True)
   prior, posterior = (parts['intermediates'][name]['__call__'][0] for name in ('prior', 'posterior'))
   (p_mean, p_log), (q_mean, q_log) = (np.split(np.asarray(a[..., :6]), 2, axis=-1) for a in (prior, posterior))
   z = q_mean + np.exp(q_log) * noise
@@ -165,7 +165,7 @@ def test_large_gradients_are_skipped():
 
 
 @pytest.mark.slow
-def test_that_all_gradients_are_skipped_is_said(capsys):
+def test_a_message_if_all_gradients_are_skipped(capsys):
   optimizers = {'model': optim.adam(1e-3, skip=1e-3)}
   state = jax.jit(functools.partial(init_state, TINY, optimizers))(jax.random.key(0), BATCH)
   metrics = jax.jit(step_of(TINY, optimizers, turn=(('model', ()),)))(state, BATCH, jax.random.key(0))[1]
@@ -175,9 +175,9 @@ def test_that_all_gradients_are_skipped_is_said(capsys):
   progress.show(1, values | {'model/skipped': 0.99})
   assert 'optim.model.skip' not in capsys.readouterr().out
   progress.show(1, values)
-  said = capsys.readouterr().out
-  assert f'{values["model/grad_norm"]:.4g}' in said
-  assert 'optim.model.skip' in said
+  text = capsys.readouterr().out
+  assert f'{values["model/grad_norm"]:.4g}' in text
+  assert 'optim.model.skip' in text
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,6 @@ def test_mistakes(change, message):
     ),
   ],
 )
-def test_mistakes_with_pixels_one_after_another(change, message):
+def test_mistakes_with_autoregressive_models(change, message):
   with pytest.raises(UsageError, match=message):
     jax.eval_shape(lambda: dataclasses.replace(PIXELS, **change).init(jax.random.key(0), BATCH))

@@ -122,7 +122,7 @@ def test_a_config_with_any_value_anywhere(tmp_path, name, path, value):
     ({'beta': functools.reduce(lambda inner, _: [inner], range(600), 1)}, 'config.json is nested deeper than 30 levels'),
   ],
 )
-def test_a_config_that_classes_take_and_networks_cannot_work_with(tmp_path, change, message):
+def test_a_config_that_is_valid_for_classes_and_not_for_networks(tmp_path, change, message):
   config = json.loads(json.dumps(config_of('digits_vae')))
   config['data']['image_shape'] = [8, 8, 1]
   inferred = {'image_shape': [8, 8, 1], 'classes': 10, 'dtype': 'float32'}
@@ -182,7 +182,7 @@ def test_a_package_that_the_user_allows(tmp_path, monkeypatch):
   spec = fill_inferred(config_of('digits_vae')['objective'], {'image_shape': (8, 8, 1), 'classes': 10, 'dtype': 'float32'}) | {
     'cls': 'mine.vae.Mine'
   }
-  with pytest.raises(UsageError, match='give --allow_package mine'):
+  with pytest.raises(UsageError, match='add --allow_package mine'):
     build(spec)
   assert isinstance(build(spec, ['mine']), Objective)
   with pytest.raises(UsageError, match=r"mine.vae defines no class or function 'VAE'"):

@@ -73,7 +73,7 @@ def test_a_signal_to_one_stops_both_and_either_count_resumes(tmp_path, target):
 
 
 @pytest.mark.slow
-def test_hosts_that_do_not_fit_together_say_so(tmp_path):
+def test_hosts_that_do_not_fit_together_are_refused(tmp_path):
   hosts = start_two(tmp_path / 'a', each=[['--config.train.seed=0'], ['--config.train.seed=1']])
   assert all('error: the hosts have different configs' in text for text in ends(hosts))
   hosts = start_two(tmp_path / 'a', each=[[], [f'--workdir={tmp_path}/b']])

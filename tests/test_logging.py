@@ -1,4 +1,4 @@
-"""metrics.jsonl and its mirrors never go back; progress bars."""
+"""Steps in metrics.jsonl and its mirrors never decrease; progress bars."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 import genjax.logging
 from genjax.errors import UsageError
 from genjax.images import save_image
-from genjax.logging import MAX_REWRITTEN, MetricWriter, Progress, duration, reading, saved_pictures, say
+from genjax.logging import MAX_REWRITTEN, MetricWriter, Progress, duration, reading_bar, saved_pictures, say
 from tests.conftest import noise
 
 
@@ -40,15 +40,15 @@ def test_metrics_after_the_resumed_step_are_cut(tmp_path):
 
 def summaries(folder):
   """What is in TensorBoard's files: (step, summary), in order."""
-  found = []
+  results = []
   for path in sorted(folder.iterdir()):
     data, at = path.read_bytes(), 0
     while at < len(data):  # length, checksum, event, checksum
       (length,) = struct.unpack('<Q', data[at : at + 8])
       event = Event.FromString(data[at + 12 : at + 12 + length])
-      found += [(event.step, value) for value in event.summary.value]
+      results += [(event.step, value) for value in event.summary.value]
       at += 16 + length
-  return found
+  return results
 
 
 def points(folder):
@@ -59,15 +59,15 @@ def points(folder):
 
 def pictures(folder):
   """The images in TensorBoard's files: (tag, step) -> pixels. Their recorded sizes are checked."""
-  found = {}
+  results = {}
   for step, value in summaries(folder):
     if value.WhichOneof('value') == 'image':
       image = Image.open(io.BytesIO(value.image.encoded_image_string), formats=('PNG',))
       assert image.size == (value.image.width, value.image.height)
       assert len(image.getbands()) == value.image.colorspace
-      assert (value.tag, step) not in found
-      found[value.tag, step] = np.asarray(image)
-  return found
+      assert (value.tag, step) not in results
+      results[value.tag, step] = np.asarray(image)
+  return results
 
 
 def test_tensorboard_has_all_points_after_a_kill(tmp_path):
@@ -80,12 +80,12 @@ def test_tensorboard_has_all_points_after_a_kill(tmp_path):
   log.write(15, {'loss': 16.0})
   log.close()
   (tmp_path / 'tensorboard' / 'of mine').rmdir()  # was not touched
-  found = points(tmp_path / 'tensorboard')
-  losses = [(step, value) for tag, step, value in found if tag == 'loss']
+  actual = points(tmp_path / 'tensorboard')
+  losses = [(step, value) for tag, step, value in actual if tag == 'loss']
   assert [step for step, _ in losses] == [40, 80, 120]
   assert [value for _, value in losses][::2] == [5.0, 16.0]
   assert math.isnan(losses[1][1])
-  assert [(step, value) for tag, step, value in found if tag == 'step'] == [(40, 5), (80, 10), (120, 15)]
+  assert [(step, value) for tag, step, value in actual if tag == 'step'] == [(40, 5), (80, 10), (120, 15)]
   killed.close()
 
 
@@ -117,9 +117,9 @@ def test_tensorboard_shows_pictures_also_after_a_kill(tmp_path):
   log = MetricWriter(tmp_path, 0, 8, {})
   write(log, (5, 10, 15))
   log.close()
-  found = pictures(tmp_path / 'tensorboard')
-  assert found.keys() == expected((5, 10, 15)).keys()
-  assert all(np.array_equal(found[key], image) for key, image in expected((5, 10, 15)).items())
+  actual = pictures(tmp_path / 'tensorboard')
+  assert actual.keys() == expected((5, 10, 15)).keys()
+  assert all(np.array_equal(actual[key], image) for key, image in expected((5, 10, 15)).items())
 
   (tmp_path / 'samples' / 'step_x.png').write_bytes(path('samples', 5).read_bytes())  # not pictures of the run
   (tmp_path / 'samples' / 'step_00000006.png').write_text('text')
@@ -129,9 +129,9 @@ def test_tensorboard_shows_pictures_also_after_a_kill(tmp_path):
   assert pictures(tmp_path / 'tensorboard').keys() == expected((5, 10)).keys()  # that of step 15 is made again
   write(log, (15,))
   log.close()
-  found = pictures(tmp_path / 'tensorboard')
-  assert found.keys() == expected((5, 10, 15)).keys()
-  assert all(np.array_equal(found[key], image) for key, image in expected((5, 10, 15)).items())
+  actual = pictures(tmp_path / 'tensorboard')
+  assert actual.keys() == expected((5, 10, 15)).keys()
+  assert all(np.array_equal(actual[key], image) for key, image in expected((5, 10, 15)).items())
 
 
 def test_of_many_pictures_some_are_rewritten(tmp_path):
@@ -153,10 +153,10 @@ def test_tensorboard_has_the_config_as_text_and_as_hyperparameters(tmp_path):
     'frozen': {'teacher': {'run': 'x'}},
   }
   MetricWriter(tmp_path, 0, 8, config).close()
-  found = {value.tag: value for _, value in summaries(tmp_path / 'tensorboard')}
-  assert found['config'].metadata.plugin_data.plugin_name == 'text'
-  assert json.loads(found['config'].tensor.string_val[0]) == json.loads(json.dumps(config))
-  data = found['_hparams_/session_start_info'].metadata.plugin_data
+  actual = {value.tag: value for _, value in summaries(tmp_path / 'tensorboard')}
+  assert actual['config'].metadata.plugin_data.plugin_name == 'text'
+  assert json.loads(actual['config'].tensor.string_val[0]) == json.loads(json.dumps(config))
+  data = actual['_hparams_/session_start_info'].metadata.plugin_data
   assert data.plugin_name == 'hparams'
   options = HParamsPluginData.FromString(data.content).session_start_info.hparams
   values = {name: getattr(value, value.WhichOneof('kind')) for name, value in options.items()}
@@ -214,19 +214,19 @@ def test_the_bar_on_a_terminal_has_losses_and_speed_and_lines_appear_above_it(mo
 
 
 def test_reading_is_silent_unless_on_a_terminal_and_slow(monkeypatch, capsys):
-  assert list(reading(range(3))) == [0, 1, 2]
+  assert list(reading_bar(range(3))) == [0, 1, 2]
   assert capsys.readouterr() == ('', '')
   monkeypatch.setattr(genjax.logging, 'on_terminal', lambda: True)
-  assert list(reading(range(3))) == [0, 1, 2]
+  assert list(reading_bar(range(3))) == [0, 1, 2]
   assert capsys.readouterr() == ('', '')
-  with reading(total=5000) as progress:
+  with reading_bar(total=5000) as progress:
     progress.start_t -= 3  # seconds ago
     progress.update(1000)
     progress.refresh()
   assert '1000/5000' in capsys.readouterr().err
 
 
-def test_wandb_goes_on_in_a_resumed_run_and_never_back(tmp_path, monkeypatch):
+def test_wandb_steps_continue_in_a_resumed_run(tmp_path, monkeypatch):
   sessions = []
 
   class Session:  # in place of the service's client

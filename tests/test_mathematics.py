@@ -65,7 +65,7 @@ def test_fourier_features_have_a_gaussian_kernel():
 
 
 @pytest.mark.parametrize('fourier', [0.0, 1.0])
-def test_the_u_net_hears_the_time(fourier):
+def test_the_u_net_depends_on_the_time(fourier):
   network = UNet(width=8, multipliers=(1,), blocks=1, attention=(), head_features=8, fourier=fourier)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
   t = jnp.array([0.1, 0.4, 0.5, 0.9])
@@ -124,7 +124,7 @@ def test_a_block_starts_as_its_resized_skip(resize):
   np.testing.assert_allclose(block.apply(variables, x, jnp.ones((2, 5))), 0.5 * sides, atol=1e-5)
 
 
-def test_a_transformer_hears_time_label_and_place():
+def test_a_transformer_depends_on_time_label_and_position():
   network = DiT(width=16, depth=1, heads=2, patch=2)
   x, t, cond = jax.random.normal(jax.random.key(0), (2, 4, 4, 1)), jnp.array([0.2, 0.7]), {'label': jnp.eye(3)[:2]}
   variables = jax.jit(network.init)(jax.random.key(1), x, t, cond)
@@ -132,10 +132,10 @@ def test_a_transformer_hears_time_label_and_place():
   variables = jax.tree.map(lambda w: w + 0.2 * jax.random.normal(jax.random.key(2), w.shape), variables)
   same = jnp.broadcast_to(x[:1], x.shape)
   for other in ((t, {'label': jnp.eye(3)[:1].repeat(2, axis=0)}), (t[:1].repeat(2), cond)):
-    found = network.apply(variables, same, *other)
-    assert float(jnp.abs(found[0] - found[1]).max()) > 1e-3
+    actual = network.apply(variables, same, *other)
+    assert float(jnp.abs(actual[0] - actual[1]).max()) > 1e-3
   flat = network.apply(variables, jnp.ones_like(x), t, cond)[0].reshape(2, 2, 2, 2)
-  assert float(jnp.abs(flat[0, :, 0] - flat[1, :, 1]).max()) > 1e-3  # patches of one color, told apart by where they are
+  assert float(jnp.abs(flat[0, :, 0] - flat[1, :, 1]).max()) > 1e-3  # patches of one color, distinguished by their positions
   place = positions(3, 5, 16)
   assert len(np.unique(place.round(5), axis=0)) == 15
   with pytest.raises(UsageError, match=r'a DiT with patch=2 .* 5x4'):

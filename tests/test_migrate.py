@@ -110,23 +110,23 @@ def test_a_quantiser_becomes_a_quantizer(name):
   assert build(now).quantizer == build(now['quantizer'])
 
 
-def test_fields_that_a_class_has_no_more_are_left_out():
+def test_removed_fields_are_dropped():
   """Of which schema 1 allowed no value but the default, or whose value follows from the data."""
   beta_tc = earlier('fashion_mnist_beta_tc', images=60_000, free_bits=0.0, beta=4.0, warmup=100)
   assert not {'images', 'free_bits'} & beta_tc.keys()
-  made = build(beta_tc)
-  assert isinstance(made, BetaTCVAE)
-  assert (made.beta, made.warmup) == (4.0, 100)
+  built = build(beta_tc)
+  assert isinstance(built, BetaTCVAE)
+  assert (built.beta, built.warmup) == (4.0, 100)
   iwae = earlier('digits_iwae', beta=1.0, warmup=0, free_bits=0.0, k=7)
   assert not {'beta', 'warmup', 'free_bits'} & iwae.keys()
-  made = build(iwae)
-  assert isinstance(made, IWAE)
-  assert made.k == 7
+  built = build(iwae)
+  assert isinstance(built, IWAE)
+  assert built.k == 7
   capacity = earlier('digits_capacity', beta=1.0, free_bits=0.0, warmup=200)
   assert not {'beta', 'free_bits'} & capacity.keys()
-  made = build(capacity)
-  assert isinstance(made, CapacityVAE)
-  assert made.warmup == 200
+  built = build(capacity)
+  assert isinstance(built, CapacityVAE)
+  assert built.warmup == 200
   vae = earlier('digits_vae', beta=2.0, warmup=3, free_bits=0.5)  # which has them all
   assert [build(vae).beta, build(vae).warmup, build(vae).free_bits] == [2.0, 3, 0.5]
 
@@ -154,10 +154,10 @@ def test_the_command_rewrites_a_run(tmp_path):
   run = earlier_run(tmp_path)
   expected = read_config(run)
   command = [sys.executable, '-m', 'genjax.migrate', str(run)]
-  for said in ('1 -> 2', 'already'):
+  for message in ('1 -> 2', 'already'):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert message in done.stdout
     assert raw_config(run) == expected
   done = subprocess.run([*command[:-1], str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 1
@@ -173,8 +173,8 @@ def test_the_command_rewrites_a_config_file(tmp_path):
   )
   migrate.main([str(path)])
   assert path.read_text().startswith('# Größe')
-  made = runpy.run_path(str(path))['get_config']()
-  assert made == {'é': spec('objectives.gan.penalties.R1', weight=3.0), 'loss': spec('objectives.gan.losses.Hinge')}
+  built = runpy.run_path(str(path))['get_config']()
+  assert built == {'é': spec('objectives.gan.penalties.R1', weight=3.0), 'loss': spec('objectives.gan.losses.Hinge')}
   path.write_text('def broken(')
   with pytest.raises(UsageError, match='not a Python file'):
     migrate.main([str(path)])
@@ -192,15 +192,15 @@ def test_the_command_says_what_it_cannot_rewrite(tmp_path, capsys):
   text = path.read_text()
   assert "spec('objectives.codes.vqvae.VQVAE', num_classes=10, quantizer=spec('objectives.codes.quantizers.FSQ'))" in text
   assert "vq.quantiser = spec('objectives.codes.quantizers.Codebook')" in text
-  said = capsys.readouterr().out.splitlines()
+  notes = capsys.readouterr().out.splitlines()
   for line, words in (
     (5, ('num_classes', 'conditioners.ClassLabel')),
     (6, ('quantiser',)),
     (7, ('label_dropout', 'cond_dropout')),
     (7, ('BetaTCVAE', "'images'")),
   ):
-    assert any(f'line {line}: ' in note and all(word in note for word in words) for note in said), (line, words, said)
-  assert len(said) == 5
+    assert any(f'line {line}: ' in note and all(word in note for word in words) for note in notes), (line, words, notes)
+  assert len(notes) == 5
 
 
 def test_options_of_a_child_config_are_named_however_they_are_set(tmp_path, capsys):
@@ -215,7 +215,7 @@ def test_options_of_a_child_config_are_named_however_they_are_set(tmp_path, caps
     '  return config\n'
   )
   migrate.main([str(path)])
-  said = capsys.readouterr().out
+  text = capsys.readouterr().out
   for line, word in (
     (2, 'parameterizations'),
     (7, 'num_classes'),
@@ -223,7 +223,7 @@ def test_options_of_a_child_config_are_named_however_they_are_set(tmp_path, caps
     (9, 'prediction'),
     (10, 'predictor_corrector'),
   ):
-    assert any(f'line {line}: ' in note and word in note for note in said.splitlines()), (line, word, said)
+    assert any(f'line {line}: ' in note and word in note for note in text.splitlines()), (line, word, text)
 
 
 def test_classes_that_genjax_does_not_have_are_named(tmp_path, capsys):
@@ -235,6 +235,6 @@ def test_classes_that_genjax_does_not_have_are_named(tmp_path, capsys):
   assert 'networks.nothing.Here' in capsys.readouterr().out
 
 
-def test_an_old_name_in_a_config_file_is_told_its_new_one():
+def test_an_old_name_in_a_config_file_names_the_new_one():
   with pytest.raises(UsageError, match=r'objectives\.gan\.losses\.Hinge'):
     resolve('objectives.adversarial.Hinge')

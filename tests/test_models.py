@@ -1,4 +1,4 @@
-"""The trained models of models/: they open, and draw what they were trained on."""
+"""The trained models in models/ open, and sample images like their training data."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What train.py prints before and after a training agrees with what it does."""
+"""The overview and summary that train.py prints agree with the run."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ import genjax
 from genjax.config import TrainConfig
 from genjax.experiment import build_experiment
 from genjax.logging import MetricWriter, read_metrics
-from genjax.overview import describe, overview, summary
+from genjax.overview import format_spec, overview, summary
 from genjax.parallel import make_mesh
 from genjax.run import abstract_state
 from tests.conftest import CONFIGS, ROOT, UNCONDITIONAL, config_of, noise, write_folder
@@ -63,7 +63,7 @@ def test_an_overview_of_streamed_images_without_labels_from_a_later_step(tmp_pat
 @pytest.mark.parametrize('name', CONFIGS)
 def test_optimizers_are_described_by_what_differs_from_the_defaults(name):
   for spec in config_of(name)['optim'].values():
-    text = describe(spec)
+    text = format_spec(spec)
     assert text.startswith(f'{spec["cls"].rpartition(".")[2]}(')
     assert 'learning_rate=' in text
     assert 'eps=1e-08' not in text
@@ -89,7 +89,7 @@ def test_a_summary_has_the_last_losses_the_lowest_fid_and_commands_that_can_be_p
     assert words[words.index('--allow_package') + 1] == 'mine'
 
 
-def test_training_says_what_it_does_and_its_commands_work(tmp_path):
+def test_training_prints_an_overview_and_its_commands_work(tmp_path):
   run = tmp_path / 'run'
   lines = train('digits_vae', run, '--config.train.steps=10', '--config.train.sample_every=5').splitlines()
   at = lambda start: next(i for i, line in enumerate(lines) if line.startswith(start))  # noqa: E731

@@ -32,9 +32,9 @@ def metrics():
 
 
 def test_fid(metrics):
-  found = frechet_distance(moments(metrics['real']), moments(metrics['fake']))
+  actual = frechet_distance(moments(metrics['real']), moments(metrics['fake']))
   for library in ('torch_fidelity', 'pytorch_fid', 'torchmetrics'):
-    assert found == pytest.approx(float(metrics[f'fid_{library}']), rel=1e-12), library
+    assert actual == pytest.approx(float(metrics[f'fid_{library}']), rel=1e-12), library
 
 
 def test_kid(metrics):
@@ -42,8 +42,8 @@ def test_kid(metrics):
   with jax.enable_x64(True):
     for fake, real, value in pairs:
       assert float(mmd2(metrics['fake'][fake], metrics['real'][real])) == pytest.approx(value, rel=1e-12)
-    found = float(mmd2(metrics['fake'][:300], metrics['real'][:300]))
-  assert found == pytest.approx(float(metrics['mmd_torchmetrics']), rel=1e-12)
+    actual = float(mmd2(metrics['fake'][:300], metrics['real'][:300]))
+  assert actual == pytest.approx(float(metrics['mmd_torchmetrics']), rel=1e-12)
 
 
 def test_inception_score(metrics):
@@ -57,9 +57,9 @@ def test_inception_score(metrics):
 
 
 def test_precision_and_recall(metrics):
-  found = manifold(metrics['real'], metrics['fake'])
-  assert found.precision == pytest.approx(float(metrics['precision']), rel=1e-6)
-  assert found.recall == pytest.approx(float(metrics['recall']), rel=1e-6)
+  actual = manifold(metrics['real'], metrics['fake'])
+  assert actual.precision == pytest.approx(float(metrics['precision']), rel=1e-6)
+  assert actual.recall == pytest.approx(float(metrics['recall']), rel=1e-6)
 
 
 def drawn(name, shape):
@@ -106,9 +106,9 @@ def test_inception_is_that_of_pytorch_fid_block_by_block():
 def test_the_resizing_of_tensorflow_1():
   stored = peer('inception')
   x = stored['resize_input'].transpose(0, 2, 3, 1).astype(np.float32)
-  found = np.moveaxis(np.asarray(inception.resize_tensorflow(x)), -1, 1)
-  np.testing.assert_allclose(found.reshape(-1)[stored['resized/places']], stored['resized/values'], atol=1e-3)
-  np.testing.assert_allclose(found.mean(), stored['resized/mean'], rtol=1e-6)
+  actual = np.moveaxis(np.asarray(inception.resize_tensorflow(x)), -1, 1)
+  np.testing.assert_allclose(actual.reshape(-1)[stored['resized/places']], stored['resized/values'], atol=1e-3)
+  np.testing.assert_allclose(actual.mean(), stored['resized/mean'], rtol=1e-6)
 
 
 def test_the_real_inception_weights(shared_data):
@@ -137,12 +137,12 @@ def test_efficientnet(shared_data):
 
 @pytest.mark.parametrize('name', ['named_tensors_zip.pth', 'named_tensors_legacy.pth'])
 def test_files_of_torch_are_read(name):
-  expected, found = peer('torchfile'), read_tensors(PEERS / name)
-  assert set(found) == set(expected)
+  expected, actual = peer('torchfile'), read_tensors(PEERS / name)
+  assert set(actual) == set(expected)
   for key, value in expected.items():
-    assert found[key].dtype == value.dtype
-    assert found[key].shape == value.shape
-    assert (found[key] == value).all()
+    assert actual[key].dtype == value.dtype
+    assert actual[key].shape == value.shape
+    assert (actual[key] == value).all()
 
 
 @pytest.mark.parametrize('name', ['named_tensors_zip.pth', 'named_tensors_legacy.pth'])
@@ -154,11 +154,11 @@ def test_damaged_files_of_torch_give_an_error_of_ours_or_arrays(name, tmp_path):
     content[random.integers(len(whole))] ^= 1 << int(random.integers(8))
     path.write_bytes(bytes(content[: random.integers(1, len(whole))]) if random.random() < 0.3 else bytes(content))
     try:
-      found = read_tensors(path)
+      actual = read_tensors(path)
     except UsageError:
       refused += 1
     else:
-      assert all(isinstance(value, np.ndarray) for value in found.values())
+      assert all(isinstance(value, np.ndarray) for value in actual.values())
   assert refused > 50
 
 

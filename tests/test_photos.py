@@ -92,8 +92,8 @@ def test_a_tiff_is_rotated_by_its_orientation(tmp_path, turn):
   for order, big in (('<', False), ('>', False), ('<', True)):  # Pillow reads no BigTIFF with the highest byte first
     entry = (274, SHORT, 1, struct.pack(f'{order}H', turn))
     for pixels, color in (GRAY, 1), (RGB, 2):
-      found = read(tmp_path, tiff(pixels, order, color, [entry, any_entry(np.random.default_rng(0), order, 34665)], big))
-      assert same_bits(found, UPRIGHT[turn](pixels.reshape(4, 4, -1)))
+      actual = read(tmp_path, tiff(pixels, order, color, [entry, any_entry(np.random.default_rng(0), order, 34665)], big))
+      assert same_bits(actual, UPRIGHT[turn](pixels.reshape(4, 4, -1)))
     xmp = f'<x tiff:Orientation="{turn}"/>'.encode()
     content = tiff(RGB, order, 2, [(700, 1, len(xmp), bytes(4))], big)
     place = struct.pack(f'{order}{"Q" if big else "I"}', len(content))
@@ -117,9 +117,9 @@ def test_jpeg_in_a_tiff_of_the_old_kind(tmp_path):
 
 def test_white_is_zero_in_any_depth(tmp_path):
   for order in '<>':
-    found = [read(tmp_path, tiff(pixels, order, 0)) for pixels in (GRAY, GRAY.astype(np.uint16) * 257)]
-    assert same_bits(found[0], 255 - GRAY[..., None])
-    assert same_bits(found[1], found[0])
+    actual = [read(tmp_path, tiff(pixels, order, 0)) for pixels in (GRAY, GRAY.astype(np.uint16) * 257)]
+    assert same_bits(actual[0], 255 - GRAY[..., None])
+    assert same_bits(actual[1], actual[0])
   dark = tiff(np.full((4, 4), 65535, np.uint16), '<', 0)
   assert read(tmp_path, dark).max() == 0
 
@@ -149,6 +149,6 @@ def test_the_transparent_color_of_a_png_has_the_bits_of_the_file(tmp_path, bits,
   eight = samples >> 8 if (bits, shape) == (16, (3,)) else samples * 255 // (2**bits - 1)
   key = (samples == hidden).reshape(4, 4, -1).all(axis=-1, keepdims=True)
   for background, color in (('#000000', 0), ('white', 255)):
-    found = read(tmp_path, png(samples, bits, hidden), background=background)
-    assert same_bits(found, np.where(key, color, eight.reshape(4, 4, -1)))
+    actual = read(tmp_path, png(samples, bits, hidden), background=background)
+    assert same_bits(actual, np.where(key, color, eight.reshape(4, 4, -1)))
   assert same_bits(read(tmp_path, png(samples, bits, hidden), background=''), eight.reshape(4, 4, -1))

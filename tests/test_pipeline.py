@@ -39,9 +39,9 @@ class Streamed(Source):
 
 def batches(source, steps, devices=1, **options):
   pipeline = Pipeline(source, 8, KEY, seed=3, mesh=make_mesh(jax.devices()[:devices]), **options)
-  found = [jax.device_get(pipeline(t)) for t in steps]
+  results = [jax.device_get(pipeline(t)) for t in steps]
   pipeline.close()
-  return found
+  return results
 
 
 def test_each_epoch_shows_each_image_once_and_in_another_order():
@@ -86,7 +86,7 @@ def test_the_halves_of_two_hosts_are_the_whole_of_one(tmp_path):
       assert np.array_equal(np.concatenate([first[f'arr_{i}'], second[f'arr_{i}']]), batch.image)
 
 
-def test_a_batch_holds_the_images_of_its_rows():
+def test_a_batch_contains_the_images_of_its_rows():
   source = arrays()
   (batch,) = batches(source, [5])
   rows = batch_rows(3, 5, 8, 20)

@@ -15,7 +15,7 @@ from genjax import posthoc
 from genjax.errors import UsageError
 from genjax.optim import EMA, PostHoc, gamma_of_std
 from genjax.parallel import make_mesh
-from genjax.posthoc import Profile, inner_product, solve
+from genjax.posthoc import Profile, fit_weights, inner_product
 from tests.conftest import same_bits
 from tests.programs import train
 
@@ -53,15 +53,15 @@ def test_inner_products_are_integrals():
   assert np.isfinite(inner_product(Profile(10**9, 0.02), Profile(10**8, 0.02)))  # their powers overflow
 
 
-def test_a_profile_that_is_there_is_itself():
+def test_a_tracked_profile_is_reconstructed_exactly():
   sources = [Profile(step, std) for step in (100, 200, 300) for std in (0.05, 0.1)]
-  weights, error = solve(sources, Profile(300, 0.1))
+  weights, error = fit_weights(sources, Profile(300, 0.1))
   np.testing.assert_allclose(weights, [0, 0, 0, 0, 0, 1], atol=1e-6)
   assert error < 1e-6
 
 
 def test_a_reconstructed_average_is_the_one_that_was_tracked(tmp_path):
-  """A walk of parameters over 600 steps; averages of a third and a fourth width are tracked, too."""
+  """A random walk of parameters over 600 steps; averages of a third and a fourth width are tracked, too."""
   walk = np.cumsum(np.random.default_rng(0).normal(size=(600, 50)), axis=0).astype(np.float32)
   kept, others = PostHoc(EMA(100.0)), PostHoc(stds=(0.15, 0.03))
   update = jax.jit(lambda a, p, step, which: which.update(a, p, step, 1), static_argnums=3)
@@ -70,21 +70,21 @@ def test_a_reconstructed_average_is_the_one_that_was_tracked(tmp_path):
     for which in averages:
       averages[which] = update(averages[which], {'w': params}, step, which)
     if (step + 1) % 20 == 0:
-      posthoc.write(tmp_path, step + 1, {'model': averages[kept]}, kept.stds, make_mesh(jax.devices()[:1]))
+      posthoc.save_averages(tmp_path, step + 1, {'model': averages[kept]}, kept.stds, make_mesh(jax.devices()[:1]))
   gamma, t = gamma_of_std(0.15), np.arange(600)
   weights = ((t + 1) / 600) ** (gamma + 1) - (t / 600) ** (gamma + 1)  # of the continuous profile
   tracked = averages[others].power
   np.testing.assert_allclose(tracked[0]['w'], weights @ walk, atol=0.03 * walk.std())
   for std, expected in zip(others.stds, tracked, strict=True):
-    found = posthoc.reconstruct(tmp_path, 600, {'model': averages[kept]}, kept.stds, std)['model']['w']
-    distance = np.abs(found - expected['w']).max()
+    actual = posthoc.reconstruct(tmp_path, 600, {'model': averages[kept]}, kept.stds, std)['model']['w']
+    distance = np.abs(actual - expected['w']).max()
     nearest = min(np.abs(np.asarray(other['w']) - expected['w']).max() for other in averages[kept].power)
     assert distance < 0.1 * nearest
   earlier = posthoc.reconstruct(tmp_path, 600, {'model': averages[kept]}, kept.stds, 0.1)['model']['w']
   np.testing.assert_allclose(earlier, averages[kept].power[1]['w'], atol=1e-4 * walk.std())
   with pytest.raises(UsageError, match=r'0\.005.*train.posthoc_every'):  # narrower than the distance of the files
     posthoc.reconstruct(tmp_path, 600, {'model': averages[kept]}, kept.stds, 0.005)
-  posthoc.path_of(tmp_path, 300).write_bytes(b'{')
+  posthoc.averages_path(tmp_path, 300).write_bytes(b'{')
   with pytest.raises(UsageError, match='step_00000300'):
     posthoc.reconstruct(tmp_path, 600, {'model': averages[kept]}, kept.stds, 0.15)
 
@@ -133,7 +133,7 @@ def test_several_widths_are_evaluated_as_a_curve(run, cache, capsys):
 
 
 def test_a_missing_file_of_the_last_step_is_written_on_resume(run):
-  path = posthoc.path_of(run, 500)
+  path = posthoc.averages_path(run, 500)
   before = load_file(path)
   path.unlink()
   train('digits_vae', run, *OPTIONS)

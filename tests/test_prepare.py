@@ -60,6 +60,6 @@ def test_read_idx_and_cifar10(tmp_path):
     info = tarfile.TarInfo('cifar-10-batches-bin/test_batch.bin')
     info.size = len(rows)
     archive.addfile(info, io.BytesIO(rows))
-  found = list(read_cifar10(tmp_path / 'c.tar.gz', 'test'))
-  assert [label for _, label in found] == [7, 8]
-  assert (np.stack([x for x, _ in found]) == pixels).all()
+  actual = list(read_cifar10(tmp_path / 'c.tar.gz', 'test'))
+  assert [label for _, label in actual] == [7, 8]
+  assert (np.stack([x for x, _ in actual]) == pixels).all()

@@ -37,7 +37,7 @@ def spoil(state, player, *path):
 
 
 @pytest.mark.parametrize(
-  ('name', 'player', 'path', 'found'),
+  ('name', 'player', 'path', 'diagnosis'),
   [
     ('digits_vae', 'model', ('decoder', 'Dense_0', 'kernel'), 'player model: first in the module MLPDecoder/Dense_0'),
     pytest.param('digits_flow', 'model', ('ResBlock_1', 'Conv_0', 'kernel'),
@@ -46,11 +46,11 @@ def spoil(state, player, *path):
      'MLPGenerator/MLPDecoder_0/Dense_0'),
   ],
 )  # fmt: skip
-def test_the_first_module_is_named(name, player, path, found):
+def test_the_first_module_is_named(name, player, path, diagnosis):
   objective, optimizers, state, batch = game(name)
   turn = turn_at(objective, 0)
   assert diagnose(objective, optimizers, state, batch, KEY, turn) == ''
-  assert diagnose(objective, optimizers, spoil(state, player, *path), batch, KEY, turn) == found
+  assert diagnose(objective, optimizers, spoil(state, player, *path), batch, KEY, turn) == diagnosis
 
 
 def test_a_player_spoilt_by_the_one_before():
@@ -61,7 +61,7 @@ def test_a_player_spoilt_by_the_one_before():
 
 
 @pytest.mark.parametrize(
-  ('scale', 'metric', 'found'),
+  ('scale', 'metric', 'diagnosis'),
   [
     (1.0, 1.0, ''),
     (1e30, 1.0, 'player model: all gradients are finite, their norm is too large for a float'),
@@ -69,7 +69,7 @@ def test_a_player_spoilt_by_the_one_before():
     (jnp.nan, 1.0, 'player model: in its loss, after finite modules'),
   ],
 )
-def test_what_is_not_finite_without_a_module(scale, metric, found):
+def test_what_is_not_finite_without_a_module(scale, metric, diagnosis):
   class Line:
     players: typing.ClassVar = {
       'model': Player(lambda params, *rest: ((scale * params['model']).sum(), Aux({'extra': jnp.asarray(metric)})))
@@ -77,7 +77,7 @@ def test_what_is_not_finite_without_a_module(scale, metric, found):
 
   state = TrainState(jnp.asarray(0), {'model': jnp.ones(3)}, {}, {'model': optax.sgd(0.1).init(jnp.ones(3))}, {})
   batch = batch_of(jnp.zeros((4, 8, 8, 1)))
-  assert diagnose(Line(), {'model': optax.sgd(0.1)}, state, batch, KEY, (('model', ()),)) == found
+  assert diagnose(Line(), {'model': optax.sgd(0.1)}, state, batch, KEY, (('model', ()),)) == diagnosis
 
 
 def test_a_step_that_is_not_finite_leaves_the_state_and_halts():

@@ -36,12 +36,12 @@ def folder(tmp_path):
 
 def test_each_run_is_listed_with_its_status_step_and_lowest_fid(folder, capsys):
   runs.main([str(folder), '--json'])
-  found = {row['path'].rpartition('/')[2]: row for row in json.loads(capsys.readouterr().out)}
-  assert {name: (row['status'], row['step'], row['fid']) for name, row in found.items()} == {
+  actual = {row['path'].rpartition('/')[2]: row for row in json.loads(capsys.readouterr().out)}
+  assert {name: (row['status'], row['step'], row['fid']) for name, row in actual.items()} == {
     'a': ('done', 100, 3.25), 'b': ('stopped', 40, None), 'c': ('new', 0, None), 'd': ('not finite', 60, None)
   }  # fmt: skip
-  assert found['b']['differs'] == {'objective.beta': 2.0}
-  assert found['c']['differs'] == {}  # no other GAN
+  assert actual['b']['differs'] == {'objective.beta': 2.0}
+  assert actual['c']['differs'] == {}  # no other GAN
 
 
 def test_a_run_that_a_process_trains_is_known_by_its_lock(folder, capsys):

@@ -86,7 +86,7 @@ def pixels(images):
 
 
 @pytest.mark.slow
-def test_a_signal_while_a_training_judges_itself(tmp_path):
+def test_a_signal_during_an_evaluation_in_training(tmp_path):
   (tmp_path / 'slow.py').write_text(SLOW_FEATURES)
   calls = tmp_path / 'calls'
   env = {'CALLS': str(calls), 'PYTHONPATH': str(tmp_path), 'GENJAX_CACHE': str(tmp_path / 'cache')}

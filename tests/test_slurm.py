@@ -37,9 +37,9 @@ def wait_for(condition, seconds):
 
 def tasks(workdir):
   """The process numbers of the training processes."""
-  found = subprocess.run(['pgrep', '-f', f'train.py --coordinator=auto .*{workdir}'], capture_output=True, text=True)
+  results = subprocess.run(['pgrep', '-f', f'train.py --coordinator=auto .*{workdir}'], capture_output=True, text=True)
   mine = []
-  for pid in map(int, found.stdout.split()):
+  for pid in map(int, results.stdout.split()):
     with open(f'/proc/{pid}/comm') as file:
       mine += [pid] if file.read().startswith('python') else []
   return mine

@@ -43,8 +43,8 @@ def test_a_path_goes_from_data_to_noise(name):
     np.testing.assert_allclose(path.alpha(t) ** 2 + path.sigma(t) ** 2, 1, rtol=1e-6)
   h = 1e-3 * path.end
   inner = t[5:-5]  # differences of the interpolated paths are those of one piece or of two
-  for found, function in zip(process.derivatives(path, inner), (path.alpha, path.sigma), strict=True):
-    np.testing.assert_allclose(found, (function(inner + h) - function(inner - h)) / (2 * h), rtol=0.02, atol=2e-3)
+  for actual, function in zip(process.derivatives(path, inner), (path.alpha, path.sigma), strict=True):
+    np.testing.assert_allclose(actual, (function(inner + h) - function(inner - h)) / (2 * h), rtol=0.02, atol=2e-3)
 
 
 def test_published_values_of_the_paths():
@@ -125,9 +125,9 @@ def joint(path, last):
 @pytest.mark.parametrize(('solver', 'order'), sometimes([('euler', 1), ('heun', 2), ('dpmpp_2m', 2), ('unipc', 3)], 1))
 def test_a_solver_s_order_on_every_path(solver, order, path):
   counts, right = [50, 100, 250, 500], joint(path, float(JOINT[path].ratio_min))
-  found = [np.median(solver_order.errors(solver_order.solve(solver, JOINT[path], 'log_snr', n), right)) for n in counts]
-  assert solver_order.order(counts, found) == pytest.approx(order, abs=0.25), found
-  assert found[-1] < 2e-3 if order == 1 else found[-1] < 5e-5
+  actual = [np.median(solver_order.errors(solver_order.solve(solver, JOINT[path], 'log_snr', n), right)) for n in counts]
+  assert solver_order.order(counts, actual) == pytest.approx(order, abs=0.25), actual
+  assert actual[-1] < 2e-3 if order == 1 else actual[-1] < 5e-5
 
 
 @pytest.mark.parametrize('path', sometimes([name for name in JOINT if name.startswith('Discrete')], 2))
@@ -142,9 +142,9 @@ def test_heun_is_not_worse_where_a_discrete_path_has_its_steps(path):
 @pytest.mark.parametrize('path', sometimes(JOINT, 7))
 def test_dopri5_keeps_its_tolerance_on_every_path(path):
   right = joint(path, float(JOINT[path].ratio_min))
-  found = solver_order.solve('dopri5', JOINT[path], 'log_snr', 1, rtol=1e-5, atol=1e-5)
-  assert solver_order.errors(found, right).max() < 2e-4
-  assert int(found.evaluations.max()) < 400
+  actual = solver_order.solve('dopri5', JOINT[path], 'log_snr', 1, rtol=1e-5, atol=1e-5)
+  assert solver_order.errors(actual, right).max() < 2e-4
+  assert int(actual.evaluations.max()) < 400
 
 
 @pytest.mark.parametrize(
@@ -170,16 +170,16 @@ def test_a_random_solver_s_variance_converges_with_its_order(solver, path, order
   end = jnp.asarray(path.end)
   for n in counts:
     x = unit(0, (n + 1, 1, 1)) * jnp.hypot(path.alpha(end) * s, path.sigma(end))
-    found = solvers.SOLVERS[solver](denoise, path, x, timesteps.log_snr(path, n), None, **options)
-    errors.append(abs(float((found.x**2).sum()) - s**2))
+    actual = solvers.SOLVERS[solver](denoise, path, x, timesteps.log_snr(path, n), None, **options)
+    errors.append(abs(float((actual.x**2).sum()) - s**2))
   assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2), errors
 
 
 @pytest.mark.parametrize('path', sometimes(PATHS, 0, 3))
 def test_the_adaptive_solver_reaches_every_path_s_quantiles(path):
-  found = solved('dopri5', path, 1)
-  np.testing.assert_allclose(found.x, quantiles_moved(PATHS[path], np.asarray(start(PATHS[path]))), atol=2e-3)
-  assert int(found.evaluations.max()) < 250
+  actual = solved('dopri5', path, 1)
+  np.testing.assert_allclose(actual.x, quantiles_moved(PATHS[path], np.asarray(start(PATHS[path]))), atol=2e-3)
+  assert int(actual.evaluations.max()) < 250
 
 
 @pytest.mark.parametrize(
@@ -218,8 +218,8 @@ def test_churn_raises_the_noise_before_a_step():
     for t, limit in ((10.0, 80.0), (75.0, 80.0)):  # not above the path's end
       t_hat = min(grown * t, limit)
       heun = functools.partial(solvers.heun, churn=churn, churn_noise=noise)
-      found = heun(lambda x, t: x, PATHS['EDM'], x, jnp.array([t, 0.0]), KEYS[:64])
-      assert float(found.x.std()) == pytest.approx(noise * np.sqrt(t_hat**2 - t**2), rel=0.05)
+      actual = heun(lambda x, t: x, PATHS['EDM'], x, jnp.array([t, 0.0]), KEYS[:64])
+      assert float(actual.x.std()) == pytest.approx(noise * np.sqrt(t_hat**2 - t**2), rel=0.05)
       np.testing.assert_allclose(
         heun(lambda x, t: 0 * x + t, PATHS['EDM'], x, jnp.array([t, 0.0]), KEYS[:64]).x, t_hat, rtol=1e-5
       )
@@ -230,10 +230,10 @@ def test_churn_raises_the_noise_before_a_step():
 def test_the_langevin_corrector_takes_a_step_of_its_size():
   # At deviation s, x = c s and D = 0 the score is -c / s: the step is 2 (r / c)^2 s^2, for the mean and, doubled, the variance.
   s, c = 2.0, 0.8
-  found = solvers.predictor_corrector(
+  actual = solvers.predictor_corrector(
     lambda x, t: 0 * x, PATHS['EDM'], jnp.full((64, 16, 16, 1), c * s), jnp.array([s, s, 0.0]), KEYS[:64]
   )
-  before, after = found.states[1], found.states[2]
+  before, after = actual.states[1], actual.states[2]
   np.testing.assert_allclose(before, c * s, rtol=1e-5)  # the predictor did not move
   size = 2 * (0.16 / c) ** 2 * s**2
   assert float(after.mean()) == pytest.approx(c * s - size * c / s, abs=0.02)
@@ -267,9 +267,9 @@ def test_an_ancestral_step_is_ddpm_s_posterior():
   deviation = np.sqrt((1 - before) / (1 - now) * beta)
   grid = jnp.array([0.6, 0.599])
   x_t = jnp.full((N, 2, 2, 1), x)
-  found = solvers.ancestral(lambda x, t: jnp.full_like(x, x_0), PATHS['DiscreteLinear'], x_t, grid, KEYS)
-  assert float(found.x.mean()) == pytest.approx(mean, abs=4 * deviation / np.sqrt(4 * N))
-  assert float(found.x.std()) == pytest.approx(deviation, rel=0.02)
+  actual = solvers.ancestral(lambda x, t: jnp.full_like(x, x_0), PATHS['DiscreteLinear'], x_t, grid, KEYS)
+  assert float(actual.x.mean()) == pytest.approx(mean, abs=4 * deviation / np.sqrt(4 * N))
+  assert float(actual.x.std()) == pytest.approx(deviation, rel=0.02)
 
 
 @pytest.mark.parametrize('solver', solvers.SOLVERS)
@@ -286,18 +286,18 @@ def test_an_image_does_not_depend_on_its_batch(solver):
 
 
 @pytest.mark.parametrize('solver', solvers.SOLVERS)
-def test_the_way_is_returned(solver):
+def test_the_trajectory_is_returned(solver):
   of = model('Velocity', 'RectifiedFlow')
   keys, grid = KEYS[:3], timesteps.uniform(of.path, 5)
-  found = of.solve(NOTHING, keys, {}, solver=solver, steps=5)
+  actual = of.solve(NOTHING, keys, {}, solver=solver, steps=5)
   turns = 9 if solver in ('heun', 'predictor_corrector') else 5
-  assert found.states.shape == found.x0s.shape == (turns, 3, 2, 2, 1)
-  assert (found.evaluations == turns).all() or solver == 'dopri5'
-  np.testing.assert_allclose(found.states[0], rng.normal(rng.fold_in(keys, 0), (2, 2, 1)), rtol=1e-6)
+  assert actual.states.shape == actual.x0s.shape == (turns, 3, 2, 2, 1)
+  assert (actual.evaluations == turns).all() or solver == 'dopri5'
+  np.testing.assert_allclose(actual.states[0], rng.normal(rng.fold_in(keys, 0), (2, 2, 1)), rtol=1e-6)
   for i in (0, -1):  # heun's and predictor_corrector's odd turns are at the next time
     t = grid[0] if i == 0 else grid[-2]
-    np.testing.assert_allclose(found.x0s[i], exact(of.path)(found.states[i], t), atol=1e-4)
-  np.testing.assert_allclose(found.x, of.sample(NOTHING, keys, {}, solver=solver, steps=5), atol=1e-6)
+    np.testing.assert_allclose(actual.x0s[i], exact(of.path)(actual.states[i], t), atol=1e-4)
+  np.testing.assert_allclose(actual.x, of.sample(NOTHING, keys, {}, solver=solver, steps=5), atol=1e-6)
 
 
 def test_dormand_and_prince_s_table_is_of_fifth_order():
@@ -324,8 +324,8 @@ def test_integrate_takes_each_row_at_its_own_pace():
   k = np.array([1.0, 30.0, 200.0])  # y' = -k (y - sin t), y(0) = 1
   right = lambda t: (k**2 * np.sin(t) - k * np.cos(t)) / (1 + k**2) + (1 + k / (1 + k**2)) * np.exp(-k * t)  # noqa: E731
   np.testing.assert_allclose(y, np.stack([right(1), right(1)], axis=1), atol=1e-4)
-  for t, found in zip(passed, way, strict=True):
-    np.testing.assert_allclose(found, np.stack([right(t), right(t)], axis=1), atol=2e-4)
+  for t, actual in zip(passed, way, strict=True):
+    np.testing.assert_allclose(actual, np.stack([right(t), right(t)], axis=1), atol=2e-4)
   assert (np.diff(np.asarray(evaluations)) > 20).all()
   stopped, *_ = ode.integrate(slope, jnp.ones((3, 2)), jnp.zeros(()), jnp.ones(()), 1e-5, 1e-5, max_steps=30)
   assert np.isnan(np.asarray(stopped)).any(axis=1).tolist() == [False, False, True]
@@ -337,9 +337,9 @@ def test_the_likelihood_is_that_of_the_mixture(path, exactly):
   where, keys = PATHS[path], KEYS[:64]
   pick = rng.bernoulli(rng.fold_in(keys, 1), WEIGHT[1], (4, 4, 1)).astype(int)
   x_0 = jnp.asarray(MEAN)[pick] + jnp.asarray(STD)[pick] * rng.normal(rng.fold_in(keys, 2), (4, 4, 1))
-  found, evaluations = jax.jit(lambda x: log_prob(exact(where), where, x, keys, exactly))(x_0)
+  actual, evaluations = jax.jit(lambda x: log_prob(exact(where), where, x, keys, exactly))(x_0)
   density = sum(w * norm.pdf(x_0, m, s) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
-  bits = (np.asarray(found) - np.log(density).sum(axis=(1, 2, 3))) / 16 / np.log(2)
+  bits = (np.asarray(actual) - np.log(density).sum(axis=(1, 2, 3))) / 16 / np.log(2)
   assert abs(bits.mean()) < 1e-2
   if exactly:
     assert np.abs(bits).max() < 0.03
@@ -351,10 +351,10 @@ def test_the_likelihood_of_8_bit_images():
   of = model('Velocity', 'RectifiedFlow')
   gray = np.linspace(60, 200, 64).round()
   image = jnp.broadcast_to(jnp.asarray(gray / 127.5 - 1)[:, None, None, None], (64, 2, 2, 1))
-  found = jax.jit(of.nll)(NOTHING, batch_of(image), KEYS[:64])
+  actual = jax.jit(of.nll)(NOTHING, batch_of(image), KEYS[:64])
   edges = [(gray + half) / 127.5 - 1 for half in (-0.5, 0.5)]
   mass = sum(w * (norm.cdf(edges[1], m, s) - norm.cdf(edges[0], m, s)) for w, m, s in zip(WEIGHT, MEAN, STD, strict=True))
-  assert (np.asarray(found) + 4 * np.log(mass)).mean() / 4 / np.log(2) == pytest.approx(0, abs=1e-2)
+  assert (np.asarray(actual) + 4 * np.log(mass)).mean() / 4 / np.log(2) == pytest.approx(0, abs=1e-2)
 
 
 def peer_eps(x, t):
@@ -379,8 +379,8 @@ def test_solvers_are_those_of_diffusers(peers, name, steps, monkeypatch):
   x = jnp.asarray(peers['x'], jnp.float32)
   if name == 'euler':  # it begins at the deviation of y = x / alpha, sigma / alpha of t = 1, where x has 1
     x *= path.alpha(jnp.ones(())) * peers[f'{name}_{steps}_sigmas'].max()
-  found = solver(denoise, path, x, timesteps.uniform(path, steps), KEYS[:2]).x
-  np.testing.assert_allclose(found, peers[f'{name}_{steps}'], rtol=2e-5, atol=1e-4)
+  actual = solver(denoise, path, x, timesteps.uniform(path, steps), KEYS[:2]).x
+  np.testing.assert_allclose(actual, peers[f'{name}_{steps}'], rtol=2e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize('steps', [4, 10])
@@ -390,8 +390,8 @@ def test_ancestral_steps_of_learned_variance_are_those_of_diffusers(peers, steps
   monkeypatch.setattr(solvers.rng, 'normal', lambda i, shape: noise[i])
   predict = lambda x, t: (parameterizations.Eps().x0(path, t, x, peer_eps(x, t)), jnp.sin(5 * x))  # noqa: E731
   x = jnp.asarray(peers['x'], jnp.float32)
-  found = solvers.learned_ancestral(predict, path, x, timesteps.uniform(path, steps)[:-1], KEYS[:2]).x
-  np.testing.assert_allclose(found, peers[f'ddpm_learned_{steps}'], rtol=2e-5, atol=2e-4)
+  actual = solvers.learned_ancestral(predict, path, x, timesteps.uniform(path, steps)[:-1], KEYS[:2]).x
+  np.testing.assert_allclose(actual, peers[f'ddpm_learned_{steps}'], rtol=2e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize('steps', [2, 10])
@@ -405,8 +405,8 @@ def test_heun_is_that_of_diffusers(peers, steps):
     return y - sigma * peer_eps(y / jnp.sqrt(sigma**2 + 1), vp.time(sigma))
 
   start = jnp.asarray(peers['x'], jnp.float32) * sigmas[0]
-  found = solvers.heun(denoise, path, start, sigmas, None).x
-  np.testing.assert_allclose(found, peers[f'heun_{steps}'], rtol=2e-5, atol=1e-4)
+  actual = solvers.heun(denoise, path, start, sigmas, None).x
+  np.testing.assert_allclose(actual, peers[f'heun_{steps}'], rtol=2e-5, atol=1e-4)
 
 
 def test_edm_s_euler_and_preconditioning_are_those_of_diffusers(peers):
@@ -414,5 +414,5 @@ def test_edm_s_euler_and_preconditioning_are_those_of_diffusers(peers):
   grid = timesteps.karras(path, 18)
   np.testing.assert_allclose(grid, peers['edm_18_sigmas'], rtol=1e-4)
   denoise = lambda y, s: karras.x0(path, s, y, peer_eps(karras.c_in(path, s) * y, karras.c_noise(path, s)))  # noqa: E731
-  found = solvers.euler(denoise, path, 80 * jnp.asarray(peers['x'], jnp.float32), grid).x
-  np.testing.assert_allclose(found, peers['edm_18'], rtol=2e-5, atol=1e-4)
+  actual = solvers.euler(denoise, path, 80 * jnp.asarray(peers['x'], jnp.float32), grid).x
+  np.testing.assert_allclose(actual, peers['edm_18'], rtol=2e-5, atol=1e-4)

@@ -25,10 +25,10 @@ from tests.conftest import noise, same_bits
 
 
 def test_digits_are_those_of_scikit_learn():
-  found, data = [open_data('digits', 8, split) for split in ('train', 'test')], load_digits()
-  images = np.concatenate([source.images[..., 0] for source in found])
+  actual, data = [open_data('digits', 8, split) for split in ('train', 'test')], load_digits()
+  images = np.concatenate([source.images[..., 0] for source in actual])
   np.testing.assert_array_equal(images, np.round(data.images * (255 / 16)))
-  np.testing.assert_array_equal(np.concatenate([source.cond['label'] for source in found]), data.target)
+  np.testing.assert_array_equal(np.concatenate([source.cond['label'] for source in actual]), data.target)
 
 
 def test_digits():
@@ -196,7 +196,7 @@ def test_image_folder_without_labels_grayscale(tmp_path):
 
 
 def test_image_folder_errors(tmp_path):
-  with pytest.raises(UsageError, match='holds no images'):
+  with pytest.raises(UsageError, match='contains no images'):
     open_data(str(tmp_path), 8)
   folder(tmp_path)
   Image.new('L', (8, 8), 3).save(tmp_path / 'dog' / 'gray.png')
@@ -350,11 +350,11 @@ def test_damaged_exif_changes_no_pixel(tmp_path, kind):
     for place, value in edits:
       exif[place % len(exif)] = value
     exif = bytes(exif[:length] if cut and length > 6 else exif)
-    found = read_alone(tmp_path, f'a.{kind}', photo(kind, exif))
+    actual = read_alone(tmp_path, f'a.{kind}', photo(kind, exif))
     whole = exif_bytes(6, order)
     if exif[:16] == whole[:16] and exif[ORIENTATION] == whole[ORIENTATION]:  # the tag can be found
-      assert same_bits(found, turned[6])
-    assert any(same_bits(found, pixels) for pixels in turned.values())
+      assert same_bits(actual, turned[6])
+    assert any(same_bits(actual, pixels) for pixels in turned.values())
 
   check()
 
@@ -435,8 +435,8 @@ def test_grayscale_of_other_depths_is_scaled_by_its_range_or_refused(tmp_path):
   packed = b''.join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in twelve.reshape(-1, 2).tolist())
   tags = [(256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 9 * 12 + 4), (277, 1), (278, 8), (279, len(packed))]
   tiff = b'II*\0' + struct.pack('<IH', 8, len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, x) for tag, x in tags)
-  found = read_alone(tmp_path, 'a.tif', tiff + bytes(4) + packed)
-  assert abs(found[..., 0].ravel() - twelve / 4095 * 255).max() <= 1
+  actual = read_alone(tmp_path, 'a.tif', tiff + bytes(4) + packed)
+  assert abs(actual[..., 0].ravel() - twelve / 4095 * 255).max() <= 1
   for kind in (np.int32, np.float32):
     (tmp_path / kind.__name__).mkdir()
     Image.fromarray(levels.astype(kind)).save(tmp_path / kind.__name__ / 'a.tif')
@@ -543,14 +543,14 @@ def decoded(tmp_path, monkeypatch):
   """Every folder's images are kept, in a cache of its own. The files that are decoded, in a list."""
   monkeypatch.setenv('GENJAX_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setattr(folder_module, 'CACHED_FILES', 1)
-  read, seen = folder_module.read_photo, []
+  read, names = folder_module.read_photo, []
 
   def noted(path, *args, **kwargs):
-    seen.append(path.name)
+    names.append(path.name)
     return read(path, *args, **kwargs)
 
   monkeypatch.setattr(folder_module, 'read_photo', noted)
-  return seen
+  return names
 
 
 def test_a_folder_is_decoded_once(tmp_path, decoded, capsys):

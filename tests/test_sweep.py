@@ -1,4 +1,4 @@
-"""sweep.py: every combination is a run; what is done is skipped, and failures do not stop the others."""
+"""sweep.py: every combination is a run; finished runs are skipped, and failures do not stop the others."""
 
 import json
 import shlex
@@ -25,10 +25,10 @@ def entries(text):
 
 
 def test_every_combination_and_seed_is_a_run():
-  found = entries('--set a.width=1,2 --set b.width="(1,2),(3,)" --seeds 2 --workdir w')
-  assert len(found) == 8
-  assert str(found[0].workdir) == 'w/a.width=1,b.width=_1,2_,seed=0'
-  assert found[-1].overrides == {'a.width': '2', 'b.width': '(3,)', 'train.seed': '1'}
+  actual = entries('--set a.width=1,2 --set b.width="(1,2),(3,)" --seeds 2 --workdir w')
+  assert len(actual) == 8
+  assert str(actual[0].workdir) == 'w/a.width=1,b.width=_1,2_,seed=0'
+  assert actual[-1].overrides == {'a.width': '2', 'b.width': '(3,)', 'train.seed': '1'}
   assert [str(entry.workdir) for entry in entries('--set x.y=1 --workdir w')] == ['w/y=1']
   assert [str(entry.workdir) for entry in entries('--workdir w')] == ['w/run']
   named = entries('--set objective.loss.cls=objectives.gan.losses.Hinge,objectives.gan.losses.NonSaturating --workdir w')
@@ -37,11 +37,11 @@ def test_every_combination_and_seed_is_a_run():
 
 def test_a_random_subset_is_the_same_each_time_and_keeps_all_seeds():
   text = '--set a=1,2,3,4,5 --set b=1,2,3,4,5 --seeds 2 --random 6'
-  found = entries(text)
-  assert found == entries(text)
-  assert len(found) == 12
-  assert all(entry in entries(text.removesuffix(' --random 6')) for entry in found)
-  assert found != entries(f'{text} --random_seed 1')
+  actual = entries(text)
+  assert actual == entries(text)
+  assert len(actual) == 12
+  assert all(entry in entries(text.removesuffix(' --random 6')) for entry in actual)
+  assert actual != entries(f'{text} --random_seed 1')
 
 
 @pytest.mark.parametrize(

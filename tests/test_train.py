@@ -38,7 +38,7 @@ from tests.test_conditioners import Tint
       (['--config.train.batch_size=0'], 'train.batch_size=0 must be 1 or more'),
       (['--config.train.strategy=tpu'], "train.strategy='tpu' must be one of jit, fsdp, pmap"),
       (['--config.objective.conditioner.cls=conditioners.ClassLable'], 'Did you mean conditioners.ClassLabel'),
-      (['--config=configs/digit_vae.py'], "there is no config file 'configs/digit_vae.py'"),
+      (['--config=configs/digit_vae.py'], '--config configs/digit_vae.py: there is no such config file'),
       (['--config.train.steps=many'], '--config.train.steps=many must be an integer'),
       (['--confg=x'], '--confg=x'),
       (['--config.optim.model.learning_rate=1e-4'], '--config.optim.model.learning_rate is a section: override a value in it'),
@@ -57,7 +57,7 @@ from tests.test_conditioners import Tint
     *(0, 5, 12, 15, 16),
   ),
 )
-def test_a_user_s_mistake_ends_in_a_line_and_not_a_traceback(tmp_path, more, message):
+def test_mistakes_end_in_one_line_without_a_traceback(tmp_path, more, message):
   text = train('digits_vae', tmp_path / 'run', '--config.train.steps=5', *more, status=1)
   assert message in text
   assert 'Traceback' not in text
@@ -98,7 +98,7 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_a_run_with_classes_of_the_user_s_goes_on(tmp_path):
+def test_a_run_with_custom_classes_resumes(tmp_path):
   (tmp_path / 'parts_of_mine.py').write_text(PARTS_OF_MINE)
   (tmp_path / 'mine.py').write_text(CONFIG_OF_MINE)
 
@@ -109,8 +109,8 @@ def test_a_run_with_classes_of_the_user_s_goes_on(tmp_path):
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
-  said = 'is not of genjax. If you trust the code of parts_of_mine, give --allow_package parts_of_mine.'
-  assert said in trained(2, status=1)
+  message = 'is not of genjax. If you trust the code of parts_of_mine, add --allow_package parts_of_mine.'
+  assert message in trained(2, status=1)
   trained(2, '--allow_package=parts_of_mine')
   written = json.loads((tmp_path / 'run' / 'config.json').read_text())['objective']
   assert written['loss'] == {'cls': 'parts_of_mine.Loss', 'scale': 1.0}
@@ -120,7 +120,7 @@ def test_a_run_with_classes_of_the_user_s_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_class_is_given_on_the_command_line(tmp_path):
+def test_another_class_is_set_on_the_command_line(tmp_path):
   words = ['--config.objective.loss.cls=objectives.gan.losses.Hinge', '--dry_run']
   text = train('digits_gan', tmp_path / 'run', *words)
   assert 'objective.loss.smoothing: dropped' in text
@@ -128,7 +128,7 @@ def test_another_class_is_given_on_the_command_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bad_image_met_on_the_way_loses_nothing(tmp_path):
+def test_an_unreadable_image_during_training_loses_no_steps(tmp_path):
   more = images_of_which_one_is_empty(tmp_path / 'images')
   more += ['--config.train.steps=20', '--config.train.batch_size=1']
   text = train('digits_vae', tmp_path / 'run', *more, status=1)
@@ -150,12 +150,12 @@ def objects_of(name, path, conditioner=None, **data):
 
 def test_the_number_of_classes_follows_from_the_data(tmp_path):
   for label in (np.arange(8) % 3, np.arange(8)):
-    made = objects_of('digits_vae', tmp_path / 'x.npz', label=label)
+    built = objects_of('digits_vae', tmp_path / 'x.npz', label=label)
     classes = label.max() + 1
-    assert made.objective.conditioner == ClassLabel(classes)
-    assert made.resolved['objective']['conditioner'] == {'cls': 'conditioners.ClassLabel', 'classes': classes}
-    assert made.resolved['data']['classes'] == [str(i) for i in range(classes)]
-    assert made.resolved['data']['cond'] == {'label': ['int32', []]}
+    assert built.objective.conditioner == ClassLabel(classes)
+    assert built.resolved['objective']['conditioner'] == {'cls': 'conditioners.ClassLabel', 'classes': classes}
+    assert built.resolved['data']['classes'] == [str(i) for i in range(classes)]
+    assert built.resolved['data']['cond'] == {'label': ['int32', []]}
   unlabeled = objects_of('digits_vae', tmp_path / 'x.npz', UNCONDITIONAL)
   assert unlabeled.objective.conditioner == Unconditional()
   assert (unlabeled.resolved['data']['classes'], unlabeled.resolved['data']['cond']) == ([], {})
@@ -168,14 +168,14 @@ def test_conditions_that_data_or_networks_do_not_have_are_refused_with_a_remedy(
     objects_of('digits_vae', path)
   with pytest.raises(UsageError, match=rf'x.npz.*3 classes.*classes=5: remove it.*{remedy}'):
     objects_of('digits_vae', path, CLASSES | {'classes': 5}, label=label)
-  made = objects_of('digits_vq', path, CLASSES, label=label)
-  both = dataclasses.replace(made.objective, conditioner=Together((ClassLabel(3), Tint())))
-  source = Arrays('x', made.source.images, made.source.cond | {'tint': np.ones((8, 3), np.float32)}, made.source.classes)
+  built = objects_of('digits_vq', path, CLASSES, label=label)
+  both = dataclasses.replace(built.objective, conditioner=Together((ClassLabel(3), Tint())))
+  source = Arrays('x', built.source.images, built.source.cond | {'tint': np.ones((8, 3), np.float32)}, built.source.classes)
   with pytest.raises(UsageError, match=r'no tint'):
-    check_fit(both, made.optimizers, made.source)
+    check_fit(both, built.optimizers, built.source)
   with pytest.raises(UsageError, match=rf"'tint'.*no network of VQVAE reads.*{remedy}"):
-    check_fit(both, made.optimizers, source)
-  check_fit(dataclasses.replace(both, prior=Tinted(both.prior.image_shape, 64)), made.optimizers, source)  # one is enough
+    check_fit(both, built.optimizers, source)
+  check_fit(dataclasses.replace(both, prior=Tinted(both.prior.image_shape, 64)), built.optimizers, source)  # one is enough
 
 
 class Tinted(PixelTransformer):
@@ -189,7 +189,7 @@ def test_an_override_that_would_change_the_number_of_steps_is_refused():
     refuse_shared_steps(config, ['train.steps', 'optim.discriminator.learning_rate.steps'])
 
 
-def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
+def test_dry_run_describes_the_run_and_writes_nothing(tmp_path):
   text = train('digits_gan', tmp_path / 'run', '--dry_run')
   assert '"cls": "objectives.gan.gan.GAN"' in text
   assert f'"hash": "{open_data("digits", 8).contents().hash}"' in text
@@ -202,7 +202,7 @@ def test_dry_run_says_what_it_would_be_and_makes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_game_that_ends_before_it_has_grown_says_so(tmp_path):
+def test_a_warning_if_training_ends_before_the_last_level(tmp_path):
   text = train('digits_progressive', tmp_path / 'run', '--dry_run', '--config.train.steps=10')
   assert 'train.steps=10: all levels are used only from step 1200' in text
 
@@ -216,7 +216,7 @@ def test_without_arguments_it_is_the_digits_flow():
 
 
 @pytest.mark.slow
-def test_a_finished_run_says_so_and_goes_on_when_asked(tmp_path):
+def test_a_finished_run_prints_a_message_and_continues_with_more_steps(tmp_path):
   first = ['--config.train.steps=4', '--config.train.checkpoint_every=2']
   train('digits_vae', tmp_path / 'run', *first)
   assert 'nothing to do. Raise train.steps' in train('digits_vae', tmp_path / 'run', *first)
@@ -246,7 +246,7 @@ def test_a_schedule_of_a_part_of_the_steps_follows_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_due_at_a_saved_step_is_made_up_for(tmp_path):
+def test_actions_that_were_due_at_a_saved_step_are_done_on_resume(tmp_path):
   """A kill between the save of a step and its picture, in the middle and at the end."""
   run, options = tmp_path / 'run', ['--config.train.checkpoint_every=2', '--config.train.sample_every=2']
   train('digits_gan', run, *options, '--config.train.steps=2')

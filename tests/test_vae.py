@@ -61,14 +61,14 @@ def test_ways_through_latents_are_straight_and_one_at_a_time():
   x, z = jnp.zeros((4, 2, 3, 1)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)) * [1, 5, 3], jnp.float32)
   cond = {'label': jax.nn.one_hot(jnp.arange(4), 3)}
   decode = lambda z, cond: jnp.stack([z, cond['label']], axis=1)[..., None]  # what it is given, as an image  # noqa: E731
-  found = previews.latent_previews(decode, x, z, cond)
-  np.testing.assert_array_equal(found['reconstructions'][1], decode(z, cond))
-  way = np.asarray(found['interpolation'])[..., 0]
+  actual = previews.latent_previews(decode, x, z, cond)
+  np.testing.assert_array_equal(actual['reconstructions'][1], decode(z, cond))
+  way = np.asarray(actual['interpolation'])[..., 0]
   assert way.shape == (2, 10, 2, 3)
   z, label = np.asarray(z), np.asarray(cond['label'])
   np.testing.assert_allclose(way[1, :, 0], z[2] + np.linspace(0, 1, 10)[:, None] * (z[3] - z[2]), rtol=1e-5)
   np.testing.assert_allclose(way[1, :, 1], label[2] + np.linspace(0, 1, 10)[:, None] * (label[3] - label[2]), atol=1e-6)
-  moved = np.asarray(found['traversal'])[..., 0]
+  moved = np.asarray(actual['traversal'])[..., 0]
   order = np.argsort(-z.var(axis=0))
   for row, latent in enumerate(order):
     expected = np.tile(z[0], (10, 1))
@@ -98,15 +98,15 @@ def test_the_bound_of_k_draws_rises_to_the_evidence():
 
 def test_the_doubly_reparameterized_gradient_is_the_same_and_quieter():
   parts = [jax.tree.map(lambda a, i=i: a[i * 64 : (i + 1) * 64], (SAME, KEYS)) for i in range(64)]
-  found = {}
+  actual = {}
   for doubly in (False, True):
     iwae = IWAE(Encoder(), Decoder(), Gaussian(SIGMA), k=32, doubly=doubly)
     slope = jax.jit(jax.grad(lambda model, batch, keys: iwae.loss({'model': model}, START, batch, keys)[0]))
     slopes = [slope(WIDE, *part) for part in parts]
-    found[doubly] = jax.tree.map(lambda *xs: np.stack(xs), *slopes)
+    actual[doubly] = jax.tree.map(lambda *xs: np.stack(xs), *slopes)
   for player in ('encoder', 'decoder'):
-    for name, plain in found[False][player].items():
-      doubly = found[True][player][name]
+    for name, plain in actual[False][player].items():
+      doubly = actual[True][player][name]
       error = np.sqrt(plain.var(axis=0) + doubly.var(axis=0)) / 8
       assert (np.abs(plain.mean(axis=0) - doubly.mean(axis=0)) < 4 * error + 1e-6).all(), name
       if player == 'encoder':
@@ -162,9 +162,9 @@ def test_the_three_parts_of_the_kl_by_brute_force():
   batch = batch_of_rows(rows)
   vae = BetaTCVAE(Encoder(), Decoder(), Gaussian(SIGMA), alpha=2.0, beta=5.0, gamma=0.5)
   params = vae.init(jax.random.key(0), batch).params
-  found = vae.encode(params, batch, KEYS[:6])
-  z = found.sample(KEYS[:6])
-  mean, var, at = (np.asarray(a, np.float64) for a in (found.mean, np.exp(found.log_var), z))
+  posterior = vae.encode(params, batch, KEYS[:6])
+  z = posterior.sample(KEYS[:6])
+  mean, var, at = (np.asarray(a, np.float64) for a in (posterior.mean, np.exp(posterior.log_var), z))
   each = lambda i, j, d: np.exp(-0.5 * (at[i, d] - mean[j, d]) ** 2 / var[j, d]) / np.sqrt(2 * np.pi * var[j, d])  # noqa: E731
   expected = []
   for i in range(6):
@@ -173,9 +173,9 @@ def test_the_three_parts_of_the_kl_by_brute_force():
     prior = np.exp(-0.5 * at[i] ** 2) / np.sqrt(2 * np.pi)
     own = each(i, i, 0) * each(i, i, 1)
     expected.append([np.log(own / joint), np.log(joint / np.prod(marginals)), np.log(np.prod(marginals) / np.prod(prior))])
-  parts = np.stack(vae.decomposition(found, z, 6), axis=1)
+  parts = np.stack(vae.decomposition(posterior, z, 6), axis=1)
   np.testing.assert_allclose(parts, expected, rtol=1e-3, atol=1e-4)
-  value, _ = vae.regularizer(found, z, START._replace(data_size=6))
+  value, _ = vae.regularizer(posterior, z, START._replace(data_size=6))
   assert float(value) == pytest.approx(np.mean(expected, axis=0) @ [2.0, 5.0, 0.5], rel=1e-3)
 
 
@@ -188,13 +188,13 @@ def test_the_three_parts_of_the_kl_of_a_discrete_latent_are_its_sums_over_all_va
   information = (q_zx * np.log(q_zx / (q_z / 4))).sum()
   total_correlation = (q_z * np.log(q_z / np.outer(*marginals))).sum()
   dimensions = (marginals * np.log(marginals / prior)).sum()
-  found = np.zeros(3)
+  actual = np.zeros(3)
   for a, b in np.ndindex(3, 3):  # all four images have this z; how often each has it weighs its answer
     log_q = np.log(np.stack([table[:, 0, a], table[:, 1, b]], axis=1))
     pairs = jnp.asarray(np.broadcast_to(log_q, (4, 4, 2)), jnp.float32)
     log_prior = jnp.full(4, np.log(prior[0, a] * prior[1, b]), jnp.float32)
-    found += q_zx[:, a, b] @ np.stack(decomposition(pairs, log_prior, 4), axis=1)
-  np.testing.assert_allclose(found, [information, total_correlation, dimensions], rtol=1e-5)
+    actual += q_zx[:, a, b] @ np.stack(decomposition(pairs, log_prior, 4), axis=1)
+  np.testing.assert_allclose(actual, [information, total_correlation, dimensions], rtol=1e-5)
   assert total_correlation > 0.01
 
 
@@ -203,10 +203,12 @@ def test_the_density_of_codes_is_estimated_without_bias():
   rows = np.random.default_rng(0).normal(0, 0.5, (12, 4))
   vae = BetaTCVAE(Encoder(), Decoder(), Gaussian(SIGMA))
   params = vae.init(jax.random.key(0), batch_of_rows(rows)).params
-  found = vae.encode(params, batch_of_rows(rows), KEYS[:12])
-  z, first = found.sample(KEYS[:12]), jax.jit(lambda *parts: vae.decomposition(*parts, 12)[0])
-  density = lambda rows: np.exp(-first(jax.tree.map(lambda a: a[rows], found), z[rows])) * own[rows]  # noqa: E731
-  own = np.exp([float(x) for x in -0.5 * ((z - found.mean) ** 2 * np.exp(-found.log_var) + found.log_var).sum(axis=1)])
+  posterior = vae.encode(params, batch_of_rows(rows), KEYS[:12])
+  z, first = posterior.sample(KEYS[:12]), jax.jit(lambda *parts: vae.decomposition(*parts, 12)[0])
+  density = lambda rows: np.exp(-first(jax.tree.map(lambda a: a[rows], posterior), z[rows])) * own[rows]  # noqa: E731
+  own = np.exp(
+    [float(x) for x in -0.5 * ((z - posterior.mean) ** 2 * np.exp(-posterior.log_var) + posterior.log_var).sum(axis=1)]
+  )
   whole = density(np.arange(12))[0]
   random = np.random.default_rng(1)
   halves = [density(np.concatenate([[0], 1 + random.permutation(11)[:5]]))[0] for _ in range(400)]
@@ -214,7 +216,7 @@ def test_the_density_of_codes_is_estimated_without_bias():
   assert np.std(halves) > 0.02 * whole
 
 
-def test_an_encoder_that_sees_noise_is_told_so_and_the_likelihood_is_not():
+def test_corruption_changes_the_encoder_s_input_and_not_the_likelihood():
   batch = batch_of_rows(np.zeros((8, 4)))
   clean, noisy = (VAE(Encoder(), Decoder(), Gaussian(SIGMA), corruption=c) for c in (0.0, 0.5))
   params = clean.init(jax.random.key(0), batch).params
@@ -231,10 +233,10 @@ def test_bernoulli_is_the_mean_over_binarizations():
   expected = (weight * np.log(np.where(rows, theta, 1 - theta)).sum(axis=1)).sum()
   shaped = lambda a: jnp.asarray(a, jnp.float32).reshape(1, 2, 2, 1)  # noqa: E731
   assert float(Bernoulli().log_prob(shaped(logits), shaped(2 * p - 1), {})[0]) == pytest.approx(expected, rel=1e-5)
-  seen = BinarizedBernoulli().observe(jnp.broadcast_to(shaped(2 * p - 1), (N, 2, 2, 1)), KEYS, jnp.arange(N))
-  assert set(np.unique(seen)) == {-1, 1}
-  found = BinarizedBernoulli().log_prob(jnp.broadcast_to(shaped(logits), (N, 2, 2, 1)), seen, {})
-  assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / 64)
+  observed = BinarizedBernoulli().observe(jnp.broadcast_to(shaped(2 * p - 1), (N, 2, 2, 1)), KEYS, jnp.arange(N))
+  assert set(np.unique(observed)) == {-1, 1}
+  actual = BinarizedBernoulli().log_prob(jnp.broadcast_to(shaped(logits), (N, 2, 2, 1)), observed, {})
+  assert float(actual.mean()) == pytest.approx(expected, abs=4 * float(actual.std()) / 64)
 
 
 def test_static_binarization_follows_from_the_place_in_the_data_set():
@@ -243,8 +245,8 @@ def test_static_binarization_follows_from_the_place_in_the_data_set():
   static, dynamic = BinarizedBernoulli(static=True), BinarizedBernoulli()
   a, b = static.observe(x, KEYS[:64], row), static.observe(x[::-1], KEYS[64:128], row[::-1])[::-1]
   np.testing.assert_array_equal(a, b)
-  drawn = [np.asarray(dynamic.observe(x, keys, row)) for keys in (KEYS[:64], KEYS[64:128])]
-  assert (drawn[0] != drawn[1]).mean() > 0.2
+  samples = [np.asarray(dynamic.observe(x, keys, row)) for keys in (KEYS[:64], KEYS[64:128])]
+  assert (samples[0] != samples[1]).mean() > 0.2
   assert (
     np.asarray(static.observe(x, KEYS[:64], row + 64)) != np.asarray(a)
   ).mean() > 0.2  # another place, other draws everywhere
@@ -271,10 +273,10 @@ def test_a_calibrated_deviation_puts_the_error_under_a_logarithm():
   batch, vae = batch_of_rows(rows), VAE(Encoder(), Decoder(), CalibratedGaussian())
   params, buffers = vae.init(jax.random.key(0), batch)
   assert float(buffers['likelihood']['mse']) == 1
-  found, _, out, _ = vae.elbo_terms(params, buffers, batch, KEYS[:32])
-  mse = jnp.square(found.x - out).mean()
-  log_prob = lambda out: CalibratedGaussian().log_prob(out, found.x, {'mse': mse}).mean()  # noqa: E731
-  under = lambda out: -2 * jnp.log(jnp.square(found.x - out).mean())  # noqa: E731 - D / 2 log of it
+  encoded, _, out, _ = vae.elbo_terms(params, buffers, batch, KEYS[:32])
+  mse = jnp.square(encoded.x - out).mean()
+  log_prob = lambda out: CalibratedGaussian().log_prob(out, encoded.x, {'mse': mse}).mean()  # noqa: E731
+  under = lambda out: -2 * jnp.log(jnp.square(encoded.x - out).mean())  # noqa: E731 - D / 2 log of it
   np.testing.assert_allclose(jax.grad(log_prob)(out), jax.grad(under)(out), rtol=1e-4)
   _, aux = vae.loss(params, START._replace(buffers=buffers), batch, KEYS[:32])
   assert float(aux.buffers['likelihood']['mse']) == pytest.approx(1 + 0.01 * (float(mse) - 1), rel=1e-5)
@@ -299,24 +301,24 @@ def test_the_logistic_mixture_sums_to_one(channels, scale):
 def test_the_logistic_mixture_is_the_difference_of_its_distribution_function():
   mixture, x = LogisticMixture(1), all_levels(1)
   out = jnp.asarray([0.7, 0.2, -2.0]).reshape(1, 1, 1, 3)
-  found = np.exp(mixture.log_prob(jnp.broadcast_to(out, (256, 1, 1, 3)), x, {}))
+  actual = np.exp(mixture.log_prob(jnp.broadcast_to(out, (256, 1, 1, 3)), x, {}))
   edges = np.concatenate([[-np.inf], (np.arange(1, 256) - 0.5) * 2 / 255 - 1, [np.inf]])
-  np.testing.assert_allclose(found, np.diff(1 / (1 + np.exp(-(edges - 0.2) / np.exp(-2.0)))), rtol=2e-3, atol=1e-7)
+  np.testing.assert_allclose(actual, np.diff(1 / (1 + np.exp(-(edges - 0.2) / np.exp(-2.0)))), rtol=2e-3, atol=1e-7)
 
 
 def test_draws_of_the_logistic_mixture_are_as_frequent_as_it_says():
   mixture, n = LogisticMixture(2), 40 * N
   out = jnp.asarray([0.5, -0.2, -0.6, 0.1, -2.0, -1.0, 0.9, 0.5, 0.3, -2.5, -1.5, -0.8]).reshape(1, 1, 1, -1)
   keys = rng.image_keys(jax.random.key(2), jnp.arange(n))
-  drawn = np.asarray(jax.jit(mixture.sample)(jnp.broadcast_to(out, (n, *out.shape[1:])), keys))[:, 0, 0]
+  samples = np.asarray(jax.jit(mixture.sample)(jnp.broadcast_to(out, (n, *out.shape[1:])), keys))[:, 0, 0]
   x = all_levels(2)
   p = np.exp(np.asarray(jax.jit(mixture.log_prob)(jnp.broadcast_to(out, (len(x), *out.shape[1:])), x, {}), np.float64))
   levels = np.asarray(x)[:, 0, 0]
   for function in (lambda v: v[:, 0], lambda v: v[:, 1], lambda v: v[:, 0] * v[:, 1], lambda v: v[:, 1] ** 2):
     expected = (p * function(levels)).sum()
-    assert function(drawn).mean() == pytest.approx(expected, abs=4 * function(drawn).std() / np.sqrt(n))
-  assert (np.abs((drawn + 1) / LEVEL - np.round((drawn + 1) / LEVEL)) < 1e-3).all()
-  assert np.corrcoef(drawn.T)[0, 1] > 0.1  # the second channel hears the first
+    assert function(samples).mean() == pytest.approx(expected, abs=4 * function(samples).std() / np.sqrt(n))
+  assert (np.abs((samples + 1) / LEVEL - np.round((samples + 1) / LEVEL)) < 1e-3).all()
+  assert np.corrcoef(samples.T)[0, 1] > 0.1  # the second channel depends on the first
 
 
 def test_the_decoder_answers_what_the_likelihood_reads():
@@ -372,7 +374,7 @@ def test_an_unknown_estimator_is_named():
 
 @pytest.mark.slow
 def test_all_families_are_measured_by_the_same_binary_images():
-  observed, found = [], []
+  observed, actual = [], []
 
   class Watched(BinarizedBernoulli):
     def observe(self, x, keys, row):
@@ -394,7 +396,7 @@ def test_all_families_are_measured_by_the_same_binary_images():
       observed.clear()
       return objective.nll(variables, batch, KEYS[:4], estimator), observed[0]
 
-    found.append(jax.jit(seen)(variables)[1])
-  assert set(np.unique(found[0])) == {-1, 1}
-  for x in found[1:]:
-    np.testing.assert_array_equal(x, found[0])
+    actual.append(jax.jit(seen)(variables)[1])
+  assert set(np.unique(actual[0])) == {-1, 1}
+  for x in actual[1:]:
+    np.testing.assert_array_equal(x, actual[0])

@@ -23,11 +23,11 @@ from tests.mixture import CONTEXT, KEYS, MU, SHAPE, S, cost_of_levels, log_mass,
 
 
 class ExactEps(nn.Module):
-  """eps of normal data at gamma = 8 times what it is told, plus a parameter."""
+  """eps of normal data at gamma = 8 c_noise, plus a parameter."""
 
   @nn.compact
-  def __call__(self, z, evaluation_summary, cond=NO_COND):
-    gamma = 8 * evaluation_summary[:, None, None, None]
+  def __call__(self, z, c_noise, cond=NO_COND):
+    gamma = 8 * c_noise[:, None, None, None]
     a, b = (jnp.sqrt(jax.nn.sigmoid(s * gamma)) for s in (-1, 1))
     x_0 = MU + a * S**2 / (a**2 * S**2 + b**2) * (z - a * MU)
     return (z - a * x_0) / b + self.param('off', nn.initializers.zeros, ())
@@ -56,9 +56,9 @@ def test_the_schedule_rises_from_end_to_end():
 
 def test_vdm_s_loss_is_the_bound_and_tight():
   loss = jax.jit(lambda p, keys: VDM_.loss(p, CONTEXT, BATCH, keys))
-  found = np.mean([float(loss(VARIABLES.params, rng.fold_in(KEYS[:2048], i))[0]) for i in range(8)])
+  actual = np.mean([float(loss(VARIABLES.params, rng.fold_in(KEYS[:2048], i))[0]) for i in range(8)])
   right = -log_mass(np.asarray(BATCH.image, np.float64), [1.0], [MU], [S]).mean() / np.log(2) + cost_of_levels(np.exp(-6.65))
-  assert found == pytest.approx(right, abs=0.15)
+  assert actual == pytest.approx(right, abs=0.15)
   nats = jax.jit(VDM_.nll)(VARIABLES, BATCH, KEYS[:2048]).mean() / 4 / np.log(2)
   assert float(nats) == pytest.approx(right, abs=0.03)
   by_ode = jax.jit(functools.partial(VDM_.nll, estimator='ode'))(VARIABLES, BATCH, KEYS[:2048]).mean() / 4 / np.log(2)

@@ -1,4 +1,4 @@
-"""VQGAN: what the decoder's last layer hears of either side, and who moves whom."""
+"""VQGAN: the gradients of the last layer of the decoder, and which loss updates which player."""
 
 import jax
 import jax.numpy as jnp
@@ -34,21 +34,21 @@ def made(**options):
 
 
 @pytest.mark.parametrize('adversarial', [None, pytest.param(RelativisticPairing(), marks=pytest.mark.slow)])
-def test_the_last_layer_hears_both_sides_alike(adversarial):
+def test_the_last_layer_balances_the_gradients_of_both_losses(adversarial):
   model = made(**({'adversarial': adversarial} if adversarial else {}), adversarial_weight=0.5)
   variables = jax.jit(model.init)(jax.random.key(0), BATCH)
   params, embedded = variables.params, model.conditioner.embed(BATCH.cond)
   at = lambda buffers, step=1: Context(jnp.int32(step), {}, buffers, 6)  # noqa: E731
 
   def terms(decoder):
-    """What reconstructs, and what plays, as the paper writes them."""
+    """The reconstruction and the adversarial loss, as in the paper."""
     x, index, own = model.codes(params, variables.buffers, BATCH, rng.fold_in(KEYS, 0))
     out = model.decode({'model': {'decoder': decoder}}, model.quantizer.vector(index, own))
     image = model.likelihood.mean(out)
-    judged = [model.discriminate(params, variables.buffers, a, embedded) for a in (image, x)]
-    apart = perceptual_distance(judged[0][1], judged[1][1]).mean()
+    outputs = [model.discriminate(params, variables.buffers, a, embedded) for a in (image, x)]
+    apart = perceptual_distance(outputs[0][1], outputs[1][1]).mean()
     rebuilt = -model.likelihood.log_prob(out, x, {}).mean() + 3.0 * apart
-    return rebuilt, model.adversarial.generator(judged[1][0].ravel(), judged[0][0].ravel())
+    return rebuilt, model.adversarial.generator(outputs[1][0].ravel(), outputs[0][0].ravel())
 
   decoder = params['model']['decoder']
   slopes = [jax.jit(jax.grad(lambda decoder, i=i: terms(decoder)[i]))(decoder) for i in (0, 1)]
@@ -69,7 +69,7 @@ def test_the_last_layer_hears_both_sides_alike(adversarial):
 
 
 @pytest.mark.slow
-def test_the_discriminator_tells_images_from_their_reconstructions():
+def test_the_discriminator_distinguishes_images_from_reconstructions():
   model = made(discriminator=DCGANDiscriminator(8, 'spectral'), penalties={'r1': R1(2.0)})
   variables = jax.jit(model.init)(jax.random.key(0), BATCH)
   loss, aux = jax.jit(model.discriminator_loss)(variables.params, Context(jnp.int32(1), {}, variables.buffers, 6), BATCH, KEYS)
@@ -86,8 +86,8 @@ def test_patches_see_what_is_near_them():
   x = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
   params = jax.jit(network.init)(jax.random.key(1), x)
   assert network.apply(params, x).shape == (1, 16, 16)
-  seen = np.asarray(jax.jit(jax.grad(lambda x: network.apply(params, x)[0, 8, 8]))(x))[0, ..., 0] != 0
-  rows, columns = np.nonzero(seen)
+  visible = np.asarray(jax.jit(jax.grad(lambda x: network.apply(params, x)[0, 8, 8]))(x))[0, ..., 0] != 0
+  rows, columns = np.nonzero(visible)
   # Its field by the recursion r -> r + (4 - 1) s from the logit down: 4, 7, 16, 34.
   assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (34, 34)
 

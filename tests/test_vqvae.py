@@ -144,16 +144,16 @@ def test_previews_of_codes_begin_with_what_is_used_most():
   model = made(FSQ((3, 3)))
   batch = batch_of(jnp.tanh(jax.random.normal(jax.random.key(1), (8, 4, 4, 1))))
   variables = jax.jit(model.init)(jax.random.key(0), batch)
-  found = jax.jit(model.previews)(variables, batch, KEYS[:8])
+  actual = jax.jit(model.previews)(variables, batch, KEYS[:8])
   index = np.asarray(jax.jit(model.codes)(*variables, batch, KEYS[:8])[1])
   count = np.bincount(index.ravel(), minlength=9)
-  assert found['codes'].shape == (1, 16, 4, 4, 1)
-  tiles = np.asarray(found['codes'])[0]
+  assert actual['codes'].shape == (1, 16, 4, 4, 1)
+  tiles = np.asarray(actual['codes'])[0]
   assert (tiles[(count > 0).sum() :] == -1).all()
   grid = jnp.full((1, 2, 2), int(count.argmax()))
   expected = model.likelihood.mean(model.decode(variables.params, model.quantizer.vector(grid, {})))
   np.testing.assert_allclose(tiles[0], expected[0], atol=1e-5)
-  assert found['reconstructions'].shape == (2, 8, 4, 4, 1)
+  assert actual['reconstructions'].shape == (2, 8, 4, 4, 1)
 
 
 @pytest.mark.slow
@@ -168,21 +168,21 @@ def test_drawn_codes_are_as_frequent_as_the_prior_says():
   few = {'label': label[:32]}
   slow = jax.jit(lambda keys: vq.sample(variables._replace(params=params), keys, few, cached=False))(keys[:32])
   np.testing.assert_allclose(images[:32], slow, atol=1e-4)
-  # Whole grids, told by the image that each makes, are as frequent as the prior says.
+  # Whole grids, identified by their decoded images, have the frequencies of the prior.
   own = variables.buffers['codebook']
   grids = jnp.stack(jnp.meshgrid(*[jnp.arange(8)] * 4, indexing='ij'), axis=-1).reshape(-1, 2, 2)
   of_grid = jax.jit(lambda grid: vq.likelihood.mean(vq.decode(params, vq.quantizer.vector(grid, own))))(grids)
   tile = lambda images: np.asarray(images, np.float64).reshape(len(images), -1)  # noqa: E731
   apart = np.square(tile(of_grid)).sum(axis=1) - 2 * tile(images) @ tile(of_grid).T
-  drawn = np.asarray(grids)[apart.argmin(axis=1)].reshape(n, 4)
+  samples = np.asarray(grids)[apart.argmin(axis=1)].reshape(n, 4)
   p = np.exp(jax.jit(lambda grid: vq.log_prior(params, grid, own, {'label': jnp.ones(len(grid), int)}))(grids)).reshape(
     8, 8, 8, 8
   )
   for place in range(4):
     share = p.sum(axis=tuple(other for other in range(4) if other != place))
-    np.testing.assert_allclose(np.bincount(drawn[:, place], minlength=8) / n, share, atol=4 * np.sqrt(0.25 / n))
+    np.testing.assert_allclose(np.bincount(samples[:, place], minlength=8) / n, share, atol=4 * np.sqrt(0.25 / n))
     assert share.max() > 2 * share.min()
-  pair = np.bincount(drawn[:, 0] * 8 + drawn[:, 3], minlength=64) / n
+  pair = np.bincount(samples[:, 0] * 8 + samples[:, 3], minlength=64) / n
   np.testing.assert_allclose(pair, p.sum(axis=(1, 2)).ravel(), atol=4 * np.sqrt(0.25 / n))
 
 

@@ -165,7 +165,7 @@ def test_a_few_of_many_files_may_change(tmp_path, capsys):
     started(tmp_path / 'run', name=images)
 
 
-@pytest.mark.parametrize('remedy', ['remove', 'mend', 'skip', 'channels'])
+@pytest.mark.parametrize('remedy', ['remove', 'repair', 'skip', 'channels'])
 def test_remedies_for_bad_images_are_accepted(tmp_path, capsys, remedy):
   run, images = tmp_path / 'run', images_in(tmp_path / 'images')
   good = (images / 'dog' / '13.png').read_bytes()
@@ -174,18 +174,18 @@ def test_remedies_for_bad_images_are_accepted(tmp_path, capsys, remedy):
   capsys.readouterr()
   if remedy == 'remove':
     (images / 'dog' / '13.png').unlink()
-  if remedy == 'mend':
+  if remedy == 'repair':
     (images / 'dog' / '13.png').write_bytes(good)
   more = {'skip': {'skip': True}, 'channels': {'channels': 3}}.get(remedy, {})
   started(run, name=images, memory_gib=0.0, **more)
-  said = {'remove': '24 images and has 23', 'mend': '(1 of the 24 ', 'skip': '24 images and has 23', 'channels': ''}[remedy]
-  assert said in capsys.readouterr().out
+  text = {'remove': '24 images and has 23', 'repair': '(1 of the 24 ', 'skip': '24 images and has 23', 'channels': ''}[remedy]
+  assert text in capsys.readouterr().out
 
 
 def test_the_hash_depends_only_on_the_content(tmp_path):
   images = images_in(tmp_path / 'images')
-  found = [open_data(str(images), 8, **more) for more in ({}, {'memory_gib': 0.0}, {'channels': 1}, {'skip': True})]
-  assert len({source.contents() for source in found}) == 1
+  actual = [open_data(str(images), 8, **more) for more in ({}, {'memory_gib': 0.0}, {'channels': 1}, {'skip': True})]
+  assert len({source.contents() for source in actual}) == 1
   np.savez(tmp_path / 'a.npz', image=noise(), label=np.arange(20) % 4)
   np.savez_compressed(tmp_path / 'b.npz', image=noise(), label=(np.arange(20) % 4).astype(np.uint8))
   np.savez(tmp_path / 'c.npz', image=noise(), label=(np.arange(20) + 1) % 4)

@@ -145,7 +145,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, list[s
   if not names or changed > max(1, len(names) * MAX_CHANGED // 100):
     compared = f', {changed} of the {len(names)} files that are compared differ' if names else ''
     hashes = f'hash {old["hash"]}, now {new["hash"]}'
-    return f'{new["name"]} holds different images ({sizes[0]} then, {sizes[1]} now{compared}; {hashes})', []
+    return f'{new["name"]} contains different images ({sizes[0]} then, {sizes[1]} now{compared}; {hashes})', []
   return '', [
     *notes,
     f'a few of its image files were changed, removed or added ({changed} of the {len(names)} that are compared).',

@@ -21,7 +21,7 @@ class Generated(NamedTuple):
   """Images as they were read. Their labels are indices into `folders`, or those of the npz file."""
 
   source: Source
-  folders: list[str]  # sub-folders that hold images
+  folders: list[str]  # sub-folders that contain images
   labeled: bool  # whether an npz file has labels
 
 

@@ -12,7 +12,7 @@ from genjax.errors import UsageError
 TRAIN = ('train', 'training', 'trn')
 OTHER_SPLITS = ('test', 'testing', 'tst', 'val', 'valid', 'validation', 'eval', 'evaluation', 'dev', 'development')
 OTHER_SPLITS += ('holdout', 'heldout')
-BESIDE_SPLITS = ('extra', 'unlabeled', 'unlabelled', 'pred', 'query', 'gallery')  # splits only beside other splits
+BESIDE_SPLITS = ('extra', 'unlabeled', 'unlabelled', 'pred', 'query', 'gallery')  # splits only next to other splits
 BESIDE_SPLITS += ('annotations', 'labels', 'masks', 'groundtruth')
 ALL_SPLITS = TRAIN + OTHER_SPLITS + BESIDE_SPLITS
 PART = r'(sets?|data|dataset|images?|imgs?|pictures?|photos?|samples?|split|fold|part|[ab]|\d)*'  # before or after the split
@@ -22,7 +22,7 @@ class ImageListing(NamedTuple):
   """The visible files below a folder, all sorted."""
 
   files: list[Path]  # with the suffix of an image
-  folders: list[str]  # sub-folders that hold images; empty if the images are not in sub-folders
+  folders: list[str]  # sub-folders that contain images; empty if the images are not in sub-folders
   ignored: list[Path]  # all other files
 
 
@@ -30,8 +30,8 @@ def image_files(root: Path) -> ImageListing:
   """Lists the image files below a folder.
 
   Raises:
-    UsageError: there are no images, a folder cannot be read, a link leads out of the folder, images lie beside sub-folders, the
-      sub-folders are splits, or one of them holds files but no images.
+    UsageError: there are no images, a folder cannot be read, a link leads out of the folder, images are next to sub-folders,
+      the sub-folders are splits, or one of them contains files but no images.
   """
   folders, plain = [], []
   for folder, below, names in os.walk(root, onerror=refuse_folder):
@@ -45,13 +45,13 @@ def image_files(root: Path) -> ImageListing:
   files = sorted(path for path in plain if path.suffix.lower() in SUFFIXES and path.is_file())
   ignored = sorted(set(plain) - set(files))
   if not files:
-    contents = f'; it holds {count_suffixes(ignored)}' if ignored else ''
-    raise UsageError(f'{root} holds no images (files ending in {", ".join(SUFFIXES)}){contents}.')
+    contents = f'; it contains {count_suffixes(ignored)}' if ignored else ''
+    raise UsageError(f'{root} contains no images (files ending in {", ".join(SUFFIXES)}){contents}.')
   loose = [p for p in files if p.parent == root]
   if len(loose) == len(files):
     return ImageListing(files, [], ignored)
   if loose:
-    raise UsageError(f'{root}: {loose[0].name} lies beside the sub-folders, which are the labels; move it into one.')
+    raise UsageError(f'{root}: {loose[0].name} is next to the sub-folders, which are the labels; move it into one of them.')
   holding = {p.relative_to(root).parts[0] for p in files}
   if splits := training_splits(sorted(holding)):
     shown = f'{", ".join(sorted(holding)[:5])}{", ..." if len(holding) > 5 else ""}'
@@ -62,7 +62,7 @@ def image_files(root: Path) -> ImageListing:
   for folder in set(top) - holding:
     if inside := [p for p in ignored if p.relative_to(root).parts[0] == folder]:
       raise UsageError(
-        f'{root / folder}: the class has no images; it holds {count_suffixes(inside)}. Convert or move the files.'
+        f'{root / folder}: the class has no images; it contains {count_suffixes(inside)}. Convert or move the files.'
       )
   return ImageListing(files, [name for name in top if name in holding], ignored)
 

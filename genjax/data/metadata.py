@@ -95,7 +95,9 @@ class Directory(NamedTuple):
   order: str  # struct's name of the byte order
   word: str  # struct's name of counts and offsets, which are longer in BigTIFF
   start: int
-  entries: dict[int, bytes]  # by tag: tag, type, count, and a word that holds the value or its place; the first of equal tags
+  entries: dict[
+    int, bytes
+  ]  # by tag: tag, type, count, and a word that contains the value or its offset; the first of equal tags
 
   @classmethod
   def parse(cls, content: bytes) -> 'Directory | None':

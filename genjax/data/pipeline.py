@@ -2,7 +2,7 @@
 
 The images are permuted anew in each epoch. Batches continue across epochs, so that each image is used once per epoch for any
 batch size. Data sets in memory are copied to the devices once, as uint8, and indexed there; threads read larger ones a few
-steps ahead. Both give the same batches.
+steps ahead. Both return the same batches.
 """
 
 import functools

@@ -139,7 +139,7 @@ def environment() -> dict[str, Any]:
 def training_cost(workdir: Path, step: int) -> dict[str, Any]:
   """Device-seconds and thousands of images up to `step`, from metrics.jsonl; compilation is not counted.
 
-  An export has those of the run that it was made from.
+  For an export, these are those of the exported run.
   """
   if (workdir / 'config.json').is_file() and (exported := read_config(workdir).get('export')):
     return exported['cost']
@@ -166,13 +166,15 @@ def likelihood_protocol(estimator: str, kind: str, test: Source, images: int) ->
   return {'estimator': estimator, 'kind': kind, 'measures': measures, 'seed': 0, 'reference': data}
 
 
-def measured(card: Card, but: Collection[str] = ()) -> dict[str, Any]:
-  """The part of the protocol that comparable cards share, except for the entries `but`.
+def comparable_protocol(card: Card, ignore: Collection[str] = ()) -> dict[str, Any]:
+  """The part of the protocol that comparable cards share, except for the entries `ignore`.
 
   It lacks the path of the reference, which its hash identifies, and the origin of labels, since external images bring labels.
   """
   reference = {name: value for name, value in card['protocol']['reference'].items() if name != 'data'}
-  return {name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in ('labels', *but)}
+  return {
+    name: value for name, value in (card['protocol'] | {'reference': reference}).items() if name not in ('labels', *ignore)
+  }
 
 
 def settings(card: Card) -> dict[str, Any]:
@@ -180,12 +182,12 @@ def settings(card: Card) -> dict[str, Any]:
   return {name: value for name, value in card['model'].items() if name not in ('run', 'images', 'seed', 'likelihood')}
 
 
-def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
-  """Raises UsageError, naming the differences, if the protocols of two cards differ outside the entries `but`."""
-  found = differences(measured(a, but), measured(b, but))
-  if found:
+def check_same(a: Card, b: Card, ignore: Collection[str] = ()) -> None:
+  """Raises UsageError, naming the differences, if the protocols of two cards differ outside the entries `ignore`."""
+  differing = differences(comparable_protocol(a, ignore), comparable_protocol(b, ignore))
+  if differing:
     names = [f'{card["model"]["run"]}' for card in (a, b)]
-    theirs, protocols = {name for name, _, _ in found}, (a['protocol'], b['protocol'])
+    theirs, protocols = {name for name, _, _ in differing}, (a['protocol'], b['protocol'])
     remedy = 'Evaluate both with the same --features, --samples, --split and --reference_images.'
     if 'estimator' in protocols[0]:
       remedy = 'The likelihoods are of different images or of different numbers of images: evaluate both on the same images.'
@@ -201,10 +203,10 @@ def check_same(a: Card, b: Card, but: Collection[str] = ()) -> None:
       remedy = 'The models were trained on different images: their metrics cannot be compared.'
       if is_external(a) or is_external(b):
         remedy = 'Their real images differ: evaluate external images with the --data, --resolution and --channels of the run.'
-      found = differences(*protocols)
-    found = sorted(found, key=lambda difference: not difference[0].startswith('reference'))
-    shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in found[:5])
-    shown += f'; and {len(found) - 5} more' if len(found) > 5 else ''
+      differing = differences(*protocols)
+    differing = sorted(differing, key=lambda difference: not difference[0].startswith('reference'))
+    shown = '; '.join(f'{name}: {json.dumps(x)} and {json.dumps(y)}' for name, x, y in differing[:5])
+    shown += f'; and {len(differing) - 5} more' if len(differing) > 5 else ''
     raise UsageError(f'{names[0]} and {names[1]} were measured by different protocols ({shown}).\n{remedy}')
 
 
@@ -226,27 +228,27 @@ def fresh_images(samples: int, floor: dict[str, Any]) -> str:
 
 def notes(samples: int, reference: Reference, extractor: Extractor, floor: dict[str, Any], fid: float) -> list[str]:
   """Caveats of these metrics; `floor` is the `fid_floor` of the reference."""
-  found = [extractor.note] if extractor.note else []
+  texts = [extractor.note] if extractor.note else []
   n, d = reference.moments.n, len(reference.moments.mean)
   if (fewest := min(samples, n)) <= d:
-    found.append(
+    texts.append(
       f'{fewest} images do not determine the covariance of {d} features, and FID depends mostly on their number; use more '
       'images, or KID'
     )
   if samples < QUICK:
-    found.append(
+    texts.append(
       f'a quick estimate: with fewer than {QUICK} samples FID is biased upwards, inception score and coverage downwards'
     )
   if samples < QUICK or floor['fid'] > SMALL_FLOOR * fid:
-    found.append(
+    texts.append(
       f'floor of FID: {fresh_images(samples, floor)} would have {floor["fid"]:.3g} (standard deviation '
       f'{floor["spread"]:.2g}), not 0, against these {n}; smaller differences of FID do not rank models'
     )
     if fewest < KNOWN_COVARIANCE * d:
-      found.append(
+      texts.append(
         f'this floor is inaccurate, and often too low: {fewest} images are fewer than {KNOWN_COVARIANCE} per feature of {d}'
       )
-  return found
+  return texts
 
 
 def table(card: Card) -> str:
@@ -267,10 +269,10 @@ def table(card: Card) -> str:
     f'  reference: {real["images"]} images of {real["data"]} {real["split"]} ({real["hash"]})',
   ]
   lines += [f'  {note}' for note in card.get('notes', []) + [f'collapse: {flag}' for flag in card.get('flags', [])]]
-  of = {'nll_nats': f'  ({model.get("likelihood")})'}
+  details = {'nll_nats': f'  ({model.get("likelihood")})'}
   if 'classification' in card:
-    of['classification_accuracy'] = f'  (trained on real images: {card["classification"]["test_accuracy"]:.5g})'
-  return '\n'.join(lines + [f'  {name:28} {value:.5g}{of.get(name, "")}' for name, value in metrics.items()])
+    details['classification_accuracy'] = f'  (trained on real images: {card["classification"]["test_accuracy"]:.5g})'
+  return '\n'.join(lines + [f'  {name:28} {value:.5g}{details.get(name, "")}' for name, value in metrics.items()])
 
 
 def likelihood_table(card: Card) -> str:

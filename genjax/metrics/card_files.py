@@ -39,7 +39,7 @@ LIKELIHOOD_SCHEMA = {
   'created': str,
 }
 FLOOR_SCHEMA = {'fid': NUMBER, 'spread': NUMBER, 'labels': str}
-MARKS = {'metrics', 'protocol'}  # keys that every card has; JSON files without them are not cards
+REQUIRED_KEYS = {'metrics', 'protocol'}  # keys that every card has; JSON files without them are not cards
 
 
 def tag(value: Any) -> str:
@@ -55,7 +55,7 @@ def file_name(card: Card) -> str:
 
 
 def open_folder(run: Path, config: dict[str, Any], out: str = '') -> Path:
-  """The folder whose `evaluation/` holds the cards of a run: the run itself, or `out` with a copy of its config.json.
+  """The folder whose `evaluation/` contains the cards of a run: the run itself, or `out` with a copy of its config.json.
 
   `load` and comparisons accept both.
 
@@ -67,7 +67,7 @@ def open_folder(run: Path, config: dict[str, Any], out: str = '') -> Path:
   if out and (folder / 'config.json').exists():
     other = read_config(folder)
     if run_id_of(other) != run_id_of(config) or differences_that_matter(other, config):
-      raise UsageError(f'--out {out} does not belong to {run} but to another run: use another folder.')
+      raise UsageError(f'--out {out} belongs to a run other than {run}: use another folder.')
   with writing(folder / 'evaluation', 'use another folder with --out DIR'):
     (folder / 'evaluation').mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder / 'evaluation'):
@@ -110,8 +110,8 @@ def save_likelihood(workdir: Path, card: Card) -> Path:
 
 def write(path: Path, card: Card) -> Path:
   """Writes a card. Raises UsageError if the file cannot be written, or if metrics are not finite, which `read` rejects."""
-  if wrong := [name for name, value in card['metrics'].items() if not number(value)]:
-    raise UsageError(f'{path} was not written: {", ".join(wrong)} are not finite.')
+  if wrong := [name for name, value in card['metrics'].items() if not is_finite_number(value)]:
+    raise UsageError(f'{path} was not written: {", ".join(wrong)} must be finite.')
   write_json(path, card)
   return path
 
@@ -160,7 +160,7 @@ def check_run(workdir: Path) -> None:
   """Raises UsageError if `workdir` is not a run directory."""
   if not (Path(workdir) / 'config.json').is_file():
     raise UsageError(
-      f'{workdir} is not a run directory: use one that train.py made, or a folder of cards that evaluate.py --images wrote.'
+      f'{workdir} is not a run directory: use one that train.py created, or a folder of cards that evaluate.py --images wrote.'
     )
 
 
@@ -178,14 +178,14 @@ def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list
       raise UsageError(f'{path} cannot be read ({error.strerror}): make it readable, or move it to another folder.') from None
     try:
       card = json.loads(text)
-      is_card = isinstance(card, dict) and card.keys() >= MARKS
+      is_card = isinstance(card, dict) and card.keys() >= REQUIRED_KEYS
     except (ValueError, RecursionError):
-      card, is_card = None, all(f'"{name}"' in text for name in MARKS)
+      card, is_card = None, all(f'"{name}"' in text for name in REQUIRED_KEYS)
     if not is_card:
       print_ignored_file(path)
       continue
-    card = complete(card, path) if any(matches_type(card, schema) for schema in schemas) else None
-    if card is None or not all(map(number, card['metrics'].values())):
+    card = with_default_entries(card, path) if any(matches_type(card, schema) for schema in schemas) else None
+    if card is None or not all(map(is_finite_number, card['metrics'].values())):
       raise UsageError(f'{path} is damaged or a card of another kind: move it to another folder, or evaluate again.')
     card['model']['run'] = str(workdir)  # the run may have moved
     cards.append(card)
@@ -195,10 +195,10 @@ def read(workdir: Path, paths: Iterable[Path], *schemas: dict[str, Any]) -> list
 @functools.cache  # once for each file
 def print_ignored_file(path: Path) -> None:
   """Prints that a file is not used."""
-  print(f'{path} is not a card of evaluate.py: ignored.')
+  print(f'{path} is ignored: it is not a card of evaluate.py.')
 
 
-def complete(card: Card, path: Path) -> Card | None:
+def with_default_entries(card: Card, path: Path) -> Card | None:
   """A card with defaults for entries that its older schema lacks; None if an entry has the wrong type.
 
   Raises:
@@ -222,7 +222,9 @@ def complete(card: Card, path: Path) -> Card | None:
   if 'estimator' not in card['protocol']:
     card['protocol'] = {'held_out': UNKNOWN} | card['protocol']
   floor = card['floor']
-  is_valid = floor is None or (matches_type(floor, FLOOR_SCHEMA) and number(floor['fid']) and number(floor['spread']))
+  is_valid = floor is None or (
+    matches_type(floor, FLOOR_SCHEMA) and is_finite_number(floor['fid']) and is_finite_number(floor['spread'])
+  )
   return card if is_valid and all(isinstance(card[name], list) for name in lists) else None
 
 
@@ -233,6 +235,6 @@ def matches_type(value: Any, schema: Any) -> bool:
   return isinstance(value, schema) and (schema is bool or not isinstance(value, bool))
 
 
-def number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
   """Whether a JSON value is a finite number."""
   return matches_type(value, NUMBER) and math.isfinite(value)

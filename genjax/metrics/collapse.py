@@ -58,11 +58,11 @@ def panel(
   samples = objective.sample(variables, keys, cond, **options)
   classes = cond['label'] if count else jnp.zeros_like(real.index)
   near, far = (distances(images, classes) for images in (samples, real.image))
-  found = {'pairwise': near[0] / far[0], 'nearest': near[1] / far[1]}
+  metrics = {'pairwise': near[0] / far[0], 'nearest': near[1] / far[1]}
   if count:
     others = objective.sample(variables, keys, {**cond, 'label': (classes + 1) % count}, **options)
     whole, _ = distances(real.image, jnp.zeros_like(real.index))
-    found['labels'] = jnp.sqrt(jnp.square(samples - others).sum(axis=(1, 2, 3))).mean() / whole
+    metrics['labels'] = jnp.sqrt(jnp.square(samples - others).sum(axis=(1, 2, 3))).mean() / whole
 
   few = keys[:JACOBIANS]
   embed = objective.conditioner.embed
@@ -81,13 +81,13 @@ def panel(
     return out if out.ndim == 1 else out[:, 0]
 
   known = discriminate(real.image, real)
-  found |= {'d_train': known.mean(), 'd_generated': discriminate(samples, real).mean()}
+  metrics |= {'d_train': known.mean(), 'd_generated': discriminate(samples, real).mean()}
   if held_out is not None:
     unseen = discriminate(held_out.image, held_out)
-    apart = found['d_train'] - found['d_generated']
-    found |= {'d_held_out': unseen.mean(), 'd_error': jnp.sqrt(known.var() / known.size + unseen.var() / unseen.size)}
-    found['overfitting'] = (found['d_train'] - found['d_held_out']) / jnp.where(jnp.abs(apart) > 1e-6, apart, jnp.inf)
-  return found, jacobians, samples
+    apart = metrics['d_train'] - metrics['d_generated']
+    metrics |= {'d_held_out': unseen.mean(), 'd_error': jnp.sqrt(known.var() / known.size + unseen.var() / unseen.size)}
+    metrics['overfitting'] = (metrics['d_train'] - metrics['d_held_out']) / jnp.where(jnp.abs(apart) > 1e-6, apart, jnp.inf)
+  return metrics, jacobians, samples
 
 
 def point_sets(training: np.ndarray, real: np.ndarray, held_out: np.ndarray | None, samples: np.ndarray) -> dict[str, float]:
@@ -102,13 +102,13 @@ def point_sets(training: np.ndarray, real: np.ndarray, held_out: np.ndarray | No
   n = min(len(real), len(samples), len(samples if held_out is None else held_out))
   if n <= 5:
     return {}
-  found = {}
+  metrics = {}
   for name, images in (('', samples), ('_held_out', held_out)):
     if images is not None:
       near = manifold(real[:n], images[:n])
-      found |= {f'precision{name}': near.precision, f'coverage{name}': near.coverage}
+      metrics |= {f'precision{name}': near.precision, f'coverage{name}': near.coverage}
   copied = None if held_out is None else copies(training, held_out, samples)
-  return found | ({'copies': copied.median_ratio} if copied else {})
+  return metrics | ({'copies': copied.median_ratio} if copied else {})
 
 
 def spectrum(jacobians: np.ndarray) -> dict[str, float]:
@@ -202,13 +202,13 @@ def compare_with_real(
   """
   n = min(len(real) // 2, len(features), HALF)
   reference, others = real[:n], real[n : 2 * n]
-  found = {}
+  metrics = {}
   if n > 5:
     measured, baseline = manifold(reference, features[:n]), manifold(reference, others)
     for name in ('precision', 'recall', 'coverage'):
-      found[f'relative_{name}'] = getattr(measured, name) / max(getattr(baseline, name), 1e-9)
+      metrics[f'relative_{name}'] = getattr(measured, name) / max(getattr(baseline, name), 1e-9)
   if real_labels is None:
-    return found
+    return metrics
   share = np.bincount(real_labels) / len(real_labels)
   frequent = [c for c in range(len(share)) if share[c] * n >= MIN_CLASS_IMAGES]
   predicted, predicted_real = (real_labels[:n][nearest(x, reference)[1][:, 0]] for x in (features, others))
@@ -219,17 +219,17 @@ def compare_with_real(
   variety = {c: spread(features[classes == c]) / real_spread[c] for c in enough}
   if variety:
     worst = min(variety, key=variety.get)
-    found |= {'class_variety': float(np.mean(list(variety.values())))}
-    found |= {'class_variety_lowest': float(variety[worst]), 'class_variety_class': float(worst)}
+    metrics |= {'class_variety': float(np.mean(list(variety.values())))}
+    metrics |= {'class_variety_lowest': float(variety[worst]), 'class_variety_class': float(worst)}
   if frequent:
     shares = {c: (classes == c).mean() / share[c] for c in frequent}
     rarest = min(shares, key=shares.get)
-    found |= {'class_share_lowest': float(shares[rarest]), 'class_share_class': float(rarest)}
+    metrics |= {'class_share_lowest': float(shares[rarest]), 'class_share_class': float(rarest)}
   chance = np.square(share).sum()
   accuracy = (predicted_real == real_labels[n : 2 * n]).mean()
   if labels is not None and accuracy - chance > 0.2:  # otherwise the features do not separate the classes
-    found['label_agreement'] = float(((predicted == labels).mean() - chance) / (accuracy - chance))
-  return found
+    metrics['label_agreement'] = float(((predicted == labels).mean() - chance) / (accuracy - chance))
+  return metrics
 
 
 def collapse_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -238,70 +238,72 @@ def collapse_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
   return {name.removeprefix('collapse_'): metrics[name] for name in names}
 
 
-def flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
+def flags(metrics: Mapping[str, Any], is_gan: bool) -> list[str]:
   """Describes how the samples have collapsed; empty if nothing is detected.
 
-  `found` has values of `CollapseMonitor`, `compare_with_real` and `copies_of_training_images`, or of some of them. If features
-  were used, they decide whether images are missing, and pixels do not. `is_gan`: see `feature_flags`.
+  `metrics` has values of `CollapseMonitor`, `compare_with_real` and `copies_of_training_images`, or of some of them. If
+  features were used, they decide whether images are missing, and pixels do not. `is_gan`: see `feature_flags`.
   """
   messages = []
-  if found.get('pairwise', 1) < 0.5:
+  if metrics.get('pairwise', 1) < 0.5:
     messages.append(
-      f'samples differ {found["pairwise"]:.2g} times as much as training images: the generator has collapsed, or is untrained'
+      f'samples differ {metrics["pairwise"]:.2g} times as much as training images: the generator has collapsed, or is untrained'
     )
-  elif found.get('nearest', 1) < 0.3:
-    messages.append(f'samples have neighbors {found["nearest"]:.2g} times as far as training images: near duplicates')
-  elif 'coverage_held_out' in found and 'relative_coverage' not in found:
-    precision, coverage = (found[name] / max(found[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
+  elif metrics.get('nearest', 1) < 0.3:
+    messages.append(f'samples have neighbors {metrics["nearest"]:.2g} times as far as training images: near duplicates')
+  elif 'coverage_held_out' in metrics and 'relative_coverage' not in metrics:
+    precision, coverage = (metrics[name] / max(metrics[f'{name}_held_out'], 1e-9) for name in ('precision', 'coverage'))
     if coverage < 0.7 and precision > 0.8:
       much = f'cover {coverage:.2g} times as many as held-out images do'
       messages.append(f'samples are realistic and {much}: some are missing, or not learned yet')
-  if found.get('rank', 2) < 1.5 and found['directions'] >= 8:
-    messages.append(f'the generator uses {found["rank"]:.2g} of {found["directions"]:.0f} directions of its latent')
-  if found.get('labels', 1) < 0.05:
-    messages.append(f'samples of two classes differ {found["labels"]:.2g} times as much as images do: labels are ignored')
-  if found.get('copies', 1) < 0.3:
-    messages.append(f'samples are {found["copies"]:.2g} times as far from training images as held-out images are: copies')
-  return messages + feature_flags(found, is_gan)
+  if metrics.get('rank', 2) < 1.5 and metrics['directions'] >= 8:
+    messages.append(f'the generator uses {metrics["rank"]:.2g} of {metrics["directions"]:.0f} directions of its latent')
+  if metrics.get('labels', 1) < 0.05:
+    messages.append(f'samples of two classes differ {metrics["labels"]:.2g} times as much as images do: labels are ignored')
+  if metrics.get('copies', 1) < 0.3:
+    messages.append(f'samples are {metrics["copies"]:.2g} times as far from training images as held-out images are: copies')
+  return messages + feature_flags(metrics, is_gan)
 
 
-def feature_flags(found: Mapping[str, Any], is_gan: bool) -> list[str]:
+def feature_flags(metrics: Mapping[str, Any], is_gan: bool) -> list[str]:
   """The flags of `compare_with_real` and `copies_of_training_images`.
 
   `is_gan`: the samples come from a GAN. Their thresholds for variety are higher, since GANs do not blur.
   """
   messages = []
-  if found.get('relative_recall', 1) < RECALL:
-    messages.append(f'recall is {found["relative_recall"]:.2g} times that of real images: most of their variety is missing')
-  if found.get('relative_coverage', 1) < COVERAGE:
+  if metrics.get('relative_recall', 1) < RECALL:
+    messages.append(f'recall is {metrics["relative_recall"]:.2g} times that of real images: most of their variety is missing')
+  if metrics.get('relative_coverage', 1) < COVERAGE:
     messages.append(
-      f'coverage is {found["relative_coverage"]:.2g} times that of real images: most of them have no sample nearby'
+      f'coverage is {metrics["relative_coverage"]:.2g} times that of real images: most of them have no sample nearby'
     )
   least, lowest = (GAN_VARIETY, GAN_LOWEST_VARIETY) if is_gan else (VARIETY, LOWEST_VARIETY)
-  if found.get('class_variety', 1) < least:
-    messages.append(f'samples of a class vary {found["class_variety"]:.2g} times as much as its real images: too little')
-  elif found.get('class_variety_lowest', 1) < lowest:
-    worst = f'class {found["class_variety_class"]:.0f} vary {found["class_variety_lowest"]:.2g} times'
+  if metrics.get('class_variety', 1) < least:
+    messages.append(f'samples of a class vary {metrics["class_variety"]:.2g} times as much as its real images: too little')
+  elif metrics.get('class_variety_lowest', 1) < lowest:
+    worst = f'class {metrics["class_variety_class"]:.0f} vary {metrics["class_variety_lowest"]:.2g} times'
     messages.append(f'samples of {worst} as much as its real images: this class has collapsed')
-  if found.get('class_share_lowest', 1) < SHARE:
-    rarest = f'class {found["class_share_class"]:.0f} is {found["class_share_lowest"]:.2g} times as frequent'
+  if metrics.get('class_share_lowest', 1) < SHARE:
+    rarest = f'class {metrics["class_share_class"]:.0f} is {metrics["class_share_lowest"]:.2g} times as frequent'
     messages.append(f'{rarest} among samples as among real images: it is missing')
-  if found.get('label_agreement', 1) < AGREEMENT:
+  if metrics.get('label_agreement', 1) < AGREEMENT:
     messages.append(
-      f'samples have the requested class {found["label_agreement"]:.2g} times as often above chance as real images: '
+      f'samples have the requested class {metrics["label_agreement"]:.2g} times as often above chance as real images: '
       'labels are ignored'
     )
-  if found.get('copies_median_ratio', 1) < COPIES_RATIO or found.get('copies_closer', 0) > COPIES_CLOSER:
-    closer = f'{100 * found["copies_closer"]:.3g} % of the samples are closer to a training image than 99 % of held-out images'
-    messages.append(f'{closer}, and the median distance is {found["copies_median_ratio"]:.2g} times theirs: copies')
+  if metrics.get('copies_median_ratio', 1) < COPIES_RATIO or metrics.get('copies_closer', 0) > COPIES_CLOSER:
+    closer = (
+      f'{100 * metrics["copies_closer"]:.3g} % of the samples are closer to a training image than 99 % of held-out images'
+    )
+    messages.append(f'{closer}, and the median distance is {metrics["copies_median_ratio"]:.2g} times theirs: copies')
   return messages
 
 
-def overfitting_warning(found: dict[str, Any]) -> str:
+def overfitting_warning(metrics: dict[str, Any]) -> str:
   """A warning that the discriminator overfits, which may lead to mode collapse; '' if it does not."""
-  if found.get('overfitting', 0) <= 0.5 or found['d_train'] - found['d_held_out'] <= 4 * found['d_error']:
+  if metrics.get('overfitting', 0) <= 0.5 or metrics['d_train'] - metrics['d_held_out'] <= 4 * metrics['d_error']:
     return ''
   return (
-    f'the discriminator has memorized the training images (overfitting {found["overfitting"]:.2g}); samples may stay good for '
-    'long: if FID or recall become worse, use augmentation'
+    f'the discriminator has memorized the training images (overfitting {metrics["overfitting"]:.2g}); samples may stay good '
+    'for long: if FID or recall become worse, use augmentation'
   )

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from genjax.config import MAY_CHANGE, differences
 from genjax.errors import UsageError, unknown
-from genjax.metrics.card import UNKNOWN, Card, check_same, is_external, measured, settings
+from genjax.metrics.card import UNKNOWN, Card, check_same, comparable_protocol, is_external, settings
 from genjax.metrics.card_files import load, tag
 from genjax.workdir import read_config
 
@@ -98,29 +98,32 @@ def make_rows(runs: list[Path], features: str = '') -> list[Row]:
     UsageError: a run has no evaluation, or there is no protocol that all share; the message says what differs.
   """
   cards = {run: [card for card in load(run) if features in ('', card['protocol']['features']['name'])] for run in runs}
-  for run, found in cards.items():
-    if not found:
+  for run, group in cards.items():
+    if not group:
       package = f' --allow_package {features.split(".")[0]}' if '.' in features else ''
       first = load(run)[0]
       source = f'--images {first["model"]["images"]} --data ... --out' if is_external(first) else '--run'
       raise UsageError(
-        f'{run} was not evaluated with --features {features}: python evaluate.py {source} {run} --features {features}{package}'
+        f'{run} was not evaluated with --features {features}. '
+        f'Run: python evaluate.py {source} {run} --features {features}{package}'
       )
-  infer_held_out([card for found in cards.values() for card in found])
-  protocols = {run: {tag(measured(card)): card for card in sorted(cards[run], key=created)} for run in runs}
-  held = {t: [run for run in runs if t in protocols[run]] for found in protocols.values() for t in found}
+  infer_held_out([card for group in cards.values() for card in group])
+  protocols = {run: {tag(comparable_protocol(card)): card for card in sorted(cards[run], key=created)} for run in runs}
+  held = {t: [run for run in runs if t in protocols[run]] for group in protocols.values() for t in group}
   newest = lambda t: max(created(protocols[run][t]) for run in held[t])  # noqa: E731
   size = lambda t: protocols[held[t][0]][t]['protocol']['samples']  # noqa: E731
   chosen = max(held, key=lambda t: (len(held[t]), runs[0] in held[t], size(t), newest(t)))
   for run in runs:
     if run not in held[chosen]:
       common = protocols[held[chosen][0]][chosen]
-      check_same(common, min(cards[run], key=lambda card: len(differences(measured(common), measured(card)))))
+      check_same(
+        common, min(cards[run], key=lambda card: len(differences(comparable_protocol(common), comparable_protocol(card))))
+      )
   rows: list[Row] = []
   for run, name in zip(runs, short_names(runs), strict=True):
     alike = {}
     for card in sorted(cards[run], key=created):
-      if tag(measured(card)) == chosen:
+      if tag(comparable_protocol(card)) == chosen:
         seeds = (0, 0) if is_external(card) else (read_config(run)['train'].get('seed', 0), card['model']['seed'])
         alike.setdefault(tag(settings(card)), {})[seeds] = card
     firsts = [next(iter(by_seed.values())) for by_seed in alike.values()]
@@ -144,7 +147,7 @@ def joined_name(a: str, b: str) -> str:
 def infer_held_out(cards: list[Card]) -> None:
   """Fills in the test images of cards that do not name them from cards with the same protocol, if these agree."""
   named: dict[str, list[Any]] = {}
-  key = lambda card: tag(measured(card, ['held_out']))  # noqa: E731
+  key = lambda card: tag(comparable_protocol(card, ['held_out']))  # noqa: E731
   for card in cards:
     if (test := card['protocol']['held_out']) != UNKNOWN and test not in named.setdefault(key(card), []):
       named[key(card)].append(test)

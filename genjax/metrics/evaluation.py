@@ -22,7 +22,7 @@ from genjax.conditioners import STREAM, ClassLabel, can_draw, class_label, compl
 from genjax.data.pipeline import epoch_order
 from genjax.data.sources.base import Source, labeled
 from genjax.errors import UsageError
-from genjax.images import check_finite, not_finite, to_uint8
+from genjax.images import check_finite, count_not_finite, to_uint8
 from genjax.metrics import card, classifier
 from genjax.metrics.collapse import compare_with_real
 from genjax.metrics.extractors import Extractor
@@ -88,9 +88,9 @@ def draw(
       check_finite(int(wrong), batch_size)
       yield images, labels
 
-  found, (sampling, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
+  result, (sampling, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
   cost = {'sampling_seconds': sampling, 'features_seconds': evaluating, 'images_per_second': samples / sampling}
-  return found._replace(cost={name: round(value, 3) for name, value in cost.items()})
+  return result._replace(cost={name: round(value, 3) for name, value in cost.items()})
 
 
 def condition_rows(index: np.ndarray, size: int) -> np.ndarray:
@@ -113,7 +113,7 @@ def read_samples(
   """Evaluates `samples` images of `source`, as `draw` does with samples of a model.
 
   Their order is random, since files are often sorted by class, and depends only on the size of `source`. It differs from
-  that of `reference`, which may hold the same images.
+  that of `reference`, which may contain the same images.
   """
   rows = epoch_order(0, 1, len(source))[:samples]
   batch_size = -(-min(batch_size, samples) // mesh.size) * mesh.size
@@ -123,8 +123,8 @@ def read_samples(
       images, cond = source.read(rows[np.minimum(np.arange(start, start + batch_size), samples - 1)])
       yield jax.device_put(images, batch_sharding(mesh)), cond.get('label')
 
-  found, (_, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
-  return found._replace(cost={'features_seconds': round(evaluating, 3)})
+  result, (_, evaluating) = _evaluate(batches(), samples, batch_size, extractor, reference, mesh)
+  return result._replace(cost={'features_seconds': round(evaluating, 3)})
 
 
 def _evaluate(
@@ -149,12 +149,12 @@ def _evaluate(
     if not start:
       features = features.ready(params, images)
     begun = time.perf_counter()
-    found, probabilities = features(params, images)
+    batch_features, probabilities = features(params, images)
     n = min(batch_size, samples - start)
-    running, begin = running or RunningMoments(found.shape[1]), start
+    running, begin = running or RunningMoments(batch_features.shape[1]), start
     for end in sorted({p for p in points if start < p <= start + n} | {start + n}):
       index = start + np.arange(batch_size)
-      running.add(found, (begin <= index) & (index < end))
+      running.add(batch_features, (begin <= index) & (index < end))
       if end in points:
         counts.append(end)
         distances.append(frechet_distance(reference.moments, extractor.finite(running.result())))
@@ -163,7 +163,7 @@ def _evaluate(
       score = score or RunningScore(samples)
       score.add(np.asarray(probabilities)[:n])
     if start < COMPARED:
-      kept.append([None if x is None else np.asarray(x)[:n] for x in (found, images, labels)])
+      kept.append([None if x is None else np.asarray(x)[:n] for x in (batch_features, images, labels)])
     jax.block_until_ready(running.state)
     seconds[1] += time.perf_counter() - begun
   metrics = {'fid': distances[-1], 'fid_infinity': infinity(counts, distances)}
@@ -184,7 +184,7 @@ def _sampler(objective: Objective, mesh: Mesh, options: tuple) -> 'Program':
     labels = {'label': draw_labels(keys, classes, label)} if label and 'label' not in known else {}
     cond = complete(objective.conditioner, {**labels, **known}, keys)
     images = objective.sample(variables, keys, cond, **dict(options), **traced)
-    return to_uint8(images), cond.get('label'), not_finite(images)
+    return to_uint8(images), cond.get('label'), count_not_finite(images)
 
   inputs, outputs = (everywhere, everywhere, split, everywhere, split, everywhere), (split, split, everywhere)
   return Program(jax.jit(sample, in_shardings=inputs, out_shardings=outputs))
@@ -228,8 +228,8 @@ def compare_sets(samples: Samples, reference: Reference, seed: int = 0) -> dict[
   """
   n = min(len(samples.features), len(reference.features), COMPARED)
   fake, real = samples.features[:n], reference.features[:n]
-  found = kid(real, fake, seed=seed)
-  metrics = {'kid': found.value, 'kid_std': found.std, 'kid_low': found.low, 'kid_high': found.high}
+  distance = kid(real, fake, seed=seed)
+  metrics = {'kid': distance.value, 'kid_std': distance.std, 'kid_low': distance.low, 'kid_high': distance.high}
   metrics |= {name: value for name, value in manifold(real, fake)._asdict().items() if value is not None}
   collapse = compare_with_real(samples.features, samples.labels, reference.features, reference.labels)
   return metrics | {f'collapse_{name}': value for name, value in collapse.items()}

@@ -62,22 +62,22 @@ class Evaluator(NamedTuple):
   def custom_metrics(self, samples: Samples) -> dict[str, float]:
     """The custom metrics, computed on the stored samples and equally many real images.
 
-    A metric that fails or is not a finite number is left out, with a warning: the other metrics are kept.
+    A metric that fails or is not a finite number is omitted with a warning; the other metrics are kept.
     """
     source = self.test if self.real is self.held_out else self.train
     real = source.read(self.real.rows[: len(samples.images)])[0] if self.custom else None
-    found = {}
+    values = {}
     for name, metric in self.custom.items():
       try:
         value = float(metric(samples.images, real))
       except Exception as error:  # the user's code
-        warnings.warn(f'--metric {name} failed and is left out: {type(error).__name__}: {error}', UsageWarning, stacklevel=2)
+        warnings.warn(f'--metric {name} failed and is omitted: {type(error).__name__}: {error}', UsageWarning, stacklevel=2)
         continue
       if math.isfinite(value):
-        found[name] = value
+        values[name] = value
       else:
-        warnings.warn(f'--metric {name} is {value}, not a finite number, and is left out.', UsageWarning, stacklevel=2)
-    return found
+        warnings.warn(f'--metric {name} is {value}, not a finite number, and is omitted.', UsageWarning, stacklevel=2)
+    return values
 
   def save(self, folder: Path, result: card.Card, samples: Samples) -> Path:
     """Prints and writes the card, and a grid of the samples nearest to training images. Returns the card's path."""

@@ -64,7 +64,7 @@ def custom_extractor(name: str, function: Callable[[UInt8[Array, 'b h w c']], Fl
 def package_hash(function: Callable) -> str:
   """sha256 (16 digits) over all Python files of the package that defines a function.
 
-  For a single file, includes the files beside it that it imports. Weights that a function reads are not included.
+  For a single file, includes the files next to it that it imports. Weights that a function reads are not included.
   """
   package = sys.modules[function.__module__.split('.')[0]]
   folders = [Path(folder) for folder in getattr(package, '__path__', [])]
@@ -76,27 +76,27 @@ def package_hash(function: Callable) -> str:
 
 def imported_files(file: Path) -> set[Path]:
   """A Python file and the files of the same folder that it imports, directly or indirectly."""
-  found, left = set(), {file}
+  files, left = set(), {file}
   while left:
     file = left.pop()
-    found.add(file)
+    files.add(file)
     for node in ast.walk(ast.parse(file.read_bytes())):
       if isinstance(node, ast.Import | ast.ImportFrom):
         names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         beside = {file.parent / f'{name.split(".")[0]}.py' for name in names}
-        left |= {path for path in beside - found if path.is_file()}
-  return found
+        left |= {path for path in beside - files if path.is_file()}
+  return files
 
 
 def check_features(name: str, function: Callable, image_shape: tuple[int, int, int]) -> None:
   """Raises UsageError if a function of images does not trace to features [B, D]."""
   try:
-    found = jax.eval_shape(function, jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
+    output = jax.eval_shape(function, jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8))
   except Exception as error:
     text = ': '.join([type(error).__name__, *str(error).strip().splitlines()][:2])
     raise UsageError(f'features {name} cannot be compiled ({text}): use jax.numpy in it.') from None
-  if getattr(found, 'ndim', 0) != 2 or found.shape[0] != 2 or not jnp.issubdtype(found.dtype, jnp.floating):
-    shown = getattr(found, 'shape', type(found).__name__)
+  if getattr(output, 'ndim', 0) != 2 or output.shape[0] != 2 or not jnp.issubdtype(output.dtype, jnp.floating):
+    shown = getattr(output, 'shape', type(output).__name__)
     raise UsageError(f'features {name} returns {shown} for 2 images: it must return floating-point features [2, D].')
 
 
@@ -133,10 +133,10 @@ def open_inception(path: str = '') -> Extractor:
     tensors = read_npz(place)
     note = 'the inception weights come from an npz file, whose hash cannot be checked, unlike that of the published file'
   else:
-    note, found = '', hashlib.sha256(place.read_bytes()).hexdigest()
-    if not found.startswith(inception.SHA256):
+    note, digest = '', hashlib.sha256(place.read_bytes()).hexdigest()
+    if not digest.startswith(inception.SHA256):
       raise UsageError(
-        f'{place} is not the published file: its sha256 begins with {found[:8]}, not {inception.SHA256}; download it again.'
+        f'{place} is not the published file: its sha256 begins with {digest[:8]}, not {inception.SHA256}; download it again.'
       )
     tensors = read_tensors(place)
   with prefix_errors(place):

@@ -56,16 +56,16 @@ def _blockwise(function, rows: Float[np.ndarray, 'n d'], *rest):
     for start in range(0, len(rows), size):
       block = rows[start : start + size]
       padded = jax.device_put(np.pad(block, ((0, size - len(block)), (0, 0))), batch_sharding(mesh))
-      found = jax.device_get(function(padded, *rest))
-      parts.append(jax.tree.map(lambda x: x[: len(block)], found))
+      results = jax.device_get(function(padded, *rest))
+      parts.append(jax.tree.map(lambda x: x[: len(block)], results))
   return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
 def nearest(rows: Float[np.ndarray, 'n d'], points: Float[np.ndarray, 'm d'], k: int = 1):
   """Sorted distances [n, k] and indices [n, k] of the k nearest points of each row."""
-  found: tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, 'n k']]
-  found = _blockwise(functools.partial(_nearest, k=k), np.asarray(rows, np.float64), np.asarray(points, np.float64))
-  return found
+  neighbors: tuple[Float[np.ndarray, 'n k'], Int[np.ndarray, 'n k']]
+  neighbors = _blockwise(functools.partial(_nearest, k=k), np.asarray(rows, np.float64), np.asarray(points, np.float64))
+  return neighbors
 
 
 def radii(points: Float[np.ndarray, 'n d'], k: int) -> Float[np.ndarray, 'n']:

@@ -66,5 +66,5 @@ def gaussian_modes(points: UInt8[np.ndarray, 'n 1 1 2']) -> dict[str, float]:
 def stacked_mnist_modes(digits: Int[np.ndarray, 'n 3']) -> dict[str, float]:
   """`modes`: number of the 1,000 modes that occur; `modes_kl`: KL(samples || uniform) in nats, 999 / (2 n) if uniform."""
   counts = np.bincount(digits @ [100, 10, 1], minlength=1000) / len(digits)
-  seen = counts[counts > 0]
-  return {'modes': float(len(seen)), 'modes_kl': float((seen * np.log(1000 * seen)).sum())}
+  occupied = counts[counts > 0]
+  return {'modes': float(len(occupied)), 'modes_kl': float((occupied * np.log(1000 * occupied)).sum())}

@@ -75,21 +75,21 @@ def reference(
     saved |= {'features': features, 'labels': labels, 'classes': classes}
     with optional('The features will be computed again at the next start.'):
       save_tree(path, saved)
-  found, d = Moments(int(saved['n']), saved['mean'], saved['cov']), len(saved['mean'])
+  moments, d = Moments(int(saved['n']), saved['mean'], saved['cov']), len(saved['mean'])
   kept = min(count, MAX_FEATURE_VALUES // d)
   shapes = [saved[name].shape for name in ('mean', 'cov', 'features', 'labels', 'classes')]
-  if (str(saved['key']), found.n, shapes) != (key, count, [(d,), (d, d), (kept, d), (kept,), (source.num_classes,)]):
+  if (str(saved['key']), moments.n, shapes) != (key, count, [(d,), (d, d), (kept, d), (kept,), (source.num_classes,)]):
     raise UsageError(f'{path} belongs to other images or features: delete it; it will be computed again.')
   if not all(np.isfinite(saved[name]).all() for name in ('mean', 'cov', 'features')):
     raise UsageError(f'{path} contains values that are not finite: delete it; it will be computed again.')
-  if np.trace(found.cov) <= 1e-12 * np.square(found.mean).sum():
+  if np.trace(moments.cov) <= 1e-12 * np.square(moments.mean).sum():
     raise UsageError(f'features {extractor.name} are the same for all images of {source.name} {split}: use other features.')
   labels = saved['labels'] if source.num_classes else None
-  return Reference(found, saved['features'], rows[:kept], saved['classes'], protocol, labels, path)
+  return Reference(moments, saved['features'], rows[:kept], saved['classes'], protocol, labels, path)
 
 
 def floor_coefficients(reference: Reference, labeled: bool) -> FloorCoefficients:
-  """The floor coefficients (genjax/metrics/fid.py) of a reference, cached beside its features.
+  """The floor coefficients (genjax/metrics/fid.py) of a reference, cached next to its features.
 
   In many dimensions they take a minute to compute. `labeled`: the labels of samples are drawn with the frequencies of the
   reference.
@@ -100,18 +100,18 @@ def floor_coefficients(reference: Reference, labeled: bool) -> FloorCoefficients
   path = reference.path.with_name(f'{reference.path.stem}_floor_{"unlabeled" if labels is None else "labeled"}_1.json')
   try:
     saved = json.loads(path.read_text())
-    found = FloorCoefficients(*(tuple(map(float, saved[name])) for name in FloorCoefficients._fields))
-    if all(len(part) == 2 and all(math.isfinite(value) and value >= 0 for value in part) for part in found):
-      return found
+    coefficients = FloorCoefficients(*(tuple(map(float, saved[name])) for name in FloorCoefficients._fields))
+    if all(len(part) == 2 and all(math.isfinite(value) and value >= 0 for value in part) for part in coefficients):
+      return coefficients
     print(f'{path} is invalid: estimating the floor of FID again.')
   except (FileNotFoundError, NotADirectoryError):
     pass
   except (OSError, ValueError, KeyError, TypeError) as error:
     print(f'{path} cannot be read ({error}): estimating the floor of FID again.')
-  found = estimate(reference.features, labels)
+  coefficients = estimate(reference.features, labels)
   with optional('The floor of FID will be estimated again at the next start.'):
-    write_whole(path, json.dumps(found._asdict()), 'set GENJAX_CACHE to another folder')
-  return found
+    write_whole(path, json.dumps(coefficients._asdict()), 'set GENJAX_CACHE to another folder')
+  return coefficients
 
 
 def compute_features(source: Source, rows, extractor: Extractor, mesh: Mesh, batch_size: int):
@@ -136,8 +136,8 @@ def held_out_images(train: Source, name: str, source: Mapping[str, Any] | None =
   """The images of the split `test` that belongs to the training images; None if there is no such split.
 
   Raises:
-    UsageError: the test folder beside the training folder cannot be read, or the test images have another shape or classes that
-      the training images do not have.
+    UsageError: the test folder next to the training folder cannot be read, or the test images have another shape or classes
+      that the training images do not have.
   """
   if source and 'split' not in parameters(resolve(source['cls'], data.get('allow', ()))):
     return None

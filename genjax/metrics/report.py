@@ -104,10 +104,10 @@ def curves(rows: list[Row]) -> dict[str, bytes]:
   names = {name for logs_of_row in logs for log in logs_of_row for line in log for name in line}
   objectives = {read_config(row.run)['objective'].get('cls') for row in rows if not row.is_external}
   shown = sorted(name for name in names if name == 'evaluation/fid' or (name.endswith('/loss') and len(objectives) == 1))
-  found = {}
+  pictures = {}
   for name in shown:
     figure = Figure(figsize=(5, 4.5), layout='constrained')
-    axes, drawn = figure.add_subplot(), False
+    axes, has_points = figure.add_subplot(), False
     for i, (row, logs_of_row) in enumerate(zip(rows, logs, strict=True)):
       points = [[(line['kimg'], line[name]) for line in log if line.get(name) is not None] for log in logs_of_row]
       points = [np.array(x, float).T for x in points if len(x) > 1]
@@ -117,8 +117,8 @@ def curves(rows: list[Row]) -> dict[str, bytes]:
       y = np.stack([np.interp(x, *values) for values in points])
       axes.plot(x, y.mean(axis=0), color=f'C{i % 10}', label=row.name)
       axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=f'C{i % 10}', alpha=0.2, linewidth=0)
-      drawn = drawn or len(x) > 1
-    if not drawn:
+      has_points = has_points or len(x) > 1
+    if not has_points:
       continue
     axes.set_xlabel('thousands of images seen')
     axes.set_ylabel(name)
@@ -126,8 +126,8 @@ def curves(rows: list[Row]) -> dict[str, bytes]:
     figure.legend(loc='outside lower center', fontsize=8)
     out = io.BytesIO()
     figure.savefig(out, format='png', dpi=120, metadata={'Software': None})
-    found[f'curve {name}'] = out.getvalue()
-  return found
+    pictures[f'curve {name}'] = out.getvalue()
+  return pictures
 
 
 def ema_curves(cards: list[Card]) -> dict[str, bytes]:
@@ -140,7 +140,7 @@ def ema_curves(cards: list[Card]) -> dict[str, bytes]:
       others = {key: value for key, value in settings(card).items() if key not in ('ema_std', 'step', 'kimg')}
       curve = curves.setdefault(card['model']['step'], {}).setdefault(json.dumps([card['protocol'], others]), {})
       curve.setdefault(std, []).append(card['metrics']['fid'])
-  found = {}
+  pictures = {}
   for step, by_settings in curves.items():
     figure = Figure(figsize=(5, 4), layout='constrained')
     axes = figure.add_subplot()
@@ -151,8 +151,8 @@ def ema_curves(cards: list[Card]) -> dict[str, bytes]:
     axes.grid(alpha=0.3)
     out = io.BytesIO()
     figure.savefig(out, format='png', dpi=120, metadata={'Software': None})
-    found[f'ema_{step:08d}.png'] = out.getvalue()
-  return found
+    pictures[f'ema_{step:08d}.png'] = out.getvalue()
+  return pictures
 
 
 def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
@@ -160,12 +160,12 @@ def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
 
   Prints which rows have none, such as runs whose checkpoint was deleted. `allow` as in `genjax.load`.
   """
-  found = {}
+  pictures = {}
   for number, row in enumerate(rows, 1):
     model, path = row.card['model'], row.card.get('run', row.run)
     if row.is_external:
       try:
-        found[f'grid {number}: {row.name}, the first images'] = grid_path(row.run / file_name(row.card)).read_bytes()
+        pictures[f'grid {number}: {row.name}, the first images'] = grid_path(row.run / file_name(row.card)).read_bytes()
       except OSError as error:
         print(f'{row.name} has no grid: {error.filename} cannot be read ({error.strerror}).')
       continue
@@ -181,8 +181,8 @@ def grids(rows: list[Row], allow: Collection[str] = ()) -> dict[str, bytes]:
     n = 8 * columns
     images = run.sample(rng.key(0), n, **grid_cond(run.objective, n), **build(model['options'], allow))
     classes = ', one class per column' if run.classes else ''
-    found[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
-  return found
+    pictures[f'grid {number}: {row.name}{classes}'] = encode_image(grid_image(np.asarray(to_uint8(images)), columns))
+  return pictures
 
 
 def page(

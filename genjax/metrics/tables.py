@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genjax.metrics import classifier
-from genjax.metrics.card import QUICK, check_same, fresh_images, is_external, measured
+from genjax.metrics.card import QUICK, check_same, comparable_protocol, fresh_images, is_external
 from genjax.metrics.card_files import load, load_likelihoods
 from genjax.metrics.compare import (
   BETTER,
@@ -30,9 +30,9 @@ def difference_table(rows: list[Row], baseline: Row, metric: str) -> list[list[s
 
   Empty if no row has two seeds in common with the baseline.
   """
-  found = [(row, d) for row in rows if (d := difference(row, baseline, metric))]
+  paired = [(row, d) for row in rows if (d := difference(row, baseline, metric))]
   lines = []
-  for row, d in found:
+  for row, d in paired:
     certain = d.interval[0] > 0 or d.interval[1] < 0
     needed = f'{len(d.values)} suffice' if certain else str(d.needed or 'over 10,000')
     bounds = f'[{d.interval[0]:+.3g}, {d.interval[1]:+.3g}]'
@@ -80,13 +80,13 @@ def table(rows: list[Row], baseline: Row | None = None) -> list[list[str]]:
         continue
       cell, own = f'{values.mean():.4g}', row.card['metrics']
       cell += ' ≈' if name == 'fid' and row.name in alike else ''
-      found = metric_interval(row, name)
-      if name == 'kid' and not found:
-        found = own['kid_low'], own['kid_high']
+      bounds = metric_interval(row, name)
+      if name == 'kid' and not bounds:
+        bounds = own['kid_low'], own['kid_high']
       if name == 'nll_nats' and row.trainings == 1 and 'nll_low' in own:
-        found = own['nll_low'], own['nll_high']
-      if found and found[1] - found[0] > 1e-9 * abs(values.mean()):  # omitted if all seeds have the same value
-        cell += f' [{found[0]:.4g}, {found[1]:.4g}]'
+        bounds = own['nll_low'], own['nll_high']
+      if bounds and bounds[1] - bounds[0] > 1e-9 * abs(values.mean()):  # omitted if all seeds have the same value
+        cell += f' [{bounds[0]:.4g}, {bounds[1]:.4g}]'
       if paired := difference(row, baseline, name):
         cell += f' ({paired.interval[0]:+.3g} to {paired.interval[1]:+.3g})'
       if row.trainings > 1 > len(values) / row.trainings:
@@ -146,8 +146,8 @@ def floor_legend(rows: list[Row]) -> list[str]:
 
 def same_likelihood(metric: str, row: Row, rows: list[Row]) -> bool:
   """Whether a likelihood measures the same quantity as that of the first row that has one, with any estimator."""
-  of = lambda row: row.likelihood and row.likelihood.split(', of ', 1)[-1]  # noqa: E731
-  return metric not in OF_LIKELIHOOD or of(row) == next(filter(None, map(of, rows)), None)
+  quantity = lambda row: row.likelihood and row.likelihood.split(', of ', 1)[-1]  # noqa: E731
+  return metric not in OF_LIKELIHOOD or quantity(row) == next(filter(None, map(quantity, rows)), None)
 
 
 def legend(rows: list[Row], baseline: Row | None = None) -> list[str]:
@@ -182,8 +182,8 @@ def legend(rows: list[Row], baseline: Row | None = None) -> list[str]:
     for card in load(row.run):
       if not is_external(card) and card['model']['step'] > last and row.card['model']['step'] == last:
         features, count = card['protocol']['features']['name'], card['protocol']['samples']
-        evaluation_summary = f'step {card["model"]["step"]} was evaluated with {features} and {count} samples'
-        lines.append(f'{row.name}: {evaluation_summary}, but other runs were not; this is step {last}.')
+        evaluation = f'step {card["model"]["step"]} was evaluated with {features} and {count} samples'
+        lines.append(f'{row.name}: {evaluation}, but other runs were not; this is step {last}.')
   if samples < QUICK:
     lines.append(
       f'A quick estimate: with fewer than {QUICK} samples ({samples}) FID is biased upwards, and FID_infinity, a line fitted '
@@ -202,19 +202,21 @@ def likelihoods(runs: list[Path]) -> list[list[str]]:
   """
   free = ('estimator', 'kind')
   cards = {name: sorted(load_likelihoods(run), key=created) for run, name in zip(runs, short_names(runs), strict=True)}
-  shared = set.intersection(*({json.dumps(measured(card, free), sort_keys=True) for card in own} for own in cards.values()))
+  shared = set.intersection(
+    *({json.dumps(comparable_protocol(card, free), sort_keys=True) for card in own} for own in cards.values())
+  )
   if not shared:
     first, *others = (own[-1] for own in cards.values())
     for card in others:
       check_same(first, card, free)
   most = max(map(json.loads, sorted(shared)), key=lambda protocol: protocol['reference']['images'])
-  found = []
+  entries = []
   for name, own in cards.items():
-    newest = {card['protocol']['estimator']: card for card in own if measured(card, free) == most}
-    found += [(name, card) for card in newest.values()]
+    newest = {card['protocol']['estimator']: card for card in own if comparable_protocol(card, free) == most}
+    entries += [(name, card) for card in newest.values()]
   header = ['', 'estimator', 'nll_nats ↓ (95 % over images)', 'bits_per_dim ↓', 'step', 'kimg']
   lines = []
-  for name, card in sorted(found, key=lambda row: row[1]['metrics']['nll_nats']):
+  for name, card in sorted(entries, key=lambda row: row[1]['metrics']['nll_nats']):
     metrics, model, protocol = card['metrics'], card['model'], card['protocol']
     nats = f'{metrics["nll_nats"]:.5g} [{metrics["nll_low"]:.5g}, {metrics["nll_high"]:.5g}]'
     kind = f'{protocol["estimator"]}, {protocol["kind"]}'

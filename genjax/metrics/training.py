@@ -76,8 +76,8 @@ def make_online_evaluator(
   return evaluate
 
 
-def evaluation_summary(found: card.Card) -> str:
+def evaluation_summary(evaluation: card.Card) -> str:
   """A short description of the samples and features of a card."""
-  protocol = found['protocol']
+  protocol = evaluation['protocol']
   quick = ', a quick estimate' if protocol['samples'] < card.QUICK else ''
   return f'{protocol["samples"]} samples, {protocol["features"]["name"]}{quick}'

@@ -45,8 +45,8 @@ class CausalBlock(nn.Module):
     """The output at one position with keys and values [B, N, heads, d] of the previous ones, and both updated."""
     q, k, v = self.heads_of(x)
     keys, values = (jax.lax.dynamic_update_slice_in_dim(old, new, place, 1) for old, new in ((keys, k), (values, v)))
-    seen = (jnp.arange(keys.shape[1]) <= place)[None, None, None]
-    return self.rest(x, jax.nn.dot_product_attention(q, keys, values, mask=seen)), keys, values
+    visible = (jnp.arange(keys.shape[1]) <= place)[None, None, None]
+    return self.rest(x, jax.nn.dot_product_attention(q, keys, values, mask=visible)), keys, values
 
   def heads_of(self, x: Rows):
     b, n, d = x.shape

@@ -73,15 +73,15 @@ class TopDown(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(self, h: Grid, seen: Grid | None, noise: Grid, temperature: float):
+  def __call__(self, h: Grid, features: Grid | None, noise: Grid, temperature: float):
     width, d = h.shape[-1], self.z_dim
     prior = Bottleneck(2 * d + width, self.bottleneck, 0.0, self.dtype, name='prior')(h)
     mean, log_sigma = prior[..., :d].astype(jnp.float32), prior[..., d : 2 * d].astype(jnp.float32)
     kl = log_ratio = jnp.zeros(h.shape[0])
-    if seen is None:
+    if features is None:
       z = mean + temperature * jnp.exp(log_sigma) * noise
     else:
-      posterior = Bottleneck(2 * d, self.bottleneck, 1.0, self.dtype, name='posterior')(jnp.concatenate([h, seen], axis=-1))
+      posterior = Bottleneck(2 * d, self.bottleneck, 1.0, self.dtype, name='posterior')(jnp.concatenate([h, features], axis=-1))
       q_mean, q_log_sigma = jnp.split(posterior.astype(jnp.float32), 2, axis=-1)
       z = q_mean + jnp.exp(q_log_sigma) * noise
       delta, inverse = q_log_sigma - log_sigma, jnp.exp(-log_sigma)
@@ -109,14 +109,14 @@ class VDVAEEncoder(nn.Module):
     check(self.sides, self.blocks, x.shape[1], self.patch, 'encoder')
     h = to_patches(concat_label(x, label), self.patch, self.patch)
     h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
-    seen = {}
+    features = {}
     for side, blocks in zip(self.sides, self.blocks, strict=True):
       ratio = h.shape[1] // side
       h = h.reshape(h.shape[0], side, ratio, side, ratio, -1).mean(axis=(2, 4))
       for _ in range(blocks):
         h = h + Bottleneck(self.width, -(-self.width // 4), 1 / sum(self.blocks), self.dtype)(h)
-      seen[side] = h
-    return seen
+      features[side] = h
+    return features
 
 
 class VDVAEDecoder(nn.Module):
@@ -138,7 +138,7 @@ class VDVAEDecoder(nn.Module):
   fields = LABEL
 
   @nn.compact
-  def __call__(self, keys: Keys, seen: dict[int, Grid] | None, cond: Cond = NO_COND, temperature: float = 1.0) -> Descent:
+  def __call__(self, keys: Keys, features: dict[int, Grid] | None, cond: Cond = NO_COND, temperature: float = 1.0) -> Descent:
     label = condition_vector(cond, self.fields)
     check(self.sides, self.blocks, self.image_shape[0], self.patch, 'decoder')
     if any(self.patch % side for side in self.place):
@@ -153,7 +153,7 @@ class VDVAEDecoder(nn.Module):
       for _ in range(blocks):
         noise = rng.normal(rng.fold_in(keys, count), (side, side, self.z_dim))
         block = TopDown(self.z_dim, -(-self.width // 4), sum(self.blocks), self.dtype, name=f'block_{count}')
-        h, block_kl, block_ratio = block(h, None if seen is None else seen[side], noise, temperature)
+        h, block_kl, block_ratio = block(h, None if features is None else features[side], noise, temperature)
         kl.append(block_kl)
         log_ratio, count = log_ratio + block_ratio, count + 1
     gain = self.param('gain', nn.initializers.ones, (self.width,))

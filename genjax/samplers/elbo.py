@@ -40,8 +40,8 @@ def discrete(
     eps = rng.normal(keys, x_0.shape[1:])
     t = i[:, None, None, None] / path.T
     x_t = path.alpha(t) * x_0 + path.sigma(t) * eps
-    found, log_variance = predict(x_t, i / path.T)
-    return step_nats(path, t, x_0, x_t, found, log_variance)
+    x_0_hat, log_variance = predict(x_t, i / path.T)
+    return step_nats(path, t, x_0, x_t, x_0_hat, log_variance)
 
   def add(total, k):
     # Importance sampling: half uniform, half concentrated on early steps, which have the largest terms.
@@ -95,16 +95,16 @@ def reconstruction_nats(x_0: Images, eps: Images, start: Float[Array, '']) -> Fl
 
 
 def step_nats(
-  path: DiscretePath, t: PerImage, x_0: Images, x_t: Images, found: Images, log_variance: Images | None = None
+  path: DiscretePath, t: PerImage, x_0: Images, x_t: Images, x_0_hat: Images, log_variance: Images | None = None
 ) -> Float[Array, 'b']:
-  """L_(t-1) of 2006.11239, eq. 5, for the prediction `found` of x_0: a KL divergence; L_0, -log p(x_0 | x_1), at t = 1/T."""
-  q, found = posterior(path, t, (jnp.round(t * path.T) - 1) / path.T), jnp.clip(found, -1, 1)
+  """L_(t-1) of 2006.11239, eq. 5, for the prediction `x_0_hat` of x_0: a KL divergence; L_0, -log p(x_0 | x_1), at t = 1/T."""
+  q, x_0_hat = posterior(path, t, (jnp.round(t * path.T) - 1) / path.T), jnp.clip(x_0_hat, -1, 1)
   if log_variance is None:
     log_variance = log_clipped(path, t, q)
-  apart = q.gain * (x_0 - found)
+  apart = q.gain * (x_0 - x_0_hat)
   spread = q.variance * jnp.exp(-log_variance)
   kl = 0.5 * (log_variance - jnp.log(jnp.where(q.variance > 0, q.variance, 1)) + spread - 1 + apart**2 * jnp.exp(-log_variance))
-  mean = q.keep * x_t + q.gain * found
+  mean = q.keep * x_t + q.gain * x_0_hat
   terms = jnp.where(t * path.T < 1.5, -log_level(x_0, mean, log_variance), kl)
   return terms.sum(axis=(1, 2, 3))
 

@@ -66,15 +66,15 @@ def integrate(
     (ks, new), _ = jax.lax.scan(stage, (ks, y), (jnp.arange(1, 7), NODES[1:], STAGES))
     error = h[:, None] * jnp.tensordot(ERROR, ks, 1)
     error = jnp.sqrt(jnp.mean((error / (atol + rtol * jnp.maximum(jnp.abs(y), jnp.abs(new)))) ** 2, axis=1))
-    taken = going & (error <= 1)  # not where it is NaN
+    accepted = going & (error <= 1)  # not where it is NaN
     factor = jnp.where(jnp.isfinite(error), jnp.clip(0.9 * jnp.maximum(error, 1e-10) ** -0.2, 0.2, 10.0), 0.2)
     u = lambda s: (s - t) / h  # noqa: E731
     cubic = lambda s: _hermite(u(s)[:, None], y, new, h[:, None] * k, h[:, None] * ks[-1])  # noqa: E731
-    seen = lambda s, was: jnp.where((taken & (u(s) >= 0) & (u(s) <= 1))[:, None], cubic(s), was)  # noqa: E731
-    way = jax.vmap(seen)(passed, way)
+    interpolated = lambda s, was: jnp.where((accepted & (u(s) >= 0) & (u(s) <= 1))[:, None], cubic(s), was)  # noqa: E731
+    way = jax.vmap(interpolated)(passed, way)
     arrived = h == end - t
-    t = jnp.where(taken, jnp.where(arrived, end, t + h), t)
-    y, k = (jnp.where(taken[:, None], a, b) for a, b in ((new, y), (ks[-1], k)))
+    t = jnp.where(accepted, jnp.where(arrived, end, t + h), t)
+    y, k = (jnp.where(accepted[:, None], a, b) for a, b in ((new, y), (ks[-1], k)))
     h = jnp.where(going, jnp.sign(span) * jnp.minimum(jnp.abs(h * factor), longest), h)
     return n + 1, t, y, k, h, evaluations + jnp.where(going, 6, 0), way
 

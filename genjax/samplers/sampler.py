@@ -26,7 +26,7 @@ class Sampler:
   solver: str | Solver = 'heun'  # a name in genjax/samplers/solvers.py, or a custom solver
   steps: int = 25  # time steps; heun and predictor_corrector use two evaluations each, and dopri5 chooses other steps
   timesteps: str = ''  # a name in genjax/samplers/timesteps.py; '': the default of the path
-  rho: float = 7.0  # of timesteps 'karras': larger values give finer steps near the data
+  rho: float = 7.0  # of timesteps 'karras': larger values make the steps near the data finer
   guidance: float = 1.0  # guidance scale: 1 is none, and other values double the cost
   guidance_interval: tuple[float, ...] = ()  # (low, high) of sigma / alpha in which guidance is used; (): everywhere
   eta: float = 0.0  # of solver 'ddim': amount of fresh noise, from 0 to 1

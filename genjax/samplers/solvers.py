@@ -51,7 +51,7 @@ class Coefficients(NamedTuple):
   noise: Times | None = None
 
 
-def _multistep(denoise: Denoiser, x: Images, times: Times, keys: Keys | None, of: Coefficients) -> Solution:
+def _multistep(denoise: Denoiser, x: Images, times: Times, keys: Keys | None, coefficients: Coefficients) -> Solution:
   def step(carry, turn):
     x, before = carry
     i, t, c = turn
@@ -63,7 +63,7 @@ def _multistep(denoise: Denoiser, x: Images, times: Times, keys: Keys | None, of
       new += c.noise * rng.normal(rng.fold_in(keys, i + 1), x.shape[1:])
     return (new, x_0), (x, x_0)
 
-  turns = (jnp.arange(len(times) - 1), times[:-1], of)
+  turns = (jnp.arange(len(times) - 1), times[:-1], coefficients)
   (x, _), traced = jax.lax.scan(step, (x, jnp.zeros_like(x)), turns)
   return _solution(x, traced)
 
@@ -74,9 +74,9 @@ def ddim(denoise: Denoiser, path: NoisePath, x: Images, times: Times, keys: Keys
   With eta = 0 this is Euler's method in the variables x / alpha, sigma / alpha (and in x, t for the straight path and
   EDM's), and needs no keys; eta = 1 samples DDPM's posterior q(x_s | x_t, x_0) (2006.11239, eq. 7), for any path.
   """
-  of = _keeping_eps(path, times, eta)
+  coefficients = _keeping_eps(path, times, eta)
   deterministic = isinstance(eta, int | float) and eta == 0
-  return _multistep(denoise, x, times, keys, of._replace(noise=None) if deterministic else of)
+  return _multistep(denoise, x, times, keys, coefficients._replace(noise=None) if deterministic else coefficients)
 
 
 def _keeping_eps(path: NoisePath, times: Times, eta: float) -> Coefficients:
@@ -131,8 +131,8 @@ def dpmpp_2m_sde(denoise: Denoiser, path: NoisePath, x: Images, times: Times, ke
   step = _log_steps(path, times)
   b = path.alpha(times[1:]) * -jnp.expm1(-2 * step.h)
   noise = path.sigma(times[1:]) * jnp.sqrt(-jnp.expm1(-2 * step.h))
-  of = Coefficients(step.shrink * jnp.exp(-step.h), b * (1 + step.half), -b * step.half, noise)
-  return _multistep(denoise, x, times, keys, of)
+  coefficients = Coefficients(step.shrink * jnp.exp(-step.h), b * (1 + step.half), -b * step.half, noise)
+  return _multistep(denoise, x, times, keys, coefficients)
 
 
 class _LogSteps(NamedTuple):
@@ -269,14 +269,14 @@ def predictor_corrector(denoise: Denoiser, path: NoisePath, x: Images, times: Ti
   norms of each image (the paper averages them over the batch), and at most sigma^2. 2 (len(times) - 1) - 1 evaluations.
   """
   steps = len(times) - 1
-  of = _keeping_eps(path, times, 1.0)
+  ancestral_step = _keeping_eps(path, times, 1.0)
 
   def step(x, i):
     n, correct = i // 2, i % 2 == 1
     t = jnp.where(correct, times[n + 1], times[n])
     z = rng.normal(rng.fold_in(keys, i + 1), x.shape[1:])
     x_0 = denoise(x, t)
-    predicted = of.x[n] * x + of.now[n] * x_0 + of.noise[n] * z
+    predicted = ancestral_step.x[n] * x + ancestral_step.now[n] * x_0 + ancestral_step.noise[n] * z
     eps = eps_from_x0(path, x, x_0, t)  # the score is -eps / sigma
     norm = lambda a: jnp.sqrt(jnp.sum(a**2, axis=(1, 2, 3), keepdims=True))  # noqa: E731
     sigma_t = path.sigma(t)

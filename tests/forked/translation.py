@@ -33,8 +33,8 @@ class Translation:
     return Variables({'model': self.network.init(key, self.conditioner.embed(batch.cond))['params']}, {})
 
   def loss(self, params, context, batch, keys):
-    made = self.network.apply({'params': params['model']}, self.conditioner.embed(batch.cond))
-    return jnp.square(made - batch.image).mean(), Aux({})
+    output = self.network.apply({'params': params['model']}, self.conditioner.embed(batch.cond))
+    return jnp.square(output - batch.image).mean(), Aux({})
 
   def sample(self, variables, keys, cond):
     cond = self.conditioner.embed(complete(self.conditioner, cond, keys))

@@ -45,13 +45,13 @@ def network():
   with mock.patch.object(inception, 'load_state_dict_from_url'), mock.patch.object(torch.nn.Module, 'load_state_dict'):
     model = inception.fid_inception_v3().eval()
   state = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-  drawn = sorted(name for name in state if not name.endswith('num_batches_tracked'))
+  samples = sorted(name for name in state if not name.endswith('num_batches_tracked'))
   missing, unexpected = model.load_state_dict(
-    {name: torch.from_numpy(weight(name, state[name])) for name in drawn}, strict=False
+    {name: torch.from_numpy(weight(name, state[name])) for name in samples}, strict=False
   )
   assert not unexpected
   assert all(name.endswith('num_batches_tracked') for name in missing)
-  return model, state, drawn
+  return model, state, samples
 
 
 def summary(name, x, count):
@@ -65,7 +65,7 @@ def summary(name, x, count):
 
 
 def main():
-  model, state, drawn = network()
+  model, state, samples = network()
   result, blocks = {}, []
 
   def keep(name):
@@ -86,7 +86,7 @@ def main():
     result['logits'] = model.double()(torch.from_numpy(x).double()).numpy().astype(np.float32)
   result['blocks'] = json.dumps(blocks)
   result['state_dict'] = json.dumps(list(state.items()))
-  result['drawn'] = json.dumps(drawn)
+  result['drawn'] = json.dumps(samples)
 
   image = np.random.default_rng(3).integers(0, 256, (1, 3, 32, 40), dtype=np.uint8)
   resized = interpolate_bilinear_2d_like_tensorflow1x(torch.from_numpy(image).float(), size=(299, 299), align_corners=False)

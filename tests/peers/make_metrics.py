@@ -69,8 +69,8 @@ def main():
   metric.update(f, real=False)
   result['fid_torchmetrics'] = metric.compute()
 
-  found = kid_features_to_metric(f, r, kid_subsets=20, kid_subset_size=300, rng_seed=2020, verbose=False)
-  result['kid_mean'], result['kid_std'] = (found[f'kernel_inception_distance_{s}'] for s in ('mean', 'std'))
+  actual = kid_features_to_metric(f, r, kid_subsets=20, kid_subset_size=300, rng_seed=2020, verbose=False)
+  result['kid_mean'], result['kid_std'] = (actual[f'kernel_inception_distance_{s}'] for s in ('mean', 'std'))
   random = np.random.RandomState(2020)  # torch-fidelity's draws: fake, real, fake, real...
   draws = [[random.choice(len(x), 300, replace=False) for x in (fake, real)] for _ in range(20)]
   result['kid_fake_indices'], result['kid_real_indices'] = np.array(draws).astype(np.int16).swapaxes(0, 1)
@@ -78,12 +78,12 @@ def main():
   np.testing.assert_allclose(np.mean(result['kid_subset_values']), result['kid_mean'], rtol=1e-13)
   result['mmd_torchmetrics'] = poly_mmd(r[:300], f[:300])
 
-  found = prc_features_to_metric(f, r, prc_neighborhood=3, verbose=False)
-  result['precision'], result['recall'] = found['precision'], found['recall']
+  actual = prc_features_to_metric(f, r, prc_neighborhood=3, verbose=False)
+  result['precision'], result['recall'] = actual['precision'], actual['recall']
 
   for kind, splits, shuffle in (('', 10, False), ('_shuffled', 10, True), ('_seven', 7, False)):
-    found = isc_features_to_metric(log_p, splits, shuffle, rng_seed=2020)
-    result[f'isc_mean{kind}'], result[f'isc_std{kind}'] = (found[f'inception_score_{s}'] for s in ('mean', 'std'))
+    actual = isc_features_to_metric(log_p, splits, shuffle, rng_seed=2020)
+    result[f'isc_mean{kind}'], result[f'isc_std{kind}'] = (actual[f'inception_score_{s}'] for s in ('mean', 'std'))
   result['isc_shuffled_order'] = np.random.RandomState(2020).permutation(len(p)).astype(np.int16)
   torch.randperm = torch.arange  # torchmetrics always shuffles; its deviation is of a sample (n - 1), torch-fidelity's is not
   metric = InceptionScore(feature=torch.nn.Identity(), splits=10)

@@ -49,21 +49,21 @@ def main() -> None:
       scheduler.set_timesteps(steps)
       # Euler and Heun hold y = x / alpha, at y's deviation.
       sample = torch.tensor(x) * (scheduler.init_noise_sigma if name in ('euler', 'heun') else 1)
-      drawn = iter(noise)
-      draw = lambda *_, **__: torch.tensor(next(drawn))  # noqa: E731
+      samples = iter(noise)
+      draw = lambda *_, **__: torch.tensor(next(samples))  # noqa: E731
       with mock.patch(f'{type(scheduler).__module__}.randn_tensor', draw, create=True):
         for t in scheduler.timesteps:
-          seen = scheduler.scale_model_input(sample, t)
+          scaled = scheduler.scale_model_input(sample, t)
           more = {'eta': 0.7} if name == 'ddim_eta' else {}
-          sample = scheduler.step(eps(seen, (float(t) + 1) / 1000), t, sample, **more).prev_sample
+          sample = scheduler.step(eps(scaled, (float(t) + 1) / 1000), t, sample, **more).prev_sample
       values[f'{name}_{steps}'] = sample.numpy()
       if name in ('euler', 'heun'):
         values[f'{name}_{steps}_sigmas'] = scheduler.sigmas.numpy()
   learned = DDPMScheduler(**VP, clip_sample=False, timestep_spacing='trailing', variance_type='learned_range')
   for steps in (4, 10):  # but for the last step, to which it adds noise
     learned.set_timesteps(steps)
-    sample, drawn = torch.tensor(x), iter(noise)
-    draw = lambda *_, **__: torch.tensor(next(drawn))  # noqa: E731
+    sample, samples = torch.tensor(x), iter(noise)
+    draw = lambda *_, **__: torch.tensor(next(samples))  # noqa: E731
     with mock.patch(f'{DDPMScheduler.__module__}.randn_tensor', draw):
       for t in learned.timesteps[:-1]:
         answer = torch.cat([eps(sample, (float(t) + 1) / 1000), torch.sin(5 * sample)], dim=1)
@@ -73,8 +73,8 @@ def main() -> None:
   edm.set_timesteps(18)
   sample = torch.tensor(x) * 80
   for t in edm.timesteps:
-    seen = edm.scale_model_input(sample, t)
-    sample = edm.step(eps(seen, float(t)), t, sample, pred_original_sample=None).prev_sample
+    scaled = edm.scale_model_input(sample, t)
+    sample = edm.step(eps(scaled, float(t)), t, sample, pred_original_sample=None).prev_sample
   values['edm_18'], values['edm_18_sigmas'] = sample.numpy(), edm.sigmas.numpy()
   np.savez_compressed(Path(__file__).with_name('solvers.npz'), **values)
 

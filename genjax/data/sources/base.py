@@ -15,7 +15,7 @@ from genjax.data.contents import Contents
 from genjax.data.photos import MODES, to_array
 from genjax.errors import DataError, UsageError
 from genjax.images import resize
-from genjax.logging import reading
+from genjax.logging import reading_bar
 from genjax.memory import machine_memory
 from genjax.types import Example
 
@@ -153,8 +153,8 @@ def from_arrays(
     raise DataError(problem, f'data.resolution={resolution}', f'--resolution={resolution}')
   if channels != images.shape[-1]:
     mode = MODES[channels]
-    images = [to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), mode, background) for x in reading(images)]
+    images = [to_array(Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x), mode, background) for x in reading_bar(images)]
     images = np.stack(images) if images else np.empty((0, resolution, resolution, channels), np.uint8)
   if images.shape[1:3] != (resolution, resolution):
-    images = np.stack([resize(x, resolution) for x in reading(images)]) if len(images) else images
+    images = np.stack([resize(x, resolution) for x in reading_bar(images)]) if len(images) else images
   return labeled(name, np.ascontiguousarray(images), labels, num_classes, origin)

@@ -16,7 +16,7 @@ from genjax.data.listing import image_files, print_ignored
 from genjax.data.photos import read_photo
 from genjax.data.sources.base import Read, Source, example_of, labeled
 from genjax.errors import DataError, UsageError
-from genjax.logging import reading
+from genjax.logging import reading_bar
 from genjax.types import Example
 
 DECODER_VERSION = 2  # increased when decoding changes the pixels
@@ -121,7 +121,7 @@ class ImageFolder(Source):
     images, left_out = np.empty((len(self) if keep else 0, *self.shape), np.uint8), []
     with (
       ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
-      reading(total=len(self)) as progress,
+      reading_bar(total=len(self)) as progress,
     ):
       for start in range(0, len(self), 256):  # in parts, so that few images wait to be copied
         part = self.files[start : start + 256]

@@ -18,7 +18,7 @@ from genjax.data.sources.folder import ImageFolder
 from genjax.data.sources.npz import npz
 from genjax.data.sources.tfds import Tfds, tfds_names
 from genjax.errors import UsageError
-from genjax.logging import reading
+from genjax.logging import reading_bar
 
 
 def open_data(
@@ -89,7 +89,7 @@ def open_data(
     return source
   images = np.empty((len(source), *source.image_shape), np.uint8)
   cond = {name: np.empty((len(source), *x.shape), x.dtype) for name, x in source.example.cond.items()}
-  with reading(total=len(source)) as progress:
+  with reading_bar(total=len(source)) as progress:
     for start in range(0, len(source), 1024):
       part = np.arange(start, min(start + 1024, len(source)))
       images[part], read = source.read(part)
@@ -124,17 +124,17 @@ def open_section(allow: Collection[str] = (), source: Mapping[str, Any] | None =
   function = resolve(source['cls'], allow)
   if missing := sorted(getattr(function, '__abstractmethods__', ())):
     raise UsageError(f'{source["cls"]} lacks {", ".join(missing)}, which a Source needs.')
-  made = build(source, allow)
-  if not isinstance(made, Source):
-    raise UsageError(f'data.source is {type(made).__name__}: it must be a subclass of genjax.data.sources.base.Source.')
-  check_examples(made, source['cls'])
-  side = made.image_shape[0]
+  opened = build(source, allow)
+  if not isinstance(opened, Source):
+    raise UsageError(f'data.source is {type(opened).__name__}: it must be a subclass of genjax.data.sources.base.Source.')
+  check_examples(opened, source['cls'])
+  side = opened.image_shape[0]
   if options.get('resolution', side) not in (0, side):
     raise UsageError(
       f'data.resolution={options["resolution"]}: {source["cls"]} has images of {side} pixels; set data.resolution={side}, '
       'or resize in your class.'
     )
-  return made
+  return opened
 
 
 def check_examples(source: Source, name: str) -> None:
@@ -148,15 +148,15 @@ def check_examples(source: Source, name: str) -> None:
   images, cond = source.read(rows)
   expected = (len(rows), *example.image.shape)
   if getattr(images, 'dtype', None) != np.uint8 or images.shape != expected:
-    found = f'{images.dtype} {list(images.shape)}' if hasattr(images, 'shape') else type(images).__name__
-    raise UsageError(f'{name}: read returns images as {found}, not uint8 {list(expected)} with values from 0 to 255.')
+    actual = f'{images.dtype} {list(images.shape)}' if hasattr(images, 'shape') else type(images).__name__
+    raise UsageError(f'{name}: read returns images as {actual}, not uint8 {list(expected)} with values from 0 to 255.')
   if cond.keys() != example.cond.keys():
     raise UsageError(f'{name}: read returns the conditions {sorted(cond)}, but its example has {sorted(example.cond)}.')
-  for field, promised in example.cond.items():
-    values, expected = np.asarray(cond[field]), (len(rows), *promised.shape)
-    if values.dtype != promised.dtype or values.shape != expected or values.dtype.kind not in 'biuf':
+  for field, described in example.cond.items():
+    values, expected = np.asarray(cond[field]), (len(rows), *described.shape)
+    if values.dtype != described.dtype or values.shape != expected or values.dtype.kind not in 'biuf':
       raise UsageError(
-        f'{name}: read returns {field} as {values.dtype} {list(values.shape)}, but its example has {promised.dtype} '
+        f'{name}: read returns {field} as {values.dtype} {list(values.shape)}, but its example has {described.dtype} '
         f'{list(expected)}. Conditions are numbers.'
       )
   if 'label' in cond and not ((cond['label'] >= 0) & (cond['label'] < len(example.classes))).all():
@@ -172,7 +172,7 @@ def is_known(name: str) -> bool:
 
 
 def sibling(path: Path, split: str) -> Path | None:
-  """The path of another split beside a path that ends in 'train'; None if it does not exist.
+  """The path of another split next to a path that ends in 'train'; None if it does not exist.
 
   Raises:
     UsageError: it is a link.

@@ -114,7 +114,7 @@ class Velocity(_UnitVariance):
 class EDMPrecond:
   """F of EDM's preconditioning, D = c_skip y + c_out F(c_in y; c_noise) with y = x_t / alpha (2206.00364, eq. 7, table 1).
 
-  Written in alpha and sigma, so that it holds for any path. c_noise is log(sigma / alpha) / 4.
+  Written in alpha and sigma, so that it is valid for any path. c_noise is log(sigma / alpha) / 4.
   """
 
   sigma_data: float = 0.5  # the standard deviation of the images

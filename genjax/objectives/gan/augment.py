@@ -68,7 +68,7 @@ class DiffAugment:
       raise UsageError(f'DiffAugment: policy is empty, choose from {", ".join(POLICIES)}.')
     for name in self.policy:
       if name not in POLICIES:
-        raise UsageError(unknown('policy', name, POLICIES, of='DiffAugment'))
+        raise UsageError(unknown('policy', name, POLICIES, owner='DiffAugment'))
 
   def __call__(self, keys: Keys, images: Images, memory: Memory | None = None) -> Images:
     for i, name in enumerate(self.policy):

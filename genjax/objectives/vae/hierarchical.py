@@ -41,7 +41,7 @@ class EncodedImages(NamedTuple):
 class LadderVAE(VariationalAutoencoder):
   """Abstract: a VAE with latents in many blocks, whose KL is weighted as in `VAE`.
 
-  `encoder(x, cond)` returns the features `seen` for `decoder(keys, seen, cond, temperature) -> Descent`. A subclass defines the
+  `encoder(x, cond)` returns the features for `decoder(keys, features, cond, temperature) -> Descent`. A subclass defines the
   parameters of the likelihood at x (`likelihood_params`), and the images that represent p(x|z) (`sample_pixels`).
   """
 
@@ -70,9 +70,9 @@ class LadderVAE(VariationalAutoencoder):
       raise UsageError(f'objective.encoder.sides={sides} and objective.decoder.sides={self.decoder.sides} must be the same.')
     encoder_key, decoder_key = jax.random.split(key)
     embedded, keys = self.conditioner.embed(batch.cond), rng.image_keys(key, batch.index)
-    seen, encoder = self.encoder.init_with_output(encoder_key, batch.image, embedded)
-    params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, seen, embedded)['params']}
-    descent = jax.eval_shape(self.descend, {'model': params}, keys, seen, embedded)
+    features, encoder = self.encoder.init_with_output(encoder_key, batch.image, embedded)
+    params = {'encoder': encoder['params'], 'decoder': self.decoder.init(decoder_key, keys, features, embedded)['params']}
+    descent = jax.eval_shape(self.descend, {'model': params}, keys, features, embedded)
     return self.with_likelihood(params, descent.out.shape, batch.image.shape)
 
   def loss(self, params: dict, context: Context, batch: Batch, keys: Keys):
@@ -82,22 +82,22 @@ class LadderVAE(VariationalAutoencoder):
     nll, metrics = elbo_metrics(encoded.kl, log_prob, batch.image)
     return nll + value, Aux(metrics, self.update_buffers(params, context.buffers, encoded.x, out))
 
-  def descend(self, params: dict, keys: Keys, seen: dict | None, embedded: Cond, temperature=1.0) -> Descent:
-    return self.decoder.apply({'params': params['model']['decoder']}, keys, seen, embedded, temperature)
+  def descend(self, params: dict, keys: Keys, features: dict | None, embedded: Cond, temperature=1.0) -> Descent:
+    return self.decoder.apply({'params': params['model']['decoder']}, keys, features, embedded, temperature)
 
   def elbo_terms(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> ElboTerms:
     z_keys, x_keys = rng.split(keys, 2)
-    x, seen = self.encoded(params, batch, x_keys)
-    descent = self.descend(params, z_keys, seen, self.conditioner.embed(batch.cond))
+    x, features = self.encoded(params, batch, x_keys)
+    descent = self.descend(params, z_keys, features, self.conditioner.embed(batch.cond))
     out = self.likelihood_params(params, descent, x)
     return ElboTerms(EncodedImages(x, descent), None, out, self.likelihood.log_prob(out, x, self.state(params, buffers)))
 
   def log_importance_weight(self, params: dict, buffers: dict, batch: Batch, keys: Keys) -> Callable[[int], Float[Array, 'b']]:
     z_keys, x_keys = rng.split(keys, 2)
-    x, seen = self.encoded(params, batch, x_keys)
+    x, features = self.encoded(params, batch, x_keys)
 
     def log_weight(i: int) -> Float[Array, 'b']:
-      descent = self.descend(params, rng.fold_in(z_keys, i), seen, self.conditioner.embed(batch.cond))
+      descent = self.descend(params, rng.fold_in(z_keys, i), features, self.conditioner.embed(batch.cond))
       out = self.likelihood_params(params, descent, x)
       return self.likelihood.log_prob(out, x, self.state(params, buffers)) - descent.log_ratio
 

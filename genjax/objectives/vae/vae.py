@@ -90,10 +90,10 @@ class VariationalAutoencoder(abc.ABC):
 
   def encoded(self, params: dict, batch: Batch, keys: Keys) -> tuple[Images, Any]:
     """The observed images, and the output of the encoder."""
-    x = seen = self.likelihood.observe(batch.image, keys, batch.row)
+    x = observed = self.likelihood.observe(batch.image, keys, batch.row)
     if self.corruption:
-      seen = x + self.corruption * rng.normal(rng.fold_in(keys, 1), x.shape[1:])
-    return x, self.encoder.apply({'params': params['model']['encoder']}, seen, self.conditioner.embed(batch.cond))
+      observed = x + self.corruption * rng.normal(rng.fold_in(keys, 1), x.shape[1:])
+    return x, self.encoder.apply({'params': params['model']['encoder']}, observed, self.conditioner.embed(batch.cond))
 
   def state(self, params: dict, buffers: dict) -> dict[str, Array]:
     """Learned parameters and running buffers of the likelihood."""
@@ -268,5 +268,5 @@ def draws_of(estimator: str) -> int | None:
 
 def warmup_weight(images: int, context: Context) -> Float[Array, '']:
   """Increases linearly from 0 to 1 over the first `images` of a training."""
-  seen = context.step.astype(jnp.float32) * context.batch_size
-  return jnp.minimum(seen / images, 1.0) if images else jnp.float32(1.0)
+  images_seen = context.step.astype(jnp.float32) * context.batch_size
+  return jnp.minimum(images_seen / images, 1.0) if images else jnp.float32(1.0)
