@@ -30,7 +30,7 @@ from genjax.data.pipeline import Pipeline
 from genjax.environment import write_environment
 from genjax.errors import UsageError
 from genjax.experiment import Experiment, build_experiment, bytes_of, dry_run, resolve_specs
-from genjax.files import DISK_FULL, NotWritten
+from genjax.files import NotWritten, remedy_of
 from genjax.frozen import write_copies
 from genjax.logging import MetricWriter, NullWriter, Progress, StepMetrics, say
 from genjax.memory import check_images, check_state
@@ -203,7 +203,7 @@ def parse(argv: list[str]):
   parser.add_argument('--coordinator', help='several hosts: host:port of process 0, or auto on a cluster')
   parser.add_argument('--num_processes', type=int, help='several hosts: the number of processes')
   parser.add_argument('--process_id', type=int, help='several hosts: the index of this process')
-  parser.add_argument('--wandb', default='', help='mirror the metrics to this Weights & Biases project')
+  parser.add_argument('--wandb', default='', help='mirror metrics and pictures to this Weights & Biases project')
   overrides, words = split_overrides(argv)
   args = parser.parse_args(words)
   if args.resume and (args.workdir or args.config != DEFAULT):
@@ -215,9 +215,10 @@ if __name__ == '__main__':
   try:
     main(sys.argv[1:])
   except (UsageError, OSError) as error:
-    if not isinstance(error, UsageError) and error.errno not in DISK_FULL:
+    remedy = '' if isinstance(error, UsageError) else remedy_of(error)
+    if not isinstance(error, UsageError) and not remedy:
       raise
-    remedy = '' if isinstance(error, UsageError) else '\nFree disk space, then repeat the command: it resumes.'
+    remedy = remedy and f'\n{remedy.capitalize()}, then repeat the command: it resumes.'
     print(f'error: {error}{remedy}', file=sys.stderr, flush=True)
     # A proper exit waits for the other hosts, which wait for this one; after a failed save its threads print tracebacks.
     if jax.distributed.is_initialized() or remedy or isinstance(error, (NotSaved, NotWritten)):

@@ -306,7 +306,7 @@ class Checkpoints:
     last = f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no earlier checkpoint'
     return NotSaved(
       f'{self.directory}: a checkpoint could not be written ({first_line(error)}); {last}.\n'
-      'Free disk space, then repeat the command to resume.'
+      'Free disk space, or check its mount, then repeat the command to resume.'
     )
 
 

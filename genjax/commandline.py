@@ -15,6 +15,7 @@ from genjax.build import as_spec, build, defaults, resolve, without_leftovers
 from genjax.config import section_defaults
 from genjax.data import contents
 from genjax.errors import UsageError, UsageWarning, nearest, unknown
+from genjax.files import check_path
 from genjax.frozen import source_of
 from genjax.run import Run, load
 from genjax.schema import renamed
@@ -29,15 +30,25 @@ def format_warning(message: Warning | str, category: type[Warning], filename: st
 
 
 class Parser(argparse.ArgumentParser):
-  """An ArgumentParser that raises UsageError instead of exiting, and does not accept abbreviated flags."""
+  """An ArgumentParser that raises UsageError instead of exiting, checks paths, and does not accept abbreviated flags."""
 
   def __init__(self, description: str | None, **options):
     warnings.formatwarning = format_warning
+    warnings.simplefilter('once', UsageWarning, append=True)  # a network may be traced several times
     formatter = argparse.RawDescriptionHelpFormatter
     super().__init__(description=description, formatter_class=formatter, allow_abbrev=False, **options)
 
   def error(self, message):
     raise UsageError(f'{message}; see --help.')
+
+  def parse_known_args(self, args=None, namespace=None):
+    parsed, rest = super().parse_known_args(args, namespace)
+    for action in self._actions:
+      value = getattr(parsed, action.dest, None)
+      for path in value if isinstance(value, list) else [value]:
+        if action.dest != 'data_dir' and isinstance(path, str | Path):  # TensorFlow Datasets reads from buckets itself
+          check_path(action.option_strings[-1] if action.option_strings else action.dest, path)
+    return parsed, rest
 
 
 # Configs: --config FILE --config.section.option=value

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from genjax import rng
 from genjax.errors import UsageError
-from genjax.files import write_json, write_whole
+from genjax.files import check_path, write_json, write_whole
 from genjax.metrics import card, card_files
 from genjax.run import Run
 from genjax.types import Variables
@@ -45,6 +45,7 @@ def export(run: Run, folder: str | Path, stablehlo: bool = False, half: bool = F
     UsageError: the folder is not empty or cannot be written to, an option is unknown or has no effect without `stablehlo`,
       the run is guided by another, or weights are too large for float16.
   """
+  check_path('folder', folder)
   folder = Path(folder)
   if run.guide:
     raise UsageError(f'{run.path} is guided by {run.guide.path}, but an export contains one model: export both separately.')

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,30 @@ def cache_folder() -> Path:
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNREACHABLE = (errno.ENOTCONN, errno.ESTALE, errno.EIO)  # lost storage, such as a mounted bucket, or a broken disk
+
+
+def remedy_of(error: OSError) -> str:
+  """What to do about a full disk or lost storage; '' for other errors."""
+  if error.errno in UNREACHABLE:
+    return 'check its disk or its mount'
+  return 'free space on that disk' if error.errno in DISK_FULL else ''
+
+
+def check_path(option: str, path: str | Path) -> None:
+  """Raises UsageError, which names `option`, for a URL or a path on lost storage.
+
+  Path makes a local folder named 'gs:' of a URL such as gs://bucket/run.
+  """
+  if re.match(r'[A-Za-z][A-Za-z0-9+-]+:/', str(path)):
+    raise UsageError(f'{option} {path} is a URL, not a path: mount the bucket and use its path there (docs/devices.md).')
+  try:
+    os.stat(path)
+  except ValueError:  # a null byte
+    pass
+  except OSError as error:
+    if error.errno in UNREACHABLE:
+      raise UsageError(f'{option} {path} cannot be read ({error.strerror}): {remedy_of(error)}.') from None
 
 
 def refuse_links(folder: Path, name: str = '') -> None:
@@ -58,7 +83,7 @@ def writing(path: str | Path, remedy: str = '') -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    remedy = remedy or ('free space on that disk' if error.errno in DISK_FULL else 'use another path')
+    remedy = remedy or remedy_of(error) or 'use another path'
     raise NotWritten(f'{path} cannot be written ({error.strerror or error}): {remedy}.') from None
 
 

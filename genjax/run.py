@@ -19,6 +19,7 @@ from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.conditioners import can_draw, class_label, complete, num_classes, only
 from genjax.data.sources.base import Source, numbered
 from genjax.errors import UsageError, unknown
+from genjax.files import check_path
 from genjax.logging import on_terminal
 from genjax.memory import check_images
 from genjax.objectives.common import check_scale
@@ -401,6 +402,7 @@ def load(
     check_integers(0, step=step)
   if not isinstance(path, str | Path):
     raise UsageError(f'path={path!r} must be the path of a run directory.')
+  check_path('path', path)
   path = Path(path)
   allow_package = [allow_package] if isinstance(allow_package, str) else allow_package
   config = read_config(path)

@@ -24,7 +24,7 @@ from typing import Any
 
 from genjax.config import refuse_another_config
 from genjax.errors import UsageError
-from genjax.files import refuse_links, write_json, writing
+from genjax.files import refuse_links, remedy_of, write_json, writing
 from genjax.schema import SCHEMA, migrate
 
 SAVED = 'saved'
@@ -52,7 +52,8 @@ def lock(workdir: Path) -> int:
     workdir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
   except OSError as error:
-    raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): use another --workdir.') from None
+    remedy = remedy_of(error) or 'use another --workdir'
+    raise UsageError(f'{workdir} cannot be written to ({error.strerror or error}): {remedy}.') from None
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:

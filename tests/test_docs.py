@@ -30,7 +30,7 @@ PAGES = [README, ROOT / 'LOG.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs')
 BLOCK = re.compile(r'(<!-- run -->\n+)?^```bash\n(.*?)^```', re.M | re.S)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 LOOP = re.compile(r'for (\w+) in (.*?); do\s(.*?)\bdone', re.S)
-OTHERS = {'mkdocs', 'pip', 'sbatch', 'source', 'tensorboard'}  # programs that are not checked
+OTHERS = {'gcloud', 'gcsfuse', 'mkdocs', 'pip', 'rclone', 'sbatch', 'source', 'tensorboard'}  # programs that are not checked
 TESTS_ONLY = ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')  # which conftest.py sets: fast compilation of slow programs, many devices
 NOT_COPIED = shutil.ignore_patterns('.git', '.venv*', '.*_cache', '__pycache__', 'runs', 'site')
 

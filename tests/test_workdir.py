@@ -1,5 +1,6 @@
 """Whose a run directory is, and which config it goes on with."""
 
+import errno
 import importlib
 import json
 import os
@@ -10,13 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
+import export
+import genjax
+import sample
+import sweep
+import train
+from genjax import convert, runs
 from genjax.config import refuse_another_config, section_defaults
 from genjax.data import contents
 from genjax.data.sources import folder
 from genjax.data.sources.open import open_data
 from genjax.environment import write_environment
 from genjax.errors import UsageError
-from genjax.files import NotWritten, write_whole
+from genjax.files import NotWritten, write_whole, writing
 from genjax.metrics import card_files
 from genjax.schema import SCHEMA
 from genjax.workdir import keep_background, open_workdir, read_config, run_id_of
@@ -316,3 +324,61 @@ def test_folders_and_devices_are_not_replaced(tmp_path):
     with pytest.raises(NotWritten, match=str(path)):
       write_whole(path, 'x')
   assert (tmp_path / 'device').is_char_device()
+
+
+URL = 'gs://bucket/run'
+
+
+@pytest.mark.parametrize(
+  ('main', 'words', 'option'),
+  [
+    (train.main, ['--workdir', URL], '--workdir'),
+    (train.main, ['--workdir=s3://bucket/run'], '--workdir'),
+    (train.main, ['--resume', URL], '--resume'),
+    (sample.main, ['--run', URL], '--run'),
+    (sample.main, ['--run', 'runs/x', '--images', URL], '--images'),
+    (evaluate.main, ['--run', URL], '--run'),
+    (evaluate.main, ['compare', 'runs/x', URL], 'runs'),
+    (export.main, ['--run', 'runs/x', '--out', URL], '--out'),
+    (sweep.main, ['--workdir', URL, '--set', 'train.seed=0'], '--workdir'),
+    (runs.main, [URL], 'folders'),
+    (convert.main, ['sd_vae', 'x.safetensors', '--out', URL], '--out'),
+    (genjax.load, URL, 'path'),
+  ],
+)
+def test_a_url_is_refused_instead_of_made_a_local_folder(main, words, option, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UsageError, match=rf'^{option} (gs|s3):/.*bucket/run'):
+    main(words)
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_data_dir_of_tensorflow_datasets_may_be_a_bucket():
+  with pytest.raises(UsageError, match='--run is missing'):
+    evaluate.main(['--data_dir', URL])
+
+
+@pytest.mark.parametrize(
+  ('main', 'words'),
+  [
+    (train.main, ['--workdir', 'lost/run']),
+    (sample.main, ['--run', 'lost/run']),
+    (evaluate.main, ['--run', 'lost/run']),
+    (runs.main, ['lost/run']),
+    (genjax.load, 'lost/run'),
+  ],
+)
+def test_a_mount_that_was_lost_is_named(main, words, monkeypatch):
+  stat = os.stat
+
+  def lost(path, *args, **options):
+    if str(path).startswith('lost'):
+      raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+    return stat(path, *args, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'stat', lost)
+    with pytest.raises(UsageError, match='lost/run'):
+      main(words)
+  with pytest.raises(NotWritten, match='lost/run'), writing('lost/run'):
+    lost('lost/run')
