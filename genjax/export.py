@@ -10,7 +10,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -61,12 +61,15 @@ def export(run: Run, folder: str | Path, stablehlo: bool = False, half: bool = F
   record = {'step': run.step, 'ema': run.ema, 'hash': tree_hash(arrays), 'cost': card.training_cost(run.path, run.step)}
   config = portable_config(run.config) | {'export': record | ({'half': True} if half else {})}
   sampler = serialized_sampler(run, arrays, options) if stablehlo else b''
-  cards = portable_cards(run)
+  cards, likelihoods = portable_cards(run, card_files.load), portable_cards(run, card_files.load_likelihoods)
   if sampler:
     write_whole(folder / SAMPLER, sampler)
   for entry in cards:
     card_files.save(folder, entry)
-  write_export(folder, arrays, config, readme(run, config, cards, folder.name, options if stablehlo else None))
+  for entry in likelihoods:
+    card_files.save_likelihood(folder, entry)
+  text = readme(run, config, folder.name, options if stablehlo else None) + evaluations(cards, likelihoods)
+  write_export(folder, arrays, config, text)
   return folder
 
 
@@ -102,10 +105,10 @@ def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
   return {**config, 'data': data, 'train': train} | ({'frozen': frozen} if frozen else {})
 
 
-def portable_cards(run: Run) -> list[dict[str, Any]]:
-  """The cards of the exported step, without the paths of this machine."""
+def portable_cards(run: Run, load: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+  """The cards of the exported step that `load` reads, without the paths of this machine."""
   try:
-    cards = card_files.load(run.path)
+    cards = load(run.path)
   except UsageError:  # it was not evaluated
     return []
   entries = [entry for entry in cards if entry['model'].get('step') == run.step and not entry['model'].get('guide')]
@@ -136,10 +139,8 @@ def serialized_sampler(run: Run, arrays: Mapping[str, Any], options: Mapping[str
   return bytes(traced.serialize())
 
 
-def readme(
-  run: Run, config: Mapping[str, Any], cards: list[dict[str, Any]], name: str, options: Mapping[str, Any] | None
-) -> str:
-  """README.md of an export; `options` are those of the exported sampler, None without one."""
+def readme(run: Run, config: Mapping[str, Any], name: str, options: Mapping[str, Any] | None) -> str:
+  """README.md of an export without the evaluations; `options` are those of the exported sampler, None without one."""
   data, train = config['data'], config['train']
   side = ' x '.join(map(str, data['image_shape']))
   sizes = {player: sum(np.size(x) for x in jax.tree.leaves(tree)) for player, tree in run.variables.params.items()}
@@ -149,8 +150,9 @@ def readme(
   half = ', stored as float16 (evaluated as float32)' if config['export'].get('half') else ''
   text = f"""# {name}
 
-A {type(run.objective).__name__} model of {side} images, trained with genjax.
+A model of {side} images, trained with genjax.
 
+* Objective: {type(run.objective).__name__}
 * Data: {data['name']}, {data.get('size', 'unknown')} images
 {classes}* Parameters: {', '.join(f'{player} {size:,}' for player, size in sizes.items())}
 * Training: {run.step:,} steps of {train['batch_size']} images ({kimg:,.0f} kimg)
@@ -169,10 +171,12 @@ run = genjax.load('{name}')
 images = run.sample(jax.random.key(0), 16{label})  # float32 [16, {side.replace(' x', ',')}] in [-1, 1]
 ```
 """
-  if options is not None:
-    text += without_genjax(run, options)
-  if cards:
-    text += '\n## Evaluation\n'
+  return text if options is None else text + without_genjax(run, options)
+
+
+def evaluations(cards: list[dict[str, Any]], likelihoods: list[dict[str, Any]]) -> str:
+  """The section of README.md on the cards; empty without any."""
+  text = '\n## Evaluation\n' if cards or likelihoods else ''
   for entry in cards:
     protocol = entry['protocol']
     metrics = '\n'.join(f'| {metric} | {value:.4g} |' for metric, value in entry['metrics'].items())
@@ -185,6 +189,14 @@ images = run.sample(jax.random.key(0), 16{label})  # float32 [16, {side.replace(
 |---|---|
 {metrics}
 """
+  if likelihoods:
+    text += '\n| likelihood | images | nats (95 % over images) | bits per dimension |\n|---|---|---|---|\n'
+  for entry in likelihoods:
+    protocol, metrics, images = entry['protocol'], entry['metrics'], entry['protocol']['reference']
+    text += f'| {protocol["estimator"]}: {protocol["kind"]}, of {protocol["measures"]} '
+    text += f'| {images["images"]} of {images["data"]} {images["split"]} '
+    text += f'| {metrics["nll_nats"]:.5g} [{metrics["nll_low"]:.5g}, {metrics["nll_high"]:.5g}] '
+    text += f'| {metrics["bits_per_dim"]:.4g} |\n'
   return text
 
 

@@ -59,6 +59,7 @@ class MetricWriter:
     self.tensorboard.replace_earlier()
     self.wandb = None
     if wandb_project:
+      self.wandb_image = wandb.Image
       identity = workdir / 'wandb_id'  # identifies the run directory, so that another one of the same name is another run
       if not identity.exists():
         write_whole(identity, secrets.token_hex(8))
@@ -76,8 +77,11 @@ class MetricWriter:
       self.wandb.log(line, step=images)
 
   def write_picture(self, step: int, path: Path) -> None:
-    """Shows a PNG file of the run directory in TensorBoard, under the tag of its folder."""
-    self.mirror(step, Picture(step, path.parent.relative_to(self.workdir).as_posix(), path))
+    """Shows a PNG file of the run directory in TensorBoard and Weights & Biases, under the tag of its folder."""
+    tag = path.parent.relative_to(self.workdir).as_posix()
+    self.mirror(step, Picture(step, tag, path))
+    if self.wandb and read_png(path):
+      self.wandb.log({tag: self.wandb_image(str(path))}, step=step * self.batch_size)
 
   def mirror(self, step: int, item: 'dict[str, Any] | Picture') -> None:
     """Writes a line of metrics.jsonl, or a picture, to TensorBoard."""

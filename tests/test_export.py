@@ -114,7 +114,10 @@ def test_every_sampler_lowers_for_any_number_of_images_on_all_platforms(name):
 
 def test_an_export_is_evaluated_and_takes_its_cards_along(runs, exported, cache, tmp_path):
   evaluate.main(['--run', str(runs('digits_vae')), '--samples', '100', '--likelihood', '0'])
+  evaluate.main(['--run', str(runs('digits_vae')), '--metrics', 'likelihood', '--likelihood', '50'])
   folder = genjax.load(runs('digits_vae')).export(tmp_path / 'copy')
+  (nats,) = [json.loads(path.read_text())['metrics'] for path in (folder / 'evaluation' / 'likelihood').glob('*.json')]
+  assert f'| 50 of digits test | {nats["nll_nats"]:.5g} [' in (folder / 'README.md').read_text()
   (card,) = [json.loads(path.read_text()) for path in (folder / 'evaluation').glob('*.json')]
   assert f'| fid | {card["metrics"]["fid"]:.4g} |' in (folder / 'README.md').read_text()
   assert card['cost']['training_kimg'] == 0.04

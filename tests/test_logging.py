@@ -7,6 +7,7 @@ import resource
 import struct
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,23 +236,29 @@ def test_wandb_steps_continue_in_a_resumed_run(tmp_path, monkeypatch):
       sessions.append(self)
 
     def log(self, values, step):
-      self.steps.append((step, values['kimg']))
+      self.steps.append((step, values.get('kimg', values.get('samples'))))
 
     def finish(self):
       self.steps.append('finished')
 
-  monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=Session))
+  monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=Session, Image=lambda path: Path(path).name))
   for workdir, start in (('a', 0), ('a', 10), ('b', 0)):
     (tmp_path / workdir).mkdir(exist_ok=True)
     log = MetricWriter(tmp_path / workdir, start, 8, {'seed': 0}, 'project')
     for step in (start + 5, start + 10):
       log.write(step, {'loss': 1.0})
+    path = tmp_path / workdir / 'samples' / f'step_{step}.png'
+    save_image(path, np.zeros((2, 2, 1), np.uint8))
+    log.write_picture(step, path)
     log.close()
   first, resumed, other = sessions
   assert first.options == resumed.options
   assert first.options['resume'] == 'allow'
   assert first.options['id'] != other.options['id']
-  assert first.steps + resumed.steps == [(40, 0.04), (80, 0.08), 'finished', (120, 0.12), (160, 0.16), 'finished']
+  assert first.steps + resumed.steps == [
+    *((40, 0.04), (80, 0.08), (80, 'step_10.png'), 'finished'),
+    *((120, 0.12), (160, 0.16), (160, 'step_20.png'), 'finished'),
+  ]
 
 
 def test_wandb_that_is_not_installed(tmp_path, monkeypatch):

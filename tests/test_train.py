@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -14,11 +15,11 @@ import pytest
 
 import genjax
 from configs import gaussians_wgan_gp
-from genjax.commandline import refuse_shared_steps
+from genjax.commandline import Parser, refuse_shared_steps
 from genjax.conditioners import ClassLabel, Together, Unconditional
 from genjax.data.sources.base import Arrays
 from genjax.data.sources.open import open_data
-from genjax.errors import UsageError
+from genjax.errors import UsageError, UsageWarning
 from genjax.experiment import build_experiment, check_fit
 from genjax.logging import read_metrics
 from genjax.networks.pixel_transformer import PixelTransformer
@@ -180,6 +181,15 @@ def test_conditions_that_data_or_networks_do_not_have_are_refused_with_a_remedy(
 
 class Tinted(PixelTransformer):
   fields = ('label', 'tint')
+
+
+def test_a_repeated_warning_is_printed_once():
+  with warnings.catch_warnings(record=True) as printed:
+    warnings.resetwarnings()
+    Parser('a script')
+    for side in (7, 7, 5):
+      warnings.warn(f'no feature map has side {side}', UsageWarning, stacklevel=1)
+  assert [str(warning.message) for warning in printed] == [f'no feature map has side {side}' for side in (7, 5)]
 
 
 def test_an_override_that_would_change_the_number_of_steps_is_refused():
