@@ -356,19 +356,6 @@ def test_images_do_not_depend_on_how_jax_is_told_to_divide_threefry():
     rng.image_keys(rng.key(0), np.arange(2))
 
 
-@pytest.mark.slow
-def test_the_notebook_runs(runs, tmp_path, monkeypatch):
-  for name in ('digits_flow', 'digits_gan', 'digits_stylegan2', 'digits_vae'):
-    shutil.copytree(runs(name), tmp_path / 'runs' / name)
-  monkeypatch.chdir(tmp_path)
-  cells = json.loads((ROOT / 'notebooks' / 'sampling.ipynb').read_text())['cells']
-  names = {'pictures': []}
-  for cell in cells:
-    if cell['cell_type'] == 'code':
-      exec(re.sub(r'^(show\(.*)$', r'pictures.append(\1)', ''.join(cell['source']), flags=re.MULTILINE), names)
-  assert [picture.width > 100 for picture in names['pictures']] == [True] * 9
-
-
 def test_options_on_the_command_line():
   known = dataclasses.asdict(Sampler())
   words = ['--steps', '7', '--guidance=1.5', '--guidance_interval', '0.2,3', '--solver', 'ddim', '--clip_denoised', 'True']
