@@ -46,6 +46,7 @@ MODULES = {
 CLASSES = {
   'objectives.diffusion.parameterizations.Karras': 'objectives.diffusion.parameterizations.EDMPrecond',
   'objectives.diffusion.times.Discrete': 'objectives.diffusion.times.DiscreteTimes',
+  'objectives.gan.penalties.Consistency': 'objectives.gan.penalties.ConsistencyRegularization',
   'objectives.likelihoods.BinarisedBernoulli': 'objectives.likelihoods.BinarizedBernoulli',
   'objectives.likelihoods.BinarisedPatches': 'objectives.likelihoods.BinarizedPatches',
 }

@@ -128,7 +128,7 @@ def test_a_flat_critic_has_finite_gradients():
     penalties.DRAGAN(),
     penalties.R1(1.0),
     penalties.R2(1.0),
-    penalties.Consistency(),
+    penalties.ConsistencyRegularization(),
   ):
     assert np.isfinite(jax.grad(value)(0.0, penalty)), penalty
 
@@ -137,14 +137,14 @@ def test_consistency_is_zero_for_what_does_not_see_the_transformation():
   images = jax.random.normal(jax.random.key(1), (64, 16, 16, 1))
   counts = lambda images, keys: jnp.ones(len(images))  # noqa: E731
   corner = lambda images, keys: images[:, 0, 0, 0]  # noqa: E731
-  assert float(penalties.Consistency()(counts, images, images, KEYS[:64])) == 0.0
+  assert float(penalties.ConsistencyRegularization()(counts, images, images, KEYS[:64])) == 0.0
   # The corner becomes another pixel of the same distribution (or stays, once in 2 x 25): E (a - b)^2 = 2.
-  one = float(penalties.Consistency(1.0)(corner, images, images, KEYS[:64]))
+  one = float(penalties.ConsistencyRegularization(1.0)(corner, images, images, KEYS[:64]))
   assert one == pytest.approx(2.0, rel=0.4)
-  both = float(penalties.Consistency(1.0, generated=1.0)(corner, images, images, KEYS[:64]))
+  both = float(penalties.ConsistencyRegularization(1.0, generated=1.0)(corner, images, images, KEYS[:64]))
   assert both == pytest.approx(2 * one, rel=1e-5)
-  with pytest.raises(UsageError, match=r'Consistency: .* images of one pixel'):
-    penalties.Consistency()(counts, images[:, :1, :1], images[:, :1, :1], KEYS[:64])
+  with pytest.raises(UsageError, match=r'ConsistencyRegularization: .* images of one pixel'):
+    penalties.ConsistencyRegularization()(counts, images[:, :1, :1], images[:, :1, :1], KEYS[:64])
 
 
 def test_path_length_of_a_straight_generator():

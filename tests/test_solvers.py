@@ -75,7 +75,7 @@ def test_time_grids():
         assert t[0] == np.float32(path.end)
         assert t[-1] == 0
         assert (np.diff(t) < 0).all(), (grid, path, t)
-  snr = np.asarray(process.log_snr(PATHS['VPLinear'], timesteps.log_snr(PATHS['VPLinear'], 10)[:-1]))
+  snr = np.asarray(process.log_snr(PATHS['VPLinear'], timesteps.uniform_log_snr(PATHS['VPLinear'], 10)[:-1]))
   np.testing.assert_allclose(np.diff(snr), np.diff(snr)[0], rtol=2e-3)
   np.testing.assert_allclose(timesteps.quadratic(PATHS['VPLinear'], 4), [1, 9 / 16, 1 / 4, 1 / 16, 0])
 
@@ -170,7 +170,7 @@ def test_a_random_solver_s_variance_converges_with_its_order(solver, path, order
   end = jnp.asarray(path.end)
   for n in counts:
     x = unit(0, (n + 1, 1, 1)) * jnp.hypot(path.alpha(end) * s, path.sigma(end))
-    actual = solvers.SOLVERS[solver](denoise, path, x, timesteps.log_snr(path, n), None, **options)
+    actual = solvers.SOLVERS[solver](denoise, path, x, timesteps.uniform_log_snr(path, n), None, **options)
     errors.append(abs(float((actual.x**2).sum()) - s**2))
   assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2), errors
 
@@ -204,7 +204,7 @@ def test_random_solvers_reach_the_moments_of_the_data(solver, path, options):
   keys = KEYS[:256]
   noise = where.sigma(jnp.asarray(where.end)) * rng.normal(rng.fold_in(keys, 0), (8, 8, 1))
   function = functools.partial(solvers.SOLVERS[solver], **options)
-  x = np.asarray(jax.jit(lambda x: function(exact(where), where, x, timesteps.log_snr(where, 300), keys).x)(noise))
+  x = np.asarray(jax.jit(lambda x: function(exact(where), where, x, timesteps.uniform_log_snr(where, 300), keys).x)(noise))
   mean = (WEIGHT * MEAN).sum()
   assert x.mean() == pytest.approx(mean, abs=0.02)
   assert x.std() == pytest.approx(np.sqrt((WEIGHT * (STD**2 + MEAN**2)).sum() - mean**2), rel=0.03)

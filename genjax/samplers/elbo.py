@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.samplers.paths import DiscretePath, NoisePath
-from genjax.samplers.process import Posterior, posterior, ratio
+from genjax.samplers.process import StepPosterior, posterior, ratio
 from genjax.samplers.solvers import Denoiser
 from genjax.types import Images, Keys
 
@@ -109,7 +109,7 @@ def step_nats(
   return terms.sum(axis=(1, 2, 3))
 
 
-def log_clipped(path: DiscretePath, t: PerImage, q: Posterior) -> PerImage:
+def log_clipped(path: DiscretePath, t: PerImage, q: StepPosterior) -> PerImage:
   """Log of the posterior's variance; where this is 0, that of the second to last step (2102.09672, section 3.1)."""
   least = posterior(path, jnp.asarray(2 / path.T), jnp.asarray(1 / path.T)).variance
   return jnp.log(jnp.maximum(q.variance, least))

@@ -24,7 +24,7 @@ def log_snr(path: NoisePath, t: Time) -> Time:
   return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
 
 
-class Posterior(NamedTuple):
+class StepPosterior(NamedTuple):
   """q(x_s | x_t, x_0) = N(keep x_t + gain x_0, variance) for s < t (2006.11239, eq. 7), and the variance of q(x_t | x_s)."""
 
   keep: Time
@@ -33,12 +33,12 @@ class Posterior(NamedTuple):
   forward: Time
 
 
-def posterior(path: NoisePath, t: Time, s: Time) -> Posterior:
+def posterior(path: NoisePath, t: Time, s: Time) -> StepPosterior:
   """The posterior of any path; s = 0 is data."""
   shrink = path.alpha(t) / path.alpha(s)
   forward = path.sigma(t) ** 2 - (shrink * path.sigma(s)) ** 2
   part = (path.sigma(s) / path.sigma(t)) ** 2
-  return Posterior(shrink * part, path.alpha(s) * forward / path.sigma(t) ** 2, part * forward, forward)
+  return StepPosterior(shrink * part, path.alpha(s) * forward / path.sigma(t) ** 2, part * forward, forward)
 
 
 def derivatives(path: NoisePath, t: Time) -> tuple[Time, Time]:

@@ -27,7 +27,7 @@ def karras(path: NoisePath, steps: int, rho: float = 7.0) -> Float[Array, 's']:
   return _between(path, steps, lambda r: r ** (1 / rho), lambda u: u**rho)
 
 
-def log_snr(path: NoisePath, steps: int) -> Float[Array, 's']:
+def uniform_log_snr(path: NoisePath, steps: int) -> Float[Array, 's']:
   """Uniform in log(alpha / sigma), lambda of DPM-Solver (2206.00927, section 3.4), in the same range; then 0."""
   return _between(path, steps, jnp.log, jnp.exp)
 
@@ -43,5 +43,5 @@ TIMESTEPS: dict[str, Callable[[NoisePath, int], Float[Array, 's']]] = {
   'uniform': uniform,
   'quadratic': quadratic,
   'karras': karras,
-  'log_snr': log_snr,
+  'log_snr': uniform_log_snr,
 }

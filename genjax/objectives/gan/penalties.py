@@ -107,7 +107,7 @@ class DRAGAN(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class Consistency(Penalty):
+class ConsistencyRegularization(Penalty):
   """weight E (D(x) - D(T(x)))^2 + generated E (D(G(z)) - D(T(G(z))))^2, T a flip and a shift of up to an eighth of the side.
 
   CR-GAN (1910.12027, eq. 2); with `generated` above 0 bCR-GAN (2002.04724, algorithm 1).
@@ -118,7 +118,7 @@ class Consistency(Penalty):
 
   def __call__(self, critic: Critic, real: Images, fake: Images, keys: Keys) -> Scalar:
     if real.shape[1:3] == (1, 1):
-      raise UsageError('Consistency: flips and shifts do not change images of one pixel, remove this penalty.')
+      raise UsageError('ConsistencyRegularization: flips and shifts do not change images of one pixel, remove this penalty.')
     keys, again = rng.split(keys, 2)
 
     def difference(images):
