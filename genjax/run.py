@@ -201,8 +201,11 @@ class Run:
       if name in encoded and (encoded[name] != encoded[name][:1]).any():
         raise UsageError(f'{name} must be one value for all images.')
     first = {name: jnp.asarray(x[:1]) for name, x in encoded.items()}
-    compiled = jax.jit(function, static_argnums=(0, 4, 5))
-    return compiled(self.objective, self.variables, latents.keys_of(key, n), first, number, float(truncation))
+    args = self.objective, self.variables, latents.keys_of(key, n), first, number
+    if truncation == 1:
+      return _interpolated(function, *args, truncation=None)
+    jax.eval_shape(lambda: function(*args, float(truncation)))  # raises UsageError; traced values are not checked
+    return _interpolated(function, *args, truncation=float(truncation))
 
   def check_request(self, key: Any, **count: int) -> None:
     """Raises UsageError unless `key` is a single key and each `count` of images is a positive integer that fits into memory.
@@ -351,6 +354,11 @@ def _call(objective, options: Options, variables, key, index, cond: Cond, method
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(objective, static, method, variables, key, index, cond, traced):
   return getattr(objective, method)(variables, rng.image_keys(key, index), cond, **dict(static), **traced)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+def _interpolated(function, objective, variables, keys, cond, number, truncation):
+  return function(objective, variables, keys, cond, number, 1.0 if truncation is None else truncation)
 
 
 def recorded_example(data: Mapping[str, Any], objective: Objective) -> Example:

@@ -23,7 +23,7 @@ from genjax.conditioners import ClassLabel
 from genjax.errors import UsageError
 from genjax.images import to_uint8
 from genjax.parallel import make_mesh, replicated
-from genjax.run import _compiled, abstract_state
+from genjax.run import _compiled, _interpolated, abstract_state
 from genjax.samplers.sampler import Sampler
 from genjax.types import Variables
 from genjax.workdir import read_config
@@ -440,6 +440,11 @@ def test_values_that_may_vary_compile_nothing_and_are_checked(runs):
   for wrong in ({'guidance_interval': (5.0, 0.2)}, {'rho': 5.0, 'timesteps': 'uniform'}, {'guidance': jnp.ones(2)}):
     with pytest.raises(UsageError, match=next(iter(wrong))):
       run.sample(key, 2, label=1, **options | wrong)
+  gan = genjax.load(runs('digits_gan'))
+  first = gan.walk(key, 2, 3, label=1, truncation=0.9)
+  before = _interpolated._cache_size()
+  assert np.abs(gan.walk(key, 2, 3, label=1, truncation=0.5) - first).max() > 1e-4
+  assert _interpolated._cache_size() == before
   for name, wrong in (('digits_gan', {'truncation': -1.0}), ('digits_vae', {'temperature': float('inf')})):
     with pytest.raises(UsageError, match=next(iter(wrong))):
       genjax.load(runs(name)).sample(key, 2, **wrong)
