@@ -197,6 +197,15 @@ def test_paths_in_code():
       assert (ROOT / path.rstrip('.')).exists(), f'{named(file)}: {path}'
 
 
+def test_expressions_select_tests():
+  """Each name in `tests/test_x.py -k 'name or name'` is part of the name of a test there."""
+  for page in PAGES:
+    for files, expression in re.findall(r"(tests/test_\w+\.py(?: tests/test_\w+\.py)*) -k ('[^']+'|\w+)", page.read_text()):
+      tests = [name for file in files.split() for name in re.findall(r'def (test_\w+)', (ROOT / file).read_text())]
+      for part in expression.strip("'").split(' or '):
+        assert any(part in name for name in tests), f'{named(page)}: {files} -k {part}'
+
+
 def test_api_pages_name_modules():
   for page in (ROOT / 'docs' / 'api').glob('*.md'):
     for module in re.findall('^::: (.*)', page.read_text(), re.M):
