@@ -141,7 +141,7 @@ def test_only_the_state_changes_and_it_contains_no_key():
 
 def test_nothing_imports_upwards():
   order = ['errors', 'types', 'rng', 'files', 'images', 'densities']
-  order += ['conditioners', 'networks', 'samplers', 'objectives', 'optim', 'step']
+  order += ['degradations', 'conditioners', 'networks', 'samplers', 'objectives', 'optim', 'step']
   for path in (ROOT / 'genjax').rglob('*.py'):
     here = path.relative_to(ROOT / 'genjax').parts[0].removesuffix('.py')
     for node in ast.walk(ast.parse(path.read_text())):
