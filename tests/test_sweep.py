@@ -88,7 +88,7 @@ def test_stopped_and_started_again_and_compared(tmp_path):
     assert process.poll() is None
     time.sleep(0.05)
   process.send_signal(signal.SIGTERM)
-  assert 'The same command continues' in process.communicate(timeout=60)[0]
+  assert 'width=8,seed=1' in process.communicate(timeout=60)[0].splitlines()[-1]
   assert process.returncode == 143
   done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
