@@ -18,6 +18,8 @@ from genjax.build import build, check, parameters
 from genjax.checkpoint import Checkpoints, DamagedCheckpoint, first_line
 from genjax.conditioners import can_draw, class_label, complete, num_classes, only
 from genjax.data.sources.base import Source, numbered
+from genjax.degradations.measurement import Degradation, check_measurement
+from genjax.degradations.operators import State
 from genjax.errors import UsageError, unknown
 from genjax.files import check_path
 from genjax.logging import on_terminal
@@ -146,6 +148,56 @@ class Run:
     self.check_request(key, n=n)
     cond, options = self.split_request(key, n, options)
     return _call(self.objective, options, self.variables, key, np.arange(n, dtype=np.int32), cond, 'solve')
+
+  def restore(
+    self,
+    key: jax.Array,
+    degradation: Degradation,
+    measurement: Float[Array, 'p h w c'],
+    *,
+    state: tuple[State, ...] | None = None,
+    n: int = 1,
+    method: str = 'mmps',
+    batch_size: int = 64,
+    **options,
+  ) -> Float[Array, 'p n h w c']:
+    """`n` images in [-1, 1] for each measurement, sampled from p(image | measurement).
+
+    Image j of measurement i depends only on (key, i, j). For diffusion and flow models that were trained for samples alone.
+
+    Args:
+      key: `jax.random.key(seed)`.
+      degradation: how the measurements were made, `measurement = A(image) + noise` (genjax/degradations/measurement.py).
+      measurement: in units of images in [-1, 1], finite also where a mask hides pixels.
+      state: the masks, kernels or marks of the operators, one dict per operator; needed if an operator has a state.
+      n: the number of images for each measurement.
+      method: mmps, tmpd, pigdm, jacobian_free or ddnm (genjax/samplers/posterior.py).
+      batch_size: the number of images computed at once.
+      **options: conditions, with one value for all or one per measurement, and options of `sample`, such as `steps`.
+
+    Raises:
+      UsageError: a model without a denoiser, a measurement of another shape than the degradation makes, a condition that is not
+        set, an unknown method or option.
+    """
+    if not isinstance(self.objective, Denoising):
+      raise UsageError(f'{type(self.objective).__name__} has no denoiser: restore needs a diffusion or flow model.')
+    measurement = jnp.asarray(measurement, jnp.float32)
+    p = len(measurement) if measurement.ndim else 0
+    self.check_request(key, n=n * max(p, 1), batch_size=batch_size)
+    for field in self.objective.conditioner.fields:
+      if options.get(field) is None:
+        raise UsageError(f'{field}: this model is conditioned on it; pass the value of each photo.')
+    cond, options = self.split_request(key, p, options)
+    state = tuple({} for _ in degradation.operators) if state is None else tuple(state)
+    check_measurement(degradation, state, measurement, tuple(self.config['data']['image_shape']))
+    images = []
+    for start in range(0, p * n, batch_size):
+      place = np.arange(start, min(start + batch_size, p * n))
+      photo, sample = place // n, place % n
+      keys = jax.vmap(jax.random.fold_in)(rng.image_keys(key, photo), sample)
+      rows = jax.tree.map(lambda x, photo=photo: x[photo], (cond, state, measurement))
+      images.append(_restored(self.objective, options.static, degradation, method, self.variables, keys, *rows, options.traced))
+    return jnp.concatenate(images).reshape(p, n, *images[0].shape[1:])
 
   def walk(
     self, key: jax.Array, stops: int = 8, frames: int = 64, *, truncation: float = 1.0, **cond
@@ -354,6 +406,12 @@ def _call(objective, options: Options, variables, key, index, cond: Cond, method
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(objective, static, method, variables, key, index, cond, traced):
   return getattr(objective, method)(variables, rng.image_keys(key, index), cond, **dict(static), **traced)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _restored(objective, static, degradation, method, variables, keys, cond, state, measurement, traced):
+  options = {**dict(static), **traced}
+  return objective.restore(variables, keys, cond, degradation, state, measurement, method=method, **options)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5))

@@ -20,10 +20,12 @@ from genjax.build import build
 from genjax.checkpoint import Checkpoints
 from genjax.commandline import check_guide, parse_options
 from genjax.conditioners import ClassLabel
+from genjax.degradations.measurement import Degradation
+from genjax.degradations.operators import Clip, Downsample, HalfMask
 from genjax.errors import UsageError
 from genjax.images import to_uint8
 from genjax.parallel import make_mesh, replicated
-from genjax.run import _compiled, _interpolated, abstract_state
+from genjax.run import _compiled, _interpolated, _restored, abstract_state
 from genjax.samplers.sampler import Sampler
 from genjax.types import Variables
 from genjax.workdir import read_config
@@ -354,6 +356,57 @@ def test_images_do_not_depend_on_how_jax_is_told_to_divide_threefry():
   assert found[0] == found[1]
   with jax.threefry_partitionable(False), pytest.raises(UsageError, match='jax_threefry_partitionable is off'):
     rng.image_keys(rng.key(0), np.arange(2))
+
+
+def test_restored_images_have_the_measurement_and_depend_on_their_key_alone(runs):
+  run, key = genjax.load(runs('digits_flow')), jax.random.key(0)
+  degradation = Degradation((HalfMask('bottom'),))
+  photos = jnp.tanh(jax.random.normal(key, (3, 8, 8, 1)))
+  state = degradation.draw(rng.image_keys(key, jnp.arange(3)), photos.shape[1:])
+  measurement = degradation.apply(state, photos)
+
+  def restore(first, n, **options):
+    own = jax.tree.map(lambda x: x[:first], state)
+    return run.restore(key, degradation, measurement[:first], state=own, n=n, steps=2, **options)
+
+  images = restore(3, 2, label=[1, 2, 3])
+  assert images.shape == (3, 2, 8, 8, 1)
+  np.testing.assert_array_equal(images[:, 0, :4], photos[:, :4])
+  assert float(jnp.abs(images[:, 0] - images[:, 1]).max()) > 1e-3
+  np.testing.assert_allclose(restore(2, 2, label=[1, 2], batch_size=3), images[:2], atol=1e-5)
+  np.testing.assert_allclose(restore(3, 1, label=[1, 2, 3])[:, 0], images[:, 0], atol=1e-5)
+  before = _restored._cache_size()
+  other = run.restore(key, degradation, measurement, state=({'known': jnp.ones((3, 8, 8, 1))},), n=2, steps=2, label=[1, 2, 3])
+  np.testing.assert_array_equal(other, jnp.stack([measurement] * 2, axis=1))  # all is known
+  assert _restored._cache_size() == before  # another mask compiles nothing
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'label': None}, 'label'),
+    ({'method': 'mmp'}, "'mmp'"),
+    ({'measurement': jnp.zeros((2, 8, 9, 1))}, 'measurement'),
+    ({'measurement': jnp.full((2, 8, 8, 1), jnp.nan)}, 'measurement'),
+    ({'state': ()}, 'state has 0 entries'),
+    ({'state': ({},)}, 'known'),
+    ({'degradation': Degradation((Clip(),)), 'state': None}, 'Clip is not linear'),
+    ({'degradation': Degradation((Downsample(2),)), 'state': None}, r'measurement \[2, 8, 8, 1\] must be \[2, 4, 4, 1\]'),
+    ({'steps': 0}, 'steps=0'),
+  ],
+)
+def test_restoration_mistakes(runs, change, message):
+  known = jnp.ones((2, 8, 8, 1))
+  arguments = {
+    'degradation': Degradation((HalfMask(),)),
+    'measurement': known,
+    'state': ({'known': known},),
+    'label': 1,
+  } | change
+  with pytest.raises(UsageError, match=message):
+    genjax.load(runs('digits_flow')).restore(jax.random.key(0), **arguments)
+  with pytest.raises(UsageError, match='GAN has no denoiser'):
+    genjax.load(runs('digits_gan')).restore(jax.random.key(0), Degradation(), known)
 
 
 def test_options_on_the_command_line():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax import rng
-from genjax.degradations.operators import Operator, Shape, State
+from genjax.degradations.operators import Mask, Operator, Shape, State
 from genjax.errors import UsageError
 from genjax.types import Images, Keys
 
@@ -55,6 +55,27 @@ class Degradation:
     return y + self.noise * rng.normal(rng.fold_in(keys, len(self.operators)), y.shape[1:]) if self.noise else y
 
 
+def check_measurement(degradation: Degradation, state: tuple[State, ...], y: Images, shape: Shape) -> None:
+  """Raises UsageError unless `y` has the shape that `degradation` makes of images of `shape`, and the state fits."""
+  names = [type(operator).__name__ for operator in degradation.operators]
+  if len(state) != len(names):
+    raise UsageError(f'state has {len(state)} entries, but needs one for each of {", ".join(names) or "no operators"}.')
+  if y.ndim != 4 or not len(y):
+    raise UsageError(f'measurement {list(y.shape)} must be [N, H, W, C].')
+  if not bool(jnp.isfinite(y).all()):
+    raise UsageError('measurement has values that are not finite: use 0 for pixels that are not known.')
+  try:
+    made = jax.eval_shape(degradation.apply, state, jax.ShapeDtypeStruct((len(y), *shape), jnp.float32)).shape
+  except KeyError as error:
+    raise UsageError(f'state: {error} is missing; draw it with degradation.draw(keys, {shape}), or set it.') from None
+  except (TypeError, ValueError) as error:
+    raise UsageError(f'state does not fit {len(y)} images of {shape}: {str(error).splitlines()[0]}') from None
+  if made != y.shape:
+    raise UsageError(
+      f'measurement {list(y.shape)} must be {list(made)}, which {" and ".join(names) or "noise"} makes of {shape}.'
+    )
+
+
 class LinearMap:
   """A linear degradation of images of `shape` with a given state, as functions of arrays: A without its constant part A(0)."""
 
@@ -74,6 +95,13 @@ class LinearMap:
   def adjoint(self, y: Images) -> Images:
     """A^T y."""
     return self.transpose(y)[0]
+
+  def project(self, x: Images) -> Images:
+    """The image nearest to x with A x = y. Pixels that a mask leaves are those of y, bit for bit."""
+    operators = self.degradation.operators
+    if len(operators) == 1 and isinstance(operators[0], Mask):
+      return jnp.where(self.state[0]['known'] > 0, self.y, x)
+    return x + self.pseudo_inverse(self.y - self.apply(x))
 
   def pseudo_inverse(self, y: Images) -> Images:
     """A^+ y: the closed form of a single operator, else A^T (A A^T)^+ y by conjugate gradients."""

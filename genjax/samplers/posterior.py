@@ -16,6 +16,7 @@ Only mmps is exact for a Gaussian prior. What the others miss is measured in tes
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -129,3 +130,13 @@ def nullspace_denoiser(denoise: Denoiser, path: NoisePath, linear: LinearMap, no
     return x_0 + weight * linear.pseudo_inverse(linear.y - linear.apply(x_0))
 
   return denoise_posterior
+
+
+# name -> (denoiser, path, linear, noise) -> denoiser
+METHODS: dict[str, Callable[[Denoiser, NoisePath, LinearMap, float], Denoiser]] = {
+  'mmps': functools.partial(posterior_denoiser, solve=MMPS()),
+  'tmpd': functools.partial(posterior_denoiser, solve=TMPD()),
+  'pigdm': functools.partial(posterior_denoiser, solve=PiGDM()),
+  'jacobian_free': jacobian_free_denoiser,
+  'ddnm': nullspace_denoiser,
+}

@@ -2,18 +2,23 @@
 
 import abc
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from genjax import rng
 from genjax.conditioners import complete
+from genjax.degradations.measurement import Degradation, LinearMap
+from genjax.degradations.operators import State
 from genjax.errors import UsageError, unknown
 from genjax.samplers.elbo import continuous, discrete
 from genjax.samplers.guidance import guided, on_path
 from genjax.samplers.likelihood import log_prob
 from genjax.samplers.paths import DiscretePath, NoisePath
+from genjax.samplers.posterior import METHODS
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution
 from genjax.types import Batch, Cond, Conditioner, Images, Keys, Variables
@@ -62,19 +67,57 @@ class Denoising(abc.ABC):
     return self.solve_with(dataclasses.replace(self.sampler, **options), variables, keys, cond)
 
   def solve_with(
-    self, sampler: Sampler, variables: Variables, keys: Keys, cond: Cond, guide: Denoiser | None = None
+    self,
+    sampler: Sampler,
+    variables: Variables,
+    keys: Keys,
+    cond: Cond,
+    guide: Denoiser | None = None,
+    to_posterior: Callable[[Denoiser, NoisePath], Denoiser] | None = None,
   ) -> Solution:
     """`solve` with this sampler and these conditions.
 
-    Guidance extrapolates from `guide`, by default the unconditional model. Raises UsageError if there is neither.
+    Guidance extrapolates from `guide`, by default the unconditional model. `to_posterior` maps the guided denoiser to the one
+    that is used. Raises UsageError if there is no unconditional model for guidance.
     """
     path, denoise = self.noise_path(variables), self.denoiser(variables, cond)
     if sampler.is_guided:
       guide = guide or self.unconditional_denoiser(variables, cond)
       denoise = guided(denoise, guide, sampler.guidance, path, sampler.guidance_interval)
+    if to_posterior is not None:
+      denoise = to_posterior(denoise, path)
     noise = rng.normal(rng.fold_in(keys, 0), self.image_shape)  # stream 1 draws conditions
     solution = sampler.solve(denoise, path, noise, rng.fold_in(keys, 2))
     return postprocess(solution, sampler)
+
+  def restore(
+    self,
+    variables: Variables,
+    keys: Keys,
+    cond: Cond,
+    degradation: Degradation,
+    state: tuple[State, ...],
+    measurement: Images,
+    *,
+    method: str = 'mmps',
+    **options,
+  ) -> Images:
+    """Images from p(x_0 | measurement), whose measurement was made by a linear `degradation` with this state.
+
+    Args:
+      method: a name in genjax/samplers/posterior.py.
+      **options: override those of `sampler`.
+
+    Without noise, the images have the measurement: the last step is an orthogonal projection. Raises UsageError for an unknown
+    method, or a degradation that is not linear.
+    """
+    if method not in METHODS:
+      raise UsageError(unknown('method', method, METHODS))
+    sampler = dataclasses.replace(self.sampler, **options)
+    linear = LinearMap(degradation, state, measurement, self.image_shape)
+    to_posterior = functools.partial(METHODS[method], linear=linear, noise=degradation.noise)
+    images = self.solve_with(sampler, variables, keys, cond, to_posterior=to_posterior).x
+    return images if degradation.noise else linear.project(images)
 
   estimators = {
     'ode': 'by the probability-flow ODE, of 8-bit images, dequantized uniformly',

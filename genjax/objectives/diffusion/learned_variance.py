@@ -1,6 +1,7 @@
 """Improved DDPM (Nichol & Dhariwal 2102.09672): the network also predicts the variance of each reverse step."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from genjax.objectives.diffusion.denoising import EVALUATIONS, postprocess
 from genjax.objectives.diffusion.diffusion import DiffusionModel
 from genjax.samplers.elbo import discrete, log_clipped, step_nats
 from genjax.samplers.guidance import guided
-from genjax.samplers.paths import DiscretePath
+from genjax.samplers.paths import DiscretePath, NoisePath
 from genjax.samplers.process import posterior
 from genjax.samplers.sampler import Sampler
 from genjax.samplers.solvers import Denoiser, Solution, learned_ancestral
@@ -85,11 +86,17 @@ class LearnedVariance(DiffusionModel):
     return discrete(with_variance, self.path, batch.image, keys, EVALUATIONS)
 
   def solve_with(
-    self, sampler: Sampler, variables: Variables, keys: Keys, cond: Cond, guide: Denoiser | None = None
+    self,
+    sampler: Sampler,
+    variables: Variables,
+    keys: Keys,
+    cond: Cond,
+    guide: Denoiser | None = None,
+    to_posterior: Callable[[Denoiser, NoisePath], Denoiser] | None = None,
   ) -> Solution:
-    """Like `Diffusion`; solver 'ancestral' uses the learned variance, also for longer steps (section 4)."""
-    if sampler.solver != 'ancestral':
-      return super().solve_with(sampler, variables, keys, cond, guide)
+    """Like `Diffusion`; solver 'ancestral' uses the learned variance, also for longer steps (section 4), unless it restores."""
+    if sampler.solver != 'ancestral' or to_posterior is not None:
+      return super().solve_with(sampler, variables, keys, cond, guide, to_posterior)
     predict = self.predict(variables, cond)
     if sampler.is_guided:
       guide = guide or self.unconditional_denoiser(variables, cond)
