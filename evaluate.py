@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 
 from genjax import parallel
 from genjax.build import as_spec
-from genjax.commandline import Parser, check_guide, open_run, options_help, parse_options, parse_run, run_parser
+from genjax.commandline import Parser, check_guide, open_run, options_help, parse_options, parse_run, parse_value, run_parser
 from genjax.conditioners import class_label
 from genjax.data import contents
 from genjax.data.generated import match, open_generated
@@ -51,6 +51,7 @@ from genjax.metrics.likelihood import likelihood
 from genjax.metrics.modes import open_features
 from genjax.metrics.reference import real_images, reference
 from genjax.objectives.gan.gan import AdversarialGame
+from genjax.optim import gamma_of_std
 from genjax.run import Run, average_of
 from genjax.signals import OnInterrupt, exit_on_interrupt
 from genjax.types import HasLikelihood, HasNoLikelihood
@@ -116,6 +117,8 @@ def evaluate_widths(parser: Parser, argv: list[str], widths: list[str]) -> None:
   words = [word for word in argv if not word.startswith('--ema=')]
   if '--ema' in words:
     del words[words.index('--ema') : words.index('--ema') + 2]
+  for width in widths:
+    gamma_of_std(parse_value('--ema', width, 0.1))  # raises UsageError before the first evaluation
   for width in widths:
     evaluate_run(parser, [*words, f'--ema={width}'])
   args, _ = parser.parse_known_args(words)

@@ -1,7 +1,7 @@
 """Export a trained model to copy or publish it: python export.py --run runs/x --out exports/x
 
 Writes the weights as safetensors, the config, the cards of evaluate.py and a README.md. sample.py, evaluate.py and genjax.load
-open an export like a run. --stablehlo adds the sampler in a form that needs only jax.
+open an export like a run. --stablehlo adds the sampler in a form that runs without genjax.
 
 With --stablehlo, options of the model, such as --steps 25, set those of the exported sampler; --help with --run lists them.
 """

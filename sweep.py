@@ -14,6 +14,7 @@ if __name__ == '__main__':  # Ctrl-C while the modules below are imported
   signal.signal(signal.SIGINT, lambda *_: (os.write(2, b'SIGINT: ended.\n'), os._exit(130)))
 
 import itertools
+import json
 import random
 import re
 import shlex
@@ -22,12 +23,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import train
 from genjax.commandline import Parser, load_config, split_overrides
 from genjax.errors import UsageError
-from genjax.files import write_whole
+from genjax.files import write_json, write_whole
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT = 'configs/digits_flow.py'
+DONE = 'sweep.json'  # the arguments with which a run was trained and evaluated
 STOPPED = (130, 143)  # exit status after SIGINT and SIGTERM
 
 
@@ -41,7 +44,11 @@ class Entry(NamedTuple):
 def main(argv: list[str]) -> int:
   args, train_args = parse(argv)
   entries = make_entries(args)
-  passed = split_overrides(train_args)[0]
+  passed, words = split_overrides(train_args)
+  for word in words:
+    if word.startswith(('--config', '--workdir', '--resume', '--replay', '--dry_run')):
+      raise UsageError(f'{word} after -- is set by sweep.py: use --config and --workdir before --.')
+  train.parse(words)
   steps = {}  # loading the configs detects mistakes before any training starts
   for entry in entries:
     config = load_config(args.config, passed | entry.overrides, args.allow_package).config
@@ -54,10 +61,10 @@ def main(argv: list[str]) -> int:
   if args.slurm:
     print(f'sbatch {write_slurm(Path(args.workdir), commands)}')
     return 0
-  failed = []
+  failed = {}
   for number, (workdir, parts) in enumerate(commands.items(), 1):
     heading = f'[{number}/{len(commands)}] {workdir}'
-    if is_done(workdir, steps[workdir], args.evaluate is not None):
+    if is_done(workdir, steps[workdir], parts):
       print(f'{heading}: done', flush=True)
       continue
     print(heading, flush=True)
@@ -68,9 +75,13 @@ def main(argv: list[str]) -> int:
     if status in STOPPED:
       print(f'stopped in {workdir}. The same command resumes.')
       return status
-    failed += [words] if status else []
-  print(f'{len(commands) - len(failed)} of {len(commands)} runs are done: python evaluate.py compare {args.workdir}/*/')
-  for words in failed:
+    if status:
+      failed[workdir] = words
+    else:
+      write_json(workdir / DONE, arguments(parts))
+  done = [str(workdir) for workdir in commands if workdir not in failed] if failed else [f'{args.workdir}/*/']
+  print(f'{len(commands) - len(failed)} of {len(commands)} runs are done: python evaluate.py compare {" ".join(done)}')
+  for words in failed.values():
     print(f'failed: {shlex.join(words)}')
   return 1 if failed else 0
 
@@ -89,9 +100,18 @@ def run_command(words: list[str]) -> int:
       signal.signal(number, handler)
 
 
-def is_done(workdir: Path, steps: int, evaluated: bool) -> bool:
-  """Whether a run has a checkpoint of its last step, `steps`, and, if `evaluated`, a card."""
-  return (workdir / 'checkpoints' / str(steps)).is_dir() and (not evaluated or any(workdir.glob('evaluation/*.json')))
+def is_done(workdir: Path, steps: int, commands: list[list[str]]) -> bool:
+  """Whether a run has a checkpoint of its last step, `steps`, and was trained and evaluated with these arguments."""
+  try:
+    recorded = json.loads((workdir / DONE).read_text())
+  except (OSError, ValueError):
+    return False
+  return (workdir / 'checkpoints' / str(steps)).is_dir() and recorded == arguments(commands)
+
+
+def arguments(commands: list[list[str]]) -> list[list[str]]:
+  """The arguments of commands, without Python and the script."""
+  return [words[2:] for words in commands]
 
 
 def make_entries(args) -> list[Entry]:

@@ -106,12 +106,13 @@ def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def portable_cards(run: Run, load: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-  """The cards of the exported step that `load` reads, without the paths of this machine."""
+  """The cards of the exported parameters that `load` reads, without the paths of this machine."""
   try:
     cards = load(run.path)
   except UsageError:  # it was not evaluated
     return []
-  entries = [entry for entry in cards if entry['model'].get('step') == run.step and not entry['model'].get('guide')]
+  is_exported = lambda model: model['step'] == run.step and card.ema_of(model) == run.ema and not model.get('guide')  # noqa: E731
+  entries = [entry for entry in cards if not card.is_external(entry) and is_exported(entry['model'])]
   for entry in entries:
     entry['model']['run'] = Path(entry['model']['run']).name
     entry['protocol']['reference']['data'] = PurePath(entry['protocol']['reference']['data']).name
@@ -147,7 +148,8 @@ def readme(run: Run, config: Mapping[str, Any], name: str, options: Mapping[str,
   classes = f'* Classes: {", ".join(run.classes)}\n' if run.classes else ''
   label = f", label='{run.classes[0]}'" if run.classes else ''
   kimg = run.step * train['batch_size'] / 1000
-  half = ', stored as float16 (evaluated as float32)' if config['export'].get('half') else ''
+  half = ', stored as float16, computed as float32; evaluated before rounding' if config['export'].get('half') else ''
+  width = '' if isinstance(run.ema, bool) else f' (post-hoc EMA of width {run.ema:g})'
   text = f"""# {name}
 
 A model of {side} images, trained with genjax.
@@ -156,7 +158,7 @@ A model of {side} images, trained with genjax.
 * Data: {data['name']}, {data.get('size', 'unknown')} images
 {classes}* Parameters: {', '.join(f'{player} {size:,}' for player, size in sizes.items())}
 * Training: {run.step:,} steps of {train['batch_size']} images ({kimg:,.0f} kimg)
-* Weights: {'averaged' if run.ema else 'last'} parameters{half}
+* Weights: {'averaged' if run.ema else 'last'} parameters{width}{half}
 
 ## Sample
 
@@ -210,7 +212,8 @@ def without_genjax(run: Run, options: Mapping[str, Any]) -> str:
   return f"""
 ## Sample without genjax
 
-`{SAMPLER}` is the sampler with the options {described}, for {', '.join(PLATFORMS)}. It needs jax and safetensors:
+`{SAMPLER}` is the sampler with the options {described}, for {', '.join(PLATFORMS)}. It needs the packages jax,
+flatbuffers and safetensors:
 
 ```python
 import jax, numpy as np

@@ -96,9 +96,16 @@ def save_image(path: str | Path, image: UInt8[np.ndarray, 'h w c']) -> None:
 def make_grid(images: Float[Array, 'n h w c'], columns: int = 10, captions: Sequence[str] = ()) -> Image.Image:
   """A picture of images in [-1, 1], row by row, for a notebook; `captions` are written above the columns.
 
-  Small images are enlarged. Points [N, 1, 1, 2] become a scatter plot, white on black.
+  Small images are enlarged. Points [N, 1, 1, 2] become a scatter plot, white on black. Raises UsageError for other arrays.
   """
-  picture = captioned_grid(np.asarray(to_uint8(jnp.asarray(images))), min(columns, len(images)), captions)
+  images = jnp.asarray(images)
+  if images.ndim != 4 or not len(images) or not jnp.issubdtype(images.dtype, jnp.floating):
+    raise UsageError(f'images: pass floats [N, H, W, C] in [-1, 1], not {images.dtype} {list(images.shape)}.')
+  if images.shape[3] not in (1, 3) and images.shape[1:] != (1, 1, 2):
+    raise UsageError(f'images: {images.shape[3]} channels cannot be shown, only 1 or 3.')
+  if columns < 1:
+    raise UsageError(f'columns={columns} must be 1 or more.')
+  picture = captioned_grid(np.asarray(to_uint8(images)), min(columns, len(images)), captions)
   return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 

@@ -312,18 +312,34 @@ def duration(seconds: float) -> str:
   return f'{seconds / 60:.1f} min' if seconds < 6000 else f'{seconds / 3600:.1f} h'
 
 
+ESTIMATED_AFTER = 10  # seconds, without a terminal
+
+
 class Progress:
-  """A progress bar with step, speed, remaining time and losses; plain lines without a terminal."""
+  """A progress bar with step, speed, remaining time and losses; plain lines without a terminal.
+
+  There the remaining time is estimated after ten seconds, if no line was logged until then.
+  """
 
   def __init__(self, step: int, steps: int, batch_size: int):
     self.batch_size, self.steps = batch_size, steps
     self.bar = tqdm(total=steps, initial=step, unit='step', dynamic_ncols=True, disable=not on_terminal())
+    self.left, self.taken, self.begun = steps - step, 0, 0.0
+    self.estimates = self.bar.disable  # once, unless a line is logged before
 
   def advance(self) -> None:
     self.bar.update()
+    if not self.taken:
+      self.begun = time.perf_counter()  # without the compilation of the first step
+    self.taken += 1
+    seconds = time.perf_counter() - self.begun
+    if self.estimates and self.taken > 1 and seconds > ESTIMATED_AFTER:
+      self.estimates = False
+      say(f'about {duration((self.left - self.taken) * seconds / (self.taken - 1))} left')
 
   def show(self, step: int, values: dict[str, float]) -> None:
     """Shows the main losses and the speed; called when a line is logged."""
+    self.estimates = False
     rate = values['images_per_second']
     losses = losses_of(values)
     if not self.bar.disable:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from genjax.commandline import Parser
 from genjax.errors import UsageError
 from genjax.logging import read_metrics
-from genjax.metrics.compare import model_differences, short_names
+from genjax.metrics.compare import model_differences
 from genjax.metrics.tables import markdown
 from genjax.workdir import read_config
 
@@ -108,10 +108,10 @@ def differing_options(run: Summary, runs: list[Summary]) -> dict[str, Any]:
 def lines(runs: list[Summary]) -> list[list[str]]:
   """The rows of the table."""
   rows = []
-  for run, name in zip(runs, short_names([run.path for run in runs]), strict=True):
+  for run in runs:
     options = ', '.join(f'{key}={json.dumps(value)}' for key, value in differing_options(run, runs).items())
     fid = '' if run.fid is None else f'{run.fid:.4g}'
-    rows.append([name, run.status, f'{run.step:,} of {run.config["train"]["steps"]:,}', fid, options])
+    rows.append([str(run.path), run.status, f'{run.step:,} of {run.config["train"]["steps"]:,}', fid, options])
   return rows
 
 

@@ -1,9 +1,11 @@
 """Resizing, rounding, grids."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import genjax
+from genjax.errors import UsageError
 from genjax.images import grid, resize, save_grid, to_float, to_uint8
 
 
@@ -39,6 +41,11 @@ def test_a_grid_for_a_notebook_has_the_values_of_the_file(tmp_path):
     with Image.open(tmp_path / 'x.png') as file:
       np.testing.assert_array_equal(genjax.make_grid(images, columns, captions), file)
   assert genjax.make_grid(np.zeros((5, 1, 1, 2))).size == (768, 768)
+  for wrong in (np.zeros((4, 4, 1)), np.zeros((0, 4, 4, 1)), np.zeros((2, 4, 4, 1), np.uint8), np.zeros((2, 4, 4, 2))):
+    with pytest.raises(UsageError, match='images'):
+      genjax.make_grid(wrong)
+  with pytest.raises(UsageError, match='columns=0'):
+    genjax.make_grid(images, 0)
 
 
 def test_captions_are_above_their_columns_and_fit(tmp_path):

@@ -227,6 +227,24 @@ def test_reading_is_silent_unless_on_a_terminal_and_slow(monkeypatch, capsys):
   assert '1000/5000' in capsys.readouterr().err
 
 
+def test_the_remaining_time_is_estimated_once_before_the_first_line(monkeypatch, capsys):
+  now = [0.0]
+  monkeypatch.setattr(genjax.logging.time, 'perf_counter', lambda: now[0])
+  progress = Progress(step=100, steps=200, batch_size=8)
+  for _ in range(6):
+    progress.advance()  # the first step is compiled
+    now[0] += 3.0
+  progress.close()
+  assert capsys.readouterr().out == f'about {duration(95 * 3.0)} left\n'
+  silent = Progress(step=100, steps=200, batch_size=8)
+  silent.show(101, {'images_per_second': 8.0, 'model/loss': 1.0})
+  capsys.readouterr()
+  for _ in range(9):
+    silent.advance()
+    now[0] += 3.0
+  assert not capsys.readouterr().out
+
+
 def test_wandb_steps_continue_in_a_resumed_run(tmp_path, monkeypatch):
   sessions = []
 

@@ -123,13 +123,21 @@ def test_a_run_keeps_averages_and_opens_with_any_width(run, tmp_path, capsys):
   capsys.readouterr()
 
 
-def test_several_widths_are_evaluated_as_a_curve(run, cache, capsys):
+def test_several_widths_are_evaluated_as_a_curve(run, cache, capsys, tmp_path):
+  with pytest.raises(UsageError, match='ema=x'):
+    evaluate.main(['--run', str(run), '--samples', '100', '--ema', '0.06,x'])
+  assert not (run / 'evaluation').exists()  # before anything is evaluated
   evaluate.main(['--run', str(run), '--samples', '100', '--likelihood', '0', '--ema', '0.06,0.1'])
   cards = [json.loads(path.read_text()) for path in (run / 'evaluation').glob('*.json')]
   assert sorted(card['model']['ema_std'] for card in cards) == [0.06, 0.1]
   assert len({card['metrics']['fid'] for card in cards}) == 2
   assert 'ema_00000500.png' in capsys.readouterr().out
   assert (run / 'evaluation' / 'ema_00000500.png').is_file()
+  folder = genjax.load(run, ema=0.1).export(tmp_path / 'export')
+  (card,) = [json.loads(path.read_text()) for path in (folder / 'evaluation').glob('*.json')]  # of these weights alone
+  assert card['model']['ema_std'] == 0.1
+  assert 'width 0.1' in (folder / 'README.md').read_text()
+  assert not (genjax.load(run).export(tmp_path / 'own') / 'evaluation').exists()
 
 
 def test_a_missing_file_of_the_last_step_is_written_on_resume(run):

@@ -47,7 +47,7 @@ def test_each_run_is_listed_with_its_status_step_and_lowest_fid(folder, capsys):
 def test_a_run_that_a_process_trains_is_known_by_its_lock(folder, capsys):
   descriptor = lock(folder / 'sweep' / 'b')
   runs.main([str(folder)])
-  (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('| b |')]
+  (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f'| {folder}/sweep/b |')]
   assert '| training | 40 of 100 |  | objective.beta=2.0 |' in line
   assert descriptor
 

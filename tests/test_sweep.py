@@ -55,11 +55,13 @@ def test_a_random_subset_is_the_same_each_time_and_keeps_all_seeds():
     ('--slurm --print', '--print'),
     ('--config configs/digits_vae.py --set objective.decoder.widht=8', 'widht'),
     ('--config configs/digits_vae.py --set train.batch_size=many', 'batch_size'),
+    ('-- --nonsense 3', 'nonsense'),
+    ('-- --workdir elsewhere', '--workdir'),
   ],
 )
 def test_mistakes_are_named_before_anything_is_trained(text, named, tmp_path):
   with pytest.raises(UsageError, match=named):
-    sweep.main([*shlex.split(text), '--workdir', str(tmp_path / 'w')])
+    sweep.main(['--workdir', str(tmp_path / 'w'), *shlex.split(text)])
   assert not (tmp_path / 'w').exists()
 
 
@@ -70,12 +72,14 @@ def test_what_is_done_is_skipped_and_a_failure_does_not_stop_the_others(tmp_path
   command = shlex.split(f'{TINY} --set train.accumulate=3,1 --workdir {folder} {MORE}')  # 8 images are not 3 microbatches
   assert sweep.main(command) == 1
   out = capfd.readouterr()
-  assert '1 of 2 runs are done' in out.out
+  assert f'1 of 2 runs are done: python evaluate.py compare {folder}/width=8,accumulate=1\n' in out.out
   assert 'failed: ' in out.out
   assert 'accumulate=3' in out.err
   assert (folder / 'width=8,accumulate=1' / 'checkpoints' / '4').is_dir()
   assert sweep.main(command) == 1
   assert 'width=8,accumulate=1: done' in capfd.readouterr().out
+  assert sweep.main([*command, '--config.objective.beta=3.0']) == 1
+  assert 'objective.beta' in capfd.readouterr().err  # another config is not taken for done, and train.py refuses it
 
 
 @pytest.mark.slow

@@ -106,7 +106,9 @@ def open_classifier(train_source: Source, test_source: Source, recipe: Recipe, c
   """
   classes = train_source.num_classes
   if not classes:
-    raise UsageError(f'{train_source.name} has no labels to train a classifier on: use other features.')
+    raise UsageError(
+      f'{train_source.name} has no labels to train a classifier on: use --features efficientnet_lite0 or inception.'
+    )
   name = hashlib.sha256(f'{data_hash(train_source)} {recipe} 1'.encode()).hexdigest()[:16]  # 1: the network above
   tested = data_hash(test_source)
   ours, path = Path(__file__).parent / 'classifiers' / f'{name}.npz', cache / 'classifiers' / f'{name}.npz'

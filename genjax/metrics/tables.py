@@ -56,7 +56,8 @@ def csv_table(rows: list[Row]) -> str:
         bounds = metric_interval(row, name)
       cells += ['' if values is None else float(values.mean()), *(bounds or ('', ''))]
     costs = ['' if math.isnan(row.cost(name)) else row.cost(name) for name in COSTS]
-    writer.writerow([row.name, row.trainings, len(row.cards), *cells, *costs])
+    seeds = len({seed for _, seed in row.cards})
+    writer.writerow([row.name, row.trainings, seeds, *cells, *costs])
   return file.getvalue()
 
 
