@@ -115,7 +115,7 @@ EVERYTHING = {
     'gp': penalties.GradientPenalty(1.0),
     'dragan': penalties.DRAGAN(1.0),
     'r1': penalties.R1(1.0),
-    'consistency': penalties.Consistency(1.0, generated=1.0),
+    'consistency': penalties.ConsistencyRegularization(1.0, generated=1.0),
   },
   'generator_penalties': {'path': penalties.PathLength(every=1), 'jacobian': penalties.JacobianVariation(every=1)},
 }
