@@ -12,7 +12,7 @@ from genjax.degradations.operators import Mask, Operator, Shape, State
 from genjax.errors import UsageError
 from genjax.types import Images, Keys
 
-CG_STEPS = 50  # of the pseudo-inverse without a closed form
+CG_STEPS = 50  # of conjugate gradients, where a step needs A and A^T alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Degradation:
 
   def apply(self, state: tuple[State, ...], x: Images) -> Images:
     """A(x), without noise."""
-    for operator, own in zip(self.operators, state, strict=True):
-      x = operator.apply(own, x)
+    for operator, operator_state in zip(self.operators, state, strict=True):
+      x = operator.apply(operator_state, x)
     return x
 
   def measure(self, state: tuple[State, ...], x: Images, keys: Keys) -> Images:
@@ -65,14 +65,14 @@ def check_measurement(degradation: Degradation, state: tuple[State, ...], y: Ima
   if not bool(jnp.isfinite(y).all()):
     raise UsageError('measurement has values that are not finite: use 0 for pixels that are not known.')
   try:
-    made = jax.eval_shape(degradation.apply, state, jax.ShapeDtypeStruct((len(y), *shape), jnp.float32)).shape
+    expected = jax.eval_shape(degradation.apply, state, jax.ShapeDtypeStruct((len(y), *shape), jnp.float32)).shape
   except KeyError as error:
     raise UsageError(f'state: {error} is missing; draw it with degradation.draw(keys, {shape}), or set it.') from None
   except (TypeError, ValueError) as error:
     raise UsageError(f'state does not fit {len(y)} images of {shape}: {str(error).splitlines()[0]}') from None
-  if made != y.shape:
+  if expected != y.shape:
     raise UsageError(
-      f'measurement {list(y.shape)} must be {list(made)}, which {" and ".join(names) or "noise"} makes of {shape}.'
+      f'measurement {list(y.shape)} must be {list(expected)}, which {" and ".join(names) or "noise"} makes of {shape}.'
     )
 
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from genjax.degradations.measurement import LinearMap, conjugate_gradients
+from genjax.degradations.measurement import CG_STEPS, LinearMap, conjugate_gradients
 from genjax.errors import UsageError
 from genjax.samplers.paths import NoisePath
 from genjax.samplers.process import ratio
@@ -76,12 +76,14 @@ class TMPD:
 class PiGDM:
   """Pseudoinverse-guided diffusion (OpenReview 9_gsMA8MRKQ, ICLR 2023): C = r^2 I, r^2 = sigma^2 / (sigma^2 + alpha^2)."""
 
-  steps = 50  # of conjugate gradients, without a derivative of the network
-
   def __call__(self, problem: Tweedie, residual: Images) -> Images:
-    linear = problem.linear
-    matrix = lambda v: problem.noise**2 * v + problem.prior_variance * linear.apply(linear.adjoint(v))  # noqa: E731
-    return conjugate_gradients(matrix, residual, self.steps)
+    return solve_isotropic(problem.linear, problem.noise, problem.prior_variance, residual)
+
+
+def solve_isotropic(linear: LinearMap, noise: float, variance: Float[Array, 'b 1 1 1'], residual: Images) -> Images:
+  """(noise^2 I + variance A A^T)^-1 residual, without a derivative of the network."""
+  matrix = lambda v: noise**2 * v + variance * linear.apply(linear.adjoint(v))  # noqa: E731
+  return conjugate_gradients(matrix, residual, CG_STEPS)
 
 
 def posterior_denoiser(denoise: Denoiser, path: NoisePath, linear: LinearMap, noise: float, solve: Solve) -> Denoiser:
@@ -111,8 +113,7 @@ def jacobian_free_denoiser(denoise: Denoiser, path: NoisePath, linear: LinearMap
     time = jnp.broadcast_to(t, x.shape[:1])[:, None, None, None]
     variance = 1 / (1 / std**2 + 1 / ratio(path, time) ** 2)
     x_0 = denoise(x, t)
-    matrix = lambda v: noise**2 * v + variance * linear.apply(linear.adjoint(v))  # noqa: E731
-    return x_0 + variance * linear.adjoint(conjugate_gradients(matrix, linear.y - linear.apply(x_0), PiGDM.steps))
+    return x_0 + variance * linear.adjoint(solve_isotropic(linear, noise, variance, linear.y - linear.apply(x_0)))
 
   return denoise_posterior
 
